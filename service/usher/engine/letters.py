@@ -1,0 +1,165 @@
+"""Dead letters, what became of them, and the operator's requests: how these are written, and read back.
+
+The dead-letter topic is a journal. A record with the header ``usher-reason`` is a letter: original bytes, key and headers,
+plus why. A record with ``usher-state`` (no value) notes what became of the letter that ``usher-letter`` names
+(``partition@offset`` in that topic). A letter that a failed replay wrote names, in the same header, the one it replaces.
+A request to replay is a record in the retry topic under ``replay/<id>``; it stays until the worker has answered it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from usher.delivery import (
+    EXPIRES_AT,
+    LETTER,
+    ORIGINAL_GROUP,
+    REASON,
+    REPLAY,
+    REPLAYS,
+    STATE,
+    Delivery,
+    Head,
+    Origin,
+    Record,
+    Replay,
+)
+from usher.event import Identity
+
+UNDECODABLE = "undecodable"
+EXPIRED = "expired"
+REQUEST_PREFIX = "replay/"
+MAX_REPLAYS = 5
+"""How often one delivery may be replayed: beyond it something must be mended first, or the letter dropped."""
+
+State = Literal["open", "requested", "replayed", "replaced", "dropped", "refused"]
+"""``open``: nothing happened yet. ``requested``: a replay is under way. ``replayed``: it worked. ``replaced``: it failed,
+and a newer letter says how. ``dropped``: by an operator. ``refused``: the worker would not replay it (still open)."""
+OPEN_STATES: frozenset[State] = frozenset({"open", "refused"})
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter as an operator sees it. Times are Unix milliseconds; *note* says more about *state*."""
+
+    id: str
+    partition: int
+    offset: int
+    at: int
+    reason: str
+    delivery: Delivery
+    expires_at: int | None
+    group: str
+    state: State = "open"
+    note: str = ""
+
+    @property
+    def handler(self) -> str:
+        """The handler that failed; empty for bytes that no handler has seen."""
+        return self.delivery.handler
+
+    def expired(self, now: int) -> bool:
+        """Whether sending it at *now* (Unix milliseconds) would be too late."""
+        return self.expires_at is not None and self.expires_at < now
+
+
+def letter_id(partition: int, offset: int) -> str:
+    return f"{partition}@{offset}"
+
+
+def undecodable(record: Record) -> Delivery:
+    """What stands for the delivery of bytes that are no event: it has no handler and no user."""
+    return Delivery("", Identity("", "", ""), "", Origin.of(record), record.value or b"")
+
+
+def letter_headers(delivery: Delivery, *, reason: str, group: str, expires_at: int | None) -> list[tuple[str, bytes]]:
+    """The headers of the dead letter of *delivery*."""
+    extra: list[tuple[str, str]] = [(REASON, reason), (ORIGINAL_GROUP, group)]
+    if expires_at is not None:
+        extra.append((EXPIRES_AT, str(expires_at)))
+    return [*delivery.headers(), *((name, value.encode()) for name, value in extra)]
+
+
+def note_headers(letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
+    """The headers of the record that says what became of *letter*."""
+    pairs = [(LETTER, letter), (STATE, state), ("usher-note", note), (REPLAY, replay)]
+    return [(name, value.encode()) for name, value in pairs if value]
+
+
+def request(letter: Letter, *, id: str, even_expired: bool = False) -> tuple[str, bytes, list[tuple[str, bytes]]]:  # noqa: A002
+    """Key, value and headers of the retry-topic record that asks the worker to replay *letter*."""
+    count = letter.delivery.replays + 1
+    delivery = replace(
+        letter.delivery,
+        due=None,
+        attempt=0,
+        replays=count,
+        replay=Replay(id=id, letter=letter.id, count=count, even_expired=even_expired),
+    )
+    return request_key(id), delivery.value, delivery.headers()
+
+
+def request_key(id: str) -> str:  # noqa: A002
+    return REQUEST_PREFIX + id
+
+
+def fold(records: Iterable[Record], into: dict[str, Letter]) -> None:
+    """Apply records of one dead-letter topic, in offset order per partition, to the letters known so far, by id.
+
+    Records that Usher did not write are passed over.
+    """
+    for record in records:
+        head = Head(record.headers)
+        about = head.text(LETTER, "")
+        if (state := head.text(STATE, "")) and (known := into.get(about)):
+            into[about] = replace(known, state=_state(state), note=head.text("usher-note", ""))
+        elif head.get(REASON) is not None:
+            if (old := into.get(about)) is not None:
+                into[about] = replace(old, state="replaced", note=f"by {letter_id(record.partition, record.offset)}")
+            _add(record, head, into)
+
+
+def mark_requested(requests: Iterable[Delivery], letters: dict[str, Letter]) -> None:
+    """Set the state of the letters whose replay has been asked for and not been answered yet."""
+    for delivery in requests:
+        if delivery.replay is not None and (letter := letters.get(delivery.replay.letter)) is not None:
+            letters[letter.id] = replace(letter, state="requested", note=f"replay {delivery.replay.id}")
+
+
+def pending_requests(records: Iterable[Record]) -> Mapping[str, Delivery]:
+    """The unanswered requests in a retry partition's records, by request id."""
+    pending: dict[str, Delivery] = {}
+    for record in records:
+        key = (record.key or b"").decode("utf-8", "replace")
+        if not key.startswith(REQUEST_PREFIX):
+            continue
+        if record.value is None:
+            pending.pop(key.removeprefix(REQUEST_PREFIX), None)
+        else:
+            pending[key.removeprefix(REQUEST_PREFIX)] = Delivery.from_record(record)
+    return pending
+
+
+def _add(record: Record, head: Head, into: dict[str, Letter]) -> None:
+    try:
+        delivery = Delivery.from_record(record)
+    except ValueError:
+        return
+    id_ = letter_id(record.partition, record.offset)
+    into[id_] = Letter(
+        id=id_,
+        partition=record.partition,
+        offset=record.offset,
+        at=record.timestamp,
+        reason=head.text(REASON),
+        delivery=replace(delivery, replay=None, replays=head.integer(REPLAYS, 0)),
+        expires_at=head.integer(EXPIRES_AT) if head.get(EXPIRES_AT) else None,
+        group=head.text(ORIGINAL_GROUP, ""),
+    )
+
+
+def _state(text: str) -> State:
+    known: tuple[State, ...] = ("open", "requested", "replayed", "replaced", "dropped", "refused")
+    return next((state for state in known if state == text), "open")

@@ -1,0 +1,100 @@
+"""The Event: one thing that happened to one user, in one frozen shape whatever system it came from.
+
+Field names are Authgear's (``id``, ``seq``, ``type``, ``payload``, ``context``), because only Authgear says natively who
+triggered an event; other sources derive it and tell how in ``context.triggered_by_basis``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+UNKNOWN = "unknown"
+"""What ``triggered_by`` is where it can't be told. It passes no filter unless a handler asks for it by name."""
+
+CANONICAL_TYPES: Mapping[str, str] = {
+    "user.created": "an account exists",
+    "password.reset": "someone else set a new password",
+    "password.expired": "the password must be changed at the next login",
+    "password.reset_requested": "the identity system has sent its own message",
+    "password.changed": "the user changed the password",
+}
+"""The types that mean the same in every identity system. Others pass through under their raw names."""
+
+
+class Identity(NamedTuple):
+    """What makes an event the same event: ids alone are counters of one deployment."""
+
+    source: str
+    tenant: str
+    id: str
+
+
+class User(BaseModel):
+    """Whom the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    name: str | None = None
+    locale: str | None = None
+
+
+class EventContext(BaseModel):
+    """The circumstances: who triggered it, when, in which language. Unknown fields are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    timestamp: float | None = None
+    user_id: str | None = None
+    triggered_by: str = UNKNOWN
+    triggered_by_basis: str | None = None
+    language: str | None = None
+    preferred_languages: tuple[str, ...] = ()
+    app_id: str | None = None
+
+
+class Event(BaseModel):
+    """One thing that happened to one user.
+
+    ``type`` is canonical where one of `CANONICAL_TYPES` fits, else the source's own; ``raw_type`` is always the source's.
+    ``payload`` is the source's document as it came, less credentials. Unknown top-level fields are kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: str
+    type: str
+    raw_type: str
+    source: str
+    tenant: str = ""
+    seq: int | None = None
+    user: User = User()
+    context: EventContext = EventContext()
+    payload: dict[str, Any] = {}
+
+    @property
+    def identity(self) -> Identity:
+        """(source, tenant, id): what dedupe goes by."""
+        return Identity(self.source, self.tenant, self.id)
+
+    @property
+    def time(self) -> datetime | None:
+        """When it happened, by the source's clock; None where the source doesn't say."""
+        stamp = self.context.timestamp
+        return None if stamp is None else datetime.fromtimestamp(stamp, UTC)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """BCP 47 tags to write to the user in, best first, without repeats; may be empty."""
+        wanted: Iterable[str | None] = (self.context.language, *self.context.preferred_languages, self.user.locale)
+        return tuple(dict.fromkeys(tag for tag in wanted if tag))
+
+
+class Undecodable(ValueError):
+    """These bytes are no event. Raised by sources; the record goes to the dead-letter topic at once, as it came."""

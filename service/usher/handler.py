@@ -1,0 +1,353 @@
+"""A Handler is an async function of ``(event, ctx)``, declared with ``@on(...)``; the Router says which ones an event is for.
+
+This module hides what makes a function a handler, and the one place where "runs or not" is decided: the engine and
+``usher explain`` ask the same table.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel
+
+from usher.delivery import idempotency_key
+from usher.event import CANONICAL_TYPES, UNKNOWN, Event, User
+from usher.outcome import Duration, OnUnknown, Reject, RetryPolicy, seconds
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+    from structlog.typing import FilteringBoundLogger
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_DEFAULT_TIMEOUT = 60.0
+_DEFAULT_EXPIRY = timedelta(hours=24)
+
+
+class HandlerError(Exception):
+    """Raised when a handler is declared or registered wrongly: Usher refuses to start. Says what, where and the way out."""
+
+
+class Sender(Protocol):
+    """What carries a handler's message out: renders the template, checks the address, calls the provider."""
+
+    async def email(self, outgoing: Outgoing) -> None: ...
+    async def sms(self, outgoing: Outgoing) -> None: ...
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """The one message of a delivery, before rendering.
+
+    *state* is the channel's to move: ``new``, then ``left`` once any byte of the request may have reached the provider,
+    ``back`` when it is known that it did not take the message, ``sent`` when it is known that it did.
+    """
+
+    template: str
+    to: User | str
+    event: Event
+    variables: Mapping[str, Any]
+    handler: str
+    idempotency_key: str
+    state: str = "new"
+
+
+@dataclass(slots=True)
+class Context:
+    """What a handler is given beside the event; one for each attempt.
+
+    *attempt* counts from 1. *idempotency_key* is the same for every attempt and replay of this delivery: give it to an API
+    that takes one. *http* is a pooled `aiohttp.ClientSession`; *settings* is the handler's own model, filled from
+    ``USHER_<HANDLER>__…``; *log* is bound to the delivery.
+    """
+
+    event: Event
+    handler: str
+    attempt: int
+    sender: Sender
+    log: FilteringBoundLogger
+    http: ClientSession
+    settings: Any = None
+    already_sent: bool = False
+    message: Outgoing | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        return idempotency_key(self.handler, self.event.identity)
+
+    async def email(self, template: str, *, to: User | str, **variables: Any) -> None:
+        """Send the mail *template* to a user or address. Once a delivery; a user without an address is a `Skip`.
+
+        Raises:
+            Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
+        """
+        if (outgoing := self._one(template, to, variables)) is not None:
+            await self.sender.email(outgoing)
+
+    async def sms(self, template: str, *, to: User | str, **variables: Any) -> None:
+        """Send the SMS *template* to a user or number. Once a delivery; a user without a number is a `Skip`.
+
+        Raises:
+            Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
+        """
+        if (outgoing := self._one(template, to, variables)) is not None:
+            await self.sender.sms(outgoing)
+
+    def _one(self, template: str, to: User | str, variables: Mapping[str, Any]) -> Outgoing | None:
+        if self.message is not None:
+            raise Reject(
+                f"{self.handler} sends a second message ({template!r} after {self.message.template!r}) for one delivery; "
+                "a retry would repeat the first: make it two handlers"
+            )
+        self.message = Outgoing(template, to, self.event, variables, self.handler, self.idempotency_key)
+        if self.already_sent:  # an earlier attempt got it out, and then failed: it must not go out again
+            self.message.state = "sent"
+            return None
+        return self.message
+
+
+HandlerFunction = Callable[[Event, Context], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A declared handler: the function, and when and how it runs. Calling it calls the function.
+
+    ``triggered_by`` None means the service's filter. ``timeout`` is in seconds and starts with the attempt.
+    ``expires_after`` is in seconds of the event's own time; None never expires. ``origin`` is ``file:line``.
+    """
+
+    name: str
+    function: HandlerFunction
+    types: frozenset[str]
+    triggered_by: frozenset[str] | None = None
+    retry: RetryPolicy | None = None
+    timeout: float = _DEFAULT_TIMEOUT
+    ordered: bool = True
+    expires_after: float | None = _DEFAULT_EXPIRY.total_seconds()
+    on_unknown: OnUnknown | None = None
+    settings: type[BaseModel] | None = None
+    origin: str = ""
+
+    async def __call__(self, event: Event, ctx: Context) -> None:
+        await self.function(event, ctx)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+
+_OPTIONS = ("triggered_by", "retry", "timeout", "ordered", "expires_after", "on_unknown", "settings")
+
+
+def on(
+    *types: str,
+    triggered_by: str | Iterable[str] | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: Duration = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - declares a limit, awaits nothing
+    ordered: bool = True,
+    expires_after: Duration | None = _DEFAULT_EXPIRY,
+    on_unknown: OnUnknown | None = None,
+    settings: type[BaseModel] | None = None,
+    **unknown: object,
+) -> Callable[[HandlerFunction], Handler]:
+    """Declare an async function of ``(event, ctx)`` as the handler of these event types.
+
+    Args:
+        types: canonical types, or raw names of a source.
+        triggered_by: who must have triggered the event; None: as `USHER_TRIGGERED_BY` says. ``"unknown"`` is allowed here.
+        retry: when to try again; None: as `USHER_RETRY_DELAYS` says.
+        timeout: how long one attempt may take.
+        ordered: False gives up the order per user: deliveries of one user may then run side by side.
+        expires_after: older events, by their own time, are dead-lettered instead of sent; None: never.
+        on_unknown: when it can't be known whether a message went out: ``resend`` or ``hold`` (as a dead letter);
+            None: mail is sent again, SMS is held.
+        settings: a pydantic model, filled from ``USHER_<NAME OF THE HANDLER>__<FIELD>`` and found in ``ctx.settings``.
+
+    Raises:
+        HandlerError: at import, with the place and the way out.
+    """
+
+    def declare(function: HandlerFunction) -> Handler:
+        where = _place(function)
+        name = getattr(function, "__name__", repr(function))
+        _check_function(function, name, where)
+        _check_options(unknown, where, name)
+        _check_types(types, where, name)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise HandlerError(f"{where}: handler {name!r}: retry={retry!r} should be a RetryPolicy(...)")
+        if on_unknown not in {None, "resend", "hold"}:
+            raise HandlerError(f"{where}: handler {name!r}: on_unknown={on_unknown!r} should be 'resend' or 'hold'")
+        try:
+            timeout_s = seconds(timeout)
+            expiry_s = None if expires_after is None else seconds(expires_after)
+        except ValueError as error:
+            raise HandlerError(f"{where}: handler {name!r}: {error}") from None
+        return Handler(
+            name=name,
+            function=function,
+            types=frozenset(types),
+            triggered_by=None if triggered_by is None else _names(triggered_by),
+            retry=retry,
+            timeout=timeout_s,
+            ordered=ordered,
+            expires_after=expiry_s,
+            on_unknown=on_unknown,
+            settings=settings,
+            origin=where,
+        )
+
+    return declare
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """Whether one handler runs for one event, and the condition that decided."""
+
+    handler: Handler
+    runs: bool
+    condition: str
+
+
+class Router:
+    """Which handlers an event is for: by type, and by who triggered it.
+
+    *triggered_by* is the service's filter, which handlers may replace by their own.
+
+    Raises:
+        HandlerError: two handlers of one name.
+    """
+
+    def __init__(self, handlers: Iterable[Handler], triggered_by: Iterable[str]) -> None:
+        self.triggered_by = _names(triggered_by)
+        by_name: dict[str, Handler] = {}
+        for handler in handlers:
+            if (other := by_name.get(handler.name)) is not None:
+                raise HandlerError(
+                    f"two handlers are named {handler.name!r}: {other.origin} and {handler.origin}; rename one, "
+                    "or leave one out with USHER_HANDLERS"
+                )
+            effective = handler.triggered_by or self.triggered_by
+            by_name[handler.name] = replace(handler, triggered_by=effective)
+        self.handlers: Mapping[str, Handler] = dict(sorted(by_name.items()))
+        self._by_type: dict[str, list[Handler]] = {}
+        for handler in self.handlers.values():
+            for type_ in handler.types:
+                self._by_type.setdefault(type_, []).append(handler)
+
+    def match(self, event: Event) -> list[Handler]:
+        """The handlers that run for *event*, by name."""
+        actor = event.context.triggered_by
+        return [h for h in self._by_type.get(event.type, ()) if actor in (h.triggered_by or ())]
+
+    def explain(self, event: Event) -> list[Ruling]:
+        """For each handler, whether it runs and why; agrees with `match`."""
+        return [self._rule(handler, event) for handler in self.handlers.values()]
+
+    def why_filtered(self, event: Event) -> str:
+        """The metric's reason why `match` was empty: ``type`` or ``triggered_by``."""
+        return "triggered_by" if event.type in self._by_type else "type"
+
+    @property
+    def actors(self) -> frozenset[str]:
+        """Every ``triggered_by`` that could let an event pass."""
+        return frozenset(actor for handler in self.handlers.values() for actor in handler.triggered_by or ())
+
+    @staticmethod
+    def _rule(handler: Handler, event: Event) -> Ruling:
+        actor, wanted = event.context.triggered_by, handler.triggered_by or frozenset()
+        if event.type not in handler.types:
+            return Ruling(handler, False, f"type is {event.type!r}, the handler is for {_listed(handler.types)}")
+        if actor not in wanted:
+            hint = ": the event does not say who triggered it" if actor == UNKNOWN else ""
+            return Ruling(handler, False, f"context.triggered_by is {actor!r}, not {_listed(wanted)}{hint}")
+        return Ruling(handler, True, f"type is {event.type!r} and context.triggered_by is {actor!r}")
+
+
+_MUTATIONS = (
+    "create_user", "update_user", "delete_user", "reset_password", "set_password_expired", "send_reset_password_message",
+    "generate_oob_otp_code", "set_verified_status", "set_disabled_status", "create_identity", "update_identity",
+    "delete_identity", "create_authenticator", "delete_authenticator", "set_account_valid_from",
+    "set_account_valid_until", "set_account_valid_period", "schedule_account_deletion", "unschedule_account_deletion",
+    "schedule_account_anonymization", "unschedule_account_anonymization", "anonymize_user", "create_session",
+    "revoke_session", "revoke_all_sessions", "reset_account_lockout",
+)  # fmt: skip
+_RAW_TYPES = frozenset(
+    (
+        "user.authenticated", "user.reauthenticated", "user.profile.updated", "user.disabled", "user.reenabled",
+        "user.anonymous.promoted", "user.deletion_scheduled", "user.deletion_unscheduled", "user.deleted",
+        "user.anonymization_scheduled", "user.anonymization_unscheduled", "user.anonymized", "user.signed_out",
+        "user.session.terminated", "usage.alert.triggered", "fraud_protection.decision_recorded",
+        "identity.oauth.connected", "identity.oauth.disconnected", "identity.biometric.enabled",
+        "identity.biometric.disabled", "email.sent", "email.error", "email.suppressed", "sms.sent", "sms.error",
+        "sms.suppressed", "whatsapp.sent", "whatsapp.error", "whatsapp.suppressed", "whatsapp.otp.verified",
+        *(
+            f"identity.{kind}.{verb}"
+            for kind in ("email", "phone", "username")
+            for verb in ("added", "removed", "updated", "verified", "unverified")
+        ),
+        *(f"admin_api.mutation.{name}.executed" for name in _MUTATIONS),
+    )
+)  # fmt: skip
+EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES
+"""Every type a handler may ask for: the canonical ones and the sources' raw names."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean …?)`` for a misspelt name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _check_function(function: object, name: str, where: str) -> None:
+    if not inspect.iscoroutinefunction(function):
+        raise HandlerError(f"{where}: handler {name!r} is not async; write `async def {name}(event, ctx)`")
+    if not _NAME.fullmatch(name):
+        raise HandlerError(
+            f"{where}: handler name {name!r} should be lower case letters, digits and _, as in 'welcome_email'"
+        )
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
+    extra = [p for p in parameters[2:] if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+    if len(positional) < 2 or extra:
+        raise HandlerError(
+            f"{where}: handler {name!r} takes {inspect.signature(function)}; write `async def {name}(event: Event, ctx: Context)`"
+        )
+
+
+def _check_options(unknown: Mapping[str, object], where: str, name: str) -> None:
+    for option in unknown:
+        raise HandlerError(
+            f"{where}: handler {name!r}: @on has no option {option!r}{nearest(option, _OPTIONS)}; it takes {', '.join(_OPTIONS)}"
+        )
+
+
+def _check_types(types: Sequence[object], where: str, name: str) -> None:
+    if not types or not all(isinstance(type_, str) for type_ in types):
+        raise HandlerError(f'{where}: handler {name!r}: name at least one event type, as in @on("user.created")')
+    for type_ in types:
+        if type_ not in EVENT_TYPES:
+            raise HandlerError(
+                f"{where}: handler {name!r}: there is no event type {type_!r}{nearest(str(type_), EVENT_TYPES)}; "
+                "`usher handlers --types` lists them"
+            )
+
+
+def _names(names: str | Iterable[str]) -> frozenset[str]:
+    return frozenset([names] if isinstance(names, str) else names)
+
+
+def _place(function: object) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else repr(function)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(repr(name) for name in sorted(names))

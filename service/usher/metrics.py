@@ -1,0 +1,83 @@
+"""Every name that leaves the process as a metric, each with its kind, unit and labels. docs/operating.md explains them.
+
+No label holds a user, an address or an event id. One `Metrics` belongs to one App and has its own registry, so that two
+in one process (tests) do not add up.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SEND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """The catalogue."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.records = Counter("usher_records", "Records read from source topics.", ["topic"], registry=registry)
+        self.filtered = Counter(
+            "usher_events_filtered",
+            "Records that no handler runs for. reason: prefilter, triggered_by, type, duplicate, empty.",
+            ["reason"],
+            registry=registry,
+        )
+        self.attempts = Counter(
+            "usher_attempts",
+            "Attempts that ended. outcome: done, skipped, retry, failed, rejected, unknown, held, expired.",
+            ["handler", "outcome"],
+            registry=registry,
+        )
+        self.skipped = Counter(
+            "usher_skips",
+            "Deliveries that had nothing to send. reason: no-address, other.",
+            ["handler", "reason"],
+            registry=registry,
+        )
+        self.handler_seconds = Histogram(
+            "usher_handler_seconds", "How long an attempt took.", ["handler"], buckets=_SEND_BUCKETS, registry=registry
+        )
+        self.dead_letters = Counter(
+            "usher_dead_letters", "Dead letters written.", ["handler", "reason"], registry=registry
+        )
+        self.replays = Counter(
+            "usher_replays",
+            "Replays that ended. outcome: replayed, replaced, refused.",
+            ["handler", "outcome"],
+            registry=registry,
+        )
+        self.parked = Gauge(
+            "usher_parked", "Deliveries in the parking table.", ["topic", "partition"], registry=registry
+        )
+        self.oldest_due_age = Gauge(
+            "usher_oldest_due_age_seconds",
+            "How long the most overdue parked delivery has been due; 0: none is.",
+            registry=registry,
+        )
+        self.in_flight = Gauge("usher_in_flight", "Deliveries queued, running or being written.", registry=registry)
+        self.lag = Gauge("usher_lag", "Records not yet read.", ["topic", "partition"], registry=registry)
+        self.commit_failures = Counter(
+            "usher_commit_failures", "Commits that were refused or timed out.", registry=registry
+        )
+        self.claims = Gauge("usher_claims", "Partitions that this worker holds and has loaded.", registry=registry)
+        self.send_seconds = Histogram(
+            "usher_send_seconds",
+            "How long a provider took to answer. outcome: done, transient, permanent, operator, unknown.",
+            ["provider", "outcome"],
+            buckets=_SEND_BUCKETS,
+            registry=registry,
+        )
+        self.channel_paused = Gauge(
+            "usher_channel_paused",
+            "1 while a channel sends nothing. reason: operator (credentials, quota), circuit (failures in a row).",
+            ["channel", "reason"],
+            registry=registry,
+        )
+        self.ingested = Counter(
+            "usher_ingested",
+            "Webhook calls answered. outcome: stored, bad-signature, too-large, not-json, log-down, undecodable.",
+            ["source", "outcome"],
+            registry=registry,
+        )

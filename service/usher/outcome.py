@@ -1,0 +1,198 @@
+"""How an attempt ended, and what follows from it.
+
+A handler that returns is done. It may also end by raising one of these, sorted by consequence:
+
+    Outcome
+    ├── Skip      done: nothing had to be sent, and here is why
+    ├── Retry     park it, try again later (the policy's delay, or the one asked for)
+    ├── Reject    dead letter at once: no retry can help
+    ├── Unknown   the request left and no answer came: sent again or held, as the handler says (raised by channels)
+    └── Hold      the channel is paused: park it, without counting an attempt (raised by channels)
+
+Any other exception is a failure, which the policy retries. `decide` turns the ending into a verdict; it is pure: time and
+chance are arguments.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from usher.redact import scrub
+
+Duration = timedelta | float | int | str
+OnUnknown = Literal["resend", "hold"]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+
+
+def seconds(duration: Duration) -> float:
+    """A duration in seconds: a timedelta, a number of seconds, or a text such as ``10s``, ``1.5m``, ``1h``.
+
+    Raises:
+        ValueError: it is none of these, or negative.
+    """
+    if isinstance(duration, timedelta):
+        value = duration.total_seconds()
+    elif isinstance(duration, str):
+        match = _DURATION.fullmatch(duration.strip())
+        if match is None:
+            raise ValueError(f"{duration!r} is no duration; write a number and a unit: 500ms, 10s, 1m, 2h, 1d")
+        value = float(match[1]) * _UNITS[match[2] or "s"]
+    elif isinstance(duration, int | float) and not isinstance(duration, bool):
+        value = float(duration)
+    else:
+        raise ValueError(f"{duration!r} is no duration; give a timedelta, seconds, or a text such as '10s'")  # noqa: TRY004
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{duration!r} is no duration; it must be zero or more, and finite")
+    return value
+
+
+class Outcome(Exception):  # noqa: N818 - an ending, not always an error
+    """The root of the endings that a handler (or a channel on its behalf) raises on purpose."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Skip(Outcome):
+    """Nothing had to be sent. The delivery is done; the reason is counted and shown."""
+
+
+class Retry(Outcome):
+    """It may work later. Parked for *after* (obeyed exactly), else for the policy's next delay; counts an attempt."""
+
+    def __init__(self, reason: str, *, after: Duration | None = None) -> None:
+        super().__init__(reason)
+        self.after = None if after is None else seconds(after)
+
+
+class Reject(Outcome):
+    """It can never work. Goes to the dead-letter topic at once, with this reason."""
+
+
+class Unknown(Outcome):
+    """The request had left and no answer came: it may have been sent. *otherwise* applies where the handler says nothing."""
+
+    def __init__(self, reason: str, *, otherwise: OnUnknown) -> None:
+        super().__init__(reason)
+        self.otherwise: OnUnknown = otherwise
+
+
+class Hold(Outcome):
+    """The channel takes nothing now. Parked for *after* seconds without counting an attempt."""
+
+    def __init__(self, reason: str, *, after: Duration) -> None:
+        super().__init__(reason)
+        self.after = seconds(after)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a failed delivery is tried again, and when it is given up.
+
+    Args:
+        delays: the wait after the first, second, … failed attempt. One attempt more than there are delays is made.
+        jitter: up to this fraction is added to each delay, never taken away: a retry is late, not early.
+    """
+
+    delays: tuple[Duration, ...] = ("10s", "1m", "10m", "1h")
+    jitter: float = 0.1
+    _seconds: tuple[float, ...] = field(init=False, repr=False, compare=False, default=())
+
+    def __post_init__(self) -> None:
+        if isinstance(self.delays, str) or not 0 <= self.jitter <= 1:
+            raise ValueError(
+                f"RetryPolicy(delays={self.delays!r}, jitter={self.jitter!r}): delays is a sequence, jitter 0 to 1"
+            )
+        object.__setattr__(self, "delays", tuple(self.delays))
+        object.__setattr__(self, "_seconds", tuple(seconds(delay) for delay in self.delays))
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts are made in all."""
+        return len(self.delays) + 1
+
+    def delay(self, attempt: int, rng: random.Random) -> float | None:
+        """Seconds to wait after failed attempt number *attempt* (from 1); None: give up."""
+        if attempt >= self.attempts:
+            return None
+        return self._seconds[attempt - 1] * (1 + self.jitter * rng.random())
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Settled for good. *label* is the metric's: ``done`` or ``skipped``; *reason* says why nothing was sent."""
+
+    label: str = "done"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Try again at *due* (Unix seconds); *attempt* attempts are spent."""
+
+    due: float
+    attempt: int
+    label: str
+    error: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Given up. *reason* is from a short list (docs/operating.md), *error* the last one's text, scrubbed."""
+
+    reason: str
+    label: str
+    error: str
+    error_type: str
+
+
+Verdict = Done | Park | Dead
+
+
+def decide(
+    error: BaseException | None,
+    *,
+    attempt: int,
+    policy: RetryPolicy,
+    on_unknown: OnUnknown | None,
+    now: float,
+    rng: random.Random,
+    may_park: bool = True,
+) -> Verdict:
+    """What becomes of a delivery whose attempt number *attempt* (from 1) ended at *now* with *error* (None: returned).
+
+    *may_park* is false for a replay: it has one attempt, and what would wait becomes a dead letter again.
+    """
+    if error is None:
+        return Done()
+    if isinstance(error, Skip):
+        return Done("skipped", scrub(error.reason))
+    text, kind = scrub(error) or type(error).__name__, _qualified(error)
+    if isinstance(error, Reject):
+        return Dead("rejected", "rejected", text, kind)
+    if isinstance(error, Unknown) and (on_unknown or error.otherwise) == "hold":
+        return Dead("unknown-outcome", "unknown", text, kind)
+    if isinstance(error, Hold):
+        if may_park:
+            return Park(now + error.after, attempt - 1, "held", text, kind)
+        return Dead("channel-paused", "held", text, kind)
+    label = "unknown" if isinstance(error, Unknown) else "retry" if isinstance(error, Retry) else "failed"
+    wait = policy.delay(attempt, rng) if may_park else None
+    if wait is None:
+        return Dead("attempts-exhausted", label, text, kind)
+    if isinstance(error, Retry) and error.after is not None:
+        wait = error.after
+    return Park(now + wait, attempt, label, text, kind)
+
+
+def _qualified(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
