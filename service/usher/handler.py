@@ -151,7 +151,7 @@ def on(
     *types: str,
     triggered_by: str | Iterable[str] | None = None,
     retry: RetryPolicy | None = None,
-    timeout: Duration = _DEFAULT_TIMEOUT,  # noqa: ASYNC109 - declares a limit, awaits nothing
+    timeout: Duration = _DEFAULT_TIMEOUT,
     ordered: bool = True,
     expires_after: Duration | None = _DEFAULT_EXPIRY,
     on_unknown: OnUnknown | None = None,

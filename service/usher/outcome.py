@@ -52,7 +52,7 @@ def seconds(duration: Duration) -> float:
     return value
 
 
-class Outcome(Exception):  # noqa: N818 - an ending, not always an error
+class Outcome(Exception):
     """The root of the endings that a handler (or a channel on its behalf) raises on purpose."""
 
     def __init__(self, reason: str) -> None:
