@@ -1,0 +1,81 @@
+"""The ports of the channels: what a provider of mail or SMS is, and what it is given.
+
+A provider is interchangeable: it takes one finished message, returns once the provider has accepted it, and otherwise
+raises what became of it. How it speaks to its provider is its own affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One mail for one recipient. *sender* may carry a display name; *to* is a bare, checked address.
+
+    *idempotency_key* is the same for every attempt of one delivery. *headers* are further ones; those that `mime.build`
+    sets itself may not be among them.
+    """
+
+    to: str
+    sender: str
+    subject: str
+    text: str
+    html: str | None
+    idempotency_key: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One SMS. *to* is E.164, as in ``+447700900123``."""
+
+    to: str
+    body: str
+    idempotency_key: str
+
+
+class Progress(Protocol):
+    """How far a message has come; `usher.handler.Outgoing` is one.
+
+    A provider moves *state* from ``new`` to ``left`` before the first byte that could make the message go out may reach
+    the provider, to ``sent`` when it was accepted, to ``back`` when the provider said that it did not take it. A send that
+    is cancelled leaves it where it was.
+    """
+
+    state: str
+
+
+class Operator(Exception):
+    """Credentials, quota, suspension: nobody's message gets through until an operator acts. *reason* is scrubbed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Email(Protocol):
+    """A provider of mail. *name* is the metric's label, and what `USHER_EMAIL` says."""
+
+    name: str
+
+    async def send(self, mail: Mail, progress: Progress) -> None:
+        """Returns when the provider has accepted it.
+
+        Raises:
+            usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, Operator
+        """
+
+
+class Sms(Protocol):
+    """A provider of SMS. *name* is the metric's label, and what `USHER_SMS` says."""
+
+    name: str
+
+    async def send(self, text: Text, progress: Progress) -> None:
+        """Returns when the provider has accepted it.
+
+        Raises:
+            usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, Operator
+        """
