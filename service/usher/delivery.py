@@ -113,7 +113,7 @@ class Replay:
 class Delivery:
     """One event for one handler, with what is known of its attempts.
 
-    *attempt* counts those that were made. *lane* is the (tenant, user) part of its lane, as text. Times are Unix
+    *attempt* counts those that were made. *lane* is the (source, tenant, user) part of its lane, as text. Times are Unix
     milliseconds. *value* is the original bytes.
     """
 
@@ -135,6 +135,11 @@ class Delivery:
     def key(self) -> str:
         """``handler/source/tenant/event-id@partition-offset``: unique, and the same after every restart."""
         return delivery_key(self.handler, self.identity, self.origin.partition, self.origin.offset)
+
+    @property
+    def lane_key(self) -> str:
+        """The lane: handler, tenant and user."""
+        return f"{self.handler}/{self.lane}"
 
     @property
     def offset(self) -> int:

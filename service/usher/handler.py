@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -55,6 +55,7 @@ class Outgoing:
     variables: Mapping[str, Any]
     handler: str
     idempotency_key: str
+    channel: Literal["email", "sms"]
     state: str = "new"
 
 
@@ -87,7 +88,7 @@ class Context:
         Raises:
             Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
         """
-        if (outgoing := self._one(template, to, variables)) is not None:
+        if (outgoing := self._one("email", template, to, variables)) is not None:
             await self.sender.email(outgoing)
 
     async def sms(self, template: str, *, to: User | str, **variables: Any) -> None:
@@ -96,16 +97,18 @@ class Context:
         Raises:
             Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
         """
-        if (outgoing := self._one(template, to, variables)) is not None:
+        if (outgoing := self._one("sms", template, to, variables)) is not None:
             await self.sender.sms(outgoing)
 
-    def _one(self, template: str, to: User | str, variables: Mapping[str, Any]) -> Outgoing | None:
+    def _one(
+        self, channel: Literal["email", "sms"], template: str, to: User | str, variables: Mapping[str, Any]
+    ) -> Outgoing | None:
         if self.message is not None:
             raise Reject(
                 f"{self.handler} sends a second message ({template!r} after {self.message.template!r}) for one delivery; "
                 "a retry would repeat the first: make it two handlers"
             )
-        self.message = Outgoing(template, to, self.event, variables, self.handler, self.idempotency_key)
+        self.message = Outgoing(template, to, self.event, variables, self.handler, self.idempotency_key, channel)
         if self.already_sent:  # an earlier attempt got it out, and then failed: it must not go out again
             self.message.state = "sent"
             return None

@@ -1,0 +1,182 @@
+"""What of a claim is done, and how a commit tells the next owner: the Ledger, and the Mark in a commit's metadata.
+
+A commit is an offset and a Mark. The offset is the frontier: the lowest record with something unsettled. The Mark says
+*everything in [next, seen) is done except these*, with the handlers that are already done on each. Because it lists what
+is undone, filtered records and gaps cost nothing, and its size is bounded by what may be in flight.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from usher.engine.port import Position
+
+MARK_LIMIT = 4096
+"""Characters a Kafka broker takes as commit metadata (``offset.metadata.max.bytes``)."""
+
+_VERSION = "u1."
+_HASH_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What is done after a frontier.
+
+    *base* is the offset it was committed with: a Mark of another base would be loss, and is not used. *undone* maps an
+    offset to a bit mask of the handlers done on it, in the order of their sorted names; *handlers* is a hash of those
+    names, and where it differs the bits say nothing. *starts* counts how often a worker began at this frontier.
+    """
+
+    base: int
+    seen: int
+    undone: Mapping[int, int] = field(default_factory=dict)
+    handlers: bytes = bytes(_HASH_BYTES)
+    starts: int = 0
+
+    def encode(self, limit: int = MARK_LIMIT) -> str:
+        """At most *limit* characters. What does not fit is left out from the end: it will be read again, never lost."""
+        offsets = sorted(self.undone)
+        seen = self.seen
+        while True:
+            text = self._encode(offsets, seen)
+            if len(text) <= limit:
+                return text
+            keep = len(offsets) * (limit - 64) // len(text)
+            seen, offsets = offsets[keep], offsets[:keep]
+
+    def _encode(self, offsets: Sequence[int], seen: int) -> str:
+        out = bytearray(self.handlers)
+        for number in (self.base, seen - self.base, self.starts):
+            _put(out, number)
+        previous = self.base
+        for offset in offsets:
+            done = self.undone[offset]
+            _put(out, (offset - previous) << 1 | (done > 0))
+            if done:
+                _put(out, done)
+            previous = offset
+        return _VERSION + base64.urlsafe_b64encode(out).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str, base: int) -> Mark | None:
+        """The Mark in a commit's metadata; None where there is none, it is another program's, or of another base."""
+        if not text.startswith(_VERSION):
+            return None
+        body = text.removeprefix(_VERSION)
+        try:
+            raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            numbers = list(_numbers(raw[_HASH_BYTES:]))
+            found, width, starts = numbers[:3]
+        except (binascii.Error, ValueError):
+            return None
+        if found != base:
+            return None
+        undone: dict[int, int] = {}
+        offset, rest = base, iter(numbers[3:])
+        for number in rest:
+            offset += number >> 1
+            undone[offset] = next(rest, 0) if number & 1 else 0
+        return cls(base, base + width, undone, raw[:_HASH_BYTES], starts)
+
+
+def handlers_hash(names: Iterable[str]) -> bytes:
+    """What stands in a Mark for the set of handlers that its bits are about."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).digest()[:_HASH_BYTES]
+
+
+@dataclass(slots=True)
+class _Pending:
+    left: set[str]
+    done: int
+
+
+class Ledger:
+    """Of one claim: how far it was read, and what is not settled yet.
+
+    ``position`` is the next offset to be read; whoever reads moves it. A Mark that was loaded holds until reading has
+    passed it, and what is left of it is carried into every commit.
+    """
+
+    def __init__(self, start: int, mark: str, handlers: Collection[str]) -> None:
+        self.position = start
+        self._start = start
+        self._names = sorted(handlers)
+        self._bit = {name: 1 << index for index, name in enumerate(self._names)}
+        self._hash = handlers_hash(self._names)
+        self._pending: dict[int, _Pending] = {}
+        loaded = Mark.decode(mark, start) or Mark(start, start)
+        self._seen = loaded.seen
+        self._undone_before = dict(loaded.undone)
+        self._bits_valid = loaded.handlers == self._hash
+        self._starts = loaded.starts + 1
+
+    def __len__(self) -> int:
+        """How many offsets have something unsettled."""
+        return len(self._pending)
+
+    def already_done(self, offset: int) -> bool:
+        """Whether the loaded Mark says that nothing is left to do for this offset."""
+        return offset < self._seen and offset not in self._undone_before
+
+    def already_done_by(self, offset: int) -> frozenset[str]:
+        """The handlers that the loaded Mark names as done on an offset that is not."""
+        done = self._undone_before.get(offset, 0) if self._bits_valid else 0
+        return frozenset(name for name, bit in self._bit.items() if done & bit) if done else frozenset()
+
+    def begin(self, offset: int, handlers: Iterable[str], done: Iterable[str] = ()) -> None:
+        """A record was read and *handlers* are to run on it (*done* had run before). To be called in offset order."""
+        self._pending[offset] = _Pending(set(handlers), sum(self._bit.get(name, 0) for name in done))
+
+    def settle(self, offset: int, handler: str) -> None:
+        """*handler* is done with the offset, or handed it over to a topic that has acknowledged it."""
+        pending = self._pending.get(offset)
+        if pending is None or handler not in pending.left:
+            return
+        pending.left.discard(handler)
+        pending.done |= self._bit.get(handler, 0)
+        if not pending.left:
+            del self._pending[offset]
+
+    def waits_for(self, offset: int, handler: str) -> bool:
+        """Whether this delivery was read and is not settled."""
+        pending = self._pending.get(offset)
+        return pending is not None and handler in pending.left
+
+    def passed(self, offset: int) -> bool:
+        """Whether all there was to do at *offset* was begun: read by us, or done according to the Mark."""
+        return offset < self.position or self.already_done(offset)
+
+    def snapshot(self, *, orderly: bool = False) -> Position:
+        """What may be committed now. *orderly*: by a worker that stops on purpose, so that its start does not count."""
+        position = self.position
+        undone = {offset: pending.done for offset, pending in self._pending.items()}
+        if position < self._seen:
+            carried = {o: done if self._bits_valid else 0 for o, done in self._undone_before.items() if o >= position}
+            undone |= carried
+        seen = max(position, self._seen)
+        base = min(undone, default=seen)
+        starts = self._starts if base == self._start and not orderly else 0
+        return Position(base, Mark(base, seen, undone, self._hash, starts).encode())
+
+
+def _put(out: bytearray, number: int) -> None:
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+
+
+def _numbers(raw: bytes) -> Iterable[int]:
+    number = shift = 0
+    for byte in raw:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            yield number
+            number = shift = 0
+    if shift:
+        raise ValueError("a number is cut off")

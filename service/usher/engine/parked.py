@@ -1,0 +1,137 @@
+"""The parking table of one claim: what the retry partition amounts to, kept on disk, so that memory does not grow with it.
+
+A private temporary SQLite database, gone with the process: the retry partition is the truth, this is its index. It
+answers what the engine asks of it: the first of a lane, what is due, whether a delivery is parked.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from usher.delivery import Delivery, StoredRecord
+
+_SCHEMA = """
+CREATE TABLE parked (key TEXT PRIMARY KEY, lane TEXT, offset INTEGER, attempt INTEGER, due INTEGER, taken INTEGER DEFAULT 0,
+                     value BLOB, headers BLOB) WITHOUT ROWID;
+CREATE INDEX in_lane ON parked (lane, offset);
+CREATE INDEX by_due ON parked (due) WHERE due IS NOT NULL AND NOT taken;
+"""
+
+
+class Entry(NamedTuple):
+    """The first of a lane. *due* is in Unix milliseconds; None: as soon as it is the first."""
+
+    key: str
+    offset: int
+    due: int | None
+
+
+class ParkedTable:
+    """Parked deliveries by key and by lane. Times are Unix milliseconds; a lane is `Delivery.lane_key`."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)  # "": on disk, unnamed, deleted by the system
+        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-4096;" + _SCHEMA)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, key: str) -> bool:
+        return self._count > 0 and self._one("SELECT 1 FROM parked WHERE key = ?", key) is not None
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Many changes at once, faster."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def put(self, delivery: Delivery) -> None:
+        """Insert or replace."""
+        known = delivery.key in self
+        self._db.execute(
+            "INSERT OR REPLACE INTO parked VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
+            (
+                delivery.key,
+                delivery.lane_key,
+                delivery.offset,
+                delivery.attempt,
+                delivery.due,
+                delivery.value,
+                marshal.dumps(delivery.headers()),
+            ),
+        )
+        self._count += not known
+
+    def merge(self, delivery: Delivery) -> None:
+        """A stranger's word about a delivery: of two, the one with more attempts counts."""
+        row = self._one("SELECT attempt FROM parked WHERE key = ?", delivery.key)
+        if row is None or delivery.attempt > row[0]:
+            self.put(delivery)
+
+    def remove(self, key: str) -> None:
+        """Forget *key*; nothing happens where it is not known."""
+        if self._count:
+            self._count -= self._db.execute("DELETE FROM parked WHERE key = ?", (key,)).rowcount
+
+    def holds_lane(self, lane: str) -> bool:
+        """Whether anything of this lane is parked."""
+        return self._count > 0 and self._one("SELECT 1 FROM parked WHERE lane = ? LIMIT 1", lane) is not None
+
+    def first(self, lane: str) -> Entry | None:
+        """The parked delivery of the lane with the lowest source offset."""
+        if not self._count:
+            return None
+        row = self._one("SELECT key, offset, due FROM parked WHERE lane = ? ORDER BY offset LIMIT 1", lane)
+        return None if row is None else Entry(*row)
+
+    def take(self, key: str) -> Delivery:
+        """The delivery, for an attempt; until it is put again or removed it does not count as due."""
+        self._db.execute("UPDATE parked SET taken = 1 WHERE key = ?", (key,))
+        return self._load(key)
+
+    def postpone(self, key: str, due: int | None) -> None:
+        """Change the due time here only: nothing is written to the log."""
+        self._db.execute("UPDATE parked SET due = ?, taken = 0 WHERE key = ?", (due, key))
+
+    def due(self, now: int, before: int, limit: int) -> list[tuple[str, str]]:
+        """(key, lane) of what is due at *now* and lies before source offset *before*, the most overdue first."""
+        return self._db.execute(
+            "SELECT key, lane FROM parked WHERE due <= ? AND NOT taken AND offset < ? ORDER BY due LIMIT ?",
+            (now, before, limit),
+        ).fetchall()
+
+    def next_due(self, before: int) -> int | None:
+        """The earliest due time of what lies before source offset *before*."""
+        if not self._count:
+            return None
+        row = self._one(
+            "SELECT due FROM parked WHERE due IS NOT NULL AND NOT taken AND offset < ? ORDER BY due LIMIT 1", before
+        )
+        return None if row is None else row[0]
+
+    def free_heads(self, now: int) -> None:
+        """Give the first of each lane a due time where it has none: what it waited behind is gone."""
+        self._db.execute(
+            "UPDATE parked SET due = ? WHERE due IS NULL AND NOT EXISTS"
+            " (SELECT 1 FROM parked AS other WHERE other.lane = parked.lane AND other.offset < parked.offset)",
+            (now,),
+        )
+
+    def _load(self, key: str) -> Delivery:
+        value, headers = self._db.execute("SELECT value, headers FROM parked WHERE key = ?", (key,)).fetchone()
+        return Delivery.from_record(StoredRecord("", 0, 0, 0, None, value, marshal.loads(headers)))  # noqa: S302 - our own
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        return row
