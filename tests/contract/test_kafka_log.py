@@ -1,0 +1,1 @@
+"""What KafkaLog does beyond the common suite, on a real broker."""
