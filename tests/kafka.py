@@ -1,0 +1,231 @@
+"""A real Apache Kafka broker for tests, demos and benchmarks; hides where it comes from and how it is run.
+
+The jars come from Maven, once, into ``.cache``. One process is broker and controller (KRaft), on ports that the OS chose, with
+its data in a folder that the caller gives. ``python -m tests.kafka`` runs one until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from usher.delivery import Headers
+
+POM = Path(__file__).with_name("kafka-pom.xml")
+CACHE = Path(__file__).parent.parent / ".cache"
+START_TIMEOUT = 60.0
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners={name}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={name}://127.0.0.1:{port}
+inter.broker.listener.name={name}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{name}:{name}
+log.dirs={data}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.heartbeat.interval.ms=200
+broker.session.timeout.ms=1000
+auto.create.topics.enable=true
+num.partitions=1
+"""
+
+
+class KafkaMissing(Exception):
+    """There is no way to run a broker here; the text says what is missing."""
+
+
+def jars() -> Path:
+    """The folder of the broker's jars; fetches them the first time, one process at a time.
+
+    Raises:
+        KafkaMissing
+    """
+    for tool in ("java", "mvn"):
+        if shutil.which(tool) is None:
+            raise KafkaMissing(f"{tool} is not installed: Java 17 or later and Maven run the broker of these tests")
+    CACHE.mkdir(exist_ok=True)
+    folder = CACHE / "kafka-4.1.1"
+    with (CACHE / "kafka.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={unfinished}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise KafkaMissing(f"Maven could not fetch Apache Kafka: {done.stdout[-500:]}{done.stderr[-500:]}")
+    unfinished.rename(folder)
+
+
+class Broker:
+    """One broker process. Its ports and data outlive `kill` and `stop`: `start` brings the same broker back.
+
+    *properties* are added to ``server.properties``; *listener* is the protocol clients speak to it.
+    """
+
+    def __init__(self, folder: Path, *, listener: str = "PLAINTEXT", properties: str = "") -> None:
+        self._folder = folder
+        self._port, controller = _free_ports(2)
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._properties = folder / "server.properties"
+        text = _PROPERTIES.format(name=listener, port=self._port, controller=controller, data=folder / "data")
+        self._properties.write_text(text + properties)
+        self._log = folder / "broker.log"
+
+    @property
+    def servers(self) -> str:
+        """The bootstrap address."""
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Run it, and return when it answers."""
+        if not (self._folder / "data").exists():
+            cluster = base64.urlsafe_b64encode(b"\x01" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+            arguments = ["format", "-t", cluster, "-c", str(self._properties), "--standalone"]
+            subprocess.run(_java("kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(_java("kafka.Kafka", str(self._properties)), stdout=log, stderr=log)
+        give_up = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                self.kill()
+                raise RuntimeError(f"Kafka did not start:\n{self._log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+            return True
+        return False
+
+    def kill(self) -> None:
+        """As a power cut: SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Orderly, or after 20 seconds not."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def pause(self, *, go_on: bool = False) -> None:
+        """Freeze it (connections stay open, nothing is answered), or let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT if go_on else signal.SIGSTOP)
+
+    @contextlib.asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        client = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await client.start()
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def create_topic(self, name: str, partitions: int = 1, **configs: str) -> None:
+        """Create a topic; *configs* with underscores for dots (``cleanup_policy="compact"``)."""
+        settings = {key.replace("_", "."): value for key, value in configs.items()}
+        async with self.admin() as client:
+            answer = await client.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)])
+        for _, error, message in answer.topic_errors:  # type: ignore[attr-defined]  # aiokafka's answers are untyped
+            assert error == 0, message or error
+
+    async def produce(
+        self,
+        topic: str,
+        records: Iterable[tuple[bytes | None, bytes | None]],
+        *,
+        partition: int | None = None,
+        headers: Headers = (),
+    ) -> None:
+        """Append (key, value) pairs, acknowledged."""
+        async with AIOKafkaProducer(bootstrap_servers=self.servers, acks="all", linger_ms=2) as producer:
+            futures = [
+                await producer.send(topic, key=key, value=value, partition=partition, headers=list(headers))
+                for key, value in records
+            ]
+            for future in futures:
+                await future
+
+
+def unique(name: str) -> str:
+    """A name for a topic or a group that no other test has."""
+    return f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+def _java(main: str, *arguments: str) -> list[str]:
+    return [
+        "java",
+        "-Xmx512m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+        "-cp",
+        f"{jars()}/*",
+        main,
+        *arguments,
+    ]
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def main() -> None:
+    """Run a broker until Ctrl-C; the first line on stdout is its address."""
+    with tempfile.TemporaryDirectory(prefix="kafka-") as folder:
+        broker = Broker(Path(folder))
+        broker.start()
+        try:
+            print(broker.servers, flush=True)
+            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        finally:
+            broker.stop()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KafkaMissing as missing:
+        sys.exit(str(missing))
