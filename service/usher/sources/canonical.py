@@ -1,0 +1,71 @@
+"""Documents in the canonical shape: how much of one may be missing or wrong before it is no Event. The answer: all but the type.
+
+Optional fields that are missing, null or of a wrong type are left out; fields that are not known are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from usher.event import UNKNOWN, Event, EventContext, User
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_END_OF_TIME = 253_402_300_800
+"""1 January 10000, in Unix seconds: the first moment that `Event.time` could not tell."""
+
+
+def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event:
+    """The Event that a document with a type and a source describes.
+
+    Args:
+        document: the parsed document, less credentials.
+        value: the bytes it came from; their SHA-256 stands for an id that is missing.
+        derived: what the source found out; goes before the document's own fields.
+    """
+    fields = {**document, **derived}
+    fields["id"] = text(fields.get("id")) or hashlib.sha256(value).hexdigest()
+    fields["raw_type"] = text(fields.get("raw_type")) or fields["type"]
+    if not isinstance(fields.get("user"), User):
+        fields["user"] = _lenient(User, fields.get("user"))
+    if not isinstance(fields.get("context"), EventContext):
+        fields["context"] = context_of(document, basis=None)
+    return _lenient(Event, fields)
+
+
+def context_of(document: Mapping[str, Any], *, basis: str | None) -> EventContext:
+    """The document's context; *basis* is how its source knows ``triggered_by``, where the document does not say itself."""
+    given = document.get("context")
+    fields = dict(given) if isinstance(given, dict) else {}
+    if text(fields.get("triggered_by")) is None:
+        fields.update(triggered_by=UNKNOWN, triggered_by_basis="absent")
+    elif basis is not None and text(fields.get("triggered_by_basis")) is None:
+        fields["triggered_by_basis"] = basis
+    if "timestamp" in fields and not _is_time(fields["timestamp"]):
+        del fields["timestamp"]
+    return _lenient(EventContext, fields)
+
+
+def text(value: object) -> str | None:
+    """*value* if it is a text with something in it, else None."""
+    return value if isinstance(value, str) and value else None
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < _END_OF_TIME  # type: ignore[operator]
+
+
+def _lenient(model: type[_Model], fields: object) -> _Model:
+    """A *model* of those *fields* that suit it; the others of its fields are as if they had not been given."""
+    if not isinstance(fields, dict):
+        return model()
+    try:
+        return model.model_validate(fields)
+    except ValidationError as refusal:
+        wrong = {
+            error["loc"][0] for error in refusal.errors(include_url=False, include_input=False, include_context=False)
+        }
+        return model.model_validate({name: item for name, item in fields.items() if name not in wrong})

@@ -1,0 +1,107 @@
+"""JSON documents: how bytes become one, how it becomes bytes, and what of it may be kept. Hides the parser and its limits.
+
+The parser is strict on purpose: what it takes is well-formed for every later reader. UTF-8 without lone surrogates, no NaN
+or Infinity, at most 200 levels deep, whole numbers of at most 4,300 digits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from pydantic_core import from_json, to_json
+
+from usher.event import Undecodable
+from usher.redact import scrub
+
+_BOM = b"\xef\xbb\xbf"
+_SECRET_NAME = re.compile(
+    r"""
+    .*(passwords?|passwds?|passphrases?|secrets?|tokens?|otps?|hash|salt|apikeys?|privatekeys?)
+    | (otp|verification|recovery|authorization|reset|backup|login)?codes?
+    | pin | reset(url|link)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_LONGEST_NAME = 48
+_MOST_NAMES = 4096
+_harmless: set[str] = set()
+"""Field names already found not to name a credential: asking a set is what makes `strip` cheap on every event."""
+
+
+class NotJson(Undecodable):
+    """These bytes are not even JSON: whoever sent them sent something else."""
+
+
+def parse(value: bytes) -> Any:
+    """The JSON document in *value*; a byte order mark is passed over. Of a repeated key the last one counts.
+
+    Raises:
+        NotJson: it is not JSON.
+        Undecodable: it is, but beyond what is taken (nesting, numbers, lone surrogates). Neither quotes the content.
+    """
+    text = value[3:] if value.startswith(_BOM) else value
+    try:
+        return from_json(text, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as refusal:
+        reason = scrub(f"no JSON document that can be read: {refusal}")
+        raise (Undecodable if _is_json(text) else NotJson)(reason) from None
+
+
+def dump(document: Any) -> bytes:
+    """The compact UTF-8 bytes of a document that `parse` gave."""
+    return to_json(document, inf_nan_mode="null")
+
+
+def strip(document: Any) -> Any:
+    """*document* without the values whose names say that they are credentials, at any depth.
+
+    Returns the very same object where there were none. Flags (true, false, null) tell no secret and stay.
+    """
+    return _without_credentials(document) if _holds_credential(document) else document
+
+
+def _holds_credential(document: Any) -> bool:
+    nodes = [document]
+    for node in nodes:  # grows while it is walked
+        if type(node) is dict:
+            if not _harmless.issuperset(node) and any(_is_credential(*pair) for pair in node.items()):
+                return True
+            nodes += [item for item in node.values() if type(item) is dict or type(item) is list]
+        elif type(node) is list:
+            nodes += node
+    return False
+
+
+def _without_credentials(document: Any) -> Any:
+    if type(document) is dict:
+        return {name: _without_credentials(item) for name, item in document.items() if not _is_credential(name, item)}
+    if type(document) is list:
+        return [_without_credentials(item) for item in document]
+    return document
+
+
+def _is_credential(name: str, item: Any) -> bool:
+    if name in _harmless:
+        return False
+    if _SECRET_NAME.fullmatch(name.lower().replace("_", "").replace("-", "")):
+        return not (item is None or item is True or item is False)
+    if len(name) <= _LONGEST_NAME and len(_harmless) < _MOST_NAMES:
+        _harmless.add(name)
+    return False
+
+
+def _is_json(text: bytes) -> bool:
+    """Whether it is JSON by the grammar; nesting too deep to tell counts as JSON, so that nothing signed is lost."""
+    try:
+        json.loads(text.decode("utf-8"), parse_int=str, parse_constant=_refuse)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
