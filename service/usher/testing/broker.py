@@ -1,0 +1,258 @@
+"""Partitions, groups and their claims in memory, and the faults that a test may ask of them.
+
+It hides who holds what: a change of members releases every claim and deals all of them anew, as an eager Kafka group does.
+All waiting is asyncio's, so that a loop with a clock and a schedule of its own decides every order of events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from usher.delivery import Headers, StoredRecord
+from usher.engine.port import Claim, LogConfig, LogUnavailable, Owner, Place, Position, TooLarge
+
+MAX_BYTES = 1_048_576
+
+
+class Member(Protocol):
+    """What a broker needs of a log that has joined a group: its owner, and the claims that it believes to hold."""
+
+    @property
+    def config(self) -> LogConfig: ...
+    @property
+    def owner(self) -> Owner: ...
+    @property
+    def held(self) -> dict[Place, Claim]: ...
+
+
+@dataclass(slots=True)
+class Partition:
+    """Records in offset order; *end* is the next offset, which also removed records have moved."""
+
+    records: list[StoredRecord] = field(default_factory=list)
+    end: int = 0
+
+    @property
+    def first(self) -> int:
+        return self.records[0].offset if self.records else self.end
+
+    def since(self, offset: int, limit: int | None = None) -> Sequence[StoredRecord]:
+        at = self.index(offset)
+        return self.records[at : None if limit is None else at + limit]
+
+    def index(self, offset: int) -> int:
+        return bisect.bisect_left(self.records, offset, key=lambda record: record.offset)
+
+    def compact(self) -> None:
+        """Keep the last record of each key, tombstones too."""
+        last = {record.key: record.offset for record in self.records}
+        self.records = [record for record in self.records if last[record.key] == record.offset]
+
+
+@dataclass(slots=True)
+class Group:
+    """Who is in a group, which claims are valid, and what was committed."""
+
+    members: list[Member] = field(default_factory=list)
+    owned: dict[Place, Claim] = field(default_factory=dict)
+    committed: dict[Place, Position] = field(default_factory=dict)
+    changed: bool = False
+    dealing: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    error: Exception
+    lands_after: float | None
+
+
+class MemoryBroker:
+    """What several `MemoryLog`s share. A topic is there from its first use, with *partitions* partitions.
+
+    *clock* gives Unix seconds for the timestamps. Faults: `unavailable`, `fail_next`, `latency`, `lands_after_cancel`,
+    `evict` and `readmit`, `compact`.
+    """
+
+    def __init__(
+        self, *, partitions: int = 1, clock: Callable[[], float] = time.time, max_bytes: int = MAX_BYTES
+    ) -> None:
+        self.partitions = partitions
+        self.clock = clock
+        self.max_bytes = max_bytes
+        self.unavailable = False
+        """Nothing can be read, and every write and commit raises `LogUnavailable`."""
+        self.latency: Callable[[], float] = lambda: 0.0
+        """Seconds until a write is acknowledged, asked anew for each: writes in flight together land in any order."""
+        self.lands_after_cancel: Callable[[], float | None] = lambda: None
+        """Seconds after which a write that was cancelled lands all the same; None: never."""
+        self._topics: dict[str, list[Partition]] = {}
+        self._groups: dict[str, Group] = {}
+        self._faults: list[_Fault] = []
+        self._keyless = 0
+        self._changed = asyncio.Event()
+
+    # What is stored.
+
+    def topic(self, name: str) -> list[Partition]:
+        return self._topics.setdefault(name, [Partition() for _ in range(self.partitions)])
+
+    def partition(self, topic: str, partition: int) -> Partition:
+        return self.topic(topic)[partition]
+
+    def partition_of(self, key: bytes | None) -> int:
+        """The partition of a key; records without one take turns."""
+        if key is None:
+            self._keyless += 1
+            return self._keyless % self.partitions
+        return zlib.crc32(key) % self.partitions
+
+    async def write(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Append one record, with the faults that were asked for.
+
+        Raises:
+            TooLarge, LogUnavailable: and whatever `fail_next` was given.
+        """
+        size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
+        if size > self.max_bytes:
+            raise TooLarge(f"a record of {size:,} bytes for {place.topic}: at most {self.max_bytes:,} are taken")
+
+        def land() -> None:
+            log = self.partition(*place)
+            now = int(self.clock() * 1000)
+            log.records.append(StoredRecord(place.topic, place.partition, log.end, now, key, value, tuple(headers)))
+            log.end += 1
+            self.ring()
+
+        await self.attempt(land)
+
+    async def attempt(self, land: Callable[[], None]) -> None:
+        """Do what a write does when it lands: now, late, or never, as the faults will have it."""
+        loop = asyncio.get_running_loop()
+        fault = self._faults.pop(0) if self._faults else None
+        try:
+            await asyncio.sleep(self.latency())
+        except asyncio.CancelledError:
+            late = self.lands_after_cancel()
+            if late is not None:
+                loop.call_later(late, land)
+            raise
+        if fault is not None:
+            if fault.lands_after is not None:
+                loop.call_later(fault.lands_after, land)
+            raise fault.error
+        self.check()
+        land()
+
+    # Faults.
+
+    def check(self) -> None:
+        """Raise where the broker is unavailable.
+
+        Raises:
+            LogUnavailable
+        """
+        if self.unavailable:
+            raise LogUnavailable("the in-memory log was told to be unavailable")
+
+    def fail_next(self, writes: int, error: Exception, *, lands_after: float | None = None) -> None:
+        """Let the next *writes* (commits count) raise *error*; with *lands_after* seconds they happen nevertheless."""
+        self._faults += [_Fault(error, lands_after)] * writes
+
+    def evict(self, member: Member) -> None:
+        """Take all claims of *member* away without asking it: it still believes to hold them, and still reads."""
+        group = self.group(member.config.group)
+        group.members.remove(member)
+        for place, claim in member.held.items():
+            if group.owned.get(place) is claim:
+                del group.owned[place]
+        self._deal(group)
+
+    async def readmit(self, member: Member) -> None:
+        """Let an evicted member notice: its claims are released, and it joins again."""
+        await _release(member)
+        self.join(member)
+
+    def compact(self, topic: str) -> None:
+        """What a broker does to a compacted topic some time: superseded records go, offsets stay."""
+        for partition in self.topic(topic):
+            partition.compact()
+
+    # Groups.
+
+    def group(self, name: str) -> Group:
+        return self._groups.setdefault(name, Group())
+
+    def join(self, member: Member) -> None:
+        """Count *member* in; the claims come to it soon, through its owner."""
+        group = self.group(member.config.group)
+        group.members.append(member)
+        self._deal(group)
+
+    def leave(self, member: Member) -> None:
+        """Count *member* out; its claims end without a call."""
+        group = self.group(member.config.group)
+        if member in group.members:
+            group.members.remove(member)
+        for place, claim in member.held.items():
+            if group.owned.get(place) is claim:
+                del group.owned[place]
+        member.held.clear()
+        self._deal(group)
+
+    def _deal(self, group: Group) -> None:
+        group.changed = True
+        if group.dealing is None or group.dealing.done():
+            group.dealing = asyncio.get_running_loop().create_task(self._rebalance(group))
+
+    async def _rebalance(self, group: Group) -> None:
+        while group.changed:
+            group.changed = False
+            await asyncio.gather(*(_release(member) for member in list(group.members)))
+            group.owned.clear()
+            for member, claims in self._hands(group):
+                if member not in group.members:  # it left while another one was told of its claims
+                    continue
+                for claim in claims:
+                    group.owned[claim.place] = member.held[claim.place] = claim
+                await member.owner.claimed(claims)
+            self.ring()
+
+    def _hands(self, group: Group) -> Iterator[tuple[Member, list[Claim]]]:
+        members = list(group.members)
+        for turn, member in enumerate(members):
+            claims = []
+            for topic in member.config.topics:
+                for partition in range(turn, self.partitions, len(members)):
+                    committed = group.committed[Place(topic, partition)]
+                    claims.append(Claim(topic, partition, committed.next, committed.mark))
+            if claims:
+                yield member, claims
+
+    # Waiting.
+
+    def ring(self) -> None:
+        """Wake all that wait."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Wait until something has changed, or *seconds* have passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+
+async def _release(member: Member) -> None:
+    claims = list(member.held.values())
+    if claims:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(member.config.drain):
+                await member.owner.released(claims)
+    member.held.clear()

@@ -1,0 +1,232 @@
+"""The EventLog port in memory: several partitions, several workers of a group, and a broker that fails on request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+
+from usher.delivery import Headers, Record
+from usher.engine.port import (
+    CAUGHT_UP,
+    Batch,
+    CaughtUp,
+    Claim,
+    ClaimLost,
+    Committed,
+    LogConfig,
+    LogError,
+    Owner,
+    Place,
+    Position,
+    TopicState,
+    dead_letter_topic,
+    retry_topic,
+)
+from usher.testing.broker import MemoryBroker
+
+__all__ = ["MemoryBroker", "MemoryBrowser", "MemoryLog"]
+
+
+class MemoryLog:
+    """An `EventLog` on a `MemoryBroker`: one worker of its group. Logs on one broker share what is stored.
+
+    Without a *broker* it makes one of its own with *partitions* partitions, to be found at `broker`.
+    """
+
+    def __init__(self, config: LogConfig, broker: MemoryBroker | None = None, *, partitions: int = 1) -> None:
+        self.config = config
+        self.broker = broker or MemoryBroker(partitions=partitions)
+        self.held: dict[Place, Claim] = {}
+        self._owner: Owner | None = None
+        self._positions: dict[Claim, int] = {}
+        self._turn = 0
+
+    @property
+    def owner(self) -> Owner:
+        if self._owner is None:
+            raise LogError("the log is not open")
+        return self._owner
+
+    async def open(self, owner: Owner) -> None:
+        """As the port says.
+
+        Raises:
+            LogUnavailable: the broker is.
+        """
+        self.broker.check()
+        self._owner = owner
+        committed = self.broker.group(self.config.group).committed
+        for topic in self.config.topics:
+            for partition in range(self.broker.partitions):
+                committed.setdefault(Place(topic, partition), Position(self._start(topic, partition)))
+        self.broker.join(self)
+
+    async def close(self) -> None:
+        if self._owner is not None:
+            self._owner = None
+            self.broker.leave(self)
+
+    async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait
+        await asyncio.sleep(0)
+        while True:
+            self._raise_what_an_owner_raised()
+            if batches := self._fetch(claims, limit):
+                return batches
+            if (left := deadline - clock()) <= 0:
+                return ()
+            await self.broker.wait(left)
+
+    async def commit(self, positions: Mapping[Claim, Position]) -> None:
+        group = self.broker.group(self.config.group)
+
+        def land() -> None:
+            for claim in positions:
+                if group.owned.get(claim.place) is not claim:
+                    raise ClaimLost(f"{claim.topic}/{claim.partition} is not ours any more")
+            group.committed.update({claim.place: position for claim, position in positions.items()})
+
+        await self.broker.attempt(land)
+
+    async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
+        await self.broker.write(self._retry(claim), key.encode(), value, headers)
+
+    async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
+        await self.broker.write(self._retry(claim), key.encode(), None, headers)
+
+    async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        place = Place(dead_letter_topic(self.config.group, claim.topic), claim.partition)
+        await self.broker.write(place, key, value, headers)
+
+    async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+        partition = self.broker.partition(*self._retry(claim))
+        end, position, caught_up = partition.end, 0, False
+        while True:
+            records = [] if self.broker.unavailable else partition.since(position)
+            before = [record for record in records if record.offset < end]
+            if before and not caught_up:
+                position = before[-1].offset + 1
+                yield before
+            elif not caught_up and not self.broker.unavailable:
+                caught_up, position = True, max(position, end)
+                yield CAUGHT_UP
+            elif records:
+                position = records[-1].offset + 1
+                yield records
+            else:
+                await self.broker.wait()
+
+    async def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:
+        """As the port says.
+
+        Raises:
+            LogUnavailable: the broker is.
+        """
+        self.broker.check()
+        partition = self.broker.partition(*claim.place)
+        at = partition.index(claim.start)
+        following = partition.records[at : at + 1]
+        until = following[0].timestamp if following else self.broker.clock() * 1000
+        before = partition.records[max(0, at - limit) : at]
+        if young := [record for record in before if record.timestamp > until - window * 1000]:
+            yield young
+
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
+        place = Place(topic, self.broker.partition_of(key))
+        await self.broker.write(place, key, value, headers)
+        return place
+
+    async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
+        """As the port says.
+
+        Raises:
+            LogUnavailable: the broker is.
+        """
+        self.broker.check()
+        return {claim: self.broker.partition(*claim.place).end for claim in claims}
+
+    async def writable(self) -> bool:
+        return self._owner is not None and not self.broker.unavailable
+
+    def _start(self, topic: str, partition: int) -> int:
+        log, start = self.broker.partition(topic, partition), self.config.start_from
+        if isinstance(start, str):
+            return log.end if start == "latest" else log.first
+        return next((record.offset for record in log.records if record.timestamp >= start * 1000), log.end)
+
+    def _fetch(self, claims: Collection[Claim], limit: int) -> Sequence[Batch]:
+        mine = [claim for claim in claims if self.held.get(claim.place) is claim]
+        if self.broker.unavailable or not mine:
+            return ()
+        self._positions = {claim: self._positions.get(claim, claim.start) for claim in self.held.values()}
+        self._turn += 1
+        batches = []
+        for claim in (*mine[self._turn % len(mine) :], *mine[: self._turn % len(mine)]):
+            records = self.broker.partition(*claim.place).since(self._positions[claim], limit)
+            if records:
+                limit -= len(records)
+                self._positions[claim] = records[-1].offset + 1
+                batches.append(Batch(claim, records, records[-1].offset + 1))
+        return batches
+
+    def _raise_what_an_owner_raised(self) -> None:
+        dealing = self.broker.group(self.config.group).dealing
+        if dealing is not None and dealing.done():
+            dealing.result()
+
+    def _retry(self, claim: Claim) -> Place:
+        return Place(retry_topic(self.config.group, claim.topic), claim.partition)
+
+
+class MemoryBrowser:
+    """A `Browser` on a `MemoryBroker`."""
+
+    def __init__(self, config: LogConfig, broker: MemoryBroker) -> None:
+        self.config = config
+        self.broker = broker
+
+    async def __aenter__(self) -> MemoryBrowser:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def topics(self) -> Sequence[TopicState]:
+        self.broker.check()
+        group, count = self.config.group, self.broker.partitions
+        return [
+            state
+            for topic in self.config.topics
+            for state in (
+                TopicState(topic, "source", count, False, True),
+                TopicState(retry_topic(group, topic), "retry", count, True, True),
+                TopicState(dead_letter_topic(group, topic), "dlt", count, False, True),
+            )
+        ]
+
+    async def create_topics(self) -> Sequence[str]:
+        return []
+
+    async def committed(self, topic: str) -> Sequence[Committed]:
+        self.broker.check()
+        known = self.broker.group(self.config.group).committed
+        entries = []
+        for number, log in enumerate(self.broker.topic(topic)):
+            position = known.get(Place(topic, number))
+            next_ = None if position is None else position.next
+            mark = "" if position is None else position.mark
+            entries.append(Committed(Place(topic, number), next_, mark, log.first, log.end))
+        return entries
+
+    async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
+        self.broker.check()
+        wanted = [log for number, log in enumerate(self.broker.topic(topic)) if partition in {None, number}]
+        for records in [list(log.records) for log in wanted]:
+            yield records
+
+    async def append(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
+    ) -> Place:
+        place = Place(topic, self.broker.partition_of(key) if partition is None else partition)
+        await self.broker.write(place, key, value, headers)
+        return place
