@@ -273,11 +273,16 @@ def idempotency_key(handler: str, identity: Identity) -> str:
     return f"{handler}-{_digest(chr(31).join(identity))[:32]}"
 
 
-def lane_of(tenant: str, user_id: str | None, otherwise: str) -> str:
-    """The (tenant, user) part of a lane. An event without a user has a lane of its own, named by *otherwise*."""
-    return (
-        f"{quote(tenant, safe='')}/{quote(user_id, safe='')}" if user_id else f"{quote(tenant, safe='')}//{otherwise}"
-    )
+def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:
+    """The (source, tenant, user) part of a lane. An event without a user has a lane of its own, named by *otherwise*."""
+    scope = f"{quote(source, safe='')}/{quote(tenant, safe='')}"
+    return f"{scope}/{quote(user_id, safe='')}" if user_id else f"{scope}//{otherwise}"
+
+
+def offset_in(key: str) -> int:
+    """The source offset in a delivery's key; -1 where it is not one."""
+    tail = key.rpartition("@")[2].partition("-")[2]
+    return int(tail) if tail.isdecimal() else -1
 
 
 def _digest(text: str) -> str:

@@ -74,9 +74,9 @@ class ParkedTable:
         self._count += not known
 
     def merge(self, delivery: Delivery) -> None:
-        """A stranger's word about a delivery: of two, the one with more attempts counts."""
+        """Put, unless more attempts are known already: of two writes about one delivery the one with more attempts counts."""
         row = self._one("SELECT attempt FROM parked WHERE key = ?", delivery.key)
-        if row is None or delivery.attempt > row[0]:
+        if row is None or delivery.attempt >= row[0]:
             self.put(delivery)
 
     def remove(self, key: str) -> None:
@@ -111,13 +111,17 @@ class ParkedTable:
             (now, before, limit),
         ).fetchall()
 
-    def next_due(self, before: int) -> int | None:
+    def next_due(self, after: int, before: int) -> int | None:
+        """The earliest due time later than *after*, of what lies before source offset *before*."""
+        return self._earliest("due > ? AND offset < ?", after, before)
+
+    def oldest_due(self, before: int) -> int | None:
         """The earliest due time of what lies before source offset *before*."""
-        if not self._count:
-            return None
-        row = self._one(
-            "SELECT due FROM parked WHERE due IS NOT NULL AND NOT taken AND offset < ? ORDER BY due LIMIT 1", before
-        )
+        return self._earliest("due IS NOT NULL AND offset < ?", before)
+
+    def lane_of(self, key: str) -> str | None:
+        """The lane of a parked delivery."""
+        row = self._one("SELECT lane FROM parked WHERE key = ?", key)
         return None if row is None else row[0]
 
     def free_heads(self, now: int) -> None:
@@ -127,6 +131,13 @@ class ParkedTable:
             " (SELECT 1 FROM parked AS other WHERE other.lane = parked.lane AND other.offset < parked.offset)",
             (now,),
         )
+
+    def _earliest(self, condition: str, *values: int) -> int | None:
+        if not self._count:
+            return None
+        query = f"SELECT due FROM parked WHERE NOT taken AND {condition} ORDER BY due LIMIT 1"  # noqa: S608 - the two above
+        row = self._one(query, *values)
+        return None if row is None else row[0]
 
     def _load(self, key: str) -> Delivery:
         value, headers = self._db.execute("SELECT value, headers FROM parked WHERE key = ?", (key,)).fetchone()

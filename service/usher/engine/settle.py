@@ -1,0 +1,161 @@
+"""What a verdict writes, in which order, and what is true once it is written.
+
+The order is the protocol: a source offset is settled only when the log has acknowledged what replaces it; a dead letter
+comes before its tombstone; a claim that is gone writes nothing but the news of a success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from usher.delivery import WRITER, Delivery, Record
+from usher.engine.lanes import Flight, Shard
+from usher.engine.letters import (
+    UNDECODABLE,
+    State,
+    letter_headers,
+    note_headers,
+    request_key,
+    undecodable,
+)
+from usher.engine.port import EventLog, LogUnavailable, TooLarge
+from usher.metrics import Metrics
+from usher.outcome import Dead, Done, Park
+from usher.redact import scrub
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_STUB = "usher-stub"
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Writes verdicts down. Each method returns whether the log has acknowledged it: if not, the claim is gone."""
+
+    log: EventLog
+    group: str
+    metrics: Metrics
+    logger: FilteringBoundLogger
+
+    async def done(self, shard: Shard, flight: Flight, verdict: Done) -> bool:
+        """Never parked: no write at all. Parked, or the claim is gone: a tombstone, so that nobody runs it again."""
+        delivery = flight.delivery
+        if delivery.replay is not None:
+            return await self.note(shard, delivery, "replayed", verdict.reason)
+        if not flight.parked and shard.ours:
+            shard.ledger.settle(delivery.offset, delivery.handler)
+            return True
+        return await self._tombstone(shard, delivery)
+
+    async def park(self, shard: Shard, flight: Flight, parked: Delivery) -> bool:
+        """Park a delivery as *parked* says: with a due time after a failure, without one behind another.
+
+        Raises:
+            TooLarge: it fits into the source topic but, with its headers, not into the retry topic.
+        """
+        headers = [*parked.headers(), (WRITER, shard.writer)]
+        if not await self._durable(shard, lambda: self.log.park(shard.claim, parked.key, parked.value, headers)):
+            return False
+        flight.parked = True
+        if shard.ours:
+            shard.table.put(parked)
+            shard.ledger.settle(parked.offset, parked.handler)
+        return True
+
+    async def bury(self, shard: Shard, flight: Flight, verdict: Dead, expires_at: int | None) -> bool:
+        """The dead letter, then (where it was parked) the tombstone."""
+        delivery = flight.delivery
+        headers = letter_headers(delivery, reason=verdict.reason, group=self.group, expires_at=expires_at)
+        if not await self._bury(shard, delivery.origin.key, delivery.value, headers):
+            return False
+        self.metrics.dead_letters.labels(delivery.handler, verdict.reason).inc()
+        self._line(delivery, "dead-lettered", reason=verdict.reason, error=verdict.error)
+        if delivery.replay is not None:
+            return True
+        if flight.parked:
+            return await self._tombstone(shard, delivery)
+        shard.ledger.settle(delivery.offset, delivery.handler)
+        return True
+
+    async def bury_record(self, shard: Shard, record: Record, reason: str) -> bool:
+        """The dead letter of bytes that are no event."""
+        delivery = replace(undecodable(record), error=scrub(reason), error_type="usher.event.Undecodable")
+        headers = letter_headers(delivery, reason=UNDECODABLE, group=self.group, expires_at=None)
+        if not await self._bury(shard, record.key, record.value, headers):
+            return False
+        self.metrics.dead_letters.labels("", UNDECODABLE).inc()
+        self._line(delivery, "dead-lettered", reason=UNDECODABLE, error=delivery.error)
+        shard.ledger.settle(record.offset, "")
+        return True
+
+    async def note(self, shard: Shard, delivery: Delivery, state: State, note: str = "") -> bool:
+        """Say in the dead-letter topic what became of the letter that *delivery* replays."""
+        replay = delivery.replay
+        if replay is None:
+            return True
+        headers = note_headers(replay.letter, state, note=scrub(note), replay=replay.id)
+        return await self._bury(shard, None, None, headers)
+
+    async def answer(self, shard: Shard, request_id: str) -> bool:
+        """Take an operator's request out of the retry topic: it has been carried out."""
+        return await self._durable(shard, lambda: self.log.unpark(shard.claim, request_key(request_id)))
+
+    async def answer_stranger(self, shard: Shard, delivery: Delivery) -> None:
+        """A late write of another worker about what is done for good: take it back."""
+        headers = [(WRITER, shard.writer)]
+        await self._durable(shard, lambda: self.log.unpark(shard.claim, delivery.key, headers))
+
+    def parked_line(self, delivery: Delivery, verdict: Park) -> None:
+        wait = (delivery.due or 0) / 1000 - verdict.due
+        self._line(delivery, "parked", outcome=verdict.label, error=verdict.error, due=verdict.due + wait)
+
+    def _line(self, delivery: Delivery, what: str, **more: object) -> None:
+        origin = delivery.origin
+        self.logger.info(
+            what,
+            event_id=delivery.identity.id,
+            handler=delivery.handler,
+            attempt=delivery.attempt,
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
+            **more,
+        )
+
+    async def _tombstone(self, shard: Shard, delivery: Delivery) -> bool:
+        headers = [(WRITER, shard.writer)]
+        if not await self._durable(shard, lambda: self.log.unpark(shard.claim, delivery.key, headers)):
+            return False
+        if shard.ours:
+            shard.table.remove(delivery.key)
+            shard.ledger.settle(delivery.offset, delivery.handler)
+        return True
+
+    async def _bury(
+        self, shard: Shard, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> bool:
+        try:
+            return await self._durable(shard, lambda: self.log.bury(shard.claim, key, value, headers))
+        except TooLarge:  # the headers were too much: what is left is the place where the original lies
+            stub = [pair for pair in headers if pair[0].startswith(("usher-", "kafka_dlt-"))]
+            stub.append((_STUB, b"too large to be copied: see the original topic, partition and offset"))
+            return await self._durable(shard, lambda: self.log.bury(shard.claim, None, b"", stub))
+
+    async def _durable(self, shard: Shard, write: Callable[[], Awaitable[None]]) -> bool:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await write()
+            except LogUnavailable as error:
+                if not shard.ours:
+                    return False
+                self.logger.warning("the log takes no writes, trying again", error=scrub(error), wait=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return True

@@ -1,0 +1,200 @@
+"""The retry partition of a claim, followed from its beginning: the table is folded, then strangers and operators are heard.
+
+Hides rules 5 and 8 of the parking protocol, and how a request to replay is carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from usher.delivery import WRITER, Delivery, Head, Record, offset_in
+from usher.engine.intake import Intake, flights
+from usher.engine.lanes import Flight, Lane, Shard
+from usher.engine.letters import REQUEST_PREFIX, UNDECODABLE
+from usher.engine.port import CaughtUp, EventLog, LogUnavailable
+from usher.engine.settle import Settler
+from usher.event import Undecodable
+from usher.handler import Router
+from usher.outcome import Dead
+from usher.redact import scrub
+from usher.sources import decode
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+DROPPED = "dropped"
+"""What a replay is told that never ran because its claim went away: the next owner finds the request again."""
+
+
+class Engine(Protocol):
+    """What this needs of the worker."""
+
+    async def opened(self, shard: Shard) -> None: ...
+    def wake(self, shard: Shard, lane: Lane) -> None: ...
+    def park_queue(self, shard: Shard, lane: Lane) -> None: ...
+    def begin_replay(self, shard: Shard, flight: Flight) -> None: ...
+    def forget(self, shard: Shard, flight: Flight) -> None: ...
+    def spawn(self, shard: Shard, work: Coroutine[Any, Any, Any]) -> object: ...
+    def now_ms(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Follows retry partitions on behalf of a worker. *window* and *window_records* bound what dedupe reads back."""
+
+    log: EventLog
+    router: Router
+    intake: Intake
+    settler: Settler
+    engine: Engine
+    window: float
+    window_records: int
+    logger: FilteringBoundLogger
+
+    async def follow(self, shard: Shard) -> None:
+        """Load the claim, open it, and hear what others write until cancelled."""
+        async for part in self.log.parked(shard.claim):
+            if isinstance(part, CaughtUp):
+                await self._remember_recent(shard)
+                shard.table.free_heads(self.engine.now_ms())
+                await self.engine.opened(shard)
+                for request in shard.requests.values():
+                    self.engine.spawn(shard, self._replay(shard, request))
+            elif shard.loaded:
+                self._each(shard, part, self._hear)
+            else:
+                with shard.table.bulk():
+                    self._each(shard, part, self._fold)
+            await asyncio.sleep(0)
+
+    async def _remember_recent(self, shard: Shard) -> None:
+        while True:
+            try:
+                async for records in self.log.history(shard.claim, self.window, self.window_records):
+                    self.intake.remember(shard, records)
+                    await asyncio.sleep(0)
+            except LogUnavailable as error:
+                self.logger.warning("the log can't be read back, trying again", error=scrub(error))
+                await asyncio.sleep(1)
+            else:
+                return
+
+    def _each(
+        self, shard: Shard, records: Sequence[Record], act: Callable[[Shard, str, Delivery | None], None]
+    ) -> None:
+        for record in records:
+            head = Head(record.headers)
+            if head.get(WRITER) == shard.writer:
+                continue
+            key = (record.key or b"").decode("utf-8", "replace")
+            try:
+                delivery = None if record.value is None else Delivery.from_record(record)
+            except ValueError as error:
+                self.logger.warning("a foreign record in the retry topic", offset=record.offset, error=scrub(error))
+                continue
+            if not key.startswith(REQUEST_PREFIX):
+                act(shard, key, delivery)
+            else:
+                self._request(shard, key.removeprefix(REQUEST_PREFIX), delivery)
+
+    # Parked deliveries
+
+    @staticmethod
+    def _fold(shard: Shard, key: str, delivery: Delivery | None) -> None:
+        if delivery is not None:
+            shard.known_done.discard(key)
+            shard.table.merge(delivery)
+            return
+        shard.table.remove(key)
+        if offset_in(key) >= shard.position:
+            shard.known_done.add(key)
+
+    def _hear(self, shard: Shard, key: str, delivery: Delivery | None) -> None:
+        flight = shard.flights.get(key)
+        if delivery is not None and shard.done_for_good(delivery):
+            self.engine.spawn(shard, self.settler.answer_stranger(shard, delivery))
+            return
+        lane_key = delivery.lane_key if delivery else flight.delivery.lane_key if flight else shard.table.lane_of(key)
+        if delivery is None:
+            if offset_in(key) >= shard.position:
+                shard.known_done.add(key)
+            if flight is None:
+                shard.table.remove(key)
+        else:
+            shard.table.merge(delivery)
+        if flight is not None:
+            self._overtaken(shard, flight, done=delivery is None)
+        if lane_key is not None and (lane := shard.lane(lane_key)):
+            if delivery is not None:
+                self.engine.park_queue(shard, lane)
+            self.engine.wake(shard, lane)
+            shard.drop_if_empty(lane)
+
+    def _overtaken(self, shard: Shard, flight: Flight, *, done: bool) -> None:
+        """Another worker has handed over, or finished, what we hold in memory."""
+        delivery = flight.delivery
+        queue = shard.lane(delivery.lane_key).queue
+        if flight in queue:
+            queue.remove(flight)
+            shard.ledger.settle(delivery.offset, delivery.handler)
+            self.engine.forget(shard, flight)
+        elif done:
+            flight.done_elsewhere = True
+        else:
+            flight.parked = True
+
+    # Requests
+
+    def _request(self, shard: Shard, request_id: str, delivery: Delivery | None) -> None:
+        if delivery is None:
+            shard.requests.pop(request_id, None)
+        elif request_id not in shard.requests and delivery.replay is not None:
+            shard.requests[request_id] = delivery
+            if shard.loaded:
+                self.engine.spawn(shard, self._replay(shard, delivery))
+
+    async def _replay(self, shard: Shard, request: Delivery) -> None:
+        """Carry out one request: run it, and take it out of the retry topic once what came of it is written."""
+        if request.replay is None:
+            return
+        outcomes = await self._run(shard, await self._flights(shard, request))
+        if DROPPED not in outcomes and await self.settler.answer(shard, request.replay.id):
+            shard.requests.pop(request.replay.id, None)
+
+    async def _flights(self, shard: Shard, request: Delivery) -> list[Flight]:
+        """What is to run: the delivery that failed; or, for bytes that no handler has seen, all that they are for."""
+        if request.handler:
+            return [Flight(request)]
+        try:
+            event = decode(request.value)
+        except Undecodable as error:
+            verdict = Dead(UNDECODABLE, UNDECODABLE, scrub(error), "usher.event.Undecodable")
+            again = replace(request, error=verdict.error, error_type=verdict.error_type)
+            await self.settler.bury(shard, Flight(again), verdict, None)
+            return []
+        found = list(flights(event, request.origin, request.value, self.router.match(event)))
+        if not found:
+            await self.settler.note(
+                shard, request, "replayed", f"no handler runs for it: {self.router.why_filtered(event)}"
+            )
+        for flight in found:
+            flight.delivery = replace(flight.delivery, replay=request.replay, replays=request.replays)
+        return found
+
+    async def _run(self, shard: Shard, found: Sequence[Flight]) -> list[str]:
+        ends: list[asyncio.Future[str]] = []
+        for flight in found:
+            end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            flight.ended = partial(_tell, end)
+            ends.append(end)
+            self.engine.begin_replay(shard, flight)
+        return list(await asyncio.gather(*ends))
+
+
+def _tell(end: asyncio.Future[str], outcome: str) -> None:
+    if not end.done():
+        end.set_result(outcome)
