@@ -1,0 +1,280 @@
+"""The settings of the service: the environment, a ``.env`` file and flags become one frozen, checked `Settings`.
+
+The only reader of `os.environ`. Every mistake is found before anything starts, and all are told at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from usher.handler import Handler, nearest
+from usher.outcome import RetryPolicy
+from usher.settings import values
+from usher.settings.environment import FREE_GROUP, PREFIX, Environment, leaves
+from usher.settings.report import Row, current, default_text, option_row, sentences
+from usher.settings.values import Address
+
+__all__ = ["Address", "Authgear", "Row", "SendGrid", "Settings", "SettingsError", "Smtp", "Twilio", "settings_table"]
+
+
+class SettingsError(Exception):
+    """The settings can't be used: one line for each mistake, with its name, its value unless secret, and the way out."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class SendGrid(BaseModel):
+    model_config = ConfigDict(frozen=True, validate_default=True)
+
+    api_key: SecretStr | None = Field(None, description="SendGrid's API key; needed for `USHER_EMAIL=sendgrid`")
+    base_url: values.BaseUrl = Field("https://api.sendgrid.com", description="SendGrid's address, without a path")
+
+
+class Twilio(BaseModel):
+    model_config = ConfigDict(frozen=True, validate_default=True)
+
+    account_sid: str | None = Field(None, description="Twilio's account (`AC…`); needed for `USHER_SMS=twilio`")
+    auth_token: SecretStr | None = Field(None, description="its auth token")
+    from_: str | None = Field(None, description="the number (`+…`) or messaging service (`MG…`) that SMS come from")
+    base_url: values.BaseUrl = Field("https://api.twilio.com", description="Twilio's address, without a path")
+
+
+class Smtp(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    url: values.SmtpUrl | None = Field(
+        None, description="`smtp://user:password@host:587` or `smtps://…`; needed for `USHER_EMAIL=smtp`"
+    )
+
+
+class Authgear(BaseModel):
+    model_config = ConfigDict(frozen=True, validate_default=True)
+
+    webhook_secret: values.Secrets = Field(
+        (), description="what Authgear signs webhooks with; several while one replaces the other. None: no webhook"
+    )
+
+
+class Settings(BaseSettings):
+    """All settings. `load` reads them from the environment; the constructor takes exactly what it is given."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    log: values.LogUrl = Field(
+        "sqlite:///usher.db", description="where events are: the embedded log, or `kafka://host:port[,host:port]`"
+    )
+    topics: values.Topics = Field(("identity.events",), description="the topics to read, comma separated")
+    group: values.Topic = Field(
+        "usher", description="the consumer group; it also begins the names of Usher's own topics"
+    )
+    start_from: values.StartFrom = Field(
+        "latest",
+        description="where a new group starts on Kafka: `latest`, `earliest`, a time (ISO 8601 or Unix seconds); "
+        "the embedded log starts at its beginning",
+    )
+    triggered_by: values.Triggers = Field(
+        ("admin_api",),
+        description="whose doing is told: values of `context.triggered_by`, unless a handler names its own",
+    )
+    handlers: values.Names = Field((), description="the handlers to run, by name; default: all that are found")
+    handlers_dir: values.Folder | None = Field(None, description="a folder with handlers of your own, `*.py`")
+    retry_delays: values.Delays = Field(
+        (10.0, 60.0, 600.0, 3600.0),
+        description="the waits between attempts, before a delivery is dead-lettered; `none`: one attempt",
+    )
+    http: values.HostPort = Field(
+        Address("127.0.0.1", 8080), description="where webhooks, health and metrics are served; port 0: a free one"
+    )
+    shutdown_grace: values.Duration = Field(25.0, description="how long SIGTERM may take: drain, commit, leave")
+    email: Literal["outbox", "sendgrid", "smtp"] = Field(
+        "outbox", description="who carries mail: `outbox`, `sendgrid`, `smtp`"
+    )
+    sms: Literal["outbox", "twilio"] = Field("outbox", description="who carries SMS: `outbox`, `twilio`")
+    outbox_dir: Path = Field(Path("outbox"), description="the folder into which the outbox writes what would be sent")
+    templates_dir: values.Folder | None = Field(
+        None, description="a folder with templates that replace the bundled ones"
+    )
+    mail_from: values.MailFrom = Field(
+        "no-reply@example.com",
+        description="whom mail is from, `Name <address>` allowed; needed unless the outbox takes it",
+    )
+    service_name: str = Field("our service", min_length=1, description="what messages call your service")
+    login_url: values.Url | None = Field(None, description="the login page that messages link to")
+    reset_url: values.Url | None = Field(
+        default_factory=lambda given: given.get("login_url"),
+        description="the page where a password is set anew; default: `USHER_LOGIN_URL`",
+    )
+    sendgrid: SendGrid = SendGrid()
+    twilio: Twilio = Twilio()
+    smtp: Smtp = Smtp()
+    authgear: Authgear = Authgear()
+    ingest_topic: values.Topic = Field(
+        default_factory=lambda given: given.get("topics", ("identity.events",))[0],
+        description="the topic that webhooks and `usher emit` append to; default: the first of `USHER_TOPICS`",
+    )
+    dedupe_window: values.Duration = Field(
+        600.0, description="a second arrival of an event within this time is not sent twice"
+    )
+    max_in_flight: values.Count = Field(
+        10_000, description="how many deliveries a worker holds at once before it reads no more"
+    )
+    handler_gone_after: values.Duration = Field(
+        900.0, description="how long parked deliveries wait for a handler that is gone, before they are dead-lettered"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="`debug`, `info`, `warning`, `error`"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
+    )
+    kafka: Mapping[str, str] = Field({}, exclude=True, repr=False)
+    """The Kafka client's own options, by lower-case name; may hold secrets."""
+    handler_options: Mapping[str, Mapping[str, str]] = Field({}, exclude=True, repr=False)
+    """What the environment says for handlers, by handler and field; `for_handlers` checks and types it."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is the library's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: `load` reads the environment, so that a test never inherits one by accident."""
+        return (init_settings,)
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, env_file: str | Path | None = ".env", **overrides: Any
+    ) -> Self:
+        """Read *environ* (default: the process's) over *env_file*; *overrides* win, and None among them means not given.
+
+        An override is named like the field, with ``__`` before a group's: ``http="…"``, ``sendgrid__base_url="…"``.
+
+        Raises:
+            SettingsError: with every mistake.
+        """
+        dotenv = DotEnvSettingsSource(cls, env_file=env_file, case_sensitive=True).env_vars if env_file else {}
+        given = {
+            name: text for name, text in {**dotenv, **(os.environ if environ is None else environ)}.items() if text
+        }
+        found = Environment(given, cls)
+        for name, value in overrides.items():
+            if value is not None:
+                found.put(tuple(name.split("__")), value)
+        try:
+            settings = cls(**found.values, kafka=found.kafka, handler_options=found.options)
+        except ValidationError as error:
+            found.problems += sentences(error, leaves(cls))
+        if found.problems:
+            raise SettingsError(found.problems)
+        return settings
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        wanting = [
+            ("USHER_SENDGRID__API_KEY", self.email == "sendgrid" and self.sendgrid.api_key is None, "USHER_EMAIL=sendgrid"),
+            ("USHER_SMTP__URL", self.email == "smtp" and self.smtp.url is None, "USHER_EMAIL=smtp"),
+            ("USHER_MAIL_FROM", self.email != "outbox" and "mail_from" not in self.model_fields_set, f"USHER_EMAIL={self.email}"),
+            ("USHER_TWILIO__ACCOUNT_SID", self.sms == "twilio" and not self.twilio.account_sid, "USHER_SMS=twilio"),
+            ("USHER_TWILIO__AUTH_TOKEN", self.sms == "twilio" and not self.twilio.auth_token, "USHER_SMS=twilio"),
+            ("USHER_TWILIO__FROM", self.sms == "twilio" and not self.twilio.from_, "USHER_SMS=twilio"),
+        ]  # fmt: skip
+        problems = [f"{name}: is needed for {why}; set it" for name, lacks, why in wanting if lacks]
+        if self.ingest_topic not in self.topics:
+            problems.append(
+                f"USHER_INGEST_TOPIC={self.ingest_topic!r}: should be one of USHER_TOPICS, or nobody would read it"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """What `USHER_RETRY_DELAYS` says for handlers without a policy of their own."""
+        return RetryPolicy(self.retry_delays)
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The file of the embedded log; None on Kafka."""
+        return Path(self.log.removeprefix("sqlite:///")) if self.log.startswith("sqlite:") else None
+
+    @property
+    def kafka_servers(self) -> tuple[str, ...]:
+        """The brokers, as host:port; empty on the embedded log."""
+        return tuple(values.split(self.log.removeprefix("kafka://"))) if self.log.startswith("kafka:") else ()
+
+    def check_handler_options(self, names: Iterable[str]) -> None:
+        """See that every ``USHER_<HANDLER>__…`` is for one of the handlers *names*: all found, not only those that run.
+
+        Raises:
+            SettingsError
+        """
+        groups = {leaf.path[0] for leaf in leaves(type(self)) if len(leaf.path) > 1}
+        known = [PREFIX + name.upper() for name in (*names, *groups, FREE_GROUP)]
+        strangers = [group for group in self.handler_options if PREFIX + group.upper() not in known]
+        if strangers:
+            raise SettingsError(
+                f"{name}__{field.upper()}: there is no handler or setting {name}{nearest(name, known)}; correct or remove it"
+                for name, group in ((PREFIX + group.upper(), group) for group in strangers)
+                for field in self.handler_options[group]
+            )
+
+    def for_handlers(self, found: Iterable[Handler]) -> dict[str, BaseModel | None]:
+        """The settings of each handler, by name: its own model, filled from the environment; None where it has none.
+
+        Raises:
+            SettingsError: an unknown handler or field, a value that is missing or wrong.
+        """
+        handlers = {handler.name: handler for handler in found}
+        self.check_handler_options(handlers)
+        problems: list[str] = []
+        models = {
+            name: _handler_settings(handler, self.handler_options.get(name, {}), problems)
+            for name, handler in handlers.items()
+        }
+        if problems:
+            raise SettingsError(problems)
+        return models
+
+    def shown(self) -> list[Row]:
+        """Every setting as it is in force, secrets masked; the note is ``set`` or ``default``."""
+        rows = [current(leaf, self) for leaf in leaves(type(self))]
+        for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka}.items()):
+            rows += [
+                option_row(f"{PREFIX}{group.upper()}__{name.upper()}", text) for name, text in sorted(options.items())
+            ]
+        return rows
+
+
+def settings_table() -> list[Row]:
+    """Every environment name with its default and meaning: what the README shows."""
+    return [
+        *(Row(leaf.name, default_text(leaf), leaf.field.description or "") for leaf in leaves(Settings)),
+        Row("USHER_KAFKA__…", "", "an option of the Kafka client, as in `USHER_KAFKA__SECURITY_PROTOCOL`"),
+        Row("USHER_<HANDLER>__…", "", "a setting of a handler's own; `usher handlers` lists them"),
+    ]
+
+
+def _handler_settings(handler: Handler, options: Mapping[str, str], problems: list[str]) -> BaseModel | None:
+    prefix = f"{PREFIX}{handler.name.upper()}__"
+    given = {prefix + option.upper(): text for option, text in options.items()}
+    if handler.settings is None:
+        problems += [f"{name}: the handler {handler.name} has no settings; remove it" for name in given]
+        return None
+    filled = Environment(given, handler.settings, prefix)
+    problems += filled.problems
+    try:
+        return handler.settings.model_validate(filled.values)
+    except ValidationError as error:
+        problems += sentences(error, leaves(handler.settings, prefix))
+        return None

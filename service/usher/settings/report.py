@@ -1,0 +1,93 @@
+"""How settings are told to people: a value as text, a mistake as a sentence. Hides pydantic's jargon, and every secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from usher.settings.environment import Leaf, is_secret_name
+
+_MASK = "********"
+_LOGIN = re.compile(r"//[^/@\s]*@")
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
+_ECHOES = {"default_factory_not_called"}
+"""Kinds of error that only follow from another one, which is told."""
+
+
+class Row(NamedTuple):
+    """One line of a table of settings: *text* is its default or its value, *note* its meaning or where the value is from."""
+
+    name: str
+    text: str
+    note: str
+
+
+def current(leaf: Leaf, settings: BaseModel) -> Row:
+    """A setting as it is in force; the note is ``set`` or ``default``."""
+    owner = settings
+    for group in leaf.path[:-1]:
+        owner = getattr(owner, group)
+    value = getattr(owner, leaf.path[-1])
+    text = (_MASK if value else "") if leaf.secret else _as_text(value, duration=leaf.is_duration)
+    return Row(leaf.name, text, "set" if leaf.path[-1] in owner.model_fields_set else "default")
+
+
+def option_row(name: str, text: str) -> Row:
+    """A free-form option, of which only the name tells whether it is a secret."""
+    return Row(name, _MASK if is_secret_name(name.rpartition("__")[2]) else _without_login(text), "set")
+
+
+def default_text(leaf: Leaf) -> str:
+    """The default of a setting, as it would be written."""
+    default = leaf.field.default
+    return "" if default is PydanticUndefined else _as_text(default, duration=leaf.is_duration)
+
+
+def sentences(error: ValidationError, known: Iterable[Leaf]) -> Iterator[str]:
+    """One line for each thing that *error* holds: name, value unless secret, way out."""
+    by_path = {leaf.path: leaf for leaf in known}
+    for detail in error.errors(include_url=False):
+        path = tuple(str(part) for part in detail["loc"])
+        if not path:  # about several settings: the text names them
+            yield from str(detail["ctx"]["error"]).splitlines()
+        elif detail["type"] not in _ECHOES:
+            leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
+            name = leaf.name if leaf else "__".join(path).upper()
+            value = "" if leaf is None or leaf.secret or detail["type"] == "missing" else f"={_quoted(detail['input'])}"
+            yield f"{name}{value}: {_way_out(detail)}"
+
+
+def _way_out(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    if "error" in context:
+        return str(context["error"])
+    if "expected" in context:
+        return f"should be one of {context['expected']}"
+    if detail["type"] == "missing":
+        return "is needed; set it"
+    if detail["type"] == "extra_forbidden":
+        return "there is no such setting; remove it"
+    return detail["msg"][:1].lower() + detail["msg"][1:]
+
+
+def _quoted(value: Any) -> str:
+    return _without_login(repr(_as_text(value, duration=False)))
+
+
+def _without_login(text: str) -> str:
+    return _LOGIN.sub(f"//{_MASK}@", text)
+
+
+def _as_text(value: Any, *, duration: bool) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return ",".join(_as_text(part, duration=duration) for part in value)
+    if duration and isinstance(value, int | float):
+        unit, size = next(((unit, size) for unit, size in _UNITS if value and value % size == 0), ("s", 1))
+        return f"{value / size:g}{unit}"
+    return _without_login(str(value))

@@ -1,0 +1,190 @@
+"""From the text of an environment variable to a checked value: hides how each kind of setting is written.
+
+Each parser takes the text (or an already typed value, from a flag or a test) and raises ValueError with the way out. The
+error never quotes the value: who reports it knows whether it is a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parseaddr
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from email_validator import EmailNotValidError, validate_email
+from pydantic import BeforeValidator, SecretStr
+
+from usher.outcome import seconds
+
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+
+class Address(NamedTuple):
+    """Where a server listens. Port 0: the system chooses."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def split(value: Any) -> Any:
+    """A comma-separated text as a tuple, without blanks and empty parts; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in (part.strip() for part in value.split(",")) if part)
+
+
+def _duration(value: Any) -> float:
+    try:
+        return seconds(value)
+    except ValueError:
+        raise ValueError("should be a number and a unit: 500ms, 10s, 1m, 2h, 1d") from None
+
+
+def _delays(value: Any) -> tuple[float, ...]:
+    delays = split(value)
+    return () if delays == ("none",) else tuple(_duration(delay) for delay in delays)
+
+
+def _start(value: Any) -> str | float:
+    if value in {"latest", "earliest"}:
+        return str(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        pass
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError("should be latest, earliest, a time such as 2026-05-01T00:00:00Z, or Unix seconds") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _address(value: Any) -> Address:
+    host, _, port = str(value).rpartition(":") if isinstance(value, str) else ("", "", "")
+    if isinstance(value, tuple) and len(value) == 2:
+        host, port = str(value[0]), str(value[1])
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("should be host:port, as in 127.0.0.1:8080; port 0 takes a free one")
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _topic(value: Any) -> str:
+    if not isinstance(value, str) or not _TOPIC.fullmatch(value):
+        raise ValueError("should be letters, digits, '.', '_' and '-', at most 200: topics are named with it")
+    return value
+
+
+def _topics(value: Any) -> tuple[str, ...]:
+    topics = tuple(_topic(name) for name in split(value))
+    if not topics or len(set(topics)) < len(topics):
+        raise ValueError("should name one topic or more, comma separated, each once")
+    return topics
+
+
+def _triggers(value: Any) -> tuple[str, ...]:
+    names: tuple[str, ...] = tuple(split(value))
+    if not names:
+        raise ValueError("should name who may trigger, as in admin_api; without any no handler would run")
+    if "unknown" in names:
+        raise ValueError(
+            'can not name unknown: nothing vouches for it; a handler may, with @on(..., triggered_by="unknown")'
+        )
+    return names
+
+
+def _log(value: Any) -> str:
+    text = str(value)
+    kind, found, rest = text.partition("://")
+    if found and kind == "sqlite" and rest.startswith("/") and len(rest) > 1:
+        return text
+    if found and kind == "kafka" and (servers := split(rest)):
+        try:
+            if all(_address(server).port for server in servers):
+                return text
+        except ValueError:
+            pass
+    raise ValueError(
+        "should be sqlite:///usher.db (an absolute path has four slashes) or kafka://host:9092,host:9092; "
+        "Kafka's credentials go into USHER_KAFKA__…"
+    )
+
+
+def _url(value: Any) -> str:
+    try:
+        parts = urlsplit(str(value))
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or True)
+    except ValueError:
+        valid = False
+    if not valid or any(letter.isspace() for letter in str(value)):
+        raise ValueError("should be a URL, as in https://id.example.com/login")
+    return str(value)
+
+
+def _base_url(value: Any) -> str:
+    text = _url(value).rstrip("/")
+    parts = urlsplit(text)
+    if parts.path or parts.query or parts.fragment:
+        raise ValueError("should be a URL without a path, as in https://api.example.com: the path is the provider's")
+    return text
+
+
+def _smtp_url(value: Any) -> Any:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in {"smtp", "smtps"} and bool(parts.hostname) and (parts.port or True)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("should be smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465")
+    return value
+
+
+def _mail_from(value: Any) -> str:
+    _, address = parseaddr(str(value))
+    try:
+        validate_email(address, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError:
+        raise ValueError("should be an address, as in no-reply@example.com or Example <no-reply@example.com>") from None
+    if any(letter in str(value) for letter in "\r\n"):
+        raise ValueError("should be on one line")
+    return str(value)
+
+
+def _folder(value: Any) -> Path:
+    if not Path(value).is_dir():
+        raise ValueError("should be a folder that exists; create it or mount it")
+    return Path(value)
+
+
+def _count(value: Any) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise ValueError("should be a whole number from 1")
+    return number
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+Delays = Annotated[tuple[float, ...], BeforeValidator(_delays)]
+StartFrom = Annotated[str | float, BeforeValidator(_start)]
+HostPort = Annotated[Address, BeforeValidator(_address)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split)]
+Topic = Annotated[str, BeforeValidator(_topic)]
+Topics = Annotated[tuple[str, ...], BeforeValidator(_topics)]
+Triggers = Annotated[tuple[str, ...], BeforeValidator(_triggers)]
+LogUrl = Annotated[str, BeforeValidator(_log)]
+Url = Annotated[str, BeforeValidator(_url)]
+BaseUrl = Annotated[str, BeforeValidator(_base_url)]
+SmtpUrl = Annotated[SecretStr, BeforeValidator(_smtp_url)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
+MailFrom = Annotated[str, BeforeValidator(_mail_from)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
+Count = Annotated[int, BeforeValidator(_count)]

@@ -1,0 +1,367 @@
+"""The settings: what an operator writes, what the service gets, and what is said about mistakes."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import BaseModel, SecretStr
+
+from usher import Context, Event, on
+from usher.settings import Address, Settings, SettingsError, settings_table
+
+
+def load(**environ: str) -> Settings:
+    return Settings.load(environ, env_file=None)
+
+
+def problems(**environ: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        load(**environ)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return caught.value.problems
+
+
+class NoticeSettings(BaseModel):
+    when: Literal["phone-only", "always"] = "phone-only"
+    languages: tuple[str, ...] = ()
+    key: SecretStr | None = None
+
+
+@on("user.created", settings=NoticeSettings)
+async def notice(event: Event, ctx: Context) -> None:
+    """Tell."""
+
+
+@on("user.created")
+async def plain(event: Event, ctx: Context) -> None:
+    """Tell plainly."""
+
+
+def test_an_empty_environment_is_a_service_that_starts() -> None:
+    """Without a single name set, there is an embedded log, the outbox, and the filter that the design promises."""
+    settings = load()
+
+    assert settings.log == "sqlite:///usher.db"
+    assert settings.sqlite_path == Path("usher.db")
+    assert settings.topics == ("identity.events",)
+    assert settings.ingest_topic == "identity.events"
+    assert settings.triggered_by == ("admin_api",)
+    assert settings.http == Address("127.0.0.1", 8080)
+    assert (settings.email, settings.sms) == ("outbox", "outbox")
+    assert settings.retry_policy.attempts == 5
+    assert (settings.shutdown_grace, settings.dedupe_window) == (25.0, 600.0)
+    assert settings.login_url is None
+
+
+def test_every_kind_of_value_is_read_as_it_is_written() -> None:
+    """Lists are comma separated, durations have units, groups have two underscores."""
+    settings = load(
+        USHER_LOG="kafka://a:9092, b:9092",
+        USHER_TOPICS="one, two",
+        USHER_HTTP="[::1]:0",
+        USHER_RETRY_DELAYS="500ms,2m",
+        USHER_TWILIO__FROM="+15550100",
+        USHER_SENDGRID__BASE_URL="http://127.0.0.1:9999/",
+        USHER_AUTHGEAR__WEBHOOK_SECRET="new, old",
+        USHER_KAFKA__SECURITY_PROTOCOL="SASL_SSL",
+        USHER_LOGIN_URL="https://id.example.com/login",
+    )
+
+    assert settings.kafka_servers == ("a:9092", "b:9092")
+    assert settings.sqlite_path is None
+    assert settings.topics == ("one", "two")
+    assert settings.ingest_topic == "one"
+    assert settings.http == Address("::1", 0)
+    assert str(settings.http) == "[::1]:0"
+    assert settings.retry_delays == (0.5, 120.0)
+    assert settings.twilio.from_ == "+15550100"
+    assert settings.sendgrid.base_url == "http://127.0.0.1:9999"
+    assert [secret.get_secret_value() for secret in settings.authgear.webhook_secret] == ["new", "old"]
+    assert settings.kafka == {"security_protocol": "SASL_SSL"}
+    assert settings.reset_url == "https://id.example.com/login"
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("latest", "latest"),
+        ("earliest", "earliest"),
+        ("1767225600", 1767225600.0),
+        ("2026-01-01T00:00:00Z", 1767225600.0),
+        ("2026-01-01T00:00:00", 1767225600.0),
+        ("2026-01-01T02:00:00+02:00", 1767225600.0),
+    ],
+)
+def test_a_start_is_a_word_or_a_time(text: str, start: str | float) -> None:
+    """A time without a zone is UTC: the same on every machine."""
+    assert load(USHER_START_FROM=text).start_from == start
+
+
+def test_no_retry_at_all_can_be_said() -> None:
+    """`none` leaves one attempt; an empty text means not set, as Compose writes it."""
+    assert load(USHER_RETRY_DELAYS="none").retry_policy.attempts == 1
+    assert load(USHER_RETRY_DELAYS="").retry_policy.attempts == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("USHER_LOG", "postgres://x", "sqlite:///usher.db"),
+        ("USHER_LOG", "kafka://broker", "kafka://host:9092"),
+        ("USHER_LOG", "sqlite://usher.db", "sqlite:///usher.db"),
+        ("USHER_TOPICS", "a,a", "each once"),
+        ("USHER_GROUP", "my group", "letters, digits"),
+        ("USHER_START_FROM", "yesterday", "latest, earliest"),
+        ("USHER_TRIGGERED_BY", "unknown", "@on(..., triggered_by="),
+        ("USHER_HANDLERS_DIR", "/nowhere/at/all", "a folder that exists"),
+        ("USHER_RETRY_DELAYS", "10s,soon", "a number and a unit"),
+        ("USHER_HTTP", "8080", "host:port"),
+        ("USHER_HTTP", "localhost:99999", "host:port"),
+        ("USHER_SHUTDOWN_GRACE", "-1s", "a number and a unit"),
+        ("USHER_EMAIL", "pigeon", "'outbox', 'sendgrid' or 'smtp'"),
+        ("USHER_MAIL_FROM", "nobody", "should be an address"),
+        ("USHER_LOGIN_URL", "javascript:alert(1)", "should be a URL"),
+        ("USHER_SENDGRID__BASE_URL", "https://api.example.com/v3", "without a path"),
+        ("USHER_MAX_IN_FLIGHT", "many", "a whole number"),
+        ("USHER_INGEST_TOPIC", "elsewhere", "one of USHER_TOPICS"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_name_and_the_way_out(name: str, value: str, hint: str) -> None:
+    """One line: the name and value as they were written, then what should be there."""
+    (line,) = problems(**{name: value})
+
+    assert line.startswith(f"{name}={value!r}: ")
+    assert hint in line
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """Nobody has to start the service five times to find five mistakes."""
+    lines = problems(USHER_HTTP="x", USHER_SMS="y", USHER_TOPIC="z", USHER_SENDGRID__API_KEY_FILE="/nowhere")
+
+    assert {line.partition(":")[0].partition("=")[0] for line in lines} == {
+        "USHER_HTTP",
+        "USHER_SMS",
+        "USHER_TOPIC",
+        "USHER_SENDGRID__API_KEY_FILE",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("USHER_LOGN_URL", "USHER_LOGIN_URL"),
+        ("USHER_TWILIO__FORM", "USHER_TWILIO__FROM"),
+        ("USHER_SENDGRID_API_KEY", "USHER_SENDGRID__API_KEY"),
+        ("USHER_SENDGRID__APIKEY_FILE", "USHER_SENDGRID__API_KEY_FILE"),
+        ("USHER_HTTP_PORT", "USHER_HTTP"),
+    ],
+)
+def test_an_unknown_name_refuses_and_names_the_nearest(name: str, nearest: str) -> None:
+    """Its value is not told: it may well be a secret under a misspelt name."""
+    (line,) = problems(**{name: "hush-hush-1234"})
+
+    assert line.startswith(f"{name}: there is no such setting (did you mean '{nearest}'?)")
+    assert "hush" not in line
+
+
+def test_what_kubernetes_injects_is_ignored() -> None:
+    """A Service named usher, or usher-http, puts names into every pod that look like settings."""
+    load(
+        USHER_SERVICE_HOST="10.0.0.7",
+        USHER_SERVICE_PORT="8080",
+        USHER_SERVICE_PORT_HTTP="8080",
+        USHER_PORT="tcp://10.0.0.7:8080",
+        USHER_PORT_8080_TCP="tcp://10.0.0.7:8080",
+        USHER_PORT_8080_TCP_ADDR="10.0.0.7",
+        USHER_PORT_8080_TCP_PORT="8080",
+        USHER_PORT_8080_TCP_PROTO="tcp",
+        USHER_HTTP_SERVICE_HOST="10.0.0.8",
+        USHER_HTTP_PORT="tcp://10.0.0.8:80",
+        USHER_HTTP_PORT_80_TCP_ADDR="10.0.0.8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "missing"),
+    [
+        ({"USHER_EMAIL": "sendgrid"}, {"USHER_SENDGRID__API_KEY", "USHER_MAIL_FROM"}),
+        ({"USHER_EMAIL": "smtp", "USHER_MAIL_FROM": "a@example.com"}, {"USHER_SMTP__URL"}),
+        (
+            {"USHER_SMS": "twilio"},
+            {"USHER_TWILIO__ACCOUNT_SID", "USHER_TWILIO__AUTH_TOKEN", "USHER_TWILIO__FROM"},
+        ),
+    ],
+)
+def test_a_provider_without_its_account_is_refused(environ: dict[str, str], missing: set[str]) -> None:
+    """Choosing a provider says which names are needed."""
+    assert {line.partition(":")[0] for line in problems(**environ)} == missing
+
+
+def test_a_secret_can_be_a_file(tmp_path: Path) -> None:
+    """The newline that editors leave at the end is no part of it; Kafka's password goes the same way."""
+    secret = tmp_path / "secret"
+    secret.write_text("hush-hush\n")
+
+    settings = load(
+        USHER_SENDGRID__API_KEY_FILE=str(secret),
+        USHER_AUTHGEAR__WEBHOOK_SECRET_FILE=str(secret),
+        USHER_KAFKA__SASL_PLAIN_PASSWORD_FILE=str(secret),
+    )
+
+    assert settings.sendgrid.api_key is not None
+    assert settings.sendgrid.api_key.get_secret_value() == "hush-hush"
+    assert [key.get_secret_value() for key in settings.authgear.webhook_secret] == ["hush-hush"]
+    assert settings.kafka == {"sasl_plain_password": "hush-hush"}
+
+
+def test_a_secret_that_is_given_twice_or_not_there_is_refused(tmp_path: Path) -> None:
+    """Which of two would win is nothing to guess about."""
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+
+    assert problems(USHER_SENDGRID__API_KEY="a", USHER_SENDGRID__API_KEY_FILE=str(empty)) == (
+        "USHER_SENDGRID__API_KEY_FILE: USHER_SENDGRID__API_KEY is given as well; keep one of the two",
+    )
+    assert "is empty" in problems(USHER_TWILIO__AUTH_TOKEN_FILE=str(empty))[0]
+    (line,) = problems(USHER_TWILIO__AUTH_TOKEN_FILE="/nowhere")
+    assert line.startswith("USHER_TWILIO__AUTH_TOKEN_FILE='/nowhere': can't be read: No such file or directory")
+    assert "no such setting" in problems(USHER_LOGIN_URL_FILE="/nowhere")[0]
+
+
+def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
+    """Neither in the table of `usher check`, nor in a repr, nor in the mistakes."""
+    environ = {
+        "USHER_SENDGRID__API_KEY": "hush-1",
+        "USHER_TWILIO__AUTH_TOKEN": "hush-2",
+        "USHER_SMTP__URL": "smtp://user:hush-3@localhost",
+        "USHER_AUTHGEAR__WEBHOOK_SECRET": "hush-4",
+        "USHER_KAFKA__SASL_PLAIN_PASSWORD": "hush-5",
+        "USHER_NOTICE__KEY": "hush-6",
+        "USHER_NOTICE__API_TOKEN": "hush-7",
+        "USHER_LOGIN_URL": "https://user:hush-8@example.com/",
+    }
+    settings = load(**{name: value for name, value in environ.items() if name != "USHER_NOTICE__KEY"})
+    shown = {row.name: row.text for row in settings.shown()}
+    wrong = problems(**environ | {"USHER_SMTP__URL": "ftp://user:hush-3@x", "USHER_LOGIN_URL": "ftp://user:hush-8@x"})
+
+    assert "hush" not in f"{settings!r} {settings} {shown}".replace("https://user:hush-8@example.com/", "")
+    assert shown["USHER_SENDGRID__API_KEY"] == "********"
+    assert shown["USHER_KAFKA__SASL_PLAIN_PASSWORD"] == "********"
+    assert shown["USHER_LOGIN_URL"] == "https://********@example.com/"
+    assert "hush" not in "\n".join(wrong)
+    with pytest.raises(SettingsError) as caught:
+        load(USHER_NOTICE__KEY="hush-6", USHER_NOTICE__WEHN="hush-9").for_handlers([notice])
+    assert "hush" not in str(caught.value)
+
+
+def test_what_is_shown_says_what_was_set() -> None:
+    """The table has the value in force, in the units an operator writes, and whether it is a default."""
+    rows = {row.name: row for row in load(USHER_RETRY_DELAYS="90s,2h", USHER_TOPICS="a,b").shown()}
+
+    assert rows["USHER_RETRY_DELAYS"][1:] == ("90s,2h", "set")
+    assert rows["USHER_TOPICS"][1:] == ("a,b", "set")
+    assert rows["USHER_DEDUPE_WINDOW"][1:] == ("10m", "default")
+    assert rows["USHER_HTTP"][1:] == ("127.0.0.1:8080", "default")
+
+
+def test_a_flag_beats_the_environment_and_the_environment_beats_the_file(tmp_path: Path) -> None:
+    """None is a flag that was not given."""
+    env_file = tmp_path / ".env"
+    env_file.write_text("USHER_GROUP=file\nUSHER_TOPICS=file\nUSHER_SERVICE_NAME='Acme & Sons'\nOTHER=ignored\n")
+
+    settings = Settings.load(
+        {"USHER_GROUP": "environment", "USHER_TOPICS": "environment"},
+        env_file,
+        group=None,
+        topics="flag",
+        http="127.0.0.1:0",
+        sendgrid__base_url="http://localhost:1",
+    )
+
+    assert (settings.service_name, settings.group, settings.topics) == ("Acme & Sons", "environment", ("flag",))
+    assert settings.http.port == 0
+    assert settings.sendgrid.base_url == "http://localhost:1"
+
+
+def test_an_unknown_name_in_the_file_refuses_as_well(tmp_path: Path) -> None:
+    """A misspelling in `.env` is as silent as one in the environment."""
+    env_file = tmp_path / ".env"
+    env_file.write_text("USHER_GRUOP=x\n")
+
+    with pytest.raises(SettingsError, match="did you mean 'USHER_GROUP'"):
+        Settings.load({}, env_file)
+
+
+def test_the_process_environment_is_read_only_by_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constructor takes exactly what it is given; `load` without arguments reads the process's."""
+    monkeypatch.setenv("USHER_GROUP", "from-the-process")
+
+    assert Settings().group == "usher"
+    assert Settings.load(env_file=None).group == "from-the-process"
+
+
+def test_a_handlers_own_settings_are_typed_by_its_model() -> None:
+    """`USHER_<HANDLER>__FIELD` fills the model of that handler; one without a model has none."""
+    settings = load(USHER_NOTICE__WHEN="always", USHER_NOTICE__LANGUAGES="de, fr")
+
+    assert settings.for_handlers([notice, plain]) == {
+        "notice": NoticeSettings(when="always", languages=("de", "fr")),
+        "plain": None,
+    }
+
+
+def test_a_handlers_secret_can_be_a_file(tmp_path: Path) -> None:
+    """The same `_FILE` as for the service's own."""
+    secret = tmp_path / "key"
+    secret.write_text("hush\n")
+
+    model = load(USHER_NOTICE__KEY_FILE=str(secret)).for_handlers([notice])["notice"]
+
+    assert model == NoticeSettings(key=SecretStr("hush"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        (
+            {"USHER_NOTISE__WHEN": "x"},
+            (
+                "USHER_NOTISE__WHEN: there is no handler or setting USHER_NOTISE (did you mean 'USHER_NOTICE'?); "
+                "correct or remove it"
+            ),
+        ),
+        (
+            {"USHER_SENDGIRD__API_KEY": "x"},
+            (
+                "USHER_SENDGIRD__API_KEY: there is no handler or setting USHER_SENDGIRD (did you mean 'USHER_SENDGRID'?); "
+                "correct or remove it"
+            ),
+        ),
+        (
+            {"USHER_NOTICE__WEHN": "x"},
+            "USHER_NOTICE__WEHN: there is no such setting (did you mean 'USHER_NOTICE__WHEN'?); correct or remove it",
+        ),
+        (
+            {"USHER_NOTICE__WHEN": "never"},
+            "USHER_NOTICE__WHEN='never': should be one of 'phone-only' or 'always'",
+        ),
+        ({"USHER_PLAIN__WHEN": "x"}, "USHER_PLAIN__WHEN: the handler plain has no settings; remove it"),
+    ],
+)
+def test_a_mistake_in_a_handlers_settings_is_told_like_any_other(environ: dict[str, str], line: str) -> None:
+    """Once it is known which handlers there are."""
+    with pytest.raises(SettingsError) as caught:
+        load(**environ).for_handlers([notice, plain])
+
+    assert caught.value.problems == (line,)
+
+
+def test_every_setting_has_a_row_with_its_meaning() -> None:
+    """The README's table comes from here: a name without a meaning would be a hole in it."""
+    rows = {row.name: row for row in settings_table()}
+
+    assert rows["USHER_RETRY_DELAYS"].text == "10s,1m,10m,1h"
+    assert rows["USHER_HTTP"].text == "127.0.0.1:8080"
+    assert {"USHER_LOG", "USHER_TWILIO__FROM", "USHER_AUTHGEAR__WEBHOOK_SECRET", "USHER_KAFKA__…"} <= rows.keys()
+    assert all(row.note for row in rows.values())
+    assert not any(name.startswith("USHER_HANDLER_OPTIONS") for name in rows)
