@@ -88,7 +88,7 @@ class Tail:
     ) -> None:
         for record in records:
             head = Head(record.headers)
-            if head.get(WRITER) == shard.writer:
+            if shard.loaded and head.get(WRITER) == shard.writer:
                 continue
             key = (record.key or b"").decode("utf-8", "replace")
             try:

@@ -288,8 +288,8 @@ class Worker:
         if not shard.open:
             return
         handler = self._router.handlers.get(flight.delivery.handler)
-        if handler is None and not self._gone_for_good(flight.delivery):
-            shard.table.postpone(flight.delivery.key, self.now_ms() + 60_000)
+        if handler is None and (patience := self._patience(flight.delivery)) > 0:
+            shard.table.postpone(flight.delivery.key, self.now_ms() + math.ceil(min(patience, 60.0) * 1000))
             return
         landed = self._running[lane.key] = asyncio.Event()
         try:
@@ -415,8 +415,9 @@ class Worker:
         next_due = shard.table.next_due(now, shard.position)
         return 0.1 if room <= 1 else 1.0 if next_due is None else min(1.0, max(0.001, (next_due - now) / 1000))
 
-    def _gone_for_good(self, delivery: Delivery) -> bool:
-        return delivery.replay is not None or self._now() - self._began > self._limits.handler_gone_after
+    def _patience(self, delivery: Delivery) -> float:
+        """Seconds that a delivery still waits for a handler that is not there (it may come with the next deploy)."""
+        return 0.0 if delivery.replay else self._began + self._limits.handler_gone_after - self._now()
 
     # Committing and measuring
 

@@ -1,0 +1,157 @@
+"""A worker on the in-memory log, for tests of the engine: handlers that do as told, and waits on conditions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import structlog
+
+from usher import Context, Event, RetryPolicy, on
+from usher.delivery import Delivery
+from usher.engine.attempt import Attempts
+from usher.engine.letters import Letter, fold
+from usher.engine.port import LogConfig, Place, dead_letter_topic, retry_topic
+from usher.engine.worker import Limits, Worker
+from usher.handler import Handler, Router
+from usher.metrics import Metrics
+from usher.testing.log import MemoryBroker, MemoryLog
+
+TOPIC = "identity.events"
+CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")
+NOW = time.time
+_ids = itertools.count(1)
+
+
+def raw(user: str = "u1", *, event_id: str = "", triggered_by: str = "admin_api", type_: str = "user.created") -> bytes:
+    """An Authgear event of a user."""
+    number = next(_ids)
+    event = {
+        "id": event_id or f"{number:016x}",
+        "seq": number,
+        "type": type_,
+        "payload": {"user": {"id": user, "standard_attributes": {"email": f"{user}@example.org"}}},
+        "context": {"timestamp": int(time.time()), "user_id": user, "triggered_by": triggered_by, "app_id": "demo"},
+    }
+    return json.dumps(event).encode()
+
+
+Act = Callable[[Event, Context], Any]
+
+
+@dataclass
+class Script:
+    """A handler that records each attempt and does what it is told for the event; by default it succeeds."""
+
+    name: str = "note"
+    done: list[tuple[str, str]] = field(default_factory=list)
+    attempts: list[tuple[str, str, int, float]] = field(default_factory=list)
+    running: set[str] = field(default_factory=set)
+    twice: list[str] = field(default_factory=list)
+    act: Act | None = None
+
+    def handler(self, **options: Any) -> Handler:
+        async def note(event: Event, ctx: Context) -> None:
+            user = event.user.id or ""
+            self.attempts.append((user, event.id, ctx.attempt, NOW()))
+            if user in self.running:
+                self.twice.append(user)
+            self.running.add(user)
+            try:
+                if self.act is not None:
+                    result = self.act(event, ctx)
+                    if asyncio.iscoroutine(result):
+                        await result
+                self.done.append((user, event.id))
+            finally:
+                self.running.discard(user)
+
+        note.__name__ = self.name
+        return on("user.created", **options)(note)
+
+
+@dataclass
+class Bench:
+    """One broker, and the workers that a test starts on it."""
+
+    broker: MemoryBroker
+    policy: RetryPolicy = RetryPolicy(("50ms", "50ms"), jitter=0)
+
+    def worker(self, handlers: Iterable[Handler], **limits: Any) -> Worker:
+        log = MemoryLog(CONFIG, self.broker)
+        logger = structlog.get_logger()
+        unused = cast("Any", None)
+        return Worker(
+            log,
+            Router(handlers, ["admin_api"]),
+            Attempts(unused, unused, {}, logger),
+            group="usher",
+            policy=self.policy,
+            metrics=Metrics(),
+            logger=logger,
+            now=time.time,
+            rng=random.Random(),
+            limits=Limits(**{"commit_every": 0.02, "drain": 2.0, **limits}),
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self, *handlers: Handler, **limits: Any) -> AsyncIterator[Worker]:
+        """A worker that is ready; it stops in good order at the end."""
+        worker = self.worker(handlers, **limits)
+        task = asyncio.create_task(worker.run())
+        try:
+            await until(lambda: worker.ready or task.done())
+            yield worker
+        finally:
+            worker.stop()
+            await asyncio.wait_for(task, 10)
+
+    async def crashing(self, *handlers: Handler, when: Callable[[], bool], **limits: Any) -> None:
+        """Run a worker until *when*, then end it as kill -9 would: nothing is drained, committed or handed over."""
+        worker = self.worker(handlers, **limits)
+        log = worker._log
+        task = asyncio.create_task(worker.run())
+        before = asyncio.all_tasks()
+        await until(when)
+        assert isinstance(log, MemoryLog)
+        self.broker.evict(log)
+        for other in asyncio.all_tasks() - before | {task}:
+            other.cancel()
+        worker._shards.clear()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def emit(self, *values: bytes, key: bytes = b"k") -> None:
+        for value in values:
+            await self.broker.write(Place(TOPIC, self.broker.partition_of(key)), key, value, ())
+
+    def committed(self, partition: int = 0) -> int:
+        return self.broker.group("usher").committed[Place(TOPIC, partition)].next
+
+    def parked(self, partition: int = 0) -> dict[str, Delivery]:
+        table: dict[str, Delivery] = {}
+        for record in self.broker.partition(retry_topic("usher", TOPIC), partition).records:
+            key = (record.key or b"").decode()
+            if record.value is None:
+                table.pop(key, None)
+            else:
+                table[key] = Delivery.from_record(record)
+        return table
+
+    def letters(self, partition: int = 0) -> list[Letter]:
+        letters: dict[str, Letter] = {}
+        fold(self.broker.partition(dead_letter_topic("usher", TOPIC), partition).records, letters)
+        return list(letters.values())
+
+
+async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
+    """Wait for a condition that the test can see."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,423 @@
+"""The worker on the in-memory log: each of its promises, in a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from tests.engine import CONFIG, TOPIC, Bench, Script, raw, until
+
+from usher import Context, Event, Reject, Retry, Skip
+from usher.delivery import idempotency_key
+from usher.engine.letters import request
+from usher.engine.port import Place, retry_topic
+from usher.outcome import Hold
+from usher.testing.log import MemoryBroker
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(MemoryBroker())
+
+
+async def test_an_admins_event_reaches_the_handler_and_is_committed(bench: Bench) -> None:
+    """An event of an administrator runs the handler once, and the frontier moves past it."""
+    note = Script()
+    async with bench.running(note.handler()):
+        await bench.emit(raw("ann"))
+        await until(lambda: note.done)
+        await until(lambda: bench.committed() == 1)
+
+    assert [user for user, _ in note.done] == ["ann"]
+
+
+async def test_a_self_signup_is_filtered_and_committed(bench: Bench) -> None:
+    """What the user did himself runs nothing, and is committed all the same."""
+    note = Script()
+    async with bench.running(note.handler()):
+        await bench.emit(raw("ann", triggered_by="user"), raw("bob"))
+        await until(lambda: bench.committed() == 2)
+
+    assert [user for user, _ in note.done] == ["bob"]
+
+
+async def test_order_survives_a_retry(bench: Bench) -> None:
+    """Later events of a user wait, parked, until the failed one is done; other users do not wait."""
+    note = Script()
+
+    def fail_first(event: Event, ctx: Context) -> None:
+        if event.id == "first" and ctx.attempt < 3:
+            raise RuntimeError("not yet")
+
+    note.act = fail_first
+    async with bench.running(note.handler()):
+        await bench.emit(raw("ann", event_id="first"), raw("ann", event_id="second"), raw("ann", event_id="third"))
+        await bench.emit(raw("bob", event_id="other"))
+        await until(lambda: len(note.done) == 4)
+        await until(lambda: not bench.parked())
+
+    assert [event for user, event in note.done if user == "ann"] == ["first", "second", "third"]
+    assert note.done[0] == ("bob", "other")
+    assert [attempt for _, event, attempt, _ in note.attempts if event == "first"] == [1, 2, 3]
+
+
+async def test_a_retry_is_never_early(bench: Bench) -> None:
+    """A Retry-After is obeyed exactly: not a millisecond early."""
+    note = Script()
+
+    def wait(_event: Event, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise Retry("busy", after=0.2)
+
+    note.act = wait
+    async with bench.running(note.handler()):
+        await bench.emit(raw())
+        await until(lambda: note.done)
+
+    first, second = (at for *_, at in note.attempts)
+    assert second - first >= 0.2
+
+
+async def test_what_keeps_failing_is_dead_lettered_with_its_reason_and_the_next_runs(bench: Bench) -> None:
+    """After the last attempt the delivery becomes a dead letter, and the user's next event is served."""
+    note = Script()
+
+    def fail(event: Event, _ctx: Context) -> None:
+        if event.id == "bad":
+            raise RuntimeError("no such mailbox: ann@example.org")
+
+    note.act = fail
+    async with bench.running(note.handler()):
+        await bench.emit(raw("ann", event_id="bad"), raw("ann", event_id="good"))
+        await until(lambda: note.done and not bench.parked())
+
+    (letter,) = bench.letters()
+    assert (letter.reason, letter.handler, letter.delivery.attempt) == ("attempts-exhausted", "note", 3)
+    assert letter.delivery.error == "no such mailbox: <email>"
+    assert note.done == [("ann", "good")]
+
+
+async def test_reject_is_not_retried(bench: Bench) -> None:
+    """A rejected delivery goes to the dead letters at once."""
+    note = Script(act=_raising(Reject("no such country")))
+    async with bench.running(note.handler()):
+        await bench.emit(raw())
+        await until(bench.letters)
+
+    assert (bench.letters()[0].reason, len(note.attempts)) == ("rejected", 1)
+
+
+async def test_skip_is_done(bench: Bench) -> None:
+    """A skipped delivery is neither retried nor dead-lettered."""
+    note = Script(act=_raising(Skip("no address")))
+    async with bench.running(note.handler()):
+        await bench.emit(raw())
+        await until(lambda: bench.committed() == 1)
+
+    assert (len(note.attempts), bench.letters(), bench.parked()) == (1, [], {})
+
+
+async def test_a_paused_channel_burns_no_attempt(bench: Bench) -> None:
+    """What a paused channel holds back is parked with its attempts as they were."""
+    note = Script()
+    holds = iter(range(6))
+
+    def hold(_event: Event, _ctx: Context) -> None:
+        if next(holds) < 5:
+            raise Hold("paused", after=0.01)
+
+    note.act = hold
+    async with bench.running(note.handler()):
+        await bench.emit(raw())
+        await until(lambda: note.done)
+
+    assert [attempt for *_, attempt, _ in note.attempts] == [1] * 6
+
+
+async def test_undecodable_bytes_are_dead_lettered_at_once_as_they_came(bench: Bench) -> None:
+    """Bytes that are no event become a dead letter with the original bytes, and reading goes on."""
+    note = Script()
+    async with bench.running(note.handler()):
+        await bench.emit(b"\xff\xfenot json", raw("ann"))
+        await until(lambda: note.done and bench.letters())
+
+    (letter,) = bench.letters()
+    assert (letter.reason, letter.delivery.value, letter.handler) == ("undecodable", b"\xff\xfenot json", "")
+    assert bench.committed() == 2
+
+
+async def test_a_second_arrival_is_not_run_twice(bench: Bench) -> None:
+    """The same event again within the window is a duplicate, also across a restart."""
+    note = Script()
+    event = raw("ann", event_id="same")
+    async with bench.running(note.handler()):
+        await bench.emit(event, event)
+        await until(lambda: bench.committed() == 2)
+    async with bench.running(note.handler()):
+        await bench.emit(event)
+        await until(lambda: bench.committed() == 3)
+
+    assert note.done == [("ann", "same")]
+
+
+async def test_an_expired_event_is_dead_lettered_and_not_run(bench: Bench) -> None:
+    """Too late is not sent."""
+    note = Script()
+    async with bench.running(note.handler(expires_after="1ms")):
+        await bench.emit(raw())
+        await until(bench.letters)
+
+    assert (bench.letters()[0].reason, note.attempts) == ("expired", [])
+
+
+async def test_one_failing_handler_does_not_rerun_the_other(bench: Bench) -> None:
+    """Of two handlers on one event only the one that failed runs again."""
+    good, bad = Script("good"), Script("bad")
+
+    def fail_once(_event: Event, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise RuntimeError("once")
+
+    bad.act = fail_once
+    async with bench.running(good.handler(), bad.handler()):
+        await bench.emit(raw())
+        await until(lambda: bad.done and good.done)
+
+    assert (len(good.attempts), len(bad.attempts)) == (1, 2)
+
+
+async def test_parked_deliveries_survive_a_restart_in_order(bench: Bench) -> None:
+    """What was parked before a stop runs after the next start, in source order, and once."""
+    first, second = Script(), Script()
+    first.act = _raising(Retry("later", after=0.3))
+    async with bench.running(first.handler()):
+        await bench.emit(raw("ann", event_id="a"), raw("ann", event_id="b"))
+        await until(lambda: len(bench.parked()) == 2)
+    async with bench.running(second.handler()):
+        await bench.emit(raw("ann", event_id="c"))
+        await until(lambda: len(second.done) == 3)
+        await until(lambda: not bench.parked())
+
+    assert [event for _, event in second.done] == ["a", "b", "c"]
+    assert next(attempt for *_, attempt, _ in second.attempts) == 2
+
+
+async def test_a_stop_waits_for_what_runs_and_repeats_nothing(bench: Bench) -> None:
+    """A graceful stop drains what is in flight; the next worker does not run it again."""
+    note, begun = Script(), asyncio.Event()
+
+    async def slow(_event: Event, _ctx: Context) -> None:
+        begun.set()
+        await asyncio.sleep(0.1)
+
+    note.act = slow
+    async with bench.running(note.handler()):
+        await bench.emit(raw("ann"), raw("ann"))
+        await begun.wait()
+    assert len(note.done) == 1
+    async with bench.running(note.handler()):
+        await until(lambda: len(note.done) == 2)
+
+    assert len(note.attempts) == 2
+
+
+async def test_a_crash_loses_nothing_and_repeats_only_what_was_in_flight(bench: Bench) -> None:
+    """After kill -9 the next worker runs what was not done, and what was done and committed does not run again."""
+    note = Script()
+
+    async def block_third(event: Event, _ctx: Context) -> None:
+        if event.id == "third" and len(note.attempts) == 3:
+            await asyncio.Event().wait()
+
+    note.act = block_third
+    await bench.emit(
+        raw("a", event_id="first"), raw("b", event_id="second"), raw("c", event_id="third"), raw("d", event_id="x")
+    )
+    await bench.crashing(note.handler(), when=lambda: len(note.done) == 3 and bench.committed() == 2)
+    async with bench.running(note.handler()):
+        await until(lambda: bench.committed() == 4)
+
+    assert sorted(event for _, event in note.done) == ["first", "second", "third", "x"]
+
+
+async def test_a_log_that_takes_no_writes_keeps_the_offset(bench: Bench) -> None:
+    """While a dead letter can't be written the frontier stays; once it can, everything moves on."""
+    note = Script(act=_raising(Reject("no")))
+    refused: list[int] = []
+    async with bench.running(note.handler()):
+
+        def refuse(_event: Event, _ctx: Context) -> None:
+            bench.broker.unavailable = True
+            refused.append(1)
+            raise Reject("no")
+
+        note.act = refuse
+        await bench.emit(raw())
+        await until(lambda: refused)
+        assert bench.committed() == 0
+        bench.broker.unavailable = False
+        await until(lambda: bench.committed() == 1)
+
+    assert len(bench.letters()) == 1
+
+
+async def test_two_lanes_never_run_one_user_twice_at_once(bench: Bench) -> None:
+    """With many events of few users, each user's run one at a time and in order."""
+    note = Script()
+
+    async def breathe(_event: Event, _ctx: Context) -> None:
+        await asyncio.sleep(0)
+
+    note.act = breathe
+    events = [(f"u{n % 7}", f"e{n:04}") for n in range(300)]
+    async with bench.running(note.handler()):
+        await bench.emit(*(raw(user, event_id=event) for user, event in events))
+        await until(lambda: len(note.done) == 300)
+
+    assert not note.twice
+    for user in {user for user, _ in events}:
+        assert [e for u, e in note.done if u == user] == [e for u, e in events if u == user]
+
+
+async def test_a_lane_that_is_full_is_parked_and_keeps_its_order(bench: Bench) -> None:
+    """One slow user fills no memory: what is beyond the lane's limit is parked, and still runs in order."""
+    note, go = Script(), asyncio.Event()
+
+    async def wait(_event: Event, _ctx: Context) -> None:
+        await go.wait()
+
+    note.act = wait
+    events = [f"e{n:02}" for n in range(12)]
+    async with bench.running(note.handler(), per_lane=3):
+        await bench.emit(*(raw("ann", event_id=event) for event in events))
+        await until(lambda: len(bench.parked()) >= 8)
+        go.set()
+        await until(lambda: len(note.done) == 12)
+        await until(lambda: not bench.parked())
+
+    assert [event for _, event in note.done] == events
+
+
+async def test_a_dead_letter_is_replayed_and_noted(bench: Bench) -> None:
+    """A replay runs only the handler that failed, under the same idempotency key, and the letter is noted as replayed."""
+    broken, fine, keys = Script("broken"), Script("fine"), []
+    broken.act = _raising(Reject("provider says no"))
+    async with bench.running(broken.handler(), fine.handler()):
+        await bench.emit(raw("ann", event_id="e1"))
+        await until(bench.letters)
+
+        def remember(event: Event, ctx: Context) -> None:
+            keys.append((ctx.idempotency_key, idempotency_key("broken", event.identity)))
+
+        broken.act = remember
+        await _ask(bench, "r1")
+        await until(lambda: bench.letters()[0].state == "replayed")
+        await until(lambda: not bench.parked())
+
+    assert (len(fine.done), len(broken.done)) == (1, 1)
+    assert keys[0][0] == keys[0][1]
+
+
+async def test_a_replay_that_fails_becomes_a_letter_that_replaces_the_old_one(bench: Bench) -> None:
+    """A replay has one attempt and never parks: it fails into a new letter which counts the replays."""
+    broken = Script(act=_raising(Reject("no")))
+    async with bench.running(broken.handler()):
+        await bench.emit(raw("ann"))
+        await until(bench.letters)
+        broken.act = _raising(RuntimeError("still not"))
+        await _ask(bench, "r1")
+        await until(lambda: len(bench.letters()) == 2)
+        await until(lambda: not bench.parked())
+
+    old, new = bench.letters()
+    assert (old.state, new.state, new.delivery.replays, new.reason) == ("replaced", "open", 1, "attempts-exhausted")
+
+
+async def test_an_expired_replay_is_refused_unless_the_operator_insists(bench: Bench) -> None:
+    """Replaying what is too late is refused; with --even-expired it runs."""
+    broken = Script(act=_raising(Reject("no")))
+    handler = broken.handler(expires_after="2s")
+    late = raw("ann").replace(b'"timestamp": ', b'"timestamp": 1')
+    async with bench.running(handler):
+        await bench.emit(raw("ann"))
+        await until(bench.letters)
+    broken.act = None
+    assert late
+    async with bench.running(broken.handler(expires_after="1ms")):
+        await _ask(bench, "r1")
+        await until(lambda: bench.letters()[0].state == "refused")
+        await _ask(bench, "r2", even_expired=True)
+        await until(lambda: bench.letters()[0].state == "replayed")
+
+    assert len(broken.done) == 1
+
+
+async def test_an_undecodable_letter_is_decoded_and_routed_anew(bench: Bench) -> None:
+    """Bytes that were no event, and still are none, become a letter again; the request is answered."""
+    note = Script()
+    async with bench.running(note.handler()):
+        await bench.emit(b"garbage")
+        await until(bench.letters)
+        await _ask(bench, "r1")
+        await until(lambda: len(bench.letters()) == 2)
+        await until(lambda: not bench.parked())
+
+    assert [letter.state for letter in bench.letters()] == ["replaced", "open"]
+
+
+async def test_a_request_that_waited_while_nobody_was_there_is_carried_out(bench: Bench) -> None:
+    """A replay asked for while no worker runs is done by the next one."""
+    note = Script(act=_raising(Reject("no")))
+    async with bench.running(note.handler()):
+        await bench.emit(raw("ann"))
+        await until(bench.letters)
+    note.act = None
+    await _ask(bench, "r1")
+    async with bench.running(note.handler()):
+        await until(lambda: bench.letters()[0].state == "replayed")
+
+    assert len(note.done) == 1
+
+
+async def test_a_handler_that_is_gone_leaves_its_deliveries_parked_then_dead(bench: Bench) -> None:
+    """Parked deliveries of a handler that is not there wait for it, and become dead letters in the end."""
+    note, other = Script(act=_raising(Retry("later", after=0.01))), Script("other")
+    async with bench.running(note.handler()):
+        await bench.emit(raw("ann"))
+        await until(lambda: len(bench.parked()) == 1)
+    async with bench.running(other.handler(), handler_gone_after=0.05):
+        await until(bench.letters)
+
+    assert bench.letters()[0].reason == "handler-gone"
+
+
+async def test_a_move_between_two_workers_repeats_nothing(bench: Bench) -> None:
+    """When a second worker joins, what was done is not done again, and nothing is left out."""
+    bench.broker.partitions = 3
+    one, two = Script(), Script()
+    events = [(f"u{n % 20}", f"e{n:04}") for n in range(400)]
+    async with bench.running(one.handler()):
+        for user, event in events[:200]:
+            await bench.emit(raw(user, event_id=event), key=user.encode())
+        async with bench.running(two.handler()):
+            for user, event in events[200:]:
+                await bench.emit(raw(user, event_id=event), key=user.encode())
+            await until(lambda: len(one.done) + len(two.done) >= 400)
+
+    done = [event for _, event in one.done + two.done]
+    assert sorted(done) == sorted(event for _, event in events)
+    assert two.done
+
+
+def _raising(error: Exception) -> Any:
+    def act(_event: Event, _ctx: Context) -> None:
+        raise error
+
+    return act
+
+
+async def _ask(bench: Bench, request_id: str, *, even_expired: bool = False) -> None:
+    letter = bench.letters()[0]
+    key, value, headers = request(letter, id=request_id, even_expired=even_expired)
+    await bench.broker.write(Place(retry_topic(CONFIG.group, TOPIC), letter.partition), key.encode(), value, headers)
