@@ -77,7 +77,7 @@ class Metrics:
         )
         self.ingested = Counter(
             "usher_ingested",
-            "Webhook calls answered. outcome: stored, bad-signature, too-large, not-json, log-down, undecodable.",
+            "Webhook calls answered. outcome: stored, bad-signature, too-large, incomplete, not-json, log-down, undecodable.",
             ["source", "outcome"],
             registry=registry,
         )

@@ -1,0 +1,103 @@
+"""The web side: the webhook ingress, health and metrics, on one small HTTP server. `build_web` and `Server` are the door."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from usher.metrics import Metrics
+from usher.web.health import OK, Vital, health_routes
+from usher.web.ingress import DEFAULT_LIMIT, PATH, SIGNATURE, Ingress, Sink
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler, Middleware
+    from structlog.typing import FilteringBoundLogger
+
+__all__ = ["DEFAULT_LIMIT", "OK", "PATH", "SIGNATURE", "Ingress", "Server", "Sink", "Vital", "build_web"]
+
+_LINGER = 2.0
+"""Seconds in which the rest of a refused body is read and thrown away, so that the sender sees the answer and no reset."""
+
+_protocol_log = logging.getLogger("usher.web.protocol")
+"""aiohttp's own lines quote what a stranger sent, headers included; ours do not, so its lines go nowhere."""
+_protocol_log.addHandler(logging.NullHandler())
+_protocol_log.propagate = False
+
+
+def build_web(
+    *, vital: Vital, metrics: Metrics, log: FilteringBoundLogger, ingress: Ingress | None = None
+) -> web.Application:
+    """The application: health and metrics, and the webhook where there is an *ingress* (without one its path is 404)."""
+    app = web.Application(middlewares=[_without_500(log)])
+    app.add_routes(health_routes(vital, metrics))
+    if ingress is not None:
+        app.router.add_post(PATH, ingress.handle)
+    app.on_response_prepare.append(_without_banner)
+    return app
+
+
+class Server:
+    """An application on a host and port: `start`, read `port`, `stop`. Port 0 lets the system choose one."""
+
+    def __init__(self, app: web.Application, host: str, port: int, *, grace: float = 5.0) -> None:
+        self._host = host
+        self._port = port
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=_protocol_log,
+            handle_signals=False,
+            auto_decompress=False,  # a signature is over the bytes as sent, and what is not unpacked can't explode
+            lingering_time=_LINGER,
+            shutdown_timeout=grace,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on: the real one once started."""
+        return self._port
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address can't be had; says which.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as refusal:
+            await self._runner.cleanup()
+            raise OSError(refusal.errno, f"can't listen on {self._host}:{self._port}: {refusal.strerror}") from refusal
+        self._port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Stop listening, let calls that are being answered end within the grace, close. Safe to call twice."""
+        await self._runner.cleanup()
+
+
+def _without_500(log: FilteringBoundLogger) -> Middleware:
+    """A defect of ours answers 503: it is we who are out of order, and nothing of the request is quoted."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except ConnectionError:
+            raise  # the client has gone; there is nobody to answer
+        except Exception as defect:  # noqa: BLE001 - the last line of defence
+            where = traceback.extract_tb(defect.__traceback__)[-1]
+            log.error("web.defect", error=type(defect).__name__, where=f"{where.name}:{where.lineno}")  # noqa: TRY400
+            return web.json_response({"error": "out of order"}, status=503, headers={"Retry-After": "5"})
+
+    return guard
+
+
+async def _without_banner(_request: web.Request, response: web.StreamResponse) -> None:
+    """Tell nobody which server, and which version of it, this is."""
+    response.headers.popall(hdrs.SERVER, None)
