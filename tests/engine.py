@@ -82,7 +82,7 @@ class Bench:
     """One broker, and the workers that a test starts on it."""
 
     broker: MemoryBroker
-    policy: RetryPolicy = RetryPolicy(("50ms", "50ms"), jitter=0)
+    policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(("50ms", "50ms"), jitter=0))
 
     def worker(self, handlers: Iterable[Handler], **limits: Any) -> Worker:
         log = MemoryLog(CONFIG, self.broker)
@@ -150,8 +150,8 @@ class Bench:
         return list(letters.values())
 
 
-async def until(condition: Callable[[], object], timeout: float = 5.0) -> None:
+async def until(condition: Callable[[], object], within: float = 5.0) -> None:
     """Wait for a condition that the test can see."""
-    async with asyncio.timeout(timeout):
-        while not condition():
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - the condition is any fact the test can see: nothing announces it
             await asyncio.sleep(0.005)

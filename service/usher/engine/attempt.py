@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from usher.delivery import Delivery
 from usher.event import Event
 from usher.handler import Context, Handler, Outgoing, Sender
-from usher.outcome import Unknown
+from usher.outcome import OnUnknown, Unknown
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -79,10 +79,9 @@ class Attempts:
     def _timed_out(ctx: Context, handler: Handler, error: TimeoutError) -> Exception:
         message = ctx.message
         if message is not None and message.state == "left":
-            otherwise = "resend" if message.channel == "email" else "hold"
-            return Unknown(
-                f"no answer within the handler's {handler.timeout:g} s: it may have been sent", otherwise=otherwise
-            )
+            otherwise: OnUnknown = "resend" if message.channel == "email" else "hold"
+            text = f"no answer within the handler's {handler.timeout:g} s: it may have been sent"
+            return Unknown(text, otherwise=otherwise)
         if str(error):
             return error
         return TimeoutError(f"{handler.name} took longer than its {handler.timeout:g} s")
