@@ -43,7 +43,7 @@ class Sender(Protocol):
 
 @dataclass(slots=True)
 class Outgoing:
-    """The one message of a delivery, before rendering.
+    """The one message of a delivery, before rendering. *log* is bound to the delivery.
 
     *state* is the channel's to move: ``new``, then ``left`` once any byte of the request may have reached the provider,
     ``back`` when it is known that it did not take the message, ``sent`` when it is known that it did.
@@ -56,6 +56,7 @@ class Outgoing:
     handler: str
     idempotency_key: str
     channel: Literal["email", "sms"]
+    log: FilteringBoundLogger
     state: str = "new"
 
 
@@ -108,7 +109,9 @@ class Context:
                 f"{self.handler} sends a second message ({template!r} after {self.message.template!r}) for one delivery; "
                 "a retry would repeat the first: make it two handlers"
             )
-        self.message = Outgoing(template, to, self.event, variables, self.handler, self.idempotency_key, channel)
+        self.message = Outgoing(
+            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.log
+        )
         if self.already_sent:  # an earlier attempt got it out, and then failed: it must not go out again
             self.message.state = "sent"
             return None

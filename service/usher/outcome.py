@@ -3,7 +3,7 @@
 A handler that returns is done. It may also end by raising one of these, sorted by consequence:
 
     Outcome
-    ├── Skip      done: nothing had to be sent, and here is why
+    ├── Skip      done: nothing had to be sent, and here is why (NoAddress: there is nowhere to send it)
     ├── Retry     park it, try again later (the policy's delay, or the one asked for)
     ├── Reject    dead letter at once: no retry can help
     ├── Unknown   the request left and no answer came: sent again or held, as the handler says (raised by channels)
@@ -62,6 +62,10 @@ class Outcome(Exception):
 
 class Skip(Outcome):
     """Nothing had to be sent. The delivery is done; the reason is counted and shown."""
+
+
+class NoAddress(Skip):
+    """The user has no address that the channel could write to. Counted apart: whether it is right, the operator judges."""
 
 
 class Retry(Outcome):

@@ -1,0 +1,88 @@
+"""The Post: from a handler's ``ctx.email(...)`` to a rendered, addressed message that a provider has accepted.
+
+The only place where a template, an address and a provider meet. What it logs of a message names none of its people.
+"""
+
+from __future__ import annotations
+
+from usher.channels import Email, Mail, Sms, Text
+from usher.channels.address import email_address, mail_from, phone_number
+from usher.channels.templates import Templates
+from usher.event import User
+from usher.handler import Outgoing
+from usher.outcome import NoAddress
+
+
+class Post:
+    """A `usher.handler.Sender`.
+
+    Args:
+        templates: what messages say.
+        sender: whom mail is from, as `USHER_MAIL_FROM` is written.
+        email: the provider of mail, usually behind a `Gate`.
+        sms: the provider of SMS, likewise.
+
+    Raises:
+        ValueError: *sender* holds no valid address.
+    """
+
+    def __init__(self, templates: Templates, *, sender: str, email: Email, sms: Sms) -> None:
+        self._templates = templates
+        self._sender = mail_from(sender)
+        self._email = email
+        self._sms = sms
+
+    async def email(self, outgoing: Outgoing) -> None:
+        """Render the mail and have it sent.
+
+        Raises:
+            NoAddress: the user has no email address.
+            Reject: the address can't be one, or the template can't be rendered: no retry can help.
+            Retry, Reject, Unknown, Hold: as the provider and its gate say.
+        """
+        to = email_address(_address(outgoing.to, "email", "no email address"))
+        mail = self._templates.mail(outgoing.template, outgoing.event, email=to, variables=outgoing.variables)
+        await self._email.send(
+            Mail(
+                to=to,
+                sender=self._sender,
+                subject=mail.subject,
+                text=mail.text,
+                html=mail.html,
+                idempotency_key=outgoing.idempotency_key,
+            ),
+            outgoing,
+        )
+        _sent(outgoing, self._email.name, mail.language)
+
+    async def sms(self, outgoing: Outgoing) -> None:
+        """Render the SMS and have it sent.
+
+        Raises:
+            NoAddress: the user has no phone number.
+            Reject: the number can't be one, or the template can't be rendered: no retry can help.
+            Retry, Reject, Unknown, Hold: as the provider and its gate say.
+        """
+        to = phone_number(_address(outgoing.to, "phone", "no phone number"))
+        sms = self._templates.sms(outgoing.template, outgoing.event, phone=to, variables=outgoing.variables)
+        await self._sms.send(Text(to=to, body=sms.text, idempotency_key=outgoing.idempotency_key), outgoing)
+        _sent(outgoing, self._sms.name, sms.language, segments=sms.length.segments)
+
+
+def _address(to: User | str | None, field: str, otherwise: str) -> str:
+    address = getattr(to, field) if isinstance(to, User) else to
+    if not address or not address.strip():
+        raise NoAddress(otherwise)
+    return str(address)
+
+
+def _sent(outgoing: Outgoing, provider: str, language: str, **more: int) -> None:
+    outgoing.state = "sent"
+    outgoing.log.info(
+        "message sent",
+        channel=outgoing.channel,
+        provider=provider,
+        template=outgoing.template,
+        language=language,
+        **more,
+    )
