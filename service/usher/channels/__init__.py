@@ -60,7 +60,10 @@ class Email(Protocol):
 
     name: str
 
-    async def send(self, mail: Mail, progress: Progress) -> None:
+    def check(self) -> list[str]:
+        """What is missing or wrong in its configuration, one sentence each, without secrets. Asks nobody."""
+
+    async def send(self, mail: Mail, progress: Progress, /) -> None:
         """Returns when the provider has accepted it.
 
         Raises:
@@ -73,7 +76,10 @@ class Sms(Protocol):
 
     name: str
 
-    async def send(self, text: Text, progress: Progress) -> None:
+    def check(self) -> list[str]:
+        """What is missing or wrong in its configuration, one sentence each, without secrets. Asks nobody."""
+
+    async def send(self, text: Text, progress: Progress, /) -> None:
         """Returns when the provider has accepted it.
 
         Raises:

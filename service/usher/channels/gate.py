@@ -1,0 +1,173 @@
+"""The Gate in front of a provider: while it is of no use to ask, deliveries are held instead of burning attempts.
+
+It closes for two reasons. *operator*: the provider refused us, not the message (credentials, quota, suspension); one
+delivery a minute probes, and the first that is sent opens the gate. *circuit*: ten failures in a row (transient, or no
+answer at all); one delivery every five seconds probes, and any verdict on it that is about the message opens the gate.
+
+It hides when to probe, and how those that are held are spread, so that thousands do not come back in one moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+import structlog
+
+from usher.channels import Operator, Progress
+from usher.metrics import Metrics
+from usher.outcome import Hold, Reject, Retry, Unknown
+
+Message_contra = TypeVar("Message_contra", contravariant=True)
+Reason = Literal["operator", "circuit"]
+
+PROBE_EVERY: dict[Reason, float] = {"operator": 60.0, "circuit": 5.0}
+"""Seconds between probes."""
+OPENS_AFTER = 10
+"""Failures in a row that open the circuit."""
+_SPACING = 0.05
+_MOST_SPREAD = 300.0
+_PROBE_PATIENCE = 1.0
+
+_log = structlog.get_logger("usher.channels")
+
+
+class _Provider(Protocol[Message_contra]):
+    name: str
+
+    def check(self) -> list[str]: ...
+    async def send(self, message: Message_contra, progress: Progress, /) -> None: ...
+
+
+@dataclass(slots=True)
+class _Pause:
+    """Why nothing is sent, and until when nobody asks. *held* counts since the last probe."""
+
+    reason: Reason
+    said: str
+    next_probe: float
+    probing: bool = False
+    held: int = 0
+
+
+class Gate(Generic[Message_contra]):
+    """A provider behind its gate; a provider itself. *channel* (``email``, ``sms``) labels the metric and the log lines.
+
+    *clock* is monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        provider: _Provider[Message_contra],
+        channel: str,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = provider.name
+        self._provider = provider
+        self._channel = channel
+        self._metrics = metrics
+        self._clock = clock
+        self._failures = 0
+        self._pause: _Pause | None = None
+        for reason in PROBE_EVERY:
+            metrics.channel_paused.labels(channel, reason).set(0)
+
+    def check(self) -> list[str]:
+        return self._provider.check()
+
+    @property
+    def paused(self) -> Reason | None:
+        """Why the channel sends nothing at the moment; None: it sends."""
+        return None if self._pause is None else self._pause.reason
+
+    async def send(self, message: Message_contra, progress: Progress, /) -> None:
+        """Send, if the gate is open or this is the probe.
+
+        Raises:
+            Hold: the channel is paused, also when this very message made it so.
+            Retry, Reject, Unknown: as the provider says.
+        """
+        pause = self._pause
+        if pause is None:
+            await self._ask(message, progress, probe=False)
+            return
+        now = self._clock()
+        if pause.probing or now < pause.next_probe:
+            raise self._hold(pause, now)
+        pause.probing, pause.held = True, 0
+        pause.next_probe = now + PROBE_EVERY[pause.reason]
+        try:
+            await self._ask(message, progress, probe=True)
+        finally:
+            pause.probing = False
+
+    async def _ask(self, message: Message_contra, progress: Progress, *, probe: bool) -> None:
+        start = self._clock()
+        outcome = "unknown"  # what it is when it is cancelled
+        try:
+            await self._provider.send(message, progress)
+            outcome = "done"
+        except Operator as error:
+            outcome = "operator"
+            closed = self._close("operator", error.reason)
+            closed.probing = False
+            raise self._hold(closed, self._clock()) from None
+        except Retry as error:
+            outcome = "transient"
+            self._failed(error.reason)
+            raise
+        except Reject:
+            outcome = "permanent"
+            self._answered(probe=probe, sent=False)
+            raise
+        except Unknown as error:
+            self._failed(error.reason)
+            raise
+        else:
+            self._answered(probe=probe, sent=True)
+        finally:
+            self._metrics.send_seconds.labels(self.name, outcome).observe(self._clock() - start)
+
+    def _failed(self, said: str) -> None:
+        self._failures += 1
+        if self._pause is None and self._failures >= OPENS_AFTER:
+            self._close("circuit", said)
+
+    def _answered(self, *, probe: bool, sent: bool) -> None:
+        self._failures = 0
+        # Only a probe opens the gate: what was under way when it closed may tell of better days.
+        if probe and self._pause is not None and (sent or self._pause.reason == "circuit"):
+            self._open(self._pause)
+
+    def _close(self, reason: Reason, said: str) -> _Pause:
+        if self._pause is not None and self._pause.reason == reason:
+            return self._pause
+        self._open(self._pause, silently=True)
+        pause = self._pause = _Pause(reason, said, self._clock() + PROBE_EVERY[reason])
+        self._metrics.channel_paused.labels(self._channel, reason).set(1)
+        way_out = (
+            "nothing is lost: deliveries wait, and one a minute is tried; mend what the provider names, nothing else is needed"
+            if reason == "operator"
+            else "nothing is lost: deliveries wait, and one is tried every 5 s; nothing needs to be done unless it lasts"
+        )
+        _log.error(
+            "channel paused", channel=self._channel, provider=self.name, reason=reason, said=said, way_out=way_out
+        )
+        return pause
+
+    def _open(self, pause: _Pause | None, *, silently: bool = False) -> None:
+        if pause is None:
+            return
+        self._pause = None
+        self._metrics.channel_paused.labels(self._channel, pause.reason).set(0)
+        if not silently:
+            _log.info("channel resumed", channel=self._channel, provider=self.name, reason=pause.reason)
+
+    def _hold(self, pause: _Pause, now: float) -> Hold:
+        wait = max(pause.next_probe - now, 0.0) if not pause.probing else _PROBE_PATIENCE
+        wait += min(pause.held * _SPACING, _MOST_SPREAD)
+        pause.held += 1
+        return Hold(f"{self._channel} is paused ({pause.reason}): {pause.said}", after=wait)

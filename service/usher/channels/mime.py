@@ -1,0 +1,102 @@
+"""How a `Mail` becomes an RFC 5322 message: one recipient, no header that was not meant, the text first.
+
+The Message-ID is made of the idempotency key: a message that went out twice is one message to many mail programs, and to
+whoever looks for it in a mail server's log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
+from email.utils import format_datetime, parseaddr
+
+from usher.channels import Mail
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
+_RESERVED = frozenset(
+    {
+        "from", "sender", "to", "cc", "bcc", "reply-to", "subject", "date", "message-id", "auto-submitted", "received",
+        "return-path", "dkim-signature", "mime-version",
+    }
+)  # fmt: skip
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+
+AUTO_SUBMITTED = ("Auto-Submitted", "auto-generated")
+"""Asks for no out-of-office answer (RFC 3834)."""
+
+
+def build(mail: Mail, date: datetime) -> EmailMessage:
+    """The message for *mail*, dated *date* (aware).
+
+    Raises:
+        ValueError: a header or an address that would not be one header or one address.
+    """
+    check(mail)
+    name, sender = split_sender(mail.sender)
+    message = EmailMessage(policy=SMTPUTF8 if needs_utf8(mail) else SMTP)
+    message["From"] = Address(name, addr_spec=sender)
+    message["To"] = Address(addr_spec=mail.to)
+    message["Subject"] = mail.subject
+    message["Date"] = format_datetime(date)
+    message["Message-ID"] = f"<{safe_key(mail.idempotency_key)}@{sender.rpartition('@')[2]}>"
+    message[AUTO_SUBMITTED[0]] = AUTO_SUBMITTED[1]
+    for header, value in mail.headers:
+        message[header] = value
+    message.set_content(mail.text)
+    if mail.html is not None:
+        message.add_alternative(mail.html, subtype="html")
+    return message
+
+
+def check(mail: Mail) -> None:
+    """Whether *mail* is one message to one recipient, with no header that was not meant.
+
+    Raises:
+        ValueError: it is not. The text holds no address.
+    """
+    split_sender(mail.sender)
+    _check_address(mail.to)
+    for name, value in (("Subject", mail.subject), *mail.headers):
+        if _CONTROL.search(value):
+            raise ValueError(f"the header {name!r} holds a line break or another control character")
+    for name, _ in mail.headers:  # the standard library checks values, and writes any name
+        if not _NAME.fullmatch(name) or name.lower() in _RESERVED or name.lower().startswith("content-"):
+            raise ValueError(f"a mail may not set the header {name!r}")
+
+
+def split_sender(sender: str) -> tuple[str, str]:
+    """(display name or empty, address) of ``Name <address>`` or a bare address.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    name, address = parseaddr(sender)
+    if _CONTROL.search(sender):
+        raise ValueError("the sender holds a line break or another control character")
+    if sender.strip() not in {address, f"<{address}>"} and not sender.rstrip().endswith(f"<{address}>"):
+        raise ValueError("the sender is not one address; write 'Name <name@example.com>'")
+    _check_address(address)
+    return name, address
+
+
+def needs_utf8(mail: Mail) -> bool:
+    """Whether an address is international, so that the way of the mail has to speak SMTPUTF8."""
+    return not (mail.to.isascii() and split_sender(mail.sender)[1].isascii())
+
+
+def safe_key(idempotency_key: str) -> str:
+    """The key itself where it fits a file name and a header, as the service's own do, else a digest of it."""
+    if _SAFE_KEY.fullmatch(idempotency_key):
+        return idempotency_key
+    return hashlib.sha256(idempotency_key.encode()).hexdigest()[:40]
+
+
+def _check_address(address: str) -> None:
+    # Whether it is a good address was decided before; here, that it is one, and stays one in every header.
+    if not re.fullmatch(r"[^\s<>,;:\"()\[\]\\@\x00-\x1f\x7f]+@[^\s<>,;:\"()\\@\x00-\x1f\x7f]+", address):
+        raise ValueError("an address is not one plain address")

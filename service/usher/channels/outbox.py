@@ -1,0 +1,82 @@
+"""The outbox: a folder in place of a provider. Mail is written as .eml, for a mail program to open, SMS as text.
+
+A file is named by the idempotency key, so that a repeat overwrites: this provider, alone, sends nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from usher.channels import Mail, Progress, Text
+from usher.channels.mime import build, safe_key
+from usher.outcome import Reject, Retry
+
+
+class _Outbox:
+    name = "outbox"
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = Path(folder)
+
+    def check(self) -> list[str]:
+        """Makes the folder, too: the first message should find it."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return [f"USHER_OUTBOX_DIR: the folder {self._folder} can't be made: {error.strerror}"]
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            return [f"USHER_OUTBOX_DIR: the folder {self._folder} is not writable"]
+        return []
+
+    async def _put(self, file_name: str, content: bytes, progress: Progress) -> None:
+        # Never "left": if this is cancelled half-way, writing the same file again is all there is to do.
+        try:
+            await asyncio.to_thread(write, self._folder / file_name, content)
+        except OSError as error:
+            progress.state = "back"
+            raise Retry(f"the outbox can't be written: {error.strerror}") from None
+        progress.state = "sent"
+
+
+class MailOutbox(_Outbox):
+    """An `Email`."""
+
+    async def send(self, mail: Mail, progress: Progress) -> None:
+        try:
+            content = build(mail, datetime.now(UTC)).as_bytes()
+        except ValueError as error:
+            raise Reject(f"this mail can't be sent: {error}") from None
+        await self._put(f"{safe_key(mail.idempotency_key)}.eml", content, progress)
+
+
+class TextOutbox(_Outbox):
+    """An `Sms`."""
+
+    async def send(self, text: Text, progress: Progress) -> None:
+        await self._put(f"{safe_key(text.idempotency_key)}.txt", as_file(text), progress)
+
+
+def as_file(text: Text) -> bytes:
+    """An SMS as a file: whom to, an empty line, what."""
+    return f"To: {text.to}\n\n{text.body}\n".encode()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write *path* so that whoever looks sees all of it or none. Makes its folder.
+
+    Raises:
+        OSError
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

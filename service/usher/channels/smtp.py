@@ -1,0 +1,162 @@
+"""Mail by SMTP, one connection a message: what a server's codes mean at each step, and when a message has left.
+
+A message has left once DATA is sent: before that a lost connection costs a retry, after that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+from aiosmtplib import SMTPAuthenticationError, SMTPConnectResponseError, SMTPException, SMTPResponseException
+
+from usher.channels import Mail, Operator, Progress
+from usher.channels.answers import Finding, NoAnswer, Sort, settle, sort_failure
+from usher.channels.mime import build, needs_utf8, split_sender
+from usher.outcome import Reject
+from usher.redact import scrub
+
+_SETTING = "USHER_SMTP__URL"
+_CONNECTIONS = 8
+_TEXT_LIMIT = 160
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_CREDENTIALS = frozenset({530, 534, 535, 538})
+"""Authentication required, too weak, refused, or in need of TLS: at whatever step, it is not about this message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where to, and as whom. *tls* from the first byte; else STARTTLS where it is offered."""
+
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Server:
+        """``smtp://user:password@host:587`` or ``smtps://…:465``; user and password may be left out, and %-encoded.
+
+        Raises:
+            ValueError: it is no such URL. The text does not repeat it: it holds a password.
+        """
+        parts = urlsplit(url.strip())
+        tls = parts.scheme == "smtps"
+        if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/"):
+            raise ValueError("should be smtp://user:password@host:587 or smtps://user:password@host:465")
+        try:
+            port = parts.port or (465 if tls else 587)
+        except ValueError:
+            raise ValueError("has a port that is no number from 1 to 65535") from None
+        username, password = unquote(parts.username or ""), unquote(parts.password or "")
+        if bool(username) != bool(password):
+            raise ValueError("has a user without a password, or a password without a user")
+        return cls(parts.hostname, port, username, password, tls)
+
+
+class Smtp:
+    """An `Email`. *timeout* is for each step, *total* for a message, in seconds; *context* replaces the default trust."""
+
+    name = "smtp"
+
+    def __init__(
+        self, url: str, *, timeout: float = 15.0, total: float = 40.0, context: ssl.SSLContext | None = None
+    ) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._total = total
+        self._context = context
+        self._free = asyncio.Semaphore(_CONNECTIONS)
+
+    def check(self) -> list[str]:
+        if not self._url.strip():
+            return [f"{_SETTING} is missing: give smtp://user:password@host:587"]
+        try:
+            Server.parse(self._url)
+        except ValueError as error:
+            return [f"{_SETTING} {error}"]
+        return []
+
+    async def send(self, mail: Mail, progress: Progress) -> None:
+        if problems := self.check():
+            raise Operator(problems[0])
+        try:
+            message = build(mail, datetime.now(UTC)).as_bytes()
+        except ValueError as error:
+            raise Reject(f"this mail can't be sent: {error}") from None
+        async with self._free:
+            finding = await self._attempt(mail, message, progress)
+        settle(finding, otherwise="resend")
+
+    async def _attempt(self, mail: Mail, message: bytes, progress: Progress) -> Finding:
+        server = Server.parse(self._url)
+        client = aiosmtplib.SMTP(
+            hostname=server.host,
+            port=server.port,
+            timeout=self._timeout,
+            use_tls=server.tls,
+            tls_context=self._context,
+        )
+        try:
+            async with asyncio.timeout(self._total):
+                await client.connect()
+                await _log_in(client, server)
+                await _transmit(client, mail, message, progress)
+            with contextlib.suppress(SMTPException, OSError):  # it has the message; manners change nothing
+                await client.quit(timeout=1.0)
+        except SMTPResponseException as error:
+            progress.state = "back"
+            return _sort(error)
+        except (TimeoutError, OSError, SMTPException, ValueError) as error:
+            return _sort_failure(error, left=progress.state == "left")
+        finally:
+            client.close()
+        return Finding("done", "")
+
+
+async def _log_in(client: aiosmtplib.SMTP, server: Server) -> None:
+    if not server.username:
+        return
+    if client.get_transport_info("sslcontext") is None and server.host not in _LOOPBACK:
+        raise Operator(f"the SMTP server offers no TLS, and a password is not sent without: check {_SETTING}")
+    try:
+        await client.login(server.username, server.password)
+    except SMTPResponseException:
+        raise
+    except SMTPException as error:
+        if isinstance(error, OSError):  # disconnected, timed out
+            raise
+        raise Operator(f"the SMTP server takes no log-in that we know: check {_SETTING}") from None
+
+
+async def _transmit(client: aiosmtplib.SMTP, mail: Mail, message: bytes, progress: Progress) -> None:
+    utf8 = needs_utf8(mail)
+    if utf8 and not client.supports_extension("smtputf8"):
+        raise Reject("the SMTP server takes no international addresses (SMTPUTF8)")
+    encoding = "utf-8" if utf8 else "ascii"
+    await client.mail(split_sender(mail.sender)[1], options=["SMTPUTF8"] if utf8 else [], encoding=encoding)
+    await client.rcpt(mail.to, encoding=encoding)
+    progress.state = "left"
+    await client.data(message)
+    progress.state = "sent"
+
+
+def _sort(error: SMTPResponseException) -> Finding:
+    kind: Sort = "transient" if error.code // 100 == 4 else "permanent"
+    reason = f"smtp answered {error.code}: {scrub(error.message, _TEXT_LIMIT)}"
+    about_us = error.code in _CREDENTIALS or isinstance(error, SMTPAuthenticationError | SMTPConnectResponseError)
+    if kind == "permanent" and about_us:
+        return Finding("operator", f"{reason}: check {_SETTING}")
+    return Finding(kind, reason)
+
+
+def _sort_failure(error: Exception, *, left: bool) -> Finding:
+    kind = "timeout" if isinstance(error, TimeoutError) else "broken" if left else "connect"
+    detail = type(error).__name__
+    return sort_failure("smtp", NoAnswer(kind, left=left, detail=detail))  # type: ignore[arg-type]

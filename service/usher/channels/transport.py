@@ -1,0 +1,156 @@
+"""The one HTTP session that carries every request to a provider, and knows whether anything of a request had left.
+
+It hides aiohttp: its pool, its timeouts, and how its tracing tells that the first byte is about to go out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from types import SimpleNamespace
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from usher.channels import Progress
+from usher.channels.answers import Answer, Failure, NoAnswer, Table, settle, sort, sort_failure
+from usher.outcome import OnUnknown
+
+_BODY_LIMIT = 64 * 1024
+_KEEP_ALIVE = 15.0
+"""Seconds an idle connection is kept: shorter than providers and the balancers before them do (60 s and up). A connection
+that they close while a request is on its way in makes that request's outcome unknown."""
+
+
+class Transport:
+    """An async context manager; one for a process.
+
+    Args:
+        total: seconds for one request, all in all. Below a handler's timeout, so that the request ends by itself.
+        connect: seconds to get a connection, name look-up and TLS included.
+        read: seconds without a byte of the answer.
+        connections: at most so many at once, over all providers.
+    """
+
+    def __init__(
+        self, *, total: float = 30.0, connect: float = 10.0, read: float = 20.0, connections: int = 100
+    ) -> None:
+        self._timeout = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect, sock_read=read)
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session itself, for handlers' own requests.
+
+        Raises:
+            RuntimeError: outside of ``async with``.
+        """
+        if self._session is None:
+            raise RuntimeError("the transport is closed; use it inside `async with`")
+        return self._session
+
+    async def __aenter__(self) -> Transport:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_about_to_leave)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            trace_configs=[trace],
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], progress: Progress) -> Answer:
+        """POST once, following nothing and repeating nothing. Moves *progress* from ``new`` to ``left``.
+
+        Raises:
+            NoAnswer
+        """
+        try:
+            async with self.session.post(
+                url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=progress
+            ) as response:
+                if response.status // 100 == 2:
+                    progress.state = "sent"  # before the body is read: a cancellation there changes nothing any more
+                return Answer(response.status, response.headers, await _body(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # Without the cause: its text holds the URL, and with it the account.
+            raise NoAnswer(_failure(error), left=progress.state != "new", detail=_detail(error)) from None
+
+
+async def deliver(
+    transport: Transport,
+    table: Table,
+    *,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    progress: Progress,
+    otherwise: OnUnknown,
+) -> None:
+    """POST a message, and sort what comes of it by *table*. Returns when it was accepted.
+
+    Raises:
+        usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, usher.channels.Operator
+    """
+    try:
+        answer = await transport.post(url, body, headers, progress)
+    except NoAnswer as error:
+        finding = sort_failure(table.provider, error)
+    else:
+        finding = sort(table, answer, time.time())
+        progress.state = "sent" if finding.sort == "done" else "back"
+    settle(finding, otherwise=otherwise)
+
+
+def base_url_problems(setting: str, url: str) -> list[str]:
+    """What is wrong with a provider's base URL, which *setting* holds."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        return [f"{setting} is no http:// or https:// URL"]
+    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        return [f"{setting} should be scheme and host only, as in {parts.scheme}://{parts.hostname}"]
+    return []
+
+
+async def _about_to_leave(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
+) -> None:
+    # aiohttp calls this just before it writes the headers, so that "left" is never late. Handlers' requests have no context.
+    if context.trace_request_ctx is not None:
+        context.trace_request_ctx.state = "left"
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The body, or as much of it as came: the status has said what matters."""
+    chunks = bytearray()
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async for chunk in response.content.iter_any():
+            chunks += chunk
+            if len(chunks) >= _BODY_LIMIT:
+                break
+    return bytes(chunks[:_BODY_LIMIT])
+
+
+def _failure(error: Exception) -> Failure:
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return "connect" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
+
+
+def _detail(error: Exception) -> str:
+    system = getattr(error, "os_error", error)
+    reason = system.strerror if isinstance(system, OSError) else None
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

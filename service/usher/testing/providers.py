@@ -1,0 +1,287 @@
+"""A loopback server that speaks SendGrid's and Twilio's wire formats, keeps what it accepts, and fails on demand.
+
+    async with FakeProviders(outbox=folder) as fake:
+        fake.script(answer(503), HANG)          # the next two requests; then it behaves
+        ... SendGrid(transport, api_key=fake.sendgrid_api_key, base_url=fake.url)
+
+As a process: ``python -m usher.testing.providers --outbox DIR`` prints one JSON line that says where it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+from aiohttp import web
+
+from usher.channels import mime, outbox
+from usher.testing import wire
+from usher.testing.wire import Provider, Reply, Request
+
+ACCOUNT_SID = "AC" + "0f" * 16
+AUTH_TOKEN = "fake-twilio-auth-token"
+API_KEY = "SG.fake-sendgrid-api-key"
+TWILIO_FROM = "+15005550006"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What to do with a request instead of the right thing.
+
+    *how*: ``answer`` with *status*; ``hang`` without an answer; ``reset`` the connection, nothing accepted; ``drop``:
+    accept the message, then reset. *body* None: the provider's own words for that status.
+    """
+
+    how: Literal["answer", "hang", "reset", "drop"]
+    status: int = 0
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+
+
+HANG = Fault("hang")
+RESET = Fault("reset")
+DROP = Fault("drop")
+
+
+def answer(status: int, *, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()) -> Fault:
+    """Answer with *status* and accept nothing."""
+    return Fault("answer", status, tuple(headers), body)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request and what became of it: *answered* is the status, or how it went without one."""
+
+    request: Request
+    answered: int | str
+    accepted: bool
+
+
+Rule = Callable[[Request], Fault | None]
+
+
+class FakeProviders:
+    """An async context manager. *seen* lists every request in order.
+
+    Args:
+        outbox: a folder to write into what is accepted; None: nothing is written.
+        rule: asked for each request that no script is for.
+        refused: addresses and numbers that get a 400; may be changed at any time.
+        port: 0 lets the system choose.
+    """
+
+    def __init__(
+        self, *, outbox: Path | None = None, rule: Rule | None = None, refused: Iterable[str] = (), port: int = 0
+    ) -> None:
+        self.sendgrid_api_key = API_KEY
+        self.twilio_account_sid = ACCOUNT_SID
+        self.twilio_auth_token = AUTH_TOKEN
+        self.twilio_from = TWILIO_FROM
+        self.url = ""
+        self.rule = rule
+        self.refused = set(refused)
+        self.seen: list[Seen] = []
+        self._outbox = outbox
+        self._port = port
+        self._script: deque[Fault] = deque()
+        self._count = 0
+        self._changed = asyncio.Condition()
+        self._closing = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def accepted(self) -> list[Request]:
+        """The requests whose messages were taken, in order."""
+        return [seen.request for seen in self.seen if seen.accepted]
+
+    def script(self, *faults: Fault) -> None:
+        """What to do with the next requests, one each, before anything else is looked at."""
+        self._script.extend(faults)
+
+    async def wait_seen(self, count: int) -> None:
+        """Return once at least *count* requests have come and been dealt with (a hanging one: has come)."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.seen) >= count)
+
+    async def __aenter__(self) -> FakeProviders:
+        app = web.Application(client_max_size=32 * 1024 * 1024)
+        app.router.add_post("/v3/mail/send", self._sendgrid)
+        app.router.add_post("/2010-04-01/Accounts/{sid}/Messages.json", self._twilio)
+        app.router.add_get("/_/seen", self._list)
+        app.router.add_put("/_/refused/{address}", self._refuse)
+        app.router.add_delete("/_/refused/{address}", self._allow)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closing.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _sendgrid(self, http: web.Request) -> web.Response:
+        return await self._serve("sendgrid", http)
+
+    async def _twilio(self, http: web.Request) -> web.Response:
+        if http.match_info["sid"] != self.twilio_account_sid:
+            return _http(wire.twilio_error(404, 20404, f"The requested resource {http.path} was not found"))
+        return await self._serve("twilio", http)
+
+    async def _serve(self, provider: Provider, http: web.Request) -> web.Response:
+        self._count += 1
+        request = wire.read(self._count, provider, http.headers, await http.read())
+        fault = self._script.popleft() if self._script else self.rule(request) if self.rule else None
+        if fault is None or fault.how == "drop":
+            reply, accepted = self._judge(request)
+        elif fault.how == "answer":
+            reply, accepted = _faulty(provider, fault), False
+        else:
+            reply, accepted = Reply(0), False
+        how: int | str = reply.status if fault is None or fault.how == "answer" else fault.how
+        async with self._changed:
+            self.seen.append(Seen(request, how, accepted))
+            self._changed.notify_all()
+        if fault is not None and fault.how == "hang":
+            await self._closing.wait()
+        if fault is not None and fault.how != "answer":
+            _reset(http)
+        return _http(reply)
+
+    def _judge(self, request: Request) -> tuple[Reply, bool]:
+        refused = frozenset(self.refused)
+        if request.provider == "sendgrid":
+            refusal = wire.sendgrid_refusal(request, self.sendgrid_api_key, refused)
+        else:
+            refusal = wire.twilio_refusal(request, self.twilio_account_sid, self.twilio_auth_token, refused)
+        return (refusal, False) if refusal is not None else (self._accept(request), True)
+
+    def _accept(self, request: Request) -> Reply:
+        now = datetime.now(UTC)
+        if request.provider == "sendgrid":
+            mail = wire.sendgrid_mail(request)
+            self._keep(mime.safe_key(mail.idempotency_key), ".eml", mime.build(mail, now).as_bytes())
+            return wire.sendgrid_accepted(uuid4().hex)
+        sid = "SM" + uuid4().hex
+        self._keep(sid, ".txt", outbox.as_file(wire.twilio_text(request, sid)))
+        return wire.twilio_accepted(request, sid, self.twilio_account_sid, format_datetime(now))
+
+    def _keep(self, name: str, suffix: str, content: bytes) -> None:
+        if self._outbox is None:
+            return
+        path, copies = self._outbox / f"{name}{suffix}", 1
+        while path.exists():  # unlike our own outbox, a provider sends a repeat: it must not go unseen
+            copies += 1
+            path = self._outbox / f"{name}-{copies}{suffix}"
+        outbox.write(path, content)
+
+    async def _list(self, _http: web.Request) -> web.Response:
+        return web.json_response(
+            [
+                {
+                    "number": seen.request.number,
+                    "provider": seen.request.provider,
+                    "to": seen.request.to,
+                    "answered": seen.answered,
+                    "accepted": seen.accepted,
+                }
+                for seen in self.seen
+            ]
+        )
+
+    async def _refuse(self, http: web.Request) -> web.Response:
+        self.refused.add(http.match_info["address"])
+        return web.Response(status=204)
+
+    async def _allow(self, http: web.Request) -> web.Response:
+        self.refused.discard(http.match_info["address"])
+        return web.Response(status=204)
+
+
+def _faulty(provider: Provider, fault: Fault) -> Reply:
+    if fault.body is not None:
+        return Reply(fault.status, fault.body, fault.headers)
+    body = wire.words(provider, fault.status).body if fault.status >= 400 else b""
+    return Reply(fault.status, body, fault.headers)
+
+
+def _http(reply: Reply) -> web.Response:
+    headers = {"Content-Type": "application/json", **dict(reply.headers)} if reply.body else dict(reply.headers)
+    return web.Response(status=reply.status or 500, body=reply.body, headers=headers)
+
+
+def _reset(http: web.Request) -> None:
+    """Close with a TCP reset, as a balancer does that lost its backend."""
+    if http.transport is not None:
+        connection = http.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        http.transport.abort()
+
+
+def _faults(first: int, every: int) -> Rule:
+    """503 for the first *first* requests, and for every *every*-th (0: none)."""
+
+    def rule(request: Request) -> Fault | None:
+        due = request.number <= first or (every > 0 and request.number % every == 0)
+        return answer(503) if due else None
+
+    return rule
+
+
+async def _main(options: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    fake = FakeProviders(
+        outbox=options.outbox,
+        rule=_faults(options.fail_first, options.fail_every),
+        refused=options.refuse,
+        port=options.port,
+    )
+    async with fake:
+        place = {
+            "url": fake.url,
+            "sendgrid_api_key": fake.sendgrid_api_key,
+            "twilio_account_sid": fake.twilio_account_sid,
+            "twilio_auth_token": fake.twilio_auth_token,
+            "twilio_from": fake.twilio_from,
+        }
+        sys.stdout.write(json.dumps(place) + "\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m usher.testing.providers", description="Fake SendGrid and Twilio.")
+    parser.add_argument("--outbox", type=Path, help="write accepted messages into this folder")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0: any (default)")
+    parser.add_argument("--fail-first", type=int, default=0, metavar="N", help="answer the first N requests with 503")
+    parser.add_argument("--fail-every", type=int, default=0, metavar="N", help="answer every Nth request with 503")
+    parser.add_argument(
+        "--refuse",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="answer 400 for this recipient, until DELETE /_/refused/ADDRESS; may be repeated",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(_parser().parse_args()))

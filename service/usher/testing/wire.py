@@ -1,0 +1,197 @@
+"""What SendGrid and Twilio say: the requests they take and the answers they give, as far as sending one message goes.
+
+Pure: a request in, a verdict out. `usher.testing.providers` serves it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+from usher.channels import Mail, Text
+from usher.channels.sendgrid import DELIVERY_ARG
+
+Provider = Literal["sendgrid", "twilio"]
+
+_ADDRESS = re.compile(r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+")
+_NUMBER = re.compile(r"\+[1-9]\d{7,14}")
+_BAD_KEY = "The provided authorization grant is invalid, expired, or revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to send a message. *to* is empty where it can't be told; *payload* is the JSON or the form, decoded."""
+
+    number: int
+    provider: Provider
+    to: str
+    headers: Mapping[str, str]
+    payload: Mapping[str, Any]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. *headers* beside the content type."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def read(number: int, provider: Provider, headers: Mapping[str, str], body: bytes) -> Request:
+    """The request, however broken: what is wrong with it is for `refusal` to say."""
+    payload: dict[str, Any] = {}
+    to = ""
+    try:
+        if provider == "sendgrid":
+            payload = json.loads(body)
+            to = payload["personalizations"][0]["to"][0]["email"]
+        else:
+            payload = dict(parse_qsl(body.decode(), strict_parsing=True))
+            to = payload.get("To", "")
+    except (ValueError, LookupError, TypeError):
+        pass
+    return Request(number, provider, to, headers, payload if isinstance(payload, dict) else {}, body)
+
+
+# SendGrid
+
+
+def sendgrid_error(status: int, message: str, field: str | None = None) -> Reply:
+    """An error as SendGrid words it."""
+    return Reply(status, json.dumps({"errors": [{"message": message, "field": field, "help": None}]}).encode())
+
+
+def sendgrid_refusal(request: Request, api_key: str, refused: frozenset[str]) -> Reply | None:
+    """Why SendGrid would not take it; None: it would."""
+    headers, payload = request.headers, request.payload
+    if headers.get("Authorization") != f"Bearer {api_key}":
+        return sendgrid_error(401, _BAD_KEY)
+    if headers.get("Content-Type", "").partition(";")[0] != "application/json":
+        return sendgrid_error(415, "Content-Type should be application/json.")
+    if not payload:
+        return sendgrid_error(400, "Bad Request")
+    people = payload.get("personalizations") or [{}]
+    if not people[0].get("to"):
+        return sendgrid_error(400, "The to array is required for all personalization objects", "personalizations.0.to")
+    if not _ADDRESS.fullmatch(request.to) or request.to in refused:
+        return sendgrid_error(400, "Does not contain a valid address.", "personalizations.0.to.0.email")
+    if not _ADDRESS.fullmatch(str((payload.get("from") or {}).get("email"))):
+        return sendgrid_error(400, "The from email does not contain a valid address.", "from.email")
+    if not payload.get("subject"):
+        return sendgrid_error(400, "The subject is required.", "subject")
+    return _content_refusal(payload)
+
+
+def _content_refusal(payload: Mapping[str, Any]) -> Reply | None:
+    content = payload.get("content") or []
+    if not content or not all(part.get("value") for part in content):
+        return sendgrid_error(400, "The content value must be a string at least one character in length.", "content")
+    if [part["type"] for part in content] not in [["text/plain"], ["text/html"], ["text/plain", "text/html"]]:
+        return sendgrid_error(400, "If present, text/plain must be first, followed by text/html.", "content")
+    if not isinstance(payload.get("custom_args", {}), dict):
+        return sendgrid_error(400, "The custom_args parameter must be an object.", "custom_args")
+    return None
+
+
+def sendgrid_accepted(message_id: str) -> Reply:
+    """202, empty, as SendGrid says that it has queued the mail."""
+    return Reply(202, headers=(("X-Message-Id", message_id),))
+
+
+def sendgrid_mail(request: Request) -> Mail:
+    """The mail that SendGrid would now send."""
+    payload = request.payload
+    parts = {part["type"]: part["value"] for part in payload["content"]}
+    return Mail(
+        to=request.to,
+        sender=_sender(payload["from"]),
+        subject=payload["subject"],
+        text=parts.get("text/plain", ""),
+        html=parts.get("text/html"),
+        idempotency_key=payload.get("custom_args", {}).get(DELIVERY_ARG, "without-key"),
+    )
+
+
+# Twilio
+
+
+def twilio_error(status: int, code: int, message: str) -> Reply:
+    """An error as Twilio words it."""
+    document = {
+        "code": code,
+        "message": message,
+        "more_info": f"https://www.twilio.com/docs/errors/{code}",
+        "status": status,
+    }
+    return Reply(status, json.dumps(document).encode())
+
+
+_NOT_AUTHENTICATED = twilio_error(401, 20003, "Authenticate")
+
+
+def twilio_refusal(request: Request, account_sid: str, auth_token: str, refused: frozenset[str]) -> Reply | None:
+    """Why Twilio would not take it; None: it would."""
+    form = request.payload
+    if _basic(request.headers.get("Authorization", "")) != f"{account_sid}:{auth_token}":
+        return _NOT_AUTHENTICATED
+    if "To" not in form:
+        return twilio_error(400, 21604, "A 'To' phone number is required.")
+    if not _NUMBER.fullmatch(request.to) or request.to in refused:
+        return twilio_error(400, 21211, f"The 'To' number {request.to} is not a valid phone number.")
+    if "From" not in form and "MessagingServiceSid" not in form:
+        return twilio_error(400, 21603, "A 'From' phone number is required.")
+    if not form.get("Body"):
+        return twilio_error(400, 21602, "Message body is required.")
+    if len(form["Body"]) > 1600:
+        return twilio_error(400, 21617, "The concatenated message body exceeds the 1600 character limit.")
+    return None
+
+
+def twilio_accepted(request: Request, sid: str, account_sid: str, date: str) -> Reply:
+    """201 and the resource, as Twilio says that it has queued the message."""
+    form, base = request.payload, f"/2010-04-01/Accounts/{account_sid}/Messages/{sid}"
+    service = form.get("MessagingServiceSid")
+    document = {
+        "account_sid": account_sid, "api_version": "2010-04-01", "body": form["Body"], "date_created": date,
+        "date_sent": None, "date_updated": date, "direction": "outbound-api", "error_code": None,
+        "error_message": None, "from": form.get("From"), "messaging_service_sid": service, "num_media": "0",
+        "num_segments": "0" if service else "1", "price": None, "price_unit": None if service else "USD", "sid": sid,
+        "status": "accepted" if service else "queued", "subresource_uris": {"media": f"{base}/Media.json"},
+        "to": request.to, "uri": f"{base}.json",
+    }  # fmt: skip
+    return Reply(201, json.dumps(document).encode())
+
+
+def twilio_text(request: Request, sid: str) -> Text:
+    """The SMS that Twilio would now send."""
+    return Text(to=request.to, body=request.payload["Body"], idempotency_key=sid)
+
+
+def words(provider: Provider, status: int) -> Reply:
+    """An error in the provider's own words, where nothing but the status is asked for."""
+    phrase = HTTPStatus(status).phrase
+    if provider == "sendgrid":
+        return sendgrid_error(status, _BAD_KEY if status == 401 else phrase)
+    if status == 401:
+        return _NOT_AUTHENTICATED
+    return twilio_error(status, 20000 + status, phrase)
+
+
+def _basic(header: str) -> str:
+    try:
+        return b64decode(header.removeprefix("Basic ")).decode()
+    except ValueError:
+        return ""
+
+
+def _sender(sender: Mapping[str, str]) -> str:
+    name = sender.get("name", "").replace("\\", "").replace('"', "")
+    return f'"{name}" <{sender["email"]}>' if name else sender["email"]
