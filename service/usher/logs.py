@@ -1,0 +1,144 @@
+"""The log: one line of JSON (or of colour, on a terminal) for each thing worth knowing, on stderr.
+
+This module hides how a line is made, and sees that nothing personal gets into it: every text that others wrote (exceptions,
+libraries) is scrubbed, and of a traceback only places are kept, never the values of variables.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
+
+from usher.redact import scrub
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "console"]
+
+_OURS = frozenset({
+    "level", "timestamp", "logger", "version", "http", "group",
+    "event_id", "handler", "attempt", "topic", "partition", "offset",
+    "idempotency_key", "letter", "replay", "due",
+})  # fmt: skip
+"""Fields that we fill from our settings, from counters and from opaque ids: scrubbing would mask an id that is all digits."""
+
+_FRAMES = 20
+_CHAIN = 5
+
+
+def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
+    """Send everything that is logged, ours and the libraries', to *stream* (default: stderr).
+
+    *format* ``auto`` is ``console`` where the stream is a terminal, else ``json``. Libraries are heard from warning on.
+    """
+    out = sys.stderr if stream is None else stream
+    console = format == "console" or (format == "auto" and out.isatty())
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    render: Any = structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else _as_json
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _told_on_screen if console else told_error,
+            scrubbed,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Forward)]:
+        root.removeHandler(handler)
+    root.addHandler(_Forward(structlog.get_logger()))
+    root.setLevel(max(threshold, logging.WARNING))
+    logging.getLogger("usher").setLevel(threshold)
+
+
+def scrubbed(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Take personal data and secrets out of every text of a line that is not one of our own identifiers."""
+    return {name: value if name in _OURS else _scrub(value) for name, value in line.items()}
+
+
+def told_error(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Replace ``exc_info`` by ``exception``: for each error of the chain its type, its scrubbed text, and its frames."""
+    error = _error(line.pop("exc_info", None))
+    if error is not None:
+        line["exception"] = [
+            {"type": type(link).__qualname__, "message": scrub(link), "frames": _frames(link)} for link in _chain(error)
+        ]
+    return line
+
+
+def _told_on_screen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    line = told_error(_logger, _method, line)
+    for number, link in enumerate(line.pop("exception", ())):
+        last = link["frames"][-1] if link["frames"] else ""
+        line["error" if number == 0 else f"cause_{number}"] = f"{link['type']}: {link['message']} [{last}]"
+    return line
+
+
+def _error(exc_info: ExcInfo | BaseException | bool | None) -> BaseException | None:
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return exc_info[1]
+    return sys.exception() if exc_info else None
+
+
+def _chain(error: BaseException) -> Sequence[BaseException]:
+    links = [error]
+    while len(links) < _CHAIN:
+        last = links[-1]
+        earlier = last.__cause__ or (None if last.__suppress_context__ else last.__context__)
+        if isinstance(last, BaseExceptionGroup):  # its own text only counts them
+            earlier = last.exceptions[0]
+        if earlier is None or earlier in links:
+            break
+        links.append(earlier)
+    return links
+
+
+def _frames(error: BaseException) -> Sequence[str]:
+    # The source line is left out: it may quote what a handler's author wrote into it.
+    walked = traceback.walk_tb(error.__traceback__)
+    places = [f"{frame.f_code.co_filename}:{number} in {frame.f_code.co_qualname}" for frame, number in walked]
+    return places[-_FRAMES:]
+
+
+def _scrub(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(name): _scrub(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_scrub(inner) for inner in value]
+    return scrub(value)
+
+
+def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
+    return json.dumps(line, ensure_ascii=False, default=scrub)
+
+
+class _Forward(logging.Handler):
+    """What libraries log, as lines like ours."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's misformed message is no reason for ours to fail
+            text = str(record.msg)
+        self._log.log(record.levelno, text, logger=record.name, exc_info=record.exc_info)

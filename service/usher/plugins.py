@@ -1,0 +1,141 @@
+"""Finds the handlers: those that installed packages announce, and those that lie as files in a folder.
+
+This module hides how a handler's code gets into the process. Whatever keeps it from getting there is a `HandlerError`
+that names the file and line: a service that starts without a handler which somebody counts on is worse than none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from usher.handler import Handler, HandlerError, nearest
+from usher.redact import scrub
+
+GROUP = "usher.handlers"
+"""The entry-point group: its names are the handlers' names."""
+
+_MODULE_PREFIX = "_usher_handlers_dir_"
+
+
+def discover(handlers_dir: Path | None = None, only: Sequence[str] = ()) -> list[Handler]:
+    """The handlers to run, by name: those that `find` finds, or *only* these of them.
+
+    Raises:
+        HandlerError
+    """
+    return select(find(handlers_dir), only)
+
+
+def find(handlers_dir: Path | None = None, announced: Iterable[EntryPoint] | None = None) -> list[Handler]:
+    """All handlers there are, by name; their ``origin`` says which package or file each is from.
+
+    *announced* are the entry points to load; default: all that are installed. Two handlers of one name are both returned:
+    which of them runs is decided by `select` and the Router.
+
+    Raises:
+        HandlerError: something can't be imported, is no handler, or has another name than its entry point.
+    """
+    points = entry_points(group=GROUP) if announced is None else announced
+    found = [_announced(point) for point in points]
+    if handlers_dir is not None:
+        found += _in_folder(handlers_dir)
+    return sorted(found, key=lambda handler: (handler.name, handler.origin))
+
+
+def select(found: Iterable[Handler], only: Sequence[str]) -> list[Handler]:
+    """Those of *found* whose names are in *only*; all where *only* is empty.
+
+    Raises:
+        HandlerError: a name that none of them has.
+    """
+    handlers = list(found)
+    known = sorted({handler.name for handler in handlers})
+    for name in only:
+        if name not in known:
+            there = f"there are {', '.join(known)}" if known else "none was found at all"
+            raise HandlerError(f"USHER_HANDLERS names {name!r}, which is no handler{nearest(name, known)}; {there}")
+    return [handler for handler in handlers if not only or handler.name in only]
+
+
+def _announced(point: EntryPoint) -> Handler:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+    where = f"entry point {point.name} = {point.value} of {package}"
+    try:
+        handler = point.load()
+    except HandlerError:
+        raise
+    except Exception as error:
+        raise HandlerError(
+            f"{where}: {_at(error)}can't be loaded: {_told(error)}; mend or remove the package"
+        ) from error
+    if not isinstance(handler, Handler):
+        raise HandlerError(f"{where}: is a {type(handler).__name__}, not a handler; declare it with @on(...)")
+    if handler.name != point.name:
+        raise HandlerError(f"{where}: the handler is named {handler.name!r}; give the entry point the same name")
+    return replace(handler, origin=f"{handler.origin} of {package}")
+
+
+def _in_folder(folder: Path) -> Iterator[Handler]:
+    if not folder.is_dir():
+        raise HandlerError(f"USHER_HANDLERS_DIR={str(folder)!r}: there is no such folder; create it or mount it")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # last: `_shared.py` can be imported, and `email.py` hides nobody else's
+    for path in sorted(folder.glob("*.py")):
+        if path.name.startswith(("_", "test_")) or path.stem == "conftest" or path.stem.endswith("_test"):
+            continue
+        handlers = _defined_in(_imported(path))
+        if not handlers:
+            raise HandlerError(
+                f"{path}: holds no handler; declare one with @on(...), or begin the file's name with _ if it is a helper"
+            )
+        for handler in handlers:
+            yield replace(handler, origin=f"{path.parent / handler.origin}")
+
+
+def _imported(path: Path) -> ModuleType:
+    name = _MODULE_PREFIX + path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise HandlerError(f"{path}: can't be read as a Python file; rename it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # annotations are resolved, and pickles read, through this table
+    try:
+        spec.loader.exec_module(module)
+    except HandlerError:
+        del sys.modules[name]
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise HandlerError(f"{_at(error, path)}can't be imported: {_told(error)}") from error
+    return module
+
+
+def _defined_in(module: ModuleType) -> list[Handler]:
+    # By identity: an alias is no second handler, and one that was imported from elsewhere belongs there.
+    handlers = {id(value): value for value in vars(module).values() if isinstance(value, Handler)}
+    return [handler for handler in handlers.values() if handler.function.__module__ == module.__name__]
+
+
+def _at(error: BaseException, path: Path | None = None) -> str:
+    """``file:line: `` of what is wrong: in *path* where the error passed through it, else where it was raised."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}: "
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if path is not None and frame.filename == str(path)]
+    if own:
+        return f"{path}:{own[-1].lineno}: "
+    if path is not None:
+        return f"{path}: "
+    inside = [frame for frame in frames if "importlib" not in frame.filename]
+    return f"{inside[-1].filename}:{inside[-1].lineno}: " if inside else ""
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {scrub(error)}"

@@ -1,0 +1,178 @@
+"""The log: what a line has, and what never gets into one."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import structlog
+
+from usher.logs import configure
+
+ADDRESS = "mallory.quint@example.org"
+PHONE = "+44 7700 900123"
+KEY = "SG.aaaaaaaaaaaaaaaaaaaa.bbbbbbbbbbbb"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    """Other tests find logging as they left it."""
+    root = logging.getLogger()
+    handlers, level, ours = list(root.handlers), root.level, logging.getLogger("usher").level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.getLogger("usher").setLevel(ours)
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def fail() -> None:
+    password = "correct horse battery"  # a local that a traceback with variables would show
+    try:
+        raise ValueError(f"bad recipient {ADDRESS} ({PHONE})")
+    except ValueError as error:
+        raise RuntimeError(f"token={KEY} refused after {len(password)}") from error
+
+
+def test_a_line_is_one_json_object_with_time_and_level() -> None:
+    """A machine reads it: ISO time in UTC, level, the event's words, and the fields that were bound."""
+    stream = io.StringIO()
+    configure("info", "auto", stream)
+
+    structlog.get_logger().bind(handler="welcome_email", attempt=2).info("message sent", channel="email")
+
+    (line,) = lines(stream)
+    stamp = datetime.fromisoformat(line.pop("timestamp"))
+    assert stamp.utcoffset() is not None
+    assert line == {
+        "level": "info",
+        "event": "message sent",
+        "handler": "welcome_email",
+        "attempt": 2,
+        "channel": "email",
+    }
+
+
+def test_on_a_terminal_it_is_readable() -> None:
+    """`auto` looks at the stream; a person gets no JSON."""
+    stream = Terminal()
+    configure("info", "auto", stream)
+
+    structlog.get_logger().info("message sent", channel="email")
+
+    assert "message sent" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_addresses_and_secrets_do_not_survive(format_: Any) -> None:
+    """In no field, nested or not, in no exception text, and not as the value of a variable in a traceback."""
+    stream = io.StringIO()
+    configure("debug", format_, stream)
+    log = structlog.get_logger()
+
+    log.info(
+        " ".join(["to", ADDRESS]), to=ADDRESS, deep={"list": [PHONE, {"k": KEY}]}, error=ValueError(f"no {ADDRESS}")
+    )
+    try:
+        fail()
+    except RuntimeError:
+        log.exception("it broke")
+        logging.getLogger("aiosmtplib").exception("could not send to %s", ADDRESS)
+
+    text = stream.getvalue()
+    assert "it broke" in text
+    assert "could not send to <email>" in text
+    for secret in (ADDRESS, "mallory", "7700", "900123", KEY, "horse"):
+        assert secret not in text
+
+
+def test_an_error_is_told_by_type_text_and_places() -> None:
+    """The chain from the last error to the first, each with where it passed."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+
+    try:
+        fail()
+    except RuntimeError as error:
+        structlog.get_logger().error("it broke", exc_info=error)
+
+    last, first = lines(stream)[0]["exception"]
+    assert (last["type"], last["message"]) == ("RuntimeError", "token=<secret> refused after 21")
+    assert (first["type"], first["message"]) == ("ValueError", "bad recipient <email> (<number>)")
+    assert last["frames"][-1].endswith(" in fail")
+    assert "test_logs.py:" in last["frames"][-1]
+
+
+def test_an_error_in_a_group_of_tasks_is_told_as_itself() -> None:
+    """A group's own text only counts its errors."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+
+    structlog.get_logger().error("it broke", exc_info=ExceptionGroup("tasks", [KeyError("the cause")]))
+
+    assert [link["type"] for link in lines(stream)[0]["exception"]] == ["ExceptionGroup", "KeyError"]
+
+
+def test_an_id_that_is_all_digits_stays_readable() -> None:
+    """Identifiers and places are ours: masking them would make the log useless."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    ours = {"event_id": "0000000001234567", "topic": "t", "offset": 12345678, "http": "127.0.0.1:8080"}
+
+    structlog.get_logger().info("parked", **ours)
+
+    assert ours.items() <= lines(stream)[0].items()
+
+
+def test_libraries_are_heard_from_warning_on_and_ours_from_the_level() -> None:
+    """What a client library finds worth an info is noise in a service; our own modules follow the level."""
+    stream = io.StringIO()
+    configure("debug", "json", stream)
+
+    logging.getLogger("aiokafka.consumer").info("joined")
+    logging.getLogger("aiokafka.consumer").warning("heartbeat failed for %s", "group")
+    logging.getLogger("usher.eventlog").info("works again")
+
+    assert [(line["logger"], line["event"]) for line in lines(stream)] == [
+        ("aiokafka.consumer", "heartbeat failed for group"),
+        ("usher.eventlog", "works again"),
+    ]
+
+
+def test_below_the_level_nothing_is_done() -> None:
+    """A debug line that nobody wants costs no rendering."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+
+    class Costly:
+        def __str__(self) -> str:
+            raise AssertionError("rendered")
+
+    structlog.get_logger().debug("filtered", value=Costly())
+
+    assert stream.getvalue() == ""
+
+
+def test_a_second_configuration_replaces_the_first() -> None:
+    """Each library line appears once, on the last stream."""
+    first, second = io.StringIO(), io.StringIO()
+    configure("info", "json", first)
+    configure("info", "json", second)
+
+    logging.getLogger("asyncio").error("trouble")
+
+    assert first.getvalue() == ""
+    assert len(lines(second)) == 1
