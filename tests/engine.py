@@ -112,6 +112,7 @@ class Bench:
         finally:
             worker.stop()
             await asyncio.wait_for(task, 10)
+            await worker._log.close()
 
     async def crashing(self, *handlers: Handler, when: Callable[[], bool], **limits: Any) -> None:
         """Run a worker until *when*, then end it as kill -9 would: nothing is drained, committed or handed over."""

@@ -121,7 +121,10 @@ class Worker:
     # The life of the worker
 
     async def run(self) -> None:
-        """Work until `stop` is called. Raises what the log raises at opening, and whatever breaks one of the loops."""
+        """Work until `stop` is called. Opens the log and leaves it open.
+
+        Raises what the log raises at opening, and whatever breaks one of the loops.
+        """
         self._failed = asyncio.get_running_loop().create_future()
         loops: list[asyncio.Task[Any]] = []
         try:
@@ -141,10 +144,10 @@ class Worker:
         finally:
             self._stopping.set()
             await self.released(list(self._shards))
-            for task in (*loops, *self._late):
+            for task in (ending := [*loops, *self._late]):
                 task.cancel()
-            await asyncio.gather(*loops, *self._late, return_exceptions=True)
-            await self._log.close()
+            if ending:
+                await asyncio.wait(ending, timeout=1.0)  # a handler may refuse to be cancelled
 
     async def _open(self) -> bool:
         opening = asyncio.create_task(self._log.open(self))

@@ -1,0 +1,302 @@
+"""The composition root: settings become an App, and its parts start and stop in an order that loses nothing.
+
+Start: web (so that probes are answered, and webhooks with 503), log, worker. Stop: not ready, the worker drains and
+commits, web ends the calls it is answering, the log is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from usher import __version__, logs
+from usher.channels import Email, Sms
+from usher.channels.gate import Gate
+from usher.channels.open import open_email, open_sms
+from usher.channels.post import Post
+from usher.channels.templates import Brand, Templates, template_folders
+from usher.channels.transport import Transport
+from usher.engine.attempt import Attempts
+from usher.engine.port import EventLog, LogConfig
+from usher.engine.worker import Limits, Worker
+from usher.eventlog import open_log
+from usher.handler import Handler, Router
+from usher.metrics import Metrics
+from usher.plugins import discover
+from usher.settings import Settings
+from usher.web import OK, Ingress, Server, build_web
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from structlog.typing import FilteringBoundLogger
+
+_LEAVING = 5.0
+"""Seconds of the grace that are kept for the last commit, the open calls and leaving the group."""
+_SILENCE = 90.0
+"""Seconds without a poll after which the worker is not alive: longer than a rebalance with a full drain takes."""
+
+
+def log_config(settings: Settings) -> LogConfig:
+    """What the log is told."""
+    return LogConfig(
+        group=settings.group,
+        topics=settings.topics,
+        start_from=settings.start_from,
+        drain=drain_budget(settings),
+        options=settings.kafka,
+    )
+
+
+def drain_budget(settings: Settings) -> float:
+    """Seconds that what is in flight has, when a claim goes or the service stops."""
+    return max(settings.shutdown_grace - _LEAVING, settings.shutdown_grace / 2)
+
+
+def find_handlers(settings: Settings) -> list[Handler]:
+    """The handlers that will run, from entry points and `USHER_HANDLERS_DIR`.
+
+    Raises:
+        HandlerError
+    """
+    return discover(settings.handlers_dir, settings.handlers)
+
+
+def open_templates(settings: Settings, handlers: Sequence[Handler]) -> Templates:
+    """The templates of these handlers, the user's folder first."""
+    brand = Brand(settings.service_name, settings.login_url, settings.reset_url)
+    return Templates(template_folders(handlers), brand=brand, overrides=settings.templates_dir)
+
+
+def open_channels(settings: Settings, transport: Transport) -> tuple[Email, Sms]:
+    """The providers that the settings name, without their gates; nothing is connected yet."""
+    email = open_email(
+        settings.email,
+        transport,
+        outbox_dir=settings.outbox_dir,
+        sendgrid_api_key=_secret(settings.sendgrid.api_key),
+        sendgrid_base_url=settings.sendgrid.base_url,
+        smtp_url=_secret(settings.smtp.url),
+    )
+    sms = open_sms(
+        settings.sms,
+        transport,
+        outbox_dir=settings.outbox_dir,
+        twilio_account_sid=settings.twilio.account_sid or "",
+        twilio_auth_token=_secret(settings.twilio.auth_token),
+        twilio_from=settings.twilio.from_ or "",
+        twilio_base_url=settings.twilio.base_url,
+    )
+    return email, sms
+
+
+@dataclass
+class App:
+    """A service that is built and not started. Made by `build`; `run` is its life, `stop` its end."""
+
+    settings: Settings
+    log: EventLog
+    router: Router
+    metrics: Metrics
+    transport: Transport
+    sender: Post
+    handler_settings: Mapping[str, Any]
+    now: Callable[[], float]
+    rng: random.Random
+    logger: FilteringBoundLogger
+    worker: Worker | None = None
+    port: int = 0
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Ask `run` to end in good order."""
+        self._stopping.set()
+        if self.worker is not None:
+            self.worker.stop()
+
+    async def run(self) -> None:
+        """Serve until `stop` is called.
+
+        Raises:
+            LogMisconfigured: the log says what is missing.
+            OSError: the HTTP address can't be had.
+        """
+        async with self.transport:
+            self.worker = self._make_worker()
+            if self._stopping.is_set():
+                return
+            server = self._make_server()
+            await server.start()
+            self.port = server.port
+            self.logger.info("listening", http=f"{self.settings.http.host}:{server.port}", webhook=self._webhook())
+            announcing = asyncio.create_task(self._announce_ready())
+            try:
+                await self.worker.run()
+            finally:
+                announcing.cancel()
+                await server.stop()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.log.close(), _LEAVING - 1)
+                self.logger.info("stopped")
+
+    # `usher.web.Vital`
+
+    async def alive(self) -> Mapping[str, str]:
+        silent = self.worker.silent_for() if self.worker else 0.0
+        return {"polling": OK if silent < _SILENCE else f"the log was last polled {silent:.0f} s ago"}
+
+    async def ready(self) -> Mapping[str, str]:
+        if self._stopping.is_set():
+            return {"worker": "stopping"}
+        if self.worker is None or not self.worker.ready:
+            return {"worker": "starting"}
+        return {"worker": OK, "log": OK if await self.log.writable() else "takes no writes"}
+
+    def _make_worker(self) -> Worker:
+        settings = self.settings
+        return Worker(
+            self.log,
+            self.router,
+            Attempts(self.sender, self.transport.session, self.handler_settings, self.logger),
+            group=settings.group,
+            policy=settings.retry_policy,
+            metrics=self.metrics,
+            logger=self.logger,
+            now=self.now,
+            rng=self.rng,
+            limits=Limits(
+                records=settings.max_in_flight,
+                drain=drain_budget(settings),
+                handler_gone_after=settings.handler_gone_after,
+                dedupe_window=settings.dedupe_window,
+            ),
+        )
+
+    def _make_server(self) -> Server:
+        secrets = [secret.get_secret_value() for secret in self.settings.authgear.webhook_secret]
+        ingress = Ingress(self.log, self.settings.ingest_topic, secrets, self.metrics, self.logger) if secrets else None
+        application = build_web(vital=self, metrics=self.metrics, log=self.logger, ingress=ingress)
+        return Server(application, self.settings.http.host, self.settings.http.port)
+
+    def _webhook(self) -> str:
+        if self.settings.authgear.webhook_secret:
+            return "/ingest/authgear"
+        return "none: set USHER_AUTHGEAR__WEBHOOK_SECRET to open /ingest/authgear"
+
+    async def _announce_ready(self) -> None:
+        while self.worker is None or not self.worker.ready:  # noqa: ASYNC110 - for a log line; probes ask by themselves
+            await asyncio.sleep(0.05)
+        self.logger.info("ready", log=self.settings.log, group=self.settings.group, topics=list(self.settings.topics))
+
+
+def build(
+    settings: Settings,
+    *,
+    log: EventLog | None = None,
+    handlers: Sequence[Handler] | None = None,
+    email: Email | None = None,
+    sms: Sms | None = None,
+    now: Callable[[], float] = time.time,
+    rng: random.Random | None = None,
+) -> App:
+    """Put the parts together; each can be replaced. Nothing is connected and nothing runs yet.
+
+    Raises:
+        HandlerError, SettingsError, ValueError: Usher can't start like this; says what, where and the way out.
+    """
+    found = list(find_handlers(settings) if handlers is None else handlers)
+    metrics, transport = Metrics(), Transport()
+    default_email, default_sms = open_channels(settings, transport)
+    templates = open_templates(settings, found)
+    sender = Post(
+        templates,
+        sender=settings.mail_from,
+        email=Gate(email or default_email, "email", metrics),
+        sms=Gate(sms or default_sms, "sms", metrics),
+    )
+    return App(
+        settings=settings,
+        log=log or open_log(settings.log, log_config(settings)),
+        router=Router(found, settings.triggered_by),
+        metrics=metrics,
+        transport=transport,
+        sender=sender,
+        handler_settings=settings.for_handlers(found),
+        now=now,
+        rng=rng or random.Random(),  # noqa: S311 - jitter, no secret
+        logger=structlog.get_logger("usher"),
+    )
+
+
+def run(settings: Settings) -> int:
+    """`usher run`: serve until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises:
+        HandlerError, SettingsError, LogMisconfigured, OSError: it could not start; the text is for the operator.
+    """
+    logs.configure(settings.log_level, settings.log_format)
+    app = build(settings)
+    _tell_handlers(app)
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    loop = runner.get_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, app, settings.shutdown_grace)
+    runner.run(app.run())
+    left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    if left:  # handlers that will not be cancelled: their deliveries are undone in the commit, and run again
+        app.logger.warning("handlers did not end when cancelled", count=len(left))
+        _leave(0)
+    runner.close()
+    return 0
+
+
+def _secret(value: SecretStr | None) -> str:
+    return "" if value is None else value.get_secret_value()
+
+
+def _on_signal(app: App, grace: float) -> None:
+    if app._stopping.is_set():
+        app.logger.warning("asked twice: leaving at once")
+        _leave(1)
+    app.logger.info("stopping", grace=grace)
+    deadline = threading.Timer(grace, _leave, [1])  # holds also where a handler blocks the loop
+    deadline.daemon = True
+    deadline.start()
+    app.stop()
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _tell_handlers(app: App) -> None:
+    app.logger.info("usher", version=__version__, handlers=len(app.router.handlers))
+    for handler in app.router.handlers.values():
+        app.logger.info(
+            "handler",
+            handler=handler.name,
+            types=sorted(handler.types),
+            triggered_by=sorted(handler.triggered_by or ()),
+            retry=[str(delay) for delay in (handler.retry or app.settings.retry_policy).delays],
+            origin=handler.origin,
+        )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - there is none for Windows
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

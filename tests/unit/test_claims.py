@@ -1,0 +1,159 @@
+"""The Ledger and the Mark: what a commit says is exactly what is true."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usher.engine.claims import MARK_LIMIT, Ledger, Mark, handlers_hash
+
+_offsets = st.dictionaries(st.integers(0, 5_000), st.integers(0, 7), max_size=200)
+
+
+@given(base=st.integers(0, 10**12), undone=_offsets, starts=st.integers(0, 300))
+def test_a_mark_comes_back_as_it_was(base: int, undone: dict[int, int], starts: int) -> None:
+    """Encoding and decoding a Mark gives the same Mark, at the base it was made for and at no other."""
+    shifted = {base + offset: done for offset, done in undone.items()}
+    mark = Mark(base, base + 5_001, shifted, handlers_hash(["a"]), starts)
+
+    text = mark.encode()
+
+    assert Mark.decode(text, base) == mark
+    assert Mark.decode(text, base + 1) is None
+
+
+@given(st.text())
+def test_foreign_metadata_is_ignored(text: str) -> None:
+    """Whatever another program left in a commit's metadata is no Mark, and no error."""
+    assert Mark.decode(text, 0) is None
+    Mark.decode("u1." + text, 0)
+
+
+def test_a_mark_that_would_be_too_long_says_less_and_nothing_wrong() -> None:
+    """What does not fit is left out from the end: the next owner reads it again."""
+    undone = {offset * 1_000_003: 5 for offset in range(2_000)}
+    mark = Mark(0, 3_000_000_000, undone)
+
+    text = mark.encode()
+    read = Mark.decode(text, 0)
+
+    assert len(text) <= MARK_LIMIT
+    assert read is not None
+    assert 500 < len(read.undone) < 2_000
+    assert read.undone == {o: d for o, d in undone.items() if o < read.seen}
+
+
+def test_the_full_in_flight_limit_fits_into_one_commit() -> None:
+    """1,000 offsets with handlers done on each, every twentieth record being ours, are all told."""
+    undone = {offset * 20: 3 for offset in range(1_000)}
+
+    read = Mark.decode(Mark(0, 20_000, undone).encode(), 0)
+
+    assert read is not None
+    assert read.undone == undone
+
+
+def test_the_frontier_is_the_lowest_unsettled_offset() -> None:
+    """Settled, filtered and missing offsets do not hold the frontier; an unsettled one does."""
+    ledger = Ledger(10, "", ["a", "b"])
+    ledger.begin(12, ["a", "b"])
+    ledger.begin(15, ["a"])
+    ledger.position = 20
+
+    assert ledger.snapshot().next == 12
+    ledger.settle(12, "a")
+    assert ledger.snapshot().next == 12
+    ledger.settle(12, "b")
+    assert ledger.snapshot().next == 15
+    ledger.settle(15, "a")
+    assert ledger.snapshot().next == 20
+
+
+def test_the_next_owner_knows_what_is_done() -> None:
+    """After a commit the next owner runs only what was undone, and of that only the handlers that were not done."""
+    ledger = Ledger(0, "", ["a", "b"])
+    ledger.begin(3, ["a", "b"])
+    ledger.begin(7, ["a"])
+    ledger.position = 9
+    ledger.settle(3, "b")
+    ledger.settle(7, "a")
+    position = ledger.snapshot()
+
+    following = Ledger(position.next, position.mark, ["b", "a"])
+
+    assert position.next == 3
+    assert [offset for offset in range(3, 12) if not following.already_done(offset)] == [3, 9, 10, 11]
+    assert following.already_done_by(3) == {"b"}
+
+
+def test_a_mark_not_used_up_is_carried_forward() -> None:
+    """An owner that commits before it has read as far as its predecessor passes on what it was told."""
+    first = Ledger(0, "", ["a"])
+    for offset in (2, 5, 8):
+        first.begin(offset, ["a"])
+    first.position = 10
+    told = first.snapshot()
+
+    second = Ledger(told.next, told.mark, ["a"])
+    second.begin(2, ["a"])
+    second.position = 3
+    second.settle(2, "a")
+    position = second.snapshot()
+    third = Ledger(position.next, position.mark, ["a"])
+
+    assert position.next == 5
+    assert [offset for offset in range(5, 12) if not third.already_done(offset)] == [5, 8, 10, 11]
+
+
+def test_bits_of_other_handlers_say_nothing() -> None:
+    """Where the handlers have changed, the Mark's offsets hold and its bits do not."""
+    first = Ledger(0, "", ["a", "b"])
+    first.begin(0, ["a", "b"])
+    first.position = 1
+    first.settle(0, "a")
+    told = first.snapshot()
+
+    second = Ledger(told.next, told.mark, ["b", "c"])
+
+    assert second.already_done_by(0) == frozenset()
+
+
+def test_starts_at_one_frontier_are_counted_unless_the_stop_was_orderly() -> None:
+    """A worker that begins again and again at one frontier can be told from one that was stopped."""
+    ledger = Ledger(4, "", ["a"])
+    ledger.begin(4, ["a"])
+    ledger.position = 5
+    for starts in (1, 2, 3):
+        told = ledger.snapshot()
+        mark = Mark.decode(told.mark, 4)
+        assert mark is not None
+        assert mark.starts == starts
+        ledger = Ledger(told.next, told.mark, ["a"])
+
+    orderly = Mark.decode(ledger.snapshot(orderly=True).mark, 4)
+    assert orderly is not None
+    assert orderly.starts == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), unique_by=lambda pair: pair[0]), st.integers(0, 61))
+def test_nothing_unsettled_is_ever_called_done(records: list[tuple[int, bool]], position: int) -> None:
+    """Over two owners, whatever was not settled is told as undone."""
+    first = Ledger(0, "", ["a"])
+    for offset, _ in sorted(records):
+        first.begin(offset, ["a"])
+    first.position = 61
+    for offset, settled in records:
+        if settled:
+            first.settle(offset, "a")
+    told = first.snapshot()
+    second = Ledger(told.next, told.mark, ["a"])
+    for offset, settled in sorted(records):
+        if told.next <= offset < position and not settled:
+            second.begin(offset, ["a"])
+    second.position = max(told.next, position)
+    again = second.snapshot()
+    third = Ledger(again.next, again.mark, ["a"])
+
+    unsettled = {offset for offset, settled in records if not settled}
+    assert {o for o in range(61) if o >= again.next and not third.already_done(o)} == unsettled
+    assert all(offset >= again.next for offset in unsettled)

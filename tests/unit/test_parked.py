@@ -1,0 +1,102 @@
+"""The parking table: what is first in a lane, what is due, and what is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from usher.delivery import Delivery, Origin
+from usher.engine.parked import ParkedTable
+from usher.event import Identity
+
+
+@pytest.fixture
+def table() -> Iterator[ParkedTable]:
+    table = ParkedTable()
+    yield table
+    table.close()
+
+
+def a_delivery(offset: int, user: str = "ann", *, due: int | None = None, attempt: int = 0) -> Delivery:
+    origin = Origin("events", 0, offset, 1_000, b"key", (("trace", b"\xff"),))
+    identity = Identity("authgear", "demo", f"e{offset}")
+    return Delivery("note", identity, f"authgear/demo/{user}", origin, b"{}", attempt=attempt, due=due)
+
+
+def test_a_delivery_comes_back_as_it_was(table: ParkedTable) -> None:
+    """Everything of a delivery survives the table."""
+    delivery = replace(a_delivery(4, due=12, attempt=2), error="boom", error_type="E", first_failed_at=7, sent=True)
+    table.put(delivery)
+
+    assert table.take(delivery.key) == delivery
+
+
+def test_the_first_of_a_lane_is_the_lowest_source_offset(table: ParkedTable) -> None:
+    """Whatever the order of parking, the lowest offset is first; other lanes do not matter."""
+    for offset in (9, 5, 7):
+        table.put(a_delivery(offset))
+    table.put(a_delivery(1, "bob"))
+
+    first = table.first(a_delivery(5).lane_key)
+
+    assert first is not None
+    assert first.offset == 5
+
+
+def test_only_what_is_due_and_read_past_is_due(table: ParkedTable) -> None:
+    """Neither a later due time nor an offset at or past the position counts."""
+    table.put(a_delivery(1, "a", due=100))
+    table.put(a_delivery(2, "b", due=300))
+    table.put(a_delivery(9, "c", due=100))
+
+    assert [key for key, _ in table.due(200, 5, 10)] == [a_delivery(1, "a").key]
+    assert table.next_due(200, 5) == 300
+    assert table.oldest_due(5) == 100
+
+
+def test_what_is_taken_is_not_due_until_it_is_put_again(table: ParkedTable) -> None:
+    """An attempt in flight is not started a second time."""
+    delivery = a_delivery(1, due=100)
+    table.put(delivery)
+    table.take(delivery.key)
+
+    assert table.due(200, 5, 10) == []
+    table.put(replace(delivery, attempt=1))
+    assert len(table.due(200, 5, 10)) == 1
+
+
+def test_more_attempts_win(table: ParkedTable) -> None:
+    """A late write of a worker that knows less changes nothing."""
+    table.put(a_delivery(1, due=500, attempt=2))
+    table.merge(a_delivery(1, due=100, attempt=1))
+
+    assert table.take(a_delivery(1).key).attempt == 2
+
+
+def test_heads_without_a_due_time_are_freed_and_no_others(table: ParkedTable) -> None:
+    """After a claim is loaded, the first of each lane may run at once if nothing says otherwise."""
+    table.put(a_delivery(1, "a", due=900))
+    table.put(a_delivery(2, "a"))
+    table.put(a_delivery(3, "b"))
+    table.put(a_delivery(4, "b"))
+    table.free_heads(50)
+
+    assert [key for key, _ in table.due(50, 10, 10)] == [a_delivery(3, "b").key]
+    assert table.next_due(50, 10) == 900
+
+
+def test_the_count_follows_every_change(table: ParkedTable) -> None:
+    """Replacing does not count twice, removing what is not there counts nothing."""
+    with table.bulk():
+        table.put(a_delivery(1))
+        table.put(a_delivery(1, attempt=1))
+        table.put(a_delivery(2))
+    table.remove("nobody")
+    table.remove(a_delivery(2).key)
+
+    assert len(table) == 1
+    assert a_delivery(1).key in table
+    assert a_delivery(2).key not in table
+    assert table.holds_lane(a_delivery(1).lane_key)
