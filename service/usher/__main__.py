@@ -2,4 +2,4 @@
 
 from usher.cli import main
 
-main()
+raise SystemExit(main())

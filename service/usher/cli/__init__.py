@@ -1,0 +1,68 @@
+"""The command `usher`: the only layer above the composition root; presentation and nothing else.
+
+Exit codes, the same for every command:
+
+====  ======================================================================================
+0     done; nothing to complain of
+1     the command found problems, or some of what was asked for failed
+2     wrong usage, wrong settings or a wrong handler; also: a question that needs a terminal
+3     the log can't be reached
+4     there is no such event, letter, template or file
+130   interrupted
+====  ======================================================================================
+
+`--json` prints one complete JSON array on stdout and nothing else there; messages and logs go to stderr. A command that
+would ask a question asks it only on a terminal; elsewhere it says which option answers it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from usher.cli import check, dlq, emit, explain, handlers, new, preview, run, topics, why
+from usher.cli._exits import Exit, code_of
+
+_EPILOG = (
+    "Exit codes: 0 done; 1 problems found, or something failed; 2 wrong usage, settings or handler; "
+    "3 the log can't be reached; 4 no such event, letter, template or file; 130 interrupted. "
+    "Every setting is read from its USHER_ variable, in the environment or in .env; the common ones have options."
+)
+
+app = typer.Typer(
+    name="usher",
+    help="The hook runner for identity events: tells people, reliably and in order, what was done to their account.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run.run)
+app.command()(check.check)
+app.command()(handlers.handlers)
+app.command()(explain.explain)
+app.command()(why.why)
+app.command()(emit.emit)
+app.add_typer(topics.app, name="topics")
+app.add_typer(dlq.app, name="dlq")
+app.command()(preview.preview)
+app.add_typer(new.app, name="new")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; *argv* are its arguments, by default the process's own. Returns the exit code."""
+    try:
+        app(None if argv is None else list(argv), prog_name="usher")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else Exit.OK
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except Exception as error:
+        code = code_of(error)
+        if code is None:
+            raise
+        sys.stderr.write(f"usher: {error}\n")
+        return code
+    return Exit.OK

@@ -1,0 +1,116 @@
+"""What `usher check` looks at, area by area. Each finding is a line with a status, and a problem says the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from usher.app import find_handlers, open_channels, open_templates
+from usher.channels.transport import Transport
+from usher.cli import _handler_view, _topics
+from usher.cli._wiring import browser
+from usher.engine.port import LogError, LogUnavailable, TopicState
+from usher.handler import Handler, HandlerError, Router
+from usher.settings import Settings, SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One finding. *unreachable*: the log could not be asked, so that nothing is known."""
+
+    area: Literal["settings", "handlers", "templates", "channels", "log"]
+    status: Literal["ok", "warn", "problem"]
+    what: str
+    text: str
+    unreachable: bool = False
+
+
+async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
+    """All findings. With settings that can't be read there are no others."""
+    try:
+        settings = Settings.load(**overrides)
+    except SettingsError as error:
+        return [Line("settings", "problem", *_name_and_text(problem)) for problem in error.problems]
+    lines = [*_settings(settings)]
+    try:
+        found = find_handlers(settings)
+        lines += _handlers(settings, found)
+    except (HandlerError, SettingsError) as error:
+        lines.append(Line("handlers", "problem", "", str(error)))
+    else:
+        lines += _templates(settings, found)
+    lines += _channels(settings)
+    return [*lines, *await _log(settings)]
+
+
+def _settings(settings: Settings) -> Iterator[Line]:
+    for row in settings.shown():
+        if row.note != "default":
+            yield Line("settings", "ok", row.name, row.text)
+    if settings.authgear.webhook_secret:
+        yield Line("settings", "ok", "webhook", "POST /ingest/authgear is open to signed webhooks")
+    else:
+        text = "POST /ingest/authgear answers 404: set USHER_AUTHGEAR__WEBHOOK_SECRET to take webhooks"
+        yield Line("settings", "warn", "webhook", text)
+    if settings.login_url is None:
+        yield Line("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
+
+
+def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:
+    if not found:
+        yield Line("handlers", "problem", "", "there are none: nothing would be sent; see USHER_HANDLERS_DIR")
+    for row in _handler_view.rows(settings, Router(found, settings.triggered_by), found):
+        name, *rest = (str(cell) for cell in _handler_view.cells(row))
+        types, actors, retries, expiry, origin, _ = rest
+        yield Line("handlers", "ok", name, f"{types} by {actors}; retries: {retries}; expires: {expiry}; {origin}")
+
+
+def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:
+    templates = open_templates(settings, found)
+    problems = templates.check()
+    for problem in problems:
+        yield Line("templates", "problem", "", problem)
+    if not problems:
+        yield Line("templates", "ok", "", ", ".join(templates.names) or "there are none")
+
+
+def _channels(settings: Settings) -> Iterator[Line]:
+    email, sms = open_channels(settings, Transport())
+    for what, provider, problems in (("email", email.name, email.check()), ("sms", sms.name, sms.check())):
+        for problem in problems:
+            yield Line("channels", "problem", f"{what}: {provider}", problem)
+        if provider == "outbox" and not problems:
+            text = f"messages are written to {settings.outbox_dir}, nobody gets them; set USHER_{what.upper()}"
+            yield Line("channels", "warn", f"{what}: outbox", text)
+        elif not problems:
+            yield Line("channels", "ok", f"{what}: {provider}", "configured; credentials are not tried")
+
+
+async def _log(settings: Settings) -> list[Line]:
+    try:
+        async with browser(settings) as log:
+            states = await log.topics()
+    except LogUnavailable as error:
+        return [Line("log", "problem", settings.log, f"can't be reached: {error}", unreachable=True)]
+    except LogError as error:
+        return [Line("log", "problem", settings.log, str(error))]
+    return [Line("log", "ok", settings.log, "reachable"), *(_topic(state, states) for state in states)]
+
+
+def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:
+    wrong = _topics.wrong(state, states)
+    if not wrong:
+        rights = "" if state.writable else "; whether it may be written can't be told without writing"
+        kind = ", compacted" if state.compacted else ""
+        return Line("log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
+    way_out = f"; run: {state.remedy}" if state.remedy else ""
+    if wrong == _topics.MISSING and state.kind != "source":
+        return Line("log", "warn", state.topic, f"{state.kind}: missing; `usher run` creates it where it may{way_out}")
+    return Line("log", "problem", state.topic, f"{state.kind}: {wrong}{way_out}")
+
+
+def _name_and_text(problem: str) -> tuple[str, str]:
+    """The setting's name, which a `SettingsError`'s sentence begins with, apart from the rest."""
+    name, colon, text = problem.partition(": ")
+    return (name, text) if colon else ("", problem)

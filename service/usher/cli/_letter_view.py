@@ -1,0 +1,97 @@
+"""What of a dead letter is shown: the place, the failure, the event it is about; of a person only a masked address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from usher.cli._console import iso
+from usher.cli._dead_letters import Filed
+from usher.engine.letters import Letter
+from usher.event import Undecodable
+from usher.sources import decode
+
+COLUMNS = ("id", "when", "handler", "reason", "event", "attempts", "replays", "state", "error")
+
+
+def row(filed: Filed, now: int) -> dict[str, object]:
+    """The fields of `dlq list --json`; times are ISO 8601 in UTC. *now* is in Unix milliseconds."""
+    letter, delivery = filed.letter, filed.letter.delivery
+    source, tenant, event_id = delivery.identity
+    return {
+        "id": filed.name,
+        "at": iso(letter.at),
+        "handler": letter.handler,
+        "reason": letter.reason,
+        "error": delivery.error,
+        "error_type": delivery.error_type,
+        "event_id": event_id,
+        "source": source,
+        "tenant": tenant,
+        "attempts": delivery.attempt,
+        "replays": delivery.replays,
+        "expired": letter.expired(now),
+        "state": letter.state,
+        "note": letter.note,
+        "topic": filed.topic,
+        "partition": delivery.origin.partition,
+        "offset": delivery.origin.offset,
+    }
+
+
+def cells(fields: Mapping[str, object]) -> list[object]:
+    """*fields* of `row` under `COLUMNS`."""
+    state = f"{fields['state']}, expired" if fields["expired"] else fields["state"]
+    when = str(fields["at"]).replace("T", " ").removesuffix("+00:00")
+    handler, event = fields["handler"] or "(none)", fields["event_id"] or f"at {fields['partition']}@{fields['offset']}"
+    return [
+        fields["id"],
+        when,
+        handler,
+        fields["reason"],
+        event,
+        fields["attempts"],
+        fields["replays"],
+        state,
+        fields["error"],
+    ]
+
+
+def details(letter: Letter, *, payload: bool) -> dict[str, object]:
+    """What `dlq show` adds to `row`; *payload*: the original bytes as text."""
+    delivery = letter.delivery
+    shown: dict[str, object] = {
+        "stored_at": iso(delivery.origin.timestamp),
+        "first_failed_at": None if delivery.first_failed_at is None else iso(delivery.first_failed_at),
+        "expires_at": None if letter.expires_at is None else iso(letter.expires_at),
+        "group": letter.group,
+        "message_sent": delivery.sent,
+        "bytes": len(delivery.value),
+    }
+    try:
+        event = decode(delivery.value)
+    except Undecodable:
+        pass
+    else:
+        shown |= {
+            "type": event.type,
+            "triggered_by": event.context.triggered_by,
+            "happened_at": None if event.time is None else _whole(event.time),
+            "email": masked(event.user.email),
+            "phone": masked(event.user.phone),
+        }
+    if payload:
+        shown["payload"] = delivery.value.decode("utf-8", "backslashreplace")
+    return shown
+
+
+def masked(address: str | None) -> str | None:
+    """An address of which somebody who knows it can tell that it is the one, and nobody else more: ``s…@example.com``."""
+    if address is None:
+        return None
+    local, at, domain = address.rpartition("@")
+    return f"{local[:1]}…@{domain}" if at else f"…{address[-2:]}"
+
+
+def _whole(time: datetime) -> str:
+    return time.astimezone(UTC).replace(microsecond=0).isoformat()

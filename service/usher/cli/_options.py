@@ -1,0 +1,95 @@
+"""The options that several commands share. Those that mirror a setting win over its USHER_ variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from usher.settings import Settings
+
+_MIRRORS = "Instead of a USHER_ variable"
+
+Log = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="sqlite:///PATH or kafka://HOST:PORT [USHER_LOG].", rich_help_panel=_MIRRORS),
+]
+Group = Annotated[str | None, typer.Option(help="The consumer group [USHER_GROUP].", rich_help_panel=_MIRRORS)]
+Topics = Annotated[
+    str | None,
+    typer.Option(metavar="NAME[,NAME]", help="The source topics [USHER_TOPICS].", rich_help_panel=_MIRRORS),
+]
+Handlers = Annotated[
+    str | None,
+    typer.Option(
+        "--handlers", metavar="NAME[,NAME]", help="The handlers to run [USHER_HANDLERS].", rich_help_panel=_MIRRORS
+    ),
+]
+HandlersDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Your own handlers [USHER_HANDLERS_DIR].", rich_help_panel=_MIRRORS),
+]
+TemplatesDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Your own templates [USHER_TEMPLATES_DIR].", rich_help_panel=_MIRRORS),
+]
+TriggeredBy = Annotated[
+    str | None,
+    typer.Option(metavar="WHO[,WHO]", help="Whose doing is told [USHER_TRIGGERED_BY].", rich_help_panel=_MIRRORS),
+]
+Http = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT", help="Where to serve; port 0: a free one [USHER_HTTP].", rich_help_panel=_MIRRORS
+    ),
+]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="latest|earliest|TIME", help="Where a new group starts [USHER_START_FROM].", rich_help_panel=_MIRRORS
+    ),
+]
+Email = Annotated[
+    str | None,
+    typer.Option(metavar="outbox|sendgrid|smtp", help="Who carries mail [USHER_EMAIL].", rich_help_panel=_MIRRORS),
+]
+Sms = Annotated[
+    str | None,
+    typer.Option(metavar="outbox|twilio", help="Who carries SMS [USHER_SMS].", rich_help_panel=_MIRRORS),
+]
+OutboxDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the outbox writes [USHER_OUTBOX_DIR].", rich_help_panel=_MIRRORS),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option(metavar="LEVEL", help="debug, info, warning or error [USHER_LOG_LEVEL].", rich_help_panel=_MIRRORS),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON array on stdout.")]
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings in force; an override that is None was not given.
+
+    Raises:
+        SettingsError
+    """
+    from usher.settings import Settings
+
+    return Settings.load(**overrides)
+
+
+def duration(option: str, text: str) -> float:
+    """The seconds that *text* says, given for *option*.
+
+    Raises:
+        typer.BadParameter
+    """
+    from usher.outcome import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {error}") from None

@@ -1,0 +1,53 @@
+"""`usher check`: whether a worker with these settings could do its work."""
+
+from __future__ import annotations
+
+import asyncio
+
+from usher.cli import _options as opt
+from usher.cli._console import print_json, table
+from usher.cli._exits import Exit, Stop
+
+
+def check(
+    *,
+    json: opt.Json = False,
+    log: opt.Log = None,
+    group: opt.Group = None,
+    topics: opt.Topics = None,
+    triggered_by: opt.TriggeredBy = None,
+    handlers: opt.Handlers = None,
+    handlers_dir: opt.HandlersDir = None,
+    templates_dir: opt.TemplatesDir = None,
+    email: opt.Email = None,
+    sms: opt.Sms = None,
+    outbox_dir: opt.OutboxDir = None,
+) -> None:
+    """Check settings, handlers, templates, channels and the log: what is wrong, and the way out. Exit 1 on problems.
+
+    Nothing is sent, no provider is asked, and secrets are masked.
+    """
+    from usher.cli import _checks
+
+    overrides = {
+        "log": log,
+        "group": group,
+        "topics": topics,
+        "triggered_by": triggered_by,
+        "handlers": handlers,
+        "handlers_dir": handlers_dir,
+        "templates_dir": templates_dir,
+        "email": email,
+        "sms": sms,
+        "outbox_dir": outbox_dir,
+    }
+    lines = asyncio.run(_checks.all_of(overrides))
+    if json:
+        print_json({"area": line.area, "status": line.status, "what": line.what, "text": line.text} for line in lines)
+    else:
+        table(("", "area", "what", ""), ((line.status, line.area, line.what, line.text) for line in lines))
+    problems = [line for line in lines if line.status == "problem"]
+    if problems:
+        unreachable = all(line.unreachable for line in problems)
+        code = Exit.LOG_UNREACHABLE if unreachable else Exit.FAILED
+        raise Stop(f"{len(problems)} problem{'s' * (len(problems) != 1)}", code)

@@ -1,0 +1,209 @@
+"""`usher dlq`: look at dead letters, and decide what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from usher.cli import _options as opt
+from usher.cli._console import print_json, result, say, table
+
+if TYPE_CHECKING:
+    from usher.cli._dead_letters import Choice, Filed
+    from usher.settings import Settings
+
+app = typer.Typer(help="Look at dead letters; replay or drop them.", no_args_is_help=True)
+
+_MANY = 10
+"""Letters that are replayed without a question."""
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Letters, as `dlq list` names them.")]
+Handler = Annotated[str | None, typer.Option(help="Letters of this handler.")]
+Reason = Annotated[str | None, typer.Option(help="Letters with this reason, as in attempts-exhausted.")]
+OlderThan = Annotated[str | None, typer.Option(metavar="AGE", help="Dead for at least this long, as in 2h.")]
+NewerThan = Annotated[str | None, typer.Option(metavar="AGE", help="Dead for at most this long, as in 30m.")]
+All = Annotated[bool, typer.Option("--all", help="Every open letter.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@app.command("list")
+def list_(
+    *,
+    handler: Handler = None,
+    reason: Reason = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(help="open, requested, replayed, replaced, dropped, refused or all; default: open and refused."),
+    ] = None,
+    json: opt.Json = False,
+    log: opt.Log = None,
+    group: opt.Group = None,
+    topics: opt.Topics = None,
+) -> None:
+    """List dead letters, oldest first: by default the open ones."""
+    from usher.cli._letter_view import COLUMNS, cells, row
+
+    choice, states = _choice((), handler, reason, older_than, newer_than), _states(state)
+    letters = asyncio.run(_read(opt.load(log=log, group=group, topics=topics)))
+    now = time.time_ns() // 1_000_000
+    shown = [row(filed, now) for filed in letters if filed.letter.state in states and choice.takes(filed, now)]
+    if json:
+        print_json(shown)
+    elif shown:
+        table(COLUMNS, map(cells, shown))
+    else:
+        say("There are no such dead letters.")
+
+
+@app.command()
+def show(
+    *,
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The letter, as `dlq list` names it.")],
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Print the original bytes too: they hold personal data.")
+    ] = False,
+    json: opt.Json = False,
+    log: opt.Log = None,
+    group: opt.Group = None,
+    topics: opt.Topics = None,
+) -> None:
+    """Show one dead letter. Addresses are masked unless --payload is given."""
+    from usher.cli._dead_letters import named
+    from usher.cli._letter_view import details, row
+
+    settings = opt.load(log=log, group=group, topics=topics)
+    filed = named(asyncio.run(_read(settings)), [letter], settings.topics)[0]
+    shown = row(filed, time.time_ns() // 1_000_000) | details(filed.letter, payload=payload)
+    if json:
+        print_json([shown])
+        return
+    body = shown.pop("payload", None)
+    table(
+        ("field", "value"),
+        ((name.replace("_", " "), value) for name, value in shown.items() if value not in ("", None)),
+    )
+    if body is not None:
+        result(str(body))
+
+
+@app.command()
+def replay(
+    *,
+    ids: Ids = None,
+    handler: Handler = None,
+    reason: Reason = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    everything: All = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    yes: Yes = False,
+    even_expired: Annotated[bool, typer.Option("--even-expired", help="Send also what is too old by now.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcomes; exit 1 if one failed again.")] = False,
+    timeout: Annotated[str, typer.Option(metavar="TIME", help="How long --wait waits.")] = "10m",
+    json: opt.Json = False,
+    log: opt.Log = None,
+    group: opt.Group = None,
+    topics: opt.Topics = None,
+) -> None:
+    """Ask the worker to run dead letters once more: only the handler that failed, one attempt each.
+
+    Returns once the log has acknowledged the requests. What could not be decoded is decoded and routed anew.
+    """
+    from usher.cli._replay import Manner
+    from usher.cli._replay import replay as ask
+
+    choice = _chosen(ids, handler, reason, older_than, newer_than, everything=everything)
+    manner = Manner(
+        dry_run=dry_run,
+        ask_beyond=None if yes else _MANY,
+        even_expired=even_expired,
+        wait=opt.duration("--timeout", timeout) if wait else None,
+        json=json,
+    )
+    asyncio.run(ask(opt.load(log=log, group=group, topics=topics), choice, manner))
+
+
+@app.command()
+def drop(
+    *,
+    ids: Ids = None,
+    handler: Handler = None,
+    reason: Reason = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    everything: All = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be dropped; write nothing.")] = False,
+    yes: Yes = False,
+    json: opt.Json = False,
+    log: opt.Log = None,
+    group: opt.Group = None,
+    topics: opt.Topics = None,
+) -> None:
+    """Close dead letters for good, without sending anything. Their bytes stay until the topic's retention ends."""
+    from usher.cli._replay import Manner
+    from usher.cli._replay import drop as close
+
+    choice = _chosen(ids, handler, reason, older_than, newer_than, everything=everything)
+    manner = Manner(dry_run=dry_run, ask_beyond=None if yes else 0, json=json)
+    asyncio.run(close(opt.load(log=log, group=group, topics=topics), choice, manner))
+
+
+async def _read(settings: Settings) -> list[Filed]:
+    from usher.cli import _dead_letters
+    from usher.cli._wiring import browser
+
+    async with browser(settings) as log:
+        return await _dead_letters.read(log, settings.group, settings.topics)
+
+
+def _chosen(
+    ids: list[str] | None,
+    handler: str | None,
+    reason: str | None,
+    older_than: str | None,
+    newer_than: str | None,
+    *,
+    everything: bool,
+) -> Choice:
+    choice = _choice(ids or (), handler, reason, older_than, newer_than)
+    if choice.empty and not everything:
+        raise typer.BadParameter(
+            "no letter is chosen: give ids, --handler, --reason, --older-than, --newer-than or --all"
+        )
+    if everything and not choice.empty:
+        raise typer.BadParameter(
+            "--all is every open letter: leave out the ids and the other choices, or leave out --all"
+        )
+    return choice
+
+
+def _choice(
+    ids: Sequence[str], handler: str | None, reason: str | None, older_than: str | None, newer_than: str | None
+) -> Choice:
+    from usher.cli._dead_letters import Choice
+
+    return Choice(
+        names=tuple(ids),
+        handler=handler,
+        reason=reason,
+        older_than=None if older_than is None else opt.duration("--older-than", older_than),
+        newer_than=None if newer_than is None else opt.duration("--newer-than", newer_than),
+    )
+
+
+def _states(asked: list[str] | None) -> frozenset[str]:
+    from usher.engine.letters import OPEN_STATES, State
+
+    known = frozenset(get_args(State))
+    if not asked:
+        return frozenset(OPEN_STATES)
+    for state in asked:
+        if state not in known | {"all"}:
+            raise typer.BadParameter(f"--state {state}: should be one of {', '.join(sorted(known))}, all")
+    return known if "all" in asked else frozenset(asked)

@@ -1,0 +1,86 @@
+"""`usher emit`: append events from files to the topic that webhooks append to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usher.cli import _options as opt
+from usher.cli._console import print_json, result, say
+from usher.cli._exits import Exit, Stop
+
+if TYPE_CHECKING:
+    from usher.cli._events import Found
+    from usher.engine.port import Place
+    from usher.settings import Settings
+
+_AT_ONCE = 100
+"""Records that wait for the log's acknowledgement side by side."""
+
+
+def emit(
+    *,
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="One event, an array or JSON lines; - is stdin.")
+    ],
+    topic: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The topic to append to [USHER_INGEST_TOPIC].")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Append also what can't be decoded, as it is.")] = False,
+    json: opt.Json = False,
+    log: opt.Log = None,
+    group: opt.Group = None,
+    topics: opt.Topics = None,
+) -> None:
+    """Append the events in FILEs to the log, keyed by user; credentials in them are left out.
+
+    All are decoded first: if one can't be, nothing is appended. Returns once the log has acknowledged them all.
+    """
+    from usher.cli import _events
+
+    settings = opt.load(log=log, group=group, topics=topics, ingest_topic=topic)
+    found = _events.read(files)
+    wrong = [item for item in found if item.event is None]
+    for item in wrong:
+        say(f"{item.where}: {item.wrong}")
+    if wrong and not force:
+        raise Stop(f"Nothing was appended: {len(wrong)} of {len(found)} can't be decoded. Mend them, or give --force.")
+    places = asyncio.run(_append(settings, found))
+    if json:
+        print_json(
+            {"topic": place.topic, "partition": place.partition, "event": item.event.id if item.event else None}
+            for item, place in zip(found, places, strict=True)
+        )
+        return
+    for place, count in sorted(Counter(places).items()):
+        result(f"{place.topic} partition {place.partition}: {count} appended")
+    if not found:
+        raise Stop("There are no events in it.", Exit.FAILED)
+
+
+async def _append(settings: Settings, found: Sequence[Found]) -> list[Place]:
+    from usher.cli._wiring import browser
+
+    places: list[Place] = []
+    async with browser(settings) as log:
+        for wave in _waves(found):
+            places += await asyncio.gather(*(log.append(settings.ingest_topic, item.key, item.value) for item in wave))
+    return places
+
+
+def _waves(found: Iterable[Found]) -> Iterator[list[Found]]:
+    """*found* in pieces, none with two events of one key: those must be acknowledged one after the other."""
+    wave: list[Found] = []
+    keys: set[bytes | None] = set()
+    for item in found:
+        if item.key in keys or len(wave) == _AT_ONCE:
+            yield wave
+            wave, keys = [], set()
+        wave.append(item)
+        keys.add(item.key)
+    if wave:
+        yield wave

@@ -1,0 +1,64 @@
+"""`usher explain`: which handlers an event is for, and what they would do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from usher.cli import _options as opt
+from usher.cli._console import print_json, result, table
+
+if TYPE_CHECKING:
+    from usher.event import Event
+    from usher.settings import Settings
+
+
+def explain(
+    *,
+    event: Annotated[str, typer.Argument(metavar="EVENT.json", help="A file with one event; - is stdin.")],
+    json: opt.Json = False,
+    triggered_by: opt.TriggeredBy = None,
+    handlers: opt.Handlers = None,
+    handlers_dir: opt.HandlersDir = None,
+    templates_dir: opt.TemplatesDir = None,
+) -> None:
+    """Say for each handler whether it runs for an event, the condition that decided, and what it would do.
+
+    The handlers that run really do, except that nothing is sent and no request made.
+    """
+    from usher.cli._events import read_one
+
+    settings = opt.load(
+        triggered_by=triggered_by, handlers=handlers, handlers_dir=handlers_dir, templates_dir=templates_dir
+    )
+    found = read_one(event)
+    rows = asyncio.run(_rulings(settings, found))
+    if json:
+        print_json(rows)
+        return
+    seen = found.context
+    basis = f" ({seen.triggered_by_basis})" if seen.triggered_by_basis else ""
+    result(f"{found.type} {found.id} from {found.source}, triggered by {seen.triggered_by}{basis}")
+    columns = ("handler", "runs", "because", "what it would do")
+    table(columns, ((row["handler"], "yes" if row["runs"] else "no", row["condition"], row["would"]) for row in rows))
+
+
+async def _rulings(settings: Settings, event: Event) -> list[dict[str, object]]:
+    from usher.app import find_handlers
+    from usher.cli._rehearsal import Rehearsal
+    from usher.handler import Router
+
+    found = find_handlers(settings)
+    rehearsal = Rehearsal(settings, found, settings.for_handlers(found))
+    return [
+        {
+            "event_id": event.id,
+            "handler": ruling.handler.name,
+            "runs": ruling.runs,
+            "condition": ruling.condition,
+            "would": await rehearsal.would(ruling, event),
+        }
+        for ruling in Router(found, settings.triggered_by).explain(event)
+    ]

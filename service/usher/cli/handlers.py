@@ -1,0 +1,45 @@
+"""`usher handlers`: which handlers run, and the types they may ask for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from usher.cli import _options as opt
+from usher.cli._console import print_json, table
+
+
+def handlers(
+    types: Annotated[bool, typer.Option("--types", help="List the event types instead.")] = False,
+    json: opt.Json = False,
+    triggered_by: opt.TriggeredBy = None,
+    names: opt.Handlers = None,
+    handlers_dir: opt.HandlersDir = None,
+) -> None:
+    """List the handlers in force: what they are for, their policy and settings, and where they come from."""
+    if types:
+        _types(json=json)
+        return
+    from usher.app import find_handlers
+    from usher.cli._handler_view import COLUMNS, cells, rows
+    from usher.handler import Router
+
+    settings = opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir)
+    found = find_handlers(settings)
+    listed = rows(settings, Router(found, settings.triggered_by), found)
+    if json:
+        print_json(listed)
+    else:
+        table(COLUMNS, map(cells, listed))
+
+
+def _types(*, json: bool) -> None:
+    from usher.event import CANONICAL_TYPES
+    from usher.handler import EVENT_TYPES
+
+    listed = [*CANONICAL_TYPES, *sorted(EVENT_TYPES - CANONICAL_TYPES.keys())]
+    if json:
+        print_json({"type": name, "meaning": CANONICAL_TYPES.get(name)} for name in listed)
+    else:
+        table(("type", "means"), ((name, CANONICAL_TYPES.get(name, "(as its source says)")) for name in listed))
