@@ -1,0 +1,80 @@
+"""The command line's look at the embedded log, beside the worker that has the file open or without one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from usher.delivery import Headers, Record
+from usher.engine.port import Committed, LogConfig, Place, TopicState, dead_letter_topic, retry_topic
+from usher.eventlog.sqlite import tables
+from usher.eventlog.sqlite.file import DatabaseFile
+from usher.eventlog.sqlite.topics import PAGE, Topics
+
+
+class SqliteBrowser:
+    """A `Browser` of the file at *path*, which is created where there is none: every topic of the config is there."""
+
+    def __init__(self, path: Path, config: LogConfig, *, clock: Callable[[], float] = time.time) -> None:
+        self._config = config
+        self._topics = Topics(config, clock)
+        self._file = DatabaseFile(path)
+
+    async def __aenter__(self) -> SqliteBrowser:
+        """Open the file.
+
+        Raises:
+            LogMisconfigured, LogUnavailable
+        """
+        await self._file.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._file.close()
+
+    async def topics(self) -> Sequence[TopicState]:
+        group = self._config.group
+        return [
+            TopicState(name, kind, partitions=1, compacted=kind == "retry", writable=True)
+            for topic in self._config.topics
+            for name, kind in (
+                (topic, "source"),
+                (retry_topic(group, topic), "retry"),
+                (dead_letter_topic(group, topic), "dlt"),
+            )
+        ]
+
+    async def create_topics(self) -> Sequence[str]:
+        return []
+
+    async def committed(self, topic: str) -> Sequence[Committed]:
+        position = await self._file.read(lambda db: tables.committed(db, self._config.group, topic))
+        first, end = await self._file.read(lambda db: tables.bounds(db, topic))
+        if position is None:
+            return [Committed(Place(topic, 0), None, "", first, end)]
+        return [Committed(Place(topic, 0), position.next, position.mark, first, max(end, position.next))]
+
+    async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
+        if partition not in {None, 0}:
+            return
+        position, end = await self._file.read(lambda db: tables.bounds(db, topic))
+        part = partial(tables.page, topic=topic, limit=PAGE, end=end)
+        while records := await self._file.read(partial(part, start=position)):
+            yield records
+            position = records[-1].offset + 1
+
+    async def append(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
+    ) -> Place:
+        """As the port says; the only partition is 0.
+
+        Raises:
+            TooLarge, LogUnavailable
+            ValueError: another *partition*.
+        """
+        if partition not in {None, 0}:
+            raise ValueError(f"there is no partition {partition} of {topic}: the embedded log has only 0")
+        await self._file.write(self._topics.put(topic, key, value, headers))
+        return Place(topic, 0)

@@ -1,0 +1,220 @@
+"""The file of the embedded log: who may open it, which thread writes, when it is on the disk, what its errors mean.
+
+One thread writes. Whatever was asked of it while it synced the last transaction goes into the next one, so a sync is
+shared by all that wait for it. Reads have a connection and a thread of their own, and wait for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from usher.engine.port import LogError, LogMisconfigured, LogUnavailable
+from usher.eventlog.sqlite import tables
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], T]
+
+_AT_ONCE = 1_000
+_BUSY_SECONDS = 5.0
+_WRONG_FILE = {
+    sqlite3.SQLITE_NOTADB: "is not an SQLite database",
+    sqlite3.SQLITE_CORRUPT: "is damaged",
+    sqlite3.SQLITE_READONLY: "can't be written",
+    sqlite3.SQLITE_CANTOPEN: "can't be opened",
+    sqlite3.SQLITE_PERM: "can't be written",
+}
+_log = logging.getLogger(__name__)
+
+
+class DatabaseFile:
+    """An open file: `write` returns when its transaction is on the disk, `read` sees all that was written before."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failing = False
+        """Whether the last write, or the last read, failed."""
+        self._queue: queue.SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="usher-log-read")
+        self._thread: threading.Thread | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._open = False
+
+    async def open(self) -> None:
+        """Open the file, and create it where there is none.
+
+        Raises:
+            LogMisconfigured: it is not ours, damaged, or may not be written.
+            LogUnavailable: it is locked, or the disk fails.
+        """
+        self._loop = asyncio.get_running_loop()
+        writer, self._reader = await asyncio.to_thread(self._connect)
+        self._thread = threading.Thread(target=self._write_all, args=(writer,), name="usher-log-write", daemon=True)
+        self._thread.start()
+        self._open = True
+
+    async def close(self) -> None:
+        """Finish what was asked for, and close. Safe to call twice."""
+        if not self._open:
+            return
+        self._open = False
+        self._queue.put(None)
+        await asyncio.to_thread(self._finish)
+
+    async def write(self, job: Job[T]) -> T:
+        """Run *job* in the next transaction; return what it returns once that is on the disk.
+
+        Raises:
+            LogUnavailable: the transaction did not happen.
+        """
+        if not self._open:
+            raise LogUnavailable(f"{self.path} is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put((job, future))
+        return await future
+
+    async def read(self, query: Job[T]) -> T:
+        """Run *query* on the reading connection.
+
+        Raises:
+            LogUnavailable
+        """
+        reader = self._reader
+        if not self._open or reader is None:
+            raise LogUnavailable(f"{self.path} is closed")
+        try:
+            result = await self._loop.run_in_executor(self._readers, query, reader)
+        except sqlite3.Error as error:
+            self._note(error)
+            raise self._unavailable(error) from error
+        return result
+
+    def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        try:
+            # Events are personal data: for the owner's eyes. The -wal and -shm files take the mode of this one. A file that
+            # is there must not be opened here: closing it would drop the locks that SQLite holds on it in this process.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise LogMisconfigured(f"{self.path} can't be created: {error.strerror}") from error
+        opened = []
+        try:
+            for _ in range(2):
+                opened.append(sqlite3.connect(self.path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False))
+                self._set_up(opened[-1])
+            tables.prepare(opened[0], str(self.path))
+            opened[1].execute("PRAGMA query_only = 1")
+        except (sqlite3.Error, LogError) as error:
+            for connection in opened:
+                connection.close()
+            if not isinstance(error, sqlite3.Error):
+                raise
+            if (what := _WRONG_FILE.get(_code(error))) is None:
+                raise self._unavailable(error) from error
+            raise LogMisconfigured(
+                f"{self.path} {what} ({error}); mend it, or name another file in USHER_LOG"
+            ) from error
+        return opened[0], opened[1]
+
+    def _set_up(self, db: sqlite3.Connection) -> None:
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise LogMisconfigured(
+                f"{self.path} lies on a file system that SQLite's WAL does not work on; use a local disk"
+            )
+        db.execute("PRAGMA synchronous = FULL")
+
+    def _finish(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        self._readers.shutdown()
+        if self._reader is not None:
+            self._reader.close()
+
+    def _write_all(self, db: sqlite3.Connection) -> None:
+        """The writing thread: until told to stop, one transaction after the other."""
+        going = True
+        while going:
+            asked = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(asked) < _AT_ONCE:
+                    asked.append(self._queue.get_nowait())
+            going = None not in asked
+            if batch := [item for item in asked if item is not None]:
+                self._write_batch(db, batch)
+        db.close()
+
+    def _write_batch(self, db: sqlite3.Connection, batch: list[tuple[Job[Any], asyncio.Future[Any]]]) -> None:
+        error: Exception | None = None
+        results: list[Any] = []
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            results = [job(db) for job, _ in batch]
+            db.execute("COMMIT")
+        except Exception as caught:  # noqa: BLE001 - whatever it is, it is those who wait that must hear of it
+            error = caught
+            with contextlib.suppress(sqlite3.Error):
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._tell, [future for _, future in batch], results, error)
+
+    def _tell(self, futures: list[asyncio.Future[Any]], results: list[Any], error: Exception | None) -> None:
+        self._note(error)
+        for n, future in enumerate(futures):
+            if future.done():  # whoever waited was cancelled
+                continue
+            if error is None:
+                future.set_result(results[n])
+            else:
+                future.set_exception(self._unavailable(error) if isinstance(error, sqlite3.Error) else error)
+
+    def _note(self, error: Exception | None) -> None:
+        if error is not None and not self.failing:
+            _log.warning("the log %s fails: %s; nothing is lost, Usher waits until it works again", self.path, error)
+        elif error is None and self.failing:
+            _log.info("the log %s works again", self.path)
+        self.failing = error is not None
+
+    def _unavailable(self, error: sqlite3.Error) -> LogUnavailable:
+        return LogUnavailable(f"the log {self.path} fails: {error}")
+
+
+def only_worker(path: Path) -> int:
+    """Take the lock of *path*, so that no second worker opens it; the lock goes with the descriptor that is returned.
+
+    Raises:
+        LogMisconfigured: another process has it; names its process id.
+    """
+    lock = path.resolve().with_name(path.resolve().name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LogMisconfigured(f"{lock} can't be opened for writing: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise LogMisconfigured(
+            f"{path} is in use by another worker (process id {holder}): the embedded log has one worker; "
+            "stop that one, or use Kafka to run several"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary error code: the low byte of the extended one."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

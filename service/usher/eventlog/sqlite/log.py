@@ -1,0 +1,257 @@
+"""The embedded log: the EventLog port on one SQLite file, for one worker, with the command line beside it.
+
+It hides that there is no broker: every topic has the partition 0, retention is a task of the worker's, and what other
+processes write is noticed by looking. Offsets are shared by all topics: those of one topic rise, with gaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from usher.delivery import Headers, Record
+from usher.engine.port import (
+    CAUGHT_UP,
+    Batch,
+    CaughtUp,
+    Claim,
+    ClaimLost,
+    LogConfig,
+    LogUnavailable,
+    Owner,
+    Place,
+    Position,
+    dead_letter_topic,
+    retry_topic,
+)
+from usher.eventlog.sqlite import tables
+from usher.eventlog.sqlite.file import DatabaseFile, only_worker
+from usher.eventlog.sqlite.topics import PAGE, Topics
+
+DAY = 86_400.0
+_LOOK_SECONDS = 0.1
+_PAUSE_SECONDS = 1.0
+_PRUNE_SECONDS = 3_600.0
+
+
+class SqliteLog:
+    """An `EventLog` in the file at *path*. A new group starts at the beginning, whatever `LogConfig.start_from` says.
+
+    Source records that the group has passed are kept for *retention* seconds, dead letters for *dead_letter_retention*,
+    what is left of a parked delivery that is done for *tombstone_retention*. *clock* gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: LogConfig,
+        *,
+        retention: float = 7 * DAY,
+        dead_letter_retention: float = 90 * DAY,
+        tombstone_retention: float = DAY,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._config = config
+        self._retention = retention
+        self._dead_letter_retention = dead_letter_retention
+        self._tombstone_retention = tombstone_retention
+        self._clock = clock
+        self._topics = Topics(config, clock)
+        self._file = DatabaseFile(path)
+        self._lock: int | None = None
+        self._pruning: asyncio.Task[None] | None = None
+        self._held: dict[str, Claim] = {}
+        self._positions: dict[Claim, int] = {}
+        self._read_bell = _Bell()
+        self._bells = dict.fromkeys(config.topics, self._read_bell)
+        self._bells.update((retry_topic(config.group, topic), _Bell()) for topic in config.topics)
+        self._turn = 0
+
+    async def open(self, owner: Owner) -> None:
+        """As the port says.
+
+        Raises:
+            LogMisconfigured: another worker has the file, it is damaged, not ours or can't be written.
+            LogUnavailable: it is locked, or the disk fails.
+        """
+        self._lock = only_worker(self._path)
+        try:
+            await self._file.open()
+            committed = await self._file.write(self._topics.start)
+        except BaseException:
+            await self.close()
+            raise
+        self._held = {
+            topic: Claim(topic, 0, committed[topic].next, committed[topic].mark) for topic in self._config.topics
+        }
+        self._positions = {claim: claim.start for claim in self._held.values()}
+        self._pruning = asyncio.create_task(self._prune_hourly())
+        await owner.claimed(list(self._held.values()))
+
+    async def close(self) -> None:
+        self._held = {}
+        if self._pruning is not None:
+            self._pruning.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pruning
+            self._pruning = None
+        await self._file.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait
+        while True:
+            rung, pause = self._read_bell.next(), _LOOK_SECONDS
+            try:
+                if batches := await self._fetch(claims, limit):
+                    return batches
+            except LogUnavailable:
+                pause = _PAUSE_SECONDS
+            if (left := deadline - clock()) <= 0:
+                return ()
+            await _first_of(rung, min(pause, left))
+
+    async def commit(self, positions: Mapping[Claim, Position]) -> None:
+        for claim in positions:
+            if self._held.get(claim.topic) is not claim:
+                raise ClaimLost(f"{claim.topic}/{claim.partition} is not ours any more")
+        await self._file.write(lambda db: self._topics.commit(db, positions))
+
+    async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
+        await self._write(retry_topic(self._config.group, claim.topic), key.encode(), value, headers)
+
+    async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
+        await self._write(retry_topic(self._config.group, claim.topic), key.encode(), None, headers)
+
+    async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        await self._write(dead_letter_topic(self._config.group, claim.topic), key, value, headers)
+
+    async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+        topic = retry_topic(self._config.group, claim.topic)
+        position, caught_up = 0, False
+        while self._held.get(claim.topic) is claim:
+            rung = self._bells[topic].next()
+            try:
+                records = await self._file.read(partial(tables.page, topic=topic, start=position, limit=PAGE))
+            except LogUnavailable:
+                await _first_of(rung, _PAUSE_SECONDS)
+                continue
+            # Caught up is said when nothing is left, not at the end as it was: a record may have been replaced by one
+            # that lies behind that end, and would be missing.
+            if records:
+                position = records[-1].offset + 1
+                yield records
+            elif not caught_up:
+                caught_up = True
+                yield CAUGHT_UP
+            else:
+                await _first_of(rung, _LOOK_SECONDS)
+
+    async def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:
+        """As the port says.
+
+        Raises:
+            LogUnavailable
+        """
+        topic, start = claim.topic, claim.start
+        at_start = await self._file.read(lambda db: tables.time_at(db, topic, start))
+        since = (self._clock() * 1000 if at_start is None else at_start) - window * 1000
+        position = await self._file.read(lambda db: tables.back(db, topic, start, limit))
+        older = partial(tables.page, topic=topic, limit=PAGE, end=start, since=since)
+        while records := await self._file.read(partial(older, start=position)):
+            yield records
+            position = records[-1].offset + 1
+
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
+        return await self._write(topic, key, value, headers)
+
+    async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
+        """As the port says; never less than what has been read, also where retention took the last record.
+
+        Raises:
+            LogUnavailable
+        """
+
+        def last(db: sqlite3.Connection) -> dict[Claim, int]:
+            return {claim: tables.bounds(db, claim.topic)[1] for claim in claims}
+
+        ends = await self._file.read(last)
+        return {claim: max(end, self._positions.get(claim, claim.start)) for claim, end in ends.items()}
+
+    async def writable(self) -> bool:
+        if self._lock is None or not self._file.failing:
+            return self._lock is not None
+        # In trouble only a write tells whether it is over; without one a worker that is not ready would never be again.
+        try:
+            async with asyncio.timeout(_PAUSE_SECONDS):
+                await self._file.write(tables.touch)
+        except (LogUnavailable, TimeoutError):
+            return False
+        return True
+
+    async def _write(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Place:
+        await self._file.write(self._topics.put(topic, key, value, headers))
+        if (bell := self._bells.get(topic)) is not None:
+            bell.ring()
+        return Place(topic, 0)
+
+    async def _fetch(self, claims: Collection[Claim], limit: int) -> Sequence[Batch]:
+        mine = [claim for claim in claims if self._held.get(claim.topic) is claim]
+        if not mine:
+            return ()
+        self._turn += 1
+        first = self._turn % len(mine)
+        wanted = [(claim, self._positions[claim]) for claim in (*mine[first:], *mine[:first])]
+        batches = await self._file.read(partial(_batches, wanted=wanted, limit=limit))
+        self._positions.update((batch.claim, batch.next) for batch in batches)
+        return batches
+
+    async def _prune_hourly(self) -> None:
+        while True:
+            now = self._clock()
+            for prune in self._topics.prunes(
+                now - self._retention, now - self._dead_letter_retention, now - self._tombstone_retention
+            ):
+                with contextlib.suppress(LogUnavailable):
+                    while await self._file.write(prune):
+                        """Some at a time: the writes that wait come in between."""
+            await asyncio.sleep(_PRUNE_SECONDS)
+
+
+class _Bell:
+    """Wakes those who wait: take `next` before looking, then nothing that comes in between is missed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def next(self) -> asyncio.Event:
+        return self._event
+
+    def ring(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+
+async def _first_of(rung: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await rung.wait()
+
+
+def _batches(db: sqlite3.Connection, wanted: Sequence[tuple[Claim, int]], limit: int) -> list[Batch]:
+    batches = []
+    for claim, position in wanted:
+        if limit > 0 and (records := tables.page(db, claim.topic, position, limit)):
+            limit -= len(records)
+            batches.append(Batch(claim, records, records[-1].offset + 1))
+    return batches

@@ -1,0 +1,183 @@
+"""The tables of the embedded log, and every statement on them: plain functions of a connection.
+
+All topics share one sequence of offsets. AUTOINCREMENT, because without it offsets start again below what is committed
+once the last records are deleted. A compacted topic holds one record a key: a unique index makes the older one go in
+the very transaction that writes the newer.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from usher.delivery import Headers, StoredRecord
+from usher.engine.port import LogMisconfigured, Position
+
+PAGE_BYTES = 8 * 1024 * 1024
+"""About how much one page holds at most."""
+_APPLICATION_ID = 0x75736872  # "ushr"
+_VERSION = 1
+_PRUNED_AT_ONCE = 1_000
+_SCHEMA = (
+    """CREATE TABLE records (
+        "offset" INTEGER PRIMARY KEY AUTOINCREMENT,
+        topic TEXT NOT NULL,
+        timestamp INTEGER NOT NULL,
+        key BLOB,
+        value BLOB,
+        headers TEXT,
+        compacted INTEGER NOT NULL
+    )""",
+    'CREATE INDEX records_of_topic ON records (topic, "offset")',
+    "CREATE UNIQUE INDEX last_of_key ON records (topic, key) WHERE compacted",
+    """CREATE TABLE commits (
+        "group" TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        next INTEGER NOT NULL,
+        mark TEXT NOT NULL,
+        PRIMARY KEY ("group", topic)
+    ) WITHOUT ROWID""",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {_VERSION}",
+)
+
+
+def prepare(db: sqlite3.Connection, name: str) -> None:
+    """Create the tables in an empty file; in another one, check that they are ours.
+
+    Raises:
+        LogMisconfigured: the file belongs to another program, or to a newer Usher.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        ours = _pragma(db, "application_id") == _APPLICATION_ID
+        if not ours and db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+            for statement in _SCHEMA:
+                db.execute(statement)
+        elif not ours:
+            raise LogMisconfigured(f"{name} is a database of another program; name another file in USHER_LOG")
+        elif (version := _pragma(db, "user_version")) != _VERSION:
+            raise LogMisconfigured(
+                f"{name} has the format {version}, this Usher reads {_VERSION}; run the Usher that wrote it, or name another file"
+            )
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def touch(db: sqlite3.Connection) -> None:
+    """Write what is there already: the one honest way to learn whether a write is taken."""
+    db.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def insert(
+    db: sqlite3.Connection,
+    topic: str,
+    *,
+    timestamp: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    compacted: bool,
+) -> int:
+    """Append a record; in a compacted topic the older one of its key goes. Returns the offset."""
+    cursor = db.execute(
+        "INSERT OR REPLACE INTO records (topic, timestamp, key, value, headers, compacted) VALUES (?, ?, ?, ?, ?, ?)",
+        (topic, timestamp, key, value, _written(headers), compacted),
+    )
+    return cursor.lastrowid or 0
+
+
+def page(
+    db: sqlite3.Connection, topic: str, start: int, limit: int, *, end: int | None = None, since: float | None = None
+) -> list[StoredRecord]:
+    """The first *limit* records from offset *start* to before *end*, younger than *since* (Unix milliseconds)."""
+    rows = db.execute(
+        'SELECT "offset", timestamp, key, value, headers FROM records WHERE topic = ? AND "offset" >= ?'
+        ' AND (? IS NULL OR "offset" < ?) AND (? IS NULL OR timestamp > ?) ORDER BY "offset" LIMIT ?',
+        (topic, start, end, end, since, since, limit),
+    )
+    records, size = [], 0
+    for offset, timestamp, key, value, headers in rows:
+        records.append(StoredRecord(topic, 0, offset, timestamp, key, value, _read(headers)))
+        size += len(value or b"")
+        if size > PAGE_BYTES:
+            rows.close()
+            break
+    return records
+
+
+def bounds(db: sqlite3.Connection, topic: str) -> tuple[int, int]:
+    """The offset of the first record and the one after the last; 0 and 0 where there is none."""
+    first = db.execute('SELECT min("offset") FROM records WHERE topic = ?', (topic,)).fetchone()[0]
+    last = db.execute('SELECT max("offset") FROM records WHERE topic = ?', (topic,)).fetchone()[0]
+    return (0, 0) if last is None else (first, last + 1)
+
+
+def back(db: sqlite3.Connection, topic: str, start: int, count: int) -> int:
+    """The offset of the record *count* records before *start*; 0 where there are fewer."""
+    row = db.execute(
+        'SELECT "offset" FROM records WHERE topic = ? AND "offset" < ? ORDER BY "offset" DESC LIMIT 1 OFFSET ?',
+        (topic, start, count - 1),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def time_at(db: sqlite3.Connection, topic: str, start: int) -> int | None:
+    """The timestamp of the first record at *start* or after it."""
+    row = db.execute(
+        'SELECT timestamp FROM records WHERE topic = ? AND "offset" >= ? ORDER BY "offset" LIMIT 1', (topic, start)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def committed(db: sqlite3.Connection, group: str, topic: str) -> Position | None:
+    row = db.execute('SELECT next, mark FROM commits WHERE "group" = ? AND topic = ?', (group, topic)).fetchone()
+    return Position(*row) if row else None
+
+
+def commit(db: sqlite3.Connection, group: str, topic: str, position: Position) -> None:
+    db.execute("REPLACE INTO commits VALUES (?, ?, ?, ?)", (group, topic, position.next, position.mark))
+
+
+def prune(
+    db: sqlite3.Connection,
+    topic: str,
+    before: float,
+    *,
+    source: str | None,
+    group: str = "",
+    tombstones: bool = False,
+) -> bool:
+    """Delete some of the oldest records of *topic* that are older than *before* (Unix milliseconds); True: look again.
+
+    With a *source* topic only what lies below the *group*'s commit of it: offsets are one sequence, so a tombstone down
+    there tells of a source record that is not read again. With *tombstones* only records without a value.
+    """
+    end = None
+    if source is not None:
+        position = committed(db, group, source)
+        end = 0 if position is None else position.next
+    # Offsets and timestamps rise together: looking at the first ones is enough, and never reads the whole topic.
+    cursor = db.execute(
+        'DELETE FROM records WHERE "offset" IN (SELECT "offset" FROM (SELECT "offset", timestamp FROM records'
+        ' WHERE topic = ? AND (? IS NULL OR "offset" < ?) AND (NOT ? OR value IS NULL) ORDER BY "offset" LIMIT ?)'
+        " WHERE timestamp < ?)",
+        (topic, end, end, tombstones, _PRUNED_AT_ONCE, before),
+    )
+    return cursor.rowcount == _PRUNED_AT_ONCE
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _written(headers: Headers) -> str | None:
+    # Bytes that are no UTF-8 become lone surrogates, which JSON escapes: readable for a person, and exact.
+    return json.dumps([(name, text.decode("utf-8", "surrogateescape")) for name, text in headers]) if headers else None
+
+
+def _read(headers: str | None) -> Sequence[tuple[str, bytes]]:
+    return [(name, text.encode("utf-8", "surrogateescape")) for name, text in json.loads(headers)] if headers else ()

@@ -1,0 +1,67 @@
+"""What the topics of the embedded log are: which are compacted, what each keeps, how large a record may be, where a group starts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from usher.delivery import Headers
+from usher.engine.port import Claim, LogConfig, Position, TooLarge, dead_letter_topic, retry_topic
+from usher.eventlog.sqlite import tables
+from usher.eventlog.sqlite.file import Job
+
+MAX_BYTES = 1_048_576
+"""What Kafka takes as it comes: a log that took more could not be moved there."""
+PAGE = 500
+"""How many records a stream brings at once, at most."""
+
+
+class Topics:
+    """The topics of a config as jobs for the writing thread: which are compacted, what each keeps, where a group starts."""
+
+    def __init__(self, config: LogConfig, clock: Callable[[], float]) -> None:
+        self._group = config.group
+        self._sources = config.topics
+        self._compacted = {retry_topic(config.group, topic) for topic in config.topics}
+        self._clock = clock
+
+    def put(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Job[int]:
+        """Append a record, stamped when it is written.
+
+        Raises:
+            TooLarge
+        """
+        size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
+        if size > MAX_BYTES:
+            raise TooLarge(f"a record of {size:,} bytes for {topic}: at most {MAX_BYTES:,} are taken")
+        compacted = topic in self._compacted
+
+        def job(db: sqlite3.Connection) -> int:
+            now = int(self._clock() * 1000)
+            return tables.insert(db, topic, timestamp=now, key=key, value=value, headers=headers, compacted=compacted)
+
+        return job
+
+    def start(self, db: sqlite3.Connection) -> dict[str, Position]:
+        """What the group has committed for each source topic; where there is nothing, its beginning, now committed."""
+        positions = {}
+        for topic in self._sources:
+            position = tables.committed(db, self._group, topic)
+            if position is None:
+                position = Position(tables.bounds(db, topic)[0])
+                tables.commit(db, self._group, topic, position)
+            positions[topic] = position
+        return positions
+
+    def commit(self, db: sqlite3.Connection, positions: Mapping[Claim, Position]) -> None:
+        for claim, position in positions.items():
+            tables.commit(db, self._group, claim.topic, position)
+
+    def prunes(self, read: float, dead: float, done: float) -> Iterator[Job[bool]]:
+        """Jobs to be repeated while they return True. Unix seconds before which goes what was read, is dead, is done."""
+        for topic in self._sources:
+            passed = partial(tables.prune, group=self._group, source=topic)
+            yield partial(passed, topic=topic, before=read * 1000)
+            yield partial(passed, topic=retry_topic(self._group, topic), before=done * 1000, tombstones=True)
+            yield partial(tables.prune, topic=dead_letter_topic(self._group, topic), before=dead * 1000, source=None)
