@@ -47,7 +47,7 @@ def phone_number(text: str) -> str:
         number = phonenumbers.parse(text.strip(), None)
     except phonenumbers.NumberParseException as error:
         if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE:
-            raise Reject("the phone number has no country code; it should look like +12025550123") from None
+            raise Reject("the phone number has no known country code: it should begin with + and that") from None
         raise Reject("the phone number is not valid: it is no number") from None
     if number.extension:
         raise Reject("the phone number has an extension, which no SMS can reach")

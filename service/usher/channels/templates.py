@@ -205,7 +205,7 @@ class _CarefulLoader(FileSystemLoader):
             for name in _names_in(node):
                 if _CREDENTIAL.search(name):
                     raise TemplateSyntaxError(
-                        f"it refers to {name!r}: a message never carries a password or secret; tell how to set one",
+                        f"a message never carries a password or secret, and it refers to {name!r}; tell how to set one",
                         node.lineno,
                         template,
                     )

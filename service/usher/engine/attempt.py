@@ -67,21 +67,19 @@ class Attempts:
         error: BaseException | None = None
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(handler.timeout):
+            async with asyncio.timeout(handler.timeout) as limit:
                 await handler.function(event, ctx)
         except TimeoutError as ended:
-            error = self._timed_out(ctx, handler, ended)
+            error = self._timed_out(ctx, handler, ended, ours=limit.expired())
         except (Exception, SystemExit) as ended:  # noqa: BLE001 - whatever a handler raises is an outcome
             error = ended
         return Ending(error, ctx.message, time.perf_counter() - began)
 
     @staticmethod
-    def _timed_out(ctx: Context, handler: Handler, error: TimeoutError) -> Exception:
+    def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:
         message = ctx.message
         if message is not None and message.state == "left":
             otherwise: OnUnknown = "resend" if message.channel == "email" else "hold"
             text = f"no answer within the handler's {handler.timeout:g} s: it may have been sent"
             return Unknown(text, otherwise=otherwise)
-        if str(error):
-            return error
-        return TimeoutError(f"{handler.name} took longer than its {handler.timeout:g} s")
+        return TimeoutError(f"{handler.name} took longer than its {handler.timeout:g} s") if ours else error

@@ -1,0 +1,30 @@
+"""A clock that stands still until it is told otherwise."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from usher.outcome import Duration, seconds
+
+
+class Clock:
+    """Called, it gives Unix seconds, as `time.time` does. *now* is where it starts; by default the present."""
+
+    def __init__(self, now: float | datetime | None = None) -> None:
+        self._now = time.time() if now is None else _stamp(now)
+
+    def __call__(self) -> float:
+        return self._now
+
+    def set(self, now: float | datetime) -> None:
+        """Make it *now*: Unix seconds, or a time that knows its zone."""
+        self._now = _stamp(now)
+
+    def advance(self, duration: Duration) -> None:
+        """Let time pass: seconds, a timedelta, or a text such as ``10m``."""
+        self._now += seconds(duration)
+
+
+def _stamp(now: float | datetime) -> float:
+    return now.timestamp() if isinstance(now, datetime) else float(now)

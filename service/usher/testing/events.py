@@ -1,0 +1,127 @@
+"""Made-up events of made-up people, in the shape in which Authgear sends them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from usher.event import Event
+from usher.sources import decode
+
+_RAW: Mapping[str, str] = {
+    "password.reset": "admin_api.mutation.reset_password.executed",
+    "password.expired": "admin_api.mutation.set_password_expired.executed",
+    "password.reset_requested": "admin_api.mutation.send_reset_password_message.executed",
+}
+_PEOPLE = uuid.UUID("3e0a7f4c-6f0e-4b60-9d3c-2f6a4f1f7a11")
+_CREATED = "2026-01-05T09:30:00.000000Z"
+
+
+def an_event(type: str = "user.created", **details: Any) -> Event:  # noqa: A002
+    """An event as a handler gets it: *type* canonical or raw, *details* those of `raw_event`."""
+    return decode(raw_event(type, **details))
+
+
+def raw_event(
+    type: str = "user.created",  # noqa: A002
+    *,
+    id: str | None = None,  # noqa: A002
+    email: str | None = "kim.berg@example.com",
+    phone: str | None = None,
+    name: str | None = "Kim Berg",
+    user_id: str | None = None,
+    triggered_by: str | None = "admin_api",
+    language: str | None = "en",
+    preferred_languages: Sequence[str] = (),
+    locale: str | None = None,
+    tenant: str = "example",
+    timestamp: float | None = None,
+    **overrides: Any,
+) -> bytes:
+    """The bytes of an event as Authgear writes them.
+
+    Args:
+        type: canonical or raw; a canonical one is written under Authgear's name for it.
+        id: default: a new one each time.
+        email: None: the user has none.
+        phone: likewise, in E.164.
+        name: the user's.
+        user_id: default: the same for the same email and phone.
+        triggered_by: None: the event does not say.
+        language: what the user's interface speaks; None: the event does not say.
+        preferred_languages: what the user's browser asks for, best first.
+        locale: the one in the user's profile.
+        tenant: Authgear's app id.
+        timestamp: when it happened, in Unix seconds; default: now.
+        overrides: further top-level fields; a mapping for ``context`` or ``payload`` is laid over what is there.
+    """
+    event_id = id or secrets.token_hex(8)
+    stamp = time.time() if timestamp is None else timestamp
+    user = user_id or str(uuid.uuid5(_PEOPLE, f"{email}/{phone}"))
+    context = {
+        "app_id": tenant,
+        "ip_address": "192.0.2.10",
+        "language": language,
+        "preferred_languages": list(preferred_languages),
+        "timestamp": stamp,
+        "triggered_by": triggered_by,
+        "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
+        "user_id": user,
+    }
+    attributes = {"email": email, "phone_number": phone, "name": name, "locale": locale, "updated_at": int(stamp)}
+    payload: dict[str, Any] = {
+        "user": {
+            "id": user,
+            "created_at": _CREATED,
+            "updated_at": _CREATED,
+            "can_reauthenticate": True,
+            "is_verified": False,
+            "standard_attributes": _told(attributes),
+        },
+        "identities": [_identity(user, kind, value) for kind, value in (("email", email), ("phone", phone)) if value],
+    }
+    if type == "password.expired":
+        payload["expired"] = True
+    document = {
+        "id": event_id,
+        "seq": int(event_id, 16) % 1_000_000 if _is_hex(event_id) else 1,
+        "type": _RAW.get(type, type),
+        "payload": {**payload, **overrides.pop("payload", {})},
+        "context": {**_told(context), **overrides.pop("context", {})},
+        **overrides,
+    }
+    return json.dumps(document).encode()
+
+
+def _identity(user: str, kind: str, value: str) -> dict[str, Any]:
+    claim = "phone_number" if kind == "phone" else kind
+    login_id = "https://authgear.com/claims/login_id/"
+    return {
+        "id": str(uuid.uuid5(_PEOPLE, f"{user}/{kind}")),
+        "type": "login_id",
+        "created_at": _CREATED,
+        "updated_at": _CREATED,
+        "claims": {
+            claim: value,
+            f"{login_id}key": kind,
+            f"{login_id}type": kind,
+            f"{login_id}original_value": value,
+            f"{login_id}value": value,
+        },
+    }
+
+
+def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        int(text, 16)
+    except ValueError:
+        return False
+    return True

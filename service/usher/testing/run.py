@@ -1,0 +1,125 @@
+"""One attempt of one handler, as the engine makes it: the real attempt, Post, templates and verdict, without a log."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import structlog
+from pydantic import BaseModel
+from structlog.testing import LogCapture
+
+from usher.channels import Email, Mail, Sms, Text
+from usher.channels.post import Post
+from usher.channels.templates import Brand, Templates, template_folders
+from usher.delivery import Delivery, Origin, lane_of
+from usher.engine.attempt import Attempts
+from usher.event import Event
+from usher.handler import Handler, Router
+from usher.outcome import Done, Park, RetryPolicy, Verdict, decide
+from usher.sources import event_key
+from usher.testing.channels import RecordingEmail, RecordingSms
+
+BRAND = Brand("Example", "https://login.example.com", "https://login.example.com")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How the attempt ended.
+
+    *outcome* is the metric's word: ``done``, ``skipped``, ``retry``, ``failed``, ``rejected``, ``unknown``, ``held``;
+    or ``filtered`` where the handler is not for this event and did not run. *reason* says why, scrubbed, as a log would.
+    *emails* and *texts* are what went out. *dead* means no further attempt; *retry_in* is the wait before the next one,
+    in seconds and without jitter. *error* is what the handler raised, *logs* the lines it wrote.
+    """
+
+    outcome: str
+    reason: str = ""
+    emails: list[Mail] = field(default_factory=list)
+    texts: list[Text] = field(default_factory=list)
+    dead: bool = False
+    retry_in: float | None = None
+    error: BaseException | None = None
+    logs: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+async def run(
+    handler: Handler,
+    event: Event,
+    *,
+    settings: BaseModel | Mapping[str, Any] | None = None,
+    attempt: int = 1,
+    email: Email | None = None,
+    sms: Sms | None = None,
+    triggered_by: str = "admin_api",
+    brand: Brand = BRAND,
+    templates: Path | None = None,
+    retry: RetryPolicy | None = None,
+) -> Result:
+    """Run *handler* once for *event*. An event's age is not looked at: expiry is the worker's affair.
+
+    Args:
+        settings: the handler's own: its model, or fields for it; default: the model's defaults.
+        attempt: which attempt this is, from 1.
+        email: the provider of mail; default: a `RecordingEmail` that accepts everything.
+        sms: the provider of SMS; default: a `RecordingSms`, likewise.
+        triggered_by: the service's filter, `USHER_TRIGGERED_BY`.
+        brand: the service's name and addresses, for the templates.
+        templates: a folder that overrides, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
+        retry: the service's policy, for handlers without their own.
+
+    Raises:
+        pydantic.ValidationError: *settings* do not fit the handler's model.
+    """
+    (ruling,) = Router([handler], [triggered_by]).explain(event)
+    if not ruling.runs:
+        return Result("filtered", ruling.condition)
+    email, sms = email or RecordingEmail(), sms or RecordingSms()
+    found = Templates(template_folders([handler]), brand=brand, overrides=templates)
+    lines = LogCapture()
+    async with aiohttp.ClientSession() as http:
+        ending = await Attempts(
+            sender=Post(found, sender="Example <no-reply@example.com>", email=email, sms=sms),
+            http=http,
+            settings={handler.name: _settings(handler, settings)},
+            log=structlog.wrap_logger(None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0)),
+        ).run(handler, event, _delivery(handler, event, attempt))
+    policy = handler.retry or retry or RetryPolicy()
+    verdict = decide(
+        ending.error,
+        attempt=attempt,
+        policy=replace(policy, jitter=0.0),
+        on_unknown=handler.on_unknown,
+        now=0.0,
+        rng=random.Random(0),
+    )
+    return Result(
+        outcome=verdict.label,
+        reason=_reason(verdict),
+        emails=list(email.sent) if isinstance(email, RecordingEmail) else [],
+        texts=list(sms.sent) if isinstance(sms, RecordingSms) else [],
+        dead=not isinstance(verdict, Done | Park),
+        retry_in=verdict.due if isinstance(verdict, Park) else None,
+        error=ending.error,
+        logs=list(lines.entries),
+    )
+
+
+def _settings(handler: Handler, given: BaseModel | Mapping[str, Any] | None) -> BaseModel | None:
+    if handler.settings is None or isinstance(given, BaseModel):
+        return given if isinstance(given, BaseModel) else None
+    return handler.settings.model_validate(dict(given or {}))
+
+
+def _delivery(handler: Handler, event: Event, attempt: int) -> Delivery:
+    origin = Origin("identity.events", partition=0, offset=0, timestamp=0, key=event_key(event))
+    lane = lane_of(event.source, event.tenant, event.user.id, event.id)
+    return Delivery(handler.name, event.identity, lane, origin, value=b"", attempt=attempt - 1)
+
+
+def _reason(verdict: Verdict) -> str:
+    return verdict.reason if isinstance(verdict, Done) else verdict.error

@@ -1,0 +1,92 @@
+"""What can be an address, and in which form it goes out."""
+
+from __future__ import annotations
+
+import pytest
+
+from usher import Reject
+from usher.channels.address import email_address, mail_from, phone_number
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("kim.berg@example.com", "kim.berg@example.com"),
+        (" Kim.Berg@Example.COM ", "Kim.Berg@example.com"),
+        ("kim+usher@example.com", "kim+usher@example.com"),
+        ("kim@bücher.example.com", "kim@xn--bcher-kva.example.com"),
+        ("kim@corp.internal", "kim@corp.internal"),
+    ],
+)
+def test_an_email_address_goes_out_normalised(given: str, sent: str) -> None:
+    """The domain is folded; the local part is the receiver's and stays."""
+    assert email_address(given) == sent
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "kim", "kim@", "@example.com", "kim berg@example.com", "kim@localhost", "kim@example.com, jo@example.com",
+     "Kim <kim@example.com>", "kim@exam\nple.com", "kim@example..com", "kim@mail.invalid", "a" * 250 + "@example.com"],
+)  # fmt: skip
+def test_what_is_no_email_address_is_rejected_without_being_quoted(given: str) -> None:
+    """The reason ends in a header: it names the rule, never the address."""
+    with pytest.raises(Reject, match="the email address is not valid") as caught:
+        email_address(given)
+
+    assert "kim" not in caught.value.reason.lower()
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("+12025550123", "+12025550123"),
+        (" +1 (202) 555-0123 ", "+12025550123"),
+        ("+447700900123", "+447700900123"),
+        ("+49 151 12345678", "+4915112345678"),
+    ],
+)
+def test_a_phone_number_goes_out_as_e164(given: str, sent: str) -> None:
+    """However it was written; also one from a range that no table knows yet."""
+    assert phone_number(given) == sent
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("2025550199", "no known country code"),
+        ("+1202555", "wrong length for country code \\+1"),
+        ("+999 202 555 0123", "no known country code"),
+        ("call me", "not valid"),
+        ("", "not valid"),
+        ("+1 202 555 0123 ext. 7", "has an extension"),
+        ("+1 900 555 1234", "premium-rate"),
+        ("+49 1805 123456", "shared-cost"),
+    ],
+)
+def test_what_no_sms_can_reach_is_rejected_without_being_quoted(given: str, reason: str) -> None:
+    """The reason says which rule was broken."""
+    with pytest.raises(Reject, match=reason) as caught:
+        phone_number(given)
+
+    assert not given or given not in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("no-reply@example.com", "no-reply@example.com"),
+        ("Example <no-reply@Example.com>", '"Example" <no-reply@example.com>'),
+        ('"Bücher, Inc." <no-reply@example.com>', '"Bücher, Inc." <no-reply@example.com>'),
+    ],
+)
+def test_a_sender_may_have_a_display_name(given: str, sent: str) -> None:
+    """The name is quoted, so that a comma in it makes no second address."""
+    assert mail_from(given) == sent
+
+
+@pytest.mark.parametrize("given", ["", "Example", "Example <>", "a b c"])
+def test_a_sender_needs_an_address(given: str) -> None:
+    """The error shows how one is written."""
+    with pytest.raises(ValueError, match=r"write no-reply@example\.com or"):
+        mail_from(given)

@@ -1,0 +1,152 @@
+"""The bundled handlers say what the issue of an account or a password needs, once, to the right address."""
+
+from __future__ import annotations
+
+import pytest
+
+from usher import Handler
+from usher.channels.gsm7 import length
+from usher.channels.templates import Brand, Templates, template_folders
+from usher.testing import an_event, run
+from usher_handlers.reset_instructions import reset_instructions
+from usher_handlers.sms_notice import sms_notice
+from usher_handlers.welcome_email import welcome_email
+
+ALL = [welcome_email, sms_notice, reset_instructions]
+PHONE = "+12025550123"
+LONG = Brand(
+    "Twenty letters long!", "https://login.example.com/a/path/of/40xy", "https://login.example.com/a/path/of/40xy"
+)
+RESETS = ["password.reset", "password.expired", "password.reset_requested"]
+
+
+async def test_a_user_made_by_an_admin_is_welcomed() -> None:
+    """The mail tells the service, where to go, what to choose there, and the user id."""
+    result = await run(welcome_email, an_event(email="kim.berg@example.com"))
+
+    (mail,) = result.emails
+    assert (result.outcome, mail.to, mail.subject) == ("done", "kim.berg@example.com", "Your account on Example")
+    for part in (mail.text, mail.html or ""):
+        assert "https://login.example.com" in part
+        assert "Forgot Password" in part
+        assert "kim.berg@example.com" in part
+
+
+async def test_a_self_signup_is_not_welcomed() -> None:
+    """Who signs up knows it already."""
+    result = await run(welcome_email, an_event(triggered_by="user"))
+
+    assert (result.outcome, result.emails) == ("filtered", [])
+    assert "'user', not 'admin_api'" in result.reason
+
+
+async def test_a_user_without_email_gets_the_sms() -> None:
+    """One SMS of one segment, with the way to a password."""
+    event = an_event(email=None, phone=PHONE)
+
+    result = await run(sms_notice, event)
+
+    (text,) = result.texts
+    assert (result.outcome, text.to) == ("done", PHONE)
+    assert "Forgot Password" in text.body
+    assert "https://login.example.com" in text.body
+    assert (await run(welcome_email, event)).reason == "no email address"
+
+
+async def test_a_user_with_email_gets_no_sms() -> None:
+    """The mail is enough, unless the operator wants both."""
+    event = an_event(phone=PHONE)
+
+    assert (await run(sms_notice, event)).outcome == "skipped"
+    assert (await run(sms_notice, event, settings={"when": "always"})).texts[0].to == PHONE
+
+
+@pytest.mark.parametrize("type_", RESETS[:2])
+async def test_a_reset_is_told_by_mail_or_else_by_sms(type_: str) -> None:
+    """One message a delivery: mail where there is an address, SMS where there is only a number, nothing where there is neither."""
+    both = await run(reset_instructions, an_event(type_, phone=PHONE))
+    number = await run(reset_instructions, an_event(type_, email=None, phone=PHONE))
+    neither = await run(reset_instructions, an_event(type_, email=None))
+
+    assert (len(both.emails), len(both.texts)) == (1, 0)
+    assert (len(number.emails), len(number.texts)) == (0, 1)
+    assert (neither.outcome, neither.reason) == ("skipped", "no email address")
+
+
+async def test_a_reset_says_what_the_administrator_did() -> None:
+    """Changed and expired are told apart, in mail and SMS."""
+    subjects = [(await run(reset_instructions, an_event(type_))).emails[0].subject for type_ in RESETS[:2]]
+    texts = [
+        (await run(reset_instructions, an_event(type_, email=None, phone=PHONE))).texts[0].body for type_ in RESETS[:2]
+    ]
+
+    assert subjects == ["Your password for Example was changed", "Your password for Example has expired"]
+    assert ["changed your password" in texts[0], "made your password expire" in texts[1]] == [True, True]
+
+
+async def test_a_requested_reset_is_silent_unless_asked_for() -> None:
+    """The identity system has written already; the setting says it all the same."""
+    event = an_event("password.reset_requested")
+
+    assert (await run(reset_instructions, event)).reason == "the identity system has sent its own message"
+    told = await run(reset_instructions, event, settings={"also_after_request": True})
+    assert told.emails[0].subject == "Set a new password for Example"
+
+
+@pytest.mark.parametrize(
+    ("language", "subject"), [("de-CH", "Ihr Konto bei Example"), ("fr", "Your account on Example")]
+)
+async def test_messages_are_in_the_users_language(language: str, subject: str) -> None:
+    """German for de-CH; English for a language that nobody has written."""
+    result = await run(welcome_email, an_event(language=language))
+
+    assert result.emails[0].subject == subject
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize(
+    ("handler", "type_"), [(sms_notice, "user.created"), *((reset_instructions, t) for t in RESETS)]
+)
+async def test_an_sms_is_one_gsm7_segment(handler: Handler, type_: str, language: str) -> None:
+    """With a service name of 20 letters and a login address of 40."""
+    event = an_event(type_, email=None, phone=PHONE, language=language)
+    assert (len(LONG.service_name), len(LONG.login_url or "")) == (20, 40)
+
+    result = await run(
+        handler, event, brand=LONG, settings={"also_after_request": True} if handler is reset_instructions else None
+    )
+
+    assert length(result.texts[0].body)[::2] == ("GSM-7", 1)
+
+
+@pytest.mark.parametrize("brand", [Brand(), LONG, Brand("Ex", "https://a.example", "https://b.example")])
+def test_all_bundled_templates_are_sound(brand: Brand) -> None:
+    """Every file renders, also without any address of the service."""
+    templates = Templates(template_folders(ALL), brand=brand)
+
+    assert templates.check() == []
+    assert templates.names == ["reset_instructions", "sms_notice", "welcome_email"]
+
+
+@pytest.mark.parametrize("type_", RESETS)
+async def test_a_reset_page_of_its_own_is_linked(type_: str) -> None:
+    """Where the service has one, nobody is sent around by Forgot Password."""
+    result = await run(
+        reset_instructions,
+        an_event(type_),
+        brand=Brand("Ex", "https://login.example", "https://reset.example"),
+        settings={"also_after_request": True},
+    )
+
+    mail = result.emails[0]
+    assert "https://reset.example" in mail.text
+    assert 'href="https://reset.example"' in (mail.html or "")
+    assert "login.example" not in mail.text
+
+
+async def test_mail_loads_nothing_and_links_only_to_the_service() -> None:
+    """No remote image, style or script; a mail program shows it whole."""
+    html = (await run(welcome_email, an_event())).emails[0].html or ""
+
+    assert html.count("http") == html.count('href="https://login.example.com"') == 1
+    assert not any(tag in html for tag in ("<img", "<link", "<script", "url("))
