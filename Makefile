@@ -1,0 +1,62 @@
+# Usher's commands. `make demo` and `make test` are all the set-up: they need Python 3.11 or later, and make.
+#
+# What is installed is exactly what the locks name, by hash; the project itself comes last, without dependencies.
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= 2
+
+bin := $(VENV)/bin
+ready := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types contracts check image-test lock clean
+
+help: ## What can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(ready) ## The whole thing at work, without an account or a broker
+	$(bin)/usher demo
+
+test: $(ready) ## All tests; those on Kafka need Java and Maven, and say so when they skip
+	$(bin)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+lint: $(ready) ## Lint, and see that the formatter would change nothing
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+
+format: $(ready) ## Let the formatter change what it would
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+
+types: $(ready) ## Check types, strictly
+	$(bin)/mypy
+
+contracts: $(ready) ## Check that imports go only down the layers
+	$(bin)/lint-imports
+
+check: lint types contracts test ## All of these
+
+image-test: $(ready) ## Build the image and see it work; needs root, buildah and mmdebstrap, else skips
+	PYTHON=$(bin)/python deploy/image-test
+
+lock: $(ready) ## Choose the newest versions of everything anew
+	$(bin)/python -m pip install --quiet pip-tools
+	CUSTOM_COMPILE_COMMAND='make lock' $(bin)/pip-compile $(lock_options) --build-deps-for editable --output-file requirements.lock pyproject.toml
+	$(dev_groups) | CUSTOM_COMPILE_COMMAND='make lock' $(bin)/pip-compile $(lock_options) --constraint requirements.lock --output-file requirements-dev.lock -
+
+clean: ## Take away what these commands made
+	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist outbox
+	rm -f usher.db usher.db-wal usher.db-shm usher.db.lock
+	find service handlers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip knows that something is installed, but takes seconds to say so: the stamp is quicker.
+$(ready): requirements.lock requirements-dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Usher needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --require-hashes -r requirements.lock -r requirements-dev.lock
+	$(bin)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock_options := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links
+dev_groups = $(bin)/python -c 'import tomllib; print(*(line for group in tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"].values() for line in group), sep="\n")'
