@@ -365,6 +365,7 @@ async def raw(port: int, request: bytes) -> bytes:
         b"Content-Length: 2\r\nExpect: miracles\r\n\r\n{}",
         b"X-Long: " + b"x" * 20000 + b"\r\nContent-Length: 0\r\n\r\n",
         b"\xff\xfe: \x00\r\n\r\n",
+        SIGNATURE.encode() + b": \xff\xfe\r\nContent-Length: 2\r\n\r\n{}",
     ],
 )
 async def test_malformed_http_is_refused(rest: bytes) -> None:

@@ -35,17 +35,22 @@ VALUES = st.recursive(
 SPACE = st.text(st.sampled_from(" \t\r\n"), max_size=2)
 
 
+class Pairs(list[tuple[str, Any]]):
+    """The members of an object in order; names may repeat."""
+
+
 @st.composite
-def spelled(draw: st.DrawFn, text: str) -> str:
-    """*text* as a JSON string in one of its many spellings."""
+def spelled(draw: st.DrawFn, text: str, *, wild: bool) -> str:
+    """*text* as a JSON string: as short as can be, or in any of its many spellings."""
+    plain = json.dumps(text, ensure_ascii=any(0xD800 <= ord(char) < 0xE000 for char in text))
+    if not wild:
+        return plain
     short = {'"': '\\"', "\\": "\\\\", "/": "\\/", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
     parts = []
     for char in text:
-        spellings = [json.dumps(char)[1:-1]]
+        spellings = [json.dumps(char)[1:-1], short.get(char, json.dumps(char)[1:-1])]
         if ord(char) < 0x10000:
             spellings += [f"\\u{ord(char):04x}", f"\\u{ord(char):04X}"]
-        if char in short:
-            spellings.append(short[char])
         if char >= " " and char not in '"\\' and not 0xD800 <= ord(char) < 0xE000:
             spellings += [char] * 4
         parts.append(draw(st.sampled_from(spellings)))
@@ -53,50 +58,55 @@ def spelled(draw: st.DrawFn, text: str) -> str:
 
 
 @st.composite
-def written(draw: st.DrawFn, value: Any) -> str:
-    """*value* as JSON with arbitrary white space and escapes. A list of pairs under ``Pairs`` is an object, repeats and all."""
-    space = draw(SPACE)
+def written(draw: st.DrawFn, value: Any, *, wild: bool) -> str:
+    """*value* as JSON, with arbitrary white space and escapes if *wild*."""
+    space = SPACE if wild else st.just("")
     if isinstance(value, str):
-        text = draw(spelled(value))
-    elif isinstance(value, Pairs):
-        members = [f"{draw(spelled(k))}{draw(SPACE)}:{draw(written(v))}" for k, v in value]
-        text = "{" + ",".join(members) + space + "}"
-    elif isinstance(value, dict):
-        text = draw(written(Pairs(value.items())))
+        text = draw(spelled(value, wild=wild))
+    elif isinstance(value, Pairs | dict):
+        members = value.items() if isinstance(value, dict) else value
+        written_members = [
+            f"{draw(spelled(name, wild=wild))}{draw(space)}:{draw(written(item, wild=wild))}" for name, item in members
+        ]
+        text = "{" + ",".join(written_members) + draw(space) + "}"
     elif isinstance(value, list):
-        text = "[" + ",".join(draw(written(item)) for item in value) + space + "]"
+        text = "[" + ",".join(draw(written(item, wild=wild)) for item in value) + draw(space) + "]"
     else:
         text = json.dumps(value)
-    return space + text + draw(SPACE)
-
-
-class Pairs(list[tuple[str, Any]]):
-    """The members of an object in order; names may repeat."""
+    return draw(space) + text + draw(space)
 
 
 @st.composite
-def records(draw: st.DrawFn) -> bytes:
-    """Bytes near an event: any key order, repeated keys, white space, escapes, perhaps a byte order mark or a cut end."""
-    triggers = [("triggered_by", by) for by in draw(st.lists(PLAIN | VALUES, max_size=3))]
-    others = draw(st.lists(st.tuples(PLAIN, VALUES), max_size=3))
-    context = Pairs(draw(st.permutations(triggers + others)))
-    members = [("type", "user.created"), ("context", context), *draw(st.lists(st.tuples(PLAIN, VALUES), max_size=3))]
-    text = draw(written(Pairs(draw(st.permutations(members)))))
+def records(draw: st.DrawFn) -> tuple[bytes, str]:
+    """An event and who triggered it: any key order, repeats, white space, escapes, perhaps a byte order mark."""
+    actor = draw(st.sampled_from(ACTORS))
+    earlier = [("triggered_by", by) for by in draw(st.lists(VALUES, max_size=2))]
+    last = Pairs([("triggered_by", actor)])
+    if actor == "unknown" and draw(st.booleans()):
+        last = Pairs(
+            draw(st.sampled_from([[], [("triggered_by", None)], [("triggered_by", "")], [("triggered_by", 5)]]))
+        )
+    others = draw(st.lists(st.tuples(PLAIN, VALUES), max_size=2))
+    context = Pairs([*draw(st.permutations(earlier + others)), *last]) if last else Pairs(others)
+    around = draw(st.lists(st.tuples(PLAIN, VALUES), max_size=2))
+    members = draw(st.permutations([("type", "user.created"), ("context", context), *around]))
+    text = draw(written(Pairs(members), wild=draw(st.booleans())))
     text = text.strip() if draw(st.booleans()) else text
-    value = draw(st.sampled_from(["", "\ufeff"])).encode() + text.encode("utf-8", "surrogatepass")
-    return value if draw(st.integers(0, 9)) else value[: draw(st.integers(0, len(value)))]
+    mark = draw(st.sampled_from(["", "", "", "\ufeff"]))
+    return (mark + text).encode("utf-8"), actor
 
 
-@settings(max_examples=400)
-@given(records(), st.frozensets(st.sampled_from(ACTORS), max_size=3))
-def test_it_never_says_no_to_what_the_decoder_says_yes_to(value: bytes, actors: frozenset[str]) -> None:
+@settings(max_examples=200)
+@given(records(), st.frozensets(st.sampled_from(ACTORS), max_size=2))
+def test_it_never_says_no_to_what_the_decoder_says_yes_to(record: tuple[bytes, str], others: frozenset[str]) -> None:
     """Whatever the spelling: an event that one of the actors triggered passes."""
+    value, actor = record
     try:
-        event = decode(value)
-    except Undecodable:
+        found = decode(value).context.triggered_by
+    except Undecodable:  # a lone surrogate somewhere
         return
-    if event.context.triggered_by in actors:
-        assert prefilter(actors)(value)
+    assert found == actor or actor in {"unknown", ""}
+    assert prefilter({found, *others})(value)
 
 
 @pytest.mark.parametrize("actor", ACTORS)
