@@ -1,0 +1,128 @@
+"""The command line's look at Kafka: hides that it takes an admin client, a consumer without a group and a producer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from usher.delivery import Headers, Record
+from usher.engine.port import Committed, LogConfig, LogUnavailable, Place, TopicState
+from usher.eventlog.kafka.client import Clients, bounded, check_options
+from usher.eventlog.kafka.ranges import read_between
+from usher.eventlog.kafka.start import committed
+from usher.eventlog.kafka.topics import Topics
+from usher.eventlog.kafka.writer import Writer
+
+
+class KafkaBrowser:
+    """`Browser` on Kafka. *servers* is ``host:port[,host:port]``.
+
+    Raises:
+        LogMisconfigured: one of ``config.options`` is wrong, or, on entering, the credentials are.
+        LogUnavailable: on entering, no broker answers.
+    """
+
+    def __init__(self, servers: str, config: LogConfig) -> None:
+        self._config = config
+        self._clients = Clients(servers, check_options(config.options))
+        self._writer = Writer(self._clients)
+        self._admin: AIOKafkaAdminClient
+        self._consumer: AIOKafkaConsumer
+        self._topics: Topics
+
+    async def __aenter__(self) -> Self:
+        self._admin, self._consumer = self._clients.admin(), self._clients.reader()
+        try:
+            await self._admin.start()
+            await self._consumer.start()
+        except (KafkaError, TimeoutError) as error:
+            await self.__aexit__()
+            reason = await self._clients.diagnose()
+            raise LogUnavailable(f"Kafka can't be reached: {reason}") from error
+        except BaseException:
+            await self.__aexit__()
+            raise
+        self._topics = Topics(self._admin, self._clients.servers, self._config.group, self._config.topics)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._writer.close()
+        await bounded(self._consumer.stop())
+        await bounded(self._admin.close())
+
+    async def topics(self) -> Sequence[TopicState]:
+        with self._asking("describe the topics"):
+            return await self._topics.states()
+
+    async def create_topics(self) -> Sequence[str]:
+        """As `Browser.create_topics`.
+
+        Raises:
+            LogMisconfigured: it is not permitted; says the command.
+            LogUnavailable
+        """
+        with self._asking("create topics"):
+            return await self._topics.create_missing()
+
+    async def committed(self, topic: str) -> Sequence[Committed]:
+        """As `Browser.committed`.
+
+        Raises:
+            LogUnavailable
+        """
+        with self._asking(f"tell the offsets of {topic}"):
+            partitions = await self._partitions(topic)
+            known = await committed(self._admin, self._config.group, partitions)
+            first = await self._consumer.beginning_offsets(partitions)
+            ends = await self._consumer.end_offsets(partitions)
+        return [
+            Committed(
+                Place(*each),
+                known[each].offset if each in known else None,
+                known[each].metadata if each in known else "",
+                first[each],
+                ends[each],
+            )
+            for each in partitions
+        ]
+
+    async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
+        """As `Browser.scan`.
+
+        Raises:
+            LogUnavailable
+        """
+        consumer = self._clients.reader()
+        try:
+            with self._asking(f"read {topic}"):
+                await consumer.start()
+                partitions = [each for each in await self._partitions(topic) if partition in (None, each.partition)]
+                first = await consumer.beginning_offsets(partitions)
+                ends = await consumer.end_offsets(partitions)
+                async for records in read_between(consumer, {each: (first[each], ends[each]) for each in partitions}):
+                    yield records
+        finally:
+            await bounded(consumer.stop())
+
+    async def append(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
+    ) -> Place:
+        with self._asking(f"describe {topic}"):
+            limit = await self._topics.max_bytes(topic)
+        self._writer.limit({topic: limit})
+        return await self._writer.write(topic, key, value, headers, partition)
+
+    async def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, number) for number in range(await self._topics.partitions(topic))]
+
+    @contextlib.contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (KafkaError, TimeoutError) as error:
+            raise self._clients.unavailable(error, what) from error

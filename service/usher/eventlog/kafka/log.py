@@ -1,0 +1,199 @@
+"""The EventLog on Kafka: hides that several clients play together, and in which order they start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from usher.delivery import Headers, Record
+from usher.engine.port import (
+    Batch,
+    CaughtUp,
+    Claim,
+    LogConfig,
+    LogUnavailable,
+    Owner,
+    Place,
+    Position,
+    dead_letter_topic,
+    retry_topic,
+)
+from usher.eventlog.kafka.client import Clients, bounded, check_options
+from usher.eventlog.kafka.member import Beginning, Member
+from usher.eventlog.kafka.ranges import read_between
+from usher.eventlog.kafka.start import Offsets, Start, committed
+from usher.eventlog.kafka.table import TableReader
+from usher.eventlog.kafka.topics import Topic, Topics
+from usher.eventlog.kafka.writer import Writer
+
+_log = structlog.get_logger(__name__)
+_FIRST_RETRY: Final = 0.3
+_RETRY: Final = 3.0
+_READERS: Final = 4
+
+
+class KafkaLog:
+    """`EventLog` on Kafka. *servers* is ``host:port[,host:port]``.
+
+    Raises:
+        LogMisconfigured: one of ``config.options`` is wrong.
+    """
+
+    def __init__(self, servers: str, config: LogConfig) -> None:
+        self._config = config
+        self._clients = Clients(servers, check_options(config.options))
+        self._topics: Mapping[str, Topic] = {}
+        self._starts: Offsets = {}
+        self._admin: AIOKafkaAdminClient | None = None
+        self._asker: AIOKafkaConsumer | None = None
+        self._writer = Writer(self._clients)
+        self._table = TableReader(self._clients)
+        self._member = Member(self._clients, config.group, config.topics, config.drain, self._locate)
+        self._history_slots = asyncio.Semaphore(_READERS)
+
+    async def open(self, owner: Owner) -> None:
+        """As `EventLog.open`; waits while Kafka can't be reached, and says so."""
+        pause = _FIRST_RETRY
+        while True:
+            try:
+                await self._connect()
+                break
+            except (KafkaError, TimeoutError) as error:
+                reason = await self._clients.diagnose()
+                if pause > 1:  # a new cluster needs a moment for its first group: nothing to worry about
+                    text = f"{type(error).__name__} {error}".rstrip()
+                    _log.warning("kafka is not ready", servers=self._clients.servers, error=text, reason=reason)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY)
+        self._member.join(owner)
+
+    async def _connect(self) -> None:
+        """All or nothing: what was started is stopped when something fails."""
+        async with contextlib.AsyncExitStack() as started:
+            admin, asker = self._clients.admin(), self._clients.reader()
+            started.push_async_callback(lambda: bounded(admin.close()))
+            started.push_async_callback(lambda: bounded(asker.stop()))
+            await admin.start()
+            await self._verify_topics(admin)
+            start = Start(self._clients, admin, self._config.group, self._config.start_from)
+            self._starts = await start.ensure({name: self._topics[name].partitions for name in self._config.topics})
+            await asker.start()
+            self._admin, self._asker = admin, asker
+            started.pop_all()  # all is well: close() ends them
+
+    async def _verify_topics(self, admin: AIOKafkaAdminClient) -> None:
+        topics = Topics(admin, self._clients.servers, self._config.group, self._config.topics)
+        self._topics = await topics.verified()
+        self._writer.limit({name: topic.max_bytes for name, topic in self._topics.items()})
+
+    async def close(self) -> None:
+        """As `EventLog.close`; takes some seconds at most, also when Kafka is dead."""
+        await asyncio.gather(self._member.leave(), self._table.close(), self._writer.close())
+        admin, self._admin = self._admin, None
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            await bounded(asker.stop())
+        if admin is not None:
+            await bounded(admin.close())
+
+    async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
+        return await self._member.read(claims, limit, wait)
+
+    async def commit(self, positions: Mapping[Claim, Position]) -> None:
+        await self._member.commit(positions)
+
+    async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
+        await self._write_own(retry_topic, claim, key.encode(), value, headers)
+
+    async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
+        await self._write_own(retry_topic, claim, key.encode(), None, headers)
+
+    async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        await self._write_own(dead_letter_topic, claim, key, value, headers)
+
+    async def _write_own(
+        self, name: Callable[[str, str], str], claim: Claim, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
+        await self._writer.write(name(self._config.group, claim.topic), key, value, headers, claim.partition)
+
+    def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+        return self._table.stream(TopicPartition(retry_topic(self._config.group, claim.topic), claim.partition))
+
+    async def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:
+        """As `EventLog.history`.
+
+        Raises:
+            LogUnavailable
+        """
+        async with self._history_slots:
+            consumer = self._clients.reader()
+            try:
+                await consumer.start()
+                partition = TopicPartition(*claim.place)
+                first = await _first_within(consumer, partition, claim.start, window, limit)
+                async for records in read_between(consumer, {partition: (first, claim.start)}):
+                    yield records
+            except (KafkaError, TimeoutError) as error:
+                raise self._clients.unavailable(error, f"read the history of {claim.topic}") from error
+            finally:
+                await bounded(consumer.stop())
+
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
+        return await self._writer.write(topic, key, value, headers)
+
+    async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
+        """As `EventLog.ends`.
+
+        Raises:
+            LogUnavailable
+        """
+        if not claims:
+            return {}
+        if self._asker is None:
+            raise LogUnavailable("the log is not open")
+        try:
+            ends = await self._asker.end_offsets([TopicPartition(*claim.place) for claim in claims])
+        except (KafkaError, TimeoutError) as error:
+            raise self._clients.unavailable(error, "tell the ends of partitions") from error
+        return {claim: ends[TopicPartition(*claim.place)] for claim in claims}
+
+    async def writable(self) -> bool:
+        return await self._writer.writable()
+
+    async def _locate(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Beginning]:
+        """Where each begins; without a commit, at the start that is still to be written, or at its beginning: it is new."""
+        if self._admin is None or self._asker is None:
+            raise LogUnavailable("the log is not open")
+        if any(each.partition >= self._topics[each.topic].partitions for each in partitions):
+            await self._verify_topics(self._admin)
+        found = await committed(self._admin, self._config.group, partitions)
+        unknown = [each for each in partitions if each not in found]
+        beginnings = await self._asker.beginning_offsets(unknown)
+        starts = {each: self._starts.get(each, beginnings[each]) for each in unknown}
+        return {
+            **{each: Beginning(at.offset, at.metadata) for each, at in found.items()},
+            **{each: Beginning(offset, committed=False) for each, offset in starts.items()},
+        }
+
+
+async def _first_within(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, start: int, window: float, limit: int
+) -> int:
+    """The offset of the first record before *start* that is within *window* and *limit*."""
+    beginning: int = (await consumer.beginning_offsets([partition]))[partition]
+    end = (await consumer.end_offsets([partition]))[partition]
+    now = time.time() * 1_000
+    async for records in read_between(consumer, {partition: (start, min(end, start + 1))}):
+        now = records[0].timestamp
+    since = {partition: max(0, int(now - window * 1_000))}
+    found = (await consumer.offsets_for_times(since))[partition]
+    first: int = start if found is None else found.offset
+    return min(start, max(first, beginning, start - limit))

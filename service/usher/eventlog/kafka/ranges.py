@@ -1,0 +1,51 @@
+"""Hides how a bounded stretch of partitions is read: to an offset, over gaps, with nobody's membership."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from usher.delivery import Record
+
+_BATCH: Final = 1_000
+_WAIT_MS: Final = 200
+_STALLED: Final = 30.0
+
+Bounds = Mapping[TopicPartition, tuple[int, int]]
+"""For each partition its first offset and the one to stop before."""
+
+
+async def read_between(consumer: AIOKafkaConsumer, bounds: Bounds) -> AsyncIterator[Sequence[Record]]:
+    """The records within *bounds*, in order for each partition. Takes the consumer's assignment.
+
+    Raises:
+        TimeoutError: nothing moved for half a minute.
+        KafkaError
+    """
+    left = {partition: end for partition, (first, end) in bounds.items() if first < end}
+    if not left:
+        return
+    consumer.assign(list(left))
+    for partition in left:
+        consumer.seek(partition, bounds[partition][0])
+    loop = asyncio.get_running_loop()
+    moved = loop.time()
+    while left:
+        partition = next(iter(left))
+        before = await consumer.position(partition)
+        read = await consumer.getmany(partition, timeout_ms=_WAIT_MS, max_records=_BATCH)
+        position = await consumer.position(partition)
+        records = read.get(partition, [])
+        if records and records[-1].offset >= left[partition]:
+            records = [record for record in records if record.offset < left[partition]]
+        if records:
+            yield records
+        if position >= left[partition]:
+            del left[partition]
+        if position > before:
+            moved = loop.time()
+        elif loop.time() - moved > _STALLED:
+            raise TimeoutError(f"{partition.topic}/{partition.partition} can't be read beyond offset {position}")

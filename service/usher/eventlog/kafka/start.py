@@ -1,0 +1,118 @@
+"""Hides how a group's first offsets are written: explicitly, before anything is read, and only once.
+
+The fence is Kafka's own: a commit without a membership is taken only while the group has no members. And the start is looked
+up *before* it is seen that nothing is committed, so that the slower of two workers that start together can at most set the
+start back, never forward over records that came in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import CommitFailedError, GroupLoadInProgressError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, bounded
+
+_log = structlog.get_logger(__name__)
+_PATIENCE: Final = 15.0
+_PAUSE: Final = 0.25
+
+Offsets = dict[TopicPartition, int]
+
+
+async def committed(
+    admin: AIOKafkaAdminClient, group: str, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    """What *group* has committed; partitions without a commit are left out.
+
+    Raises:
+        KafkaError
+    """
+    if not partitions:
+        return {}
+    found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
+    # A coordinator that is still loading answers with no partitions at all, which aiokafka takes for an answer: whoever
+    # believes it starts an old group anew.
+    if found.keys() != set(partitions):
+        raise GroupLoadInProgressError(f"the offsets of group {group} can't be read yet")
+    return {partition: offset for partition, offset in found.items() if offset.offset >= 0}
+
+
+class Start:
+    """Where a new group starts: ``latest``, ``earliest`` or Unix seconds."""
+
+    def __init__(self, clients: Clients, admin: AIOKafkaAdminClient, group: str, start_from: str | float) -> None:
+        self._clients = clients
+        self._admin = admin
+        self._group = group
+        self._start_from = start_from
+
+    async def ensure(self, topics: Mapping[str, int]) -> Offsets:
+        """Commit a start for every partition of each topic of which nothing is committed yet.
+
+        *topics* are partition counts. Returns the starts that could not be written, because members that do not read
+        these topics keep the group: whoever gets such a partition commits it as its owner.
+
+        Raises:
+            KafkaError
+        """
+        consumer = self._clients.committer(self._group)
+        await consumer.start()
+        try:
+            give_up = asyncio.get_running_loop().time() + _PATIENCE
+            while starts := await self._missing(consumer, topics):
+                if await self._commit(consumer, starts):
+                    return {}
+                if asyncio.get_running_loop().time() > give_up:
+                    return starts
+                await asyncio.sleep(_PAUSE)
+        finally:
+            await bounded(consumer.stop())
+        return {}
+
+    async def _missing(self, consumer: AIOKafkaConsumer, topics: Mapping[str, int]) -> Offsets:
+        """The starts of the topics of which nothing is committed; these are logged."""
+        partitions = {
+            topic: [TopicPartition(topic, number) for number in range(count)] for topic, count in topics.items()
+        }
+        known = await committed(self._admin, self._group, [each for some in partitions.values() for each in some])
+        new = [topic for topic, some in partitions.items() if not known.keys() & set(some)]
+        if not new:
+            return {}
+        starts = await self._look_up(consumer, [each for topic in new for each in partitions[topic]])
+        known = await committed(self._admin, self._group, list(starts))
+        taken = {partition.topic for partition in known}
+        return {partition: offset for partition, offset in starts.items() if partition.topic not in taken}
+
+    async def _look_up(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> Offsets:
+        if self._start_from == "earliest":
+            return dict(await consumer.beginning_offsets(partitions))
+        ends = dict(await consumer.end_offsets(partitions))
+        if self._start_from == "latest":
+            return ends
+        since = int(float(self._start_from) * 1_000)
+        found = await consumer.offsets_for_times(dict.fromkeys(partitions, since))
+        return {each: there.offset if (there := found[each]) else ends[each] for each in partitions}
+
+    async def _commit(self, consumer: AIOKafkaConsumer, starts: Offsets) -> bool:
+        """Write them; False where the group has members, which then have written them or will soon be gone."""
+        first = dict(await consumer.beginning_offsets(list(starts)))
+        consumer.assign(list(starts))
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT):
+                await consumer.commit({each: (offset, "") for each, offset in starts.items()})
+        except CommitFailedError:
+            return False
+        except TimeoutError as error:
+            raise KafkaError("the start could not be committed in time") from error
+        for topic in sorted({each.topic for each in starts}):
+            skipped = sum(offset - first[each] for each, offset in starts.items() if each.topic == topic)
+            tell = _log.warning if skipped else _log.info
+            tell(f"starting at {self._start_from}", topic=topic, group=self._group, skipped=skipped)
+        return True
