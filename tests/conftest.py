@@ -1,4 +1,4 @@
-"""What all tests share: the broker of those that need a real Kafka."""
+"""What all tests share: hypothesis's profile, and the broker of those that need a real Kafka."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tests.kafka import Broker, KafkaMissing, jars
+
+# A busy machine is no defect: hypothesis's own time limits are off, pytest-timeout watches.
+hypothesis.settings.register_profile(
+    "usher", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("usher")
 
 _KAFKA_FIXTURES = {"kafka", "own_kafka"}
 

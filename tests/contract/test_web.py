@@ -21,6 +21,7 @@ from structlog.testing import CapturingLogger, LogCapture
 from usher.delivery import Headers
 from usher.engine.port import LogUnavailable, Place, TooLarge
 from usher.metrics import Metrics
+from usher.sources import prefilter
 from usher.web import OK, PATH, SIGNATURE, Ingress, Server, build_web
 
 SECRET = "whsec-first"
@@ -238,10 +239,13 @@ async def test_signed_bytes_that_are_no_json_are_400(body: bytes) -> None:
     ids=["list", "text", "empty", "null-type", "lone-surrogate", "deep", "huge-number"],
 )
 async def test_signed_json_that_is_no_event_is_stored_and_202(body: bytes) -> None:
-    """Authgear never sends again: signed JSON that can't be decoded is kept as it is, to be dead-lettered."""
+    """Authgear never sends again: signed JSON that can't be decoded is kept, and no prefilter hides it from the decoder."""
     async with running() as (site, client):
         assert await post(client, body, signed(body)) == 202
-        assert site.shelf.kept == [("identity.events", None, body)]
+        [(topic, key, value)] = site.shelf.kept
+        assert (topic, key) == ("identity.events", None)
+        assert value.rstrip(b"\n") == body
+        assert prefilter({"admin_api"})(value)
         assert site.counted("undecodable") == 1
 
 

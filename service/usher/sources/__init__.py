@@ -6,9 +6,9 @@ from usher.event import Event, Undecodable
 from usher.sources import authgear
 from usher.sources.canonical import event_of, text
 from usher.sources.document import NotJson, dump, parse, strip
-from usher.sources.prefilter import prefilter
+from usher.sources.prefilter import never_filtered, prefilter
 
-__all__ = ["NotJson", "decode", "dump", "event_key", "parse", "prefilter", "strip"]
+__all__ = ["NotJson", "decode", "dump", "event_key", "never_filtered", "parse", "prefilter", "strip"]
 
 
 def decode(value: bytes) -> Event:

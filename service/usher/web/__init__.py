@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_LIMIT", "OK", "PATH", "SIGNATURE", "Ingress", "Server", "Sink", "Vital", "build_web"]
 
-_LINGER = 2.0
+_LINGER = 1.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the sender sees the answer and no reset."""
 
 _protocol_log = logging.getLogger("usher.web.protocol")

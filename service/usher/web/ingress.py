@@ -148,19 +148,22 @@ class Ingress:
 
 
 def _record(body: bytes) -> tuple[bytes | None, bytes, str]:
-    """Key and value to store, and why it is no event where it is none. What can't be parsed is stored as it came."""
+    """Key and value to store, and why it is no event where it is none: such a value must get past the prefilter.
+
+    What can't be parsed can't be stripped either, and is stored as it came.
+    """
     try:
         document = sources.parse(body)
     except sources.NotJson as refusal:
         raise _Refused(400, "not-json", str(refusal)) from None
     except Undecodable as refusal:
-        return None, body, str(refusal)
+        return None, sources.never_filtered(body), str(refusal)
     kept = sources.strip(document)
     value = body if kept is document else sources.dump(kept)
     try:
         return sources.event_key(sources.decode(value)), value, ""
     except Undecodable as refusal:
-        return None, value, str(refusal)
+        return None, sources.never_filtered(value), str(refusal)
 
 
 def _answer(status: int, message: str) -> web.Response:
