@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
+from tests.kafka import Broker, unique
+
 from usher.delivery import Record
 from usher.engine.port import (
     CAUGHT_UP,
@@ -181,6 +183,29 @@ class SqliteHarness(Harness):
 
     async def pass_time(self, seconds: float) -> None:
         self._now += seconds
+
+
+class KafkaHarness(Harness):
+    def __init__(self, broker: Broker) -> None:
+        super().__init__()
+        self.topic = unique("identity.events")
+        self.broker = broker
+
+    async def create(self) -> None:
+        await self.broker.create_topic(self.topic, self.partitions)
+
+    def log(self) -> EventLog:
+        from usher.eventlog.kafka import KafkaLog
+
+        return KafkaLog(self.broker.servers, self.config)
+
+    def browser(self) -> Browser:
+        from usher.eventlog.kafka import KafkaBrowser
+
+        return KafkaBrowser(self.broker.servers, self.config)
+
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
 
 Parked = AsyncIterator[Sequence[Record] | CaughtUp]

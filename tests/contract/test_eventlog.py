@@ -11,6 +11,7 @@ import pytest
 from tests.contract.logs import (
     PATIENCE,
     Harness,
+    KafkaHarness,
     MemoryHarness,
     SqliteHarness,
     drained,
@@ -25,12 +26,13 @@ from usher.engine.port import Claim, ClaimLost, Place, Position, TooLarge
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "memory": lambda _request, _folder: MemoryHarness(),
     "sqlite": lambda _request, folder: SqliteHarness(folder / "usher.db"),
+    "kafka": lambda request, _folder: KafkaHarness(request.getfixturevalue("kafka")),
 }
 TOO_LARGE = b"x" * 1_048_600
 """Over 1 MiB: larger than any of the logs takes as they come."""
 
 
-@pytest.fixture(params=list(HARNESSES))
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.kafka] * (name == "kafka")) for name in HARNESSES])
 async def logs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
     harness = HARNESSES[request.param](request, tmp_path)
     await harness.create()
