@@ -39,8 +39,8 @@ def build(mail: Mail, date: datetime) -> EmailMessage:
     check(mail)
     name, sender = split_sender(mail.sender)
     message = EmailMessage(policy=SMTPUTF8 if needs_utf8(mail) else SMTP)
-    message["From"] = Address(name, addr_spec=sender)
-    message["To"] = Address(addr_spec=mail.to)
+    message["From"] = _address(sender, name)
+    message["To"] = _address(mail.to)
     message["Subject"] = mail.subject
     message["Date"] = format_datetime(date)
     message["Message-ID"] = f"<{safe_key(mail.idempotency_key)}@{sender.rpartition('@')[2]}>"
@@ -94,6 +94,11 @@ def safe_key(idempotency_key: str) -> str:
     if _SAFE_KEY.fullmatch(idempotency_key):
         return idempotency_key
     return hashlib.sha256(idempotency_key.encode()).hexdigest()[:40]
+
+
+def _address(address: str, name: str = "") -> Address:
+    username, _, domain = address.rpartition("@")  # in parts: given as one, an international one is refused
+    return Address(name, username, domain)
 
 
 def _check_address(address: str) -> None:

@@ -1,0 +1,262 @@
+"""The gate in front of a provider: when it closes, who probes, what is said, and that nobody's attempt is burnt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+from structlog.testing import capture_logs
+
+from usher.channels import Mail, Operator, Progress
+from usher.channels.gate import Gate
+from usher.channels.sendgrid import SendGrid
+from usher.channels.transport import Transport
+from usher.metrics import Metrics
+from usher.outcome import Hold, Reject, Retry, Unknown
+from usher.testing.providers import FakeProviders, answer
+
+DOWN, BAD_KEY, REFUSED = Retry("503"), Operator("sendgrid answered 401: no credits"), Reject("400")
+MAIL = Mail("noor@example.com", "accounts@example.org", "Hello", "Hello", None, "welcome_email-0")
+
+
+@dataclass
+class State:
+    state: str = "new"
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Provider:
+    """Ends as it is told, then well; *asked* counts. With *entered* and *leave*, it waits to be let go."""
+
+    name: str = "fake"
+    endings: list[Exception | None] = field(default_factory=list)
+    asked: int = 0
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    leave: asyncio.Event | None = None
+
+    def check(self) -> list[str]:
+        return []
+
+    async def send(self, message: Mail, progress: Progress, /) -> None:
+        self.asked += 1
+        self.entered.set()
+        if self.leave is not None:
+            await self.leave.wait()
+        if self.endings and (ending := self.endings.pop(0)) is not None:
+            raise ending
+
+
+class Bench:
+    """A gate with its provider, clock and metrics."""
+
+    def __init__(self, endings: Iterable[Exception | None] = ()) -> None:
+        self.provider = Provider(endings=list(endings))
+        self.clock = Clock()
+        self.metrics = Metrics()
+        self.gate: Gate[Mail] = Gate(self.provider, "email", self.metrics, self.clock)
+
+    async def send(self) -> Exception | None:
+        try:
+            await self.gate.send(MAIL, State())
+        except (Hold, Retry, Reject, Unknown) as error:
+            return error
+        return None
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    def paused(self, reason: str) -> float | None:
+        return self.sample("usher_channel_paused", channel="email", reason=reason)
+
+
+async def test_an_operators_answer_pauses_and_holds_that_very_delivery() -> None:
+    """The delivery is held, not failed; the next ones are not even tried; the log says once what to do."""
+    bench = Bench([BAD_KEY])
+    with capture_logs() as lines:
+        first, second = await bench.send(), await bench.send()
+
+    assert isinstance(first, Hold)
+    assert "no credits" in str(first)
+    assert first.after == 60.0
+    assert isinstance(second, Hold)
+    assert bench.provider.asked == 1
+    assert bench.paused("operator") == 1.0
+    (line,) = lines
+    assert (line["log_level"], line["event"], line["channel"]) == ("error", "channel paused", "email")
+    assert "no credits" in line["said"]
+    assert "mend" in line["way_out"]
+
+
+async def test_one_delivery_a_minute_probes_and_the_first_success_resumes() -> None:
+    """A probe that fails leaves it paused for another minute; one that is sent opens the gate for all."""
+    bench = Bench([BAD_KEY, BAD_KEY])
+    await bench.send()
+    bench.clock.now += 60
+    with capture_logs() as lines:
+        assert isinstance(failed := await bench.send(), Hold)
+        assert isinstance(await bench.send(), Hold)
+        asked = bench.provider.asked
+        bench.clock.now += 60
+        probed, after = await bench.send(), await bench.send()
+
+    assert failed.after == 60.0
+    assert asked == 2
+    assert (probed, after) == (None, None)
+    assert bench.paused("operator") == 0.0
+    assert [line["event"] for line in lines] == ["channel resumed"]
+
+
+@pytest.mark.parametrize("ending", [DOWN, REFUSED])
+async def test_only_success_ends_an_operators_pause(ending: Exception) -> None:
+    """Another failure says nothing about credentials and quota."""
+    bench = Bench([BAD_KEY, ending])
+    await bench.send()
+    bench.clock.now += 60
+
+    probe = await bench.send()
+
+    assert type(probe) is type(ending)
+    assert bench.gate.paused == "operator"
+
+
+@pytest.mark.parametrize("failure", [DOWN, Unknown("no answer", otherwise="resend")])
+async def test_ten_failures_in_a_row_open_the_circuit(failure: Exception) -> None:
+    """Not nine, and not ten with an answer in between; the tenth itself ends as it did."""
+    bench = Bench([*[failure] * 9, None, *[failure] * 9, REFUSED, *[failure] * 10])
+    for _ in range(29):
+        await bench.send()
+    assert bench.gate.paused is None
+
+    tenth = await bench.send()
+    held = await bench.send()
+
+    assert type(tenth) is type(failure)
+    assert isinstance(held, Hold)
+    assert 0 < held.after <= 5.0
+    assert bench.paused("circuit") == 1.0
+
+
+@pytest.mark.parametrize("ending", [None, REFUSED])
+async def test_a_circuit_closes_at_the_first_probe_that_is_answered(ending: Exception | None) -> None:
+    """A provider that refuses one message is up again."""
+    bench = Bench([*[DOWN] * 10, DOWN, ending])
+    for _ in range(10):
+        await bench.send()
+    bench.clock.now += 5
+    assert isinstance(await bench.send(), Retry)
+    assert isinstance(await bench.send(), Hold)
+    bench.clock.now += 5
+
+    await bench.send()
+
+    assert bench.gate.paused is None
+    assert bench.paused("circuit") == 0.0
+
+
+async def test_an_operators_answer_to_a_circuits_probe_changes_the_reason() -> None:
+    """There is one pause at a time."""
+    bench = Bench([*[DOWN] * 10, BAD_KEY])
+    for _ in range(10):
+        await bench.send()
+    bench.clock.now += 5
+
+    held = await bench.send()
+
+    assert isinstance(held, Hold)
+    assert held.after == 60.0
+    assert (bench.paused("circuit"), bench.paused("operator")) == (0.0, 1.0)
+
+
+async def test_one_probe_at_a_time_and_a_cancelled_one_frees_the_place() -> None:
+    """While a probe is under way the others are held; a handler's timeout does not close the gate for good."""
+    bench = Bench([BAD_KEY])
+    await bench.send()
+    bench.clock.now += 60
+    bench.provider.leave = asyncio.Event()
+    bench.provider.entered.clear()
+    probe = asyncio.create_task(bench.send())
+    await bench.provider.entered.wait()
+    bench.clock.now += 60
+    assert isinstance(await bench.send(), Hold)
+
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+    bench.provider.leave.set()
+
+    assert await bench.send() is None
+    assert bench.gate.paused is None
+
+
+async def test_what_was_under_way_does_not_open_the_gate() -> None:
+    """A success of a request from before the pause may tell of better days."""
+    bench = Bench([None, BAD_KEY])
+    bench.provider.leave = asyncio.Event()
+    early, failing = asyncio.create_task(bench.send()), asyncio.create_task(bench.send())
+    await bench.provider.entered.wait()
+    bench.provider.endings = [BAD_KEY, None]
+    bench.provider.leave.set()
+
+    results = [await early, await failing]
+
+    assert [type(result) for result in results] == [Hold, type(None)]
+    assert bench.gate.paused == "operator"
+
+
+async def test_a_thousand_that_are_held_do_not_come_back_at_once() -> None:
+    """They are spread, in the order in which they came, and none waits for more than minutes beyond the probe."""
+    bench = Bench([BAD_KEY])
+    await bench.send()
+
+    holds = [await bench.send() for _ in range(10_000)]
+
+    waits = [hold.after for hold in holds if isinstance(hold, Hold)]
+    assert len(waits) == 10_000
+    assert waits == sorted(waits)
+    assert waits[0] < 61.0
+    assert 300.0 < waits[-1] <= 360.0
+    assert max(sum(1 for wait in waits[:5000] if second <= wait < second + 1) for second in range(60, 320)) <= 21
+
+
+async def test_each_answer_is_timed_under_its_name() -> None:
+    """By provider and outcome; what is held asked nobody, and is not timed."""
+    bench = Bench([None, DOWN, REFUSED, Unknown("?", otherwise="hold"), BAD_KEY])
+    for _ in range(6):
+        await bench.send()
+
+    counts = {
+        outcome: bench.sample("usher_send_seconds_count", provider="fake", outcome=outcome)
+        for outcome in ("done", "transient", "permanent", "unknown", "operator")
+    }
+    assert set(counts.values()) == {1.0}
+
+
+async def test_a_key_that_is_mended_at_the_provider_needs_nothing_here() -> None:
+    """From a real 401 to the mail, through the wire, without a restart."""
+    clock, state = Clock(), State()
+    async with FakeProviders() as fake, Transport() as transport:
+        gate: Gate[Mail] = Gate(
+            SendGrid(transport, api_key=fake.sendgrid_api_key, base_url=fake.url), "email", Metrics(), clock
+        )
+        fake.script(answer(401))
+        with pytest.raises(Hold):
+            await gate.send(MAIL, State())
+        with pytest.raises(Hold):
+            await gate.send(MAIL, state)
+        assert state.state == "new"
+        clock.now += 60
+
+        await gate.send(MAIL, state)
+
+    assert state.state == "sent"
+    assert len(fake.seen) == 2

@@ -1,0 +1,404 @@
+"""SendGrid and Twilio against a server that speaks their wire formats, and can fail in every way that matters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft4Validator, Draft202012Validator
+from jsonschema.protocols import Validator
+
+from usher.channels import Mail, Operator, Text
+from usher.channels.sendgrid import SendGrid
+from usher.channels.transport import Transport
+from usher.channels.twilio import Twilio
+from usher.outcome import Outcome, Reject, Retry, Unknown
+from usher.testing.providers import DROP, HANG, RESET, FakeProviders, answer
+
+SPECS = Path(__file__).parents[1] / "specs"
+MAIL = Mail(
+    to="noor.haddad@example.com",
+    sender="Example Accounts <accounts@example.org>",
+    subject="Your account",
+    text="Grüße, Noor",
+    html="<p>Grüße, Noor</p>",
+    idempotency_key="welcome_email-0123456789abcdef",
+    headers=(("X-Usher-Template", "welcome_email"),),
+)
+TEXT = Text(to="+447700900123", body="Your account is ready: £0 & more", idempotency_key="sms_notice-0123456789abcdef")
+
+
+@dataclass
+class Progress:
+    """What a delivery's message would be told."""
+
+    state: str = "new"
+
+
+@dataclass
+class Wire:
+    """A provider under test, the message it sends, and what it sends to."""
+
+    provider: SendGrid | Twilio
+    fake: FakeProviders
+    otherwise: str
+
+    async def send(self, progress: Progress) -> None:
+        if isinstance(self.provider, SendGrid):
+            await self.provider.send(MAIL, progress)
+        else:
+            await self.provider.send(TEXT, progress)
+
+
+def provider(name: str, transport: Transport, fake: FakeProviders, url: str | None = None) -> SendGrid | Twilio:
+    if name == "sendgrid":
+        return SendGrid(transport, api_key=fake.sendgrid_api_key, base_url=url or fake.url)
+    return Twilio(
+        transport,
+        account_sid=fake.twilio_account_sid,
+        auth_token=fake.twilio_auth_token,
+        sender=fake.twilio_from,
+        base_url=url or fake.url,
+    )
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeProviders]:
+    async with FakeProviders() as providers:
+        yield providers
+
+
+@pytest.fixture(params=["sendgrid", "twilio"])
+async def wire(request: pytest.FixtureRequest, fake: FakeProviders) -> AsyncIterator[Wire]:
+    async with Transport() as transport:
+        otherwise = "resend" if request.param == "sendgrid" else "hold"
+        yield Wire(provider(request.param, transport, fake), fake, otherwise)
+
+
+@pytest.fixture(params=["sendgrid", "twilio"])
+async def impatient(request: pytest.FixtureRequest, fake: FakeProviders) -> AsyncIterator[Wire]:
+    """The same with a transport that waits only a moment for an answer."""
+    async with Transport(read=0.05) as transport:
+        otherwise = "resend" if request.param == "sendgrid" else "hold"
+        yield Wire(provider(request.param, transport, fake), fake, otherwise)
+
+
+async def test_an_accepted_message_is_sent_once(wire: Wire) -> None:
+    """A 2xx is the end of it."""
+    progress = Progress()
+
+    await wire.send(progress)
+
+    assert progress.state == "sent"
+    assert len(wire.fake.accepted) == len(wire.fake.seen) == 1
+
+
+async def test_connections_are_used_again(wire: Wire) -> None:
+    """Whatever the answer, the pool gets its connection back: the second request does not connect anew."""
+    wire.fake.script(answer(503))
+    with pytest.raises(Retry):
+        await wire.send(Progress())
+
+    await wire.send(Progress())
+
+    connector = wire.provider._transport.session.connector
+    assert connector is not None
+    assert sum(len(idle) for idle in connector._conns.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "ending"), [(503, Retry), (500, Retry), (429, Retry), (400, Reject), (401, Operator), (302, Operator)]
+)
+async def test_each_answer_ends_as_its_table_says(wire: Wire, status: int, ending: type[Exception]) -> None:
+    """One request, one answer, one ending; and the message is known not to have been taken."""
+    wire.fake.script(answer(status, headers=[("Location", "/elsewhere")] if status == 302 else []))
+    progress = Progress()
+
+    with pytest.raises(ending, match=str(status)):
+        await wire.send(progress)
+
+    assert progress.state == "back"
+    assert len(wire.fake.seen) == 1
+
+
+async def test_retry_after_in_seconds(wire: Wire) -> None:
+    """The wait that a 429 asks for is the retry's."""
+    wire.fake.script(answer(429, headers=[("Retry-After", "37")]))
+
+    with pytest.raises(Retry) as raised:
+        await wire.send(Progress())
+
+    assert raised.value.after == 37.0
+
+
+async def test_retry_after_as_a_date(wire: Wire) -> None:
+    """A date is as good as seconds."""
+    at = datetime.now(UTC) + timedelta(seconds=90)
+    wire.fake.script(answer(429, headers=[("Retry-After", format_datetime(at.replace(microsecond=0), usegmt=True))]))
+
+    with pytest.raises(Retry) as raised:
+        await wire.send(Progress())
+
+    assert raised.value.after == pytest.approx(90, abs=5)
+
+
+async def test_a_bad_answer_body_changes_nothing(wire: Wire) -> None:
+    """A proxy's HTML page is sorted by its status."""
+    wire.fake.script(answer(502, body=b"<html>bad gateway</html>", headers=[("Content-Type", "text/html")]))
+
+    with pytest.raises(Retry, match="502"):
+        await wire.send(Progress())
+
+
+@pytest.mark.parametrize("fault", [RESET, DROP], ids=["reset", "accepted, then reset"])
+async def test_a_lost_answer_is_unknown(wire: Wire, fault: Any) -> None:
+    """Whether the provider took it or not, from here it looks the same; nothing is sent again behind the caller's back."""
+    wire.fake.script(fault)
+    progress = Progress()
+
+    with pytest.raises(Unknown) as raised:
+        await wire.send(progress)
+
+    assert raised.value.otherwise == wire.otherwise
+    assert progress.state == "left"
+    assert len(wire.fake.seen) == 1
+
+
+async def test_no_answer_in_time_is_unknown(impatient: Wire) -> None:
+    """The request had left: a timeout says nothing about the message."""
+    impatient.fake.script(HANG)
+    progress = Progress()
+
+    with pytest.raises(Unknown):
+        await impatient.send(progress)
+
+    assert progress.state == "left"
+
+
+async def test_a_cancelled_request_has_left(wire: Wire) -> None:
+    """The handler's timeout cancels: the message stays where it was, on its way."""
+    wire.fake.script(HANG)
+    progress = Progress()
+    sending = asyncio.create_task(wire.send(progress))
+    await wire.fake.wait_seen(1)
+
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+
+    assert progress.state == "left"
+
+
+@pytest.mark.parametrize("name", ["sendgrid", "twilio"])
+async def test_who_can_not_be_reached_has_nothing(name: str, fake: FakeProviders) -> None:
+    """A refused connection is a retry, and the message never left."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port, and nobody answers
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        async with Transport() as transport:
+            progress = Progress()
+            with pytest.raises(Retry, match="could not be reached"):
+                await Wire(provider(name, transport, fake, url), fake, "").send(progress)
+
+    assert progress.state == "new"
+
+
+async def test_a_wrong_key_is_the_operators(fake: FakeProviders) -> None:
+    """The fake checks credentials as the real ones do."""
+    async with Transport() as transport:
+        mail = SendGrid(transport, api_key="SG.another", base_url=fake.url)
+        sms = Twilio(
+            transport,
+            account_sid=fake.twilio_account_sid,
+            auth_token="another",
+            sender=fake.twilio_from,
+            base_url=fake.url,
+        )
+        with pytest.raises(Operator, match="USHER_SENDGRID__API_KEY"):
+            await mail.send(MAIL, Progress())
+        with pytest.raises(Operator, match=r"20003.*USHER_TWILIO__AUTH_TOKEN"):
+            await sms.send(TEXT, Progress())
+
+
+async def test_a_refused_recipient_is_rejected_until_it_is_not(wire: Wire) -> None:
+    """The refusal names no recipient; lifted, the same message goes out."""
+    recipient = MAIL.to if wire.otherwise == "resend" else TEXT.to
+    wire.fake.refused.add(recipient)
+    with pytest.raises(Reject, match="400") as raised:
+        await wire.send(Progress())
+    wire.fake.refused.clear()
+
+    await wire.send(Progress())
+
+    assert recipient.lstrip("+") not in str(raised.value)
+    assert len(wire.fake.accepted) == 1
+
+
+async def test_what_sendgrid_is_sent(fake: FakeProviders) -> None:
+    """The payload is valid by SendGrid's schema (but for `custom_args`, which it has wrong), and is the mail."""
+    async with Transport() as transport:
+        await provider("sendgrid", transport, fake).send(MAIL, Progress())  # type: ignore[arg-type]
+
+    (request,) = fake.accepted
+    payload = dict(request.payload)
+    assert payload.pop("custom_args") == {"usher_delivery": MAIL.idempotency_key}
+    sendgrid_schema().validate(payload)
+    assert payload["personalizations"] == [{"to": [{"email": MAIL.to}]}]
+    assert payload["from"] == {"email": "accounts@example.org", "name": "Example Accounts"}
+    assert [part["type"] for part in payload["content"]] == ["text/plain", "text/html"]
+    assert payload["headers"] == {"Auto-Submitted": "auto-generated", "X-Usher-Template": "welcome_email"}
+    assert payload["tracking_settings"]["click_tracking"]["enable"] is False
+    assert request.headers["Authorization"] == f"Bearer {fake.sendgrid_api_key}"
+
+
+@pytest.mark.parametrize("sender", ["+15005550006", "MG" + "0a" * 16])
+async def test_what_twilio_is_sent(fake: FakeProviders, sender: str) -> None:
+    """The form is valid by Twilio's schema, the number is E.164, and a messaging service stands in its own field."""
+    async with Transport() as transport:
+        twilio = Twilio(
+            transport,
+            account_sid=fake.twilio_account_sid,
+            auth_token=fake.twilio_auth_token,
+            sender=sender,
+            base_url=fake.url,
+        )
+        await twilio.send(TEXT, Progress())
+
+    (request,) = fake.accepted
+    twilio_schema().validate(dict(request.payload))
+    field = "MessagingServiceSid" if sender.startswith("MG") else "From"
+    assert request.payload == {"To": "+447700900123", field: sender, "Body": TEXT.body}
+    assert b"To=%2B447700900123" in request.body
+
+
+async def test_what_twilio_answers_is_its_resource(fake: FakeProviders) -> None:
+    """The fake's 201 is valid by the schema of the real one."""
+    async with Transport() as transport:
+        await provider("twilio", transport, fake).send(TEXT, Progress())  # type: ignore[arg-type]
+        async with transport.session.post(
+            f"{fake.url}/2010-04-01/Accounts/{fake.twilio_account_sid}/Messages.json",
+            data=fake.accepted[0].body,
+            headers={**fake.accepted[0].headers},
+        ) as response:
+            document = await response.json()
+
+    assert response.status == 201
+    spec = json.loads((SPECS / "twilio_create_message.json").read_text())
+    resource = spec["components"]["schemas"]["api.v2010.account.message"]
+    Draft4Validator({**_nullable(resource), "components": _nullable(spec["components"])}).validate(document)
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        replace(MAIL, to="a@example.com, b@example.com"),
+        replace(MAIL, subject="Hello\r\nBcc: b@example.com"),
+        replace(MAIL, headers=(("Bcc", "b@example.com"),)),
+        replace(MAIL, headers=(("X-A\r\nBcc", "b@example.com"),)),
+        replace(MAIL, sender="Accounts <a@example.org>, b@example.org"),
+        replace(MAIL, text="SG.abcdefgh.ijklmnop is the key"),
+    ],
+    ids=["two recipients", "subject", "reserved header", "header name", "two senders", "a key in the text"],
+)
+async def test_what_is_not_one_mail_is_rejected_before_any_request(fake: FakeProviders, mail: Mail) -> None:
+    """No template and no event can add a recipient or a header, or send a key out."""
+    progress = Progress()
+    async with Transport() as transport:
+        with pytest.raises(Reject, match="can't be sent"):
+            await SendGrid(transport, api_key="k", base_url=fake.url).send(mail, progress)
+
+    assert progress.state == "new"
+    assert fake.seen == []
+
+
+async def test_nothing_personal_and_no_secret_is_logged(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG, of every library, through success and failures: no key, no token, no recipient."""
+    caplog.set_level(logging.DEBUG)
+    wire.fake.script(answer(503), answer(400), answer(401), RESET)
+
+    for _ in range(5):
+        try:
+            await wire.send(Progress())
+        except (Outcome, Operator) as error:
+            logging.getLogger("a handler").debug("failed", exc_info=error)
+
+    for secret in (wire.fake.sendgrid_api_key, wire.fake.twilio_auth_token, MAIL.to, TEXT.to, TEXT.to[1:], TEXT.body):
+        assert secret not in caplog.text
+    assert wire.fake.accepted
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"api_key": ""}, "USHER_SENDGRID__API_KEY is missing"),
+        ({"api_key": "SG.a\nb"}, "USHER_SENDGRID__API_KEY"),
+        ({"base_url": "https://api.sendgrid.com/v3"}, "scheme and host only, as in https://api.sendgrid.com"),
+        ({"base_url": "api.sendgrid.com"}, "USHER_SENDGRID__BASE_URL is no http"),
+        ({"base_url": "https://h:99999"}, "USHER_SENDGRID__BASE_URL is no http"),
+    ],
+)
+def test_sendgrid_says_what_is_wrong_with_its_settings(settings: Mapping[str, str], complaint: str) -> None:
+    """Each complaint names the variable."""
+    good = {"api_key": "SG.key", "base_url": "https://api.sendgrid.com"}
+
+    assert SendGrid(Transport(), **good).check() == []
+    (problem,) = SendGrid(Transport(), **{**good, **settings}).check()
+    assert complaint in problem
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"account_sid": ""}, "USHER_TWILIO__ACCOUNT_SID is missing"),
+        ({"account_sid": "SK123"}, "USHER_TWILIO__ACCOUNT_SID is no account SID"),
+        ({"auth_token": ""}, "USHER_TWILIO__AUTH_TOKEN is missing"),
+        ({"sender": ""}, "USHER_TWILIO__FROM is missing"),
+        ({"sender": "(555) 0100"}, "USHER_TWILIO__FROM is no sender"),
+        ({"base_url": "http://127.0.0.1:1/2010"}, "USHER_TWILIO__BASE_URL should be scheme and host only"),
+    ],
+)
+def test_twilio_says_what_is_wrong_with_its_settings(settings: Mapping[str, str], complaint: str) -> None:
+    """Each complaint names the variable."""
+    good = {
+        "account_sid": "AC" + "0" * 32,
+        "auth_token": "t",
+        "sender": "+15005550006",
+        "base_url": "https://api.twilio.com",
+    }
+
+    assert Twilio(Transport(), **good).check() == []
+    (problem,) = Twilio(Transport(), **{**good, **settings}).check()
+    assert complaint in problem
+
+
+def sendgrid_schema() -> Validator:
+    """SendGrid's own schema of the request, closed at the top: a misspelt field is an error."""
+    spec = json.loads((SPECS / "sendgrid_mail_send.json").read_text())
+    schema = spec["components"]["requestBodies"]["PostMailSend"]["content"]["application/json"]["schema"]
+    return Draft202012Validator({**schema, "additionalProperties": False, "components": spec["components"]})
+
+
+def twilio_schema() -> Validator:
+    spec = json.loads((SPECS / "twilio_create_message.json").read_text())
+    operation = spec["paths"]["/2010-04-01/Accounts/{AccountSid}/Messages.json"]["post"]
+    schema = operation["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"]
+    return Draft4Validator({**schema, "additionalProperties": False, "components": spec["components"]})
+
+
+def _nullable(schema: Any) -> Any:
+    """OpenAPI 3.0's ``nullable`` in the words of JSON Schema."""
+    if isinstance(schema, list):
+        return [_nullable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    said = {key: _nullable(value) for key, value in schema.items()}
+    return {"anyOf": [{"type": "null"}, said]} if schema.get("nullable") is True else said

@@ -1,0 +1,351 @@
+"""Mail by SMTP, against a server that speaks it and says no at every step."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import email
+import email.policy
+import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP, AuthResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from usher.channels import Mail, Operator
+from usher.channels.smtp import Smtp
+from usher.outcome import Reject, Retry, Unknown
+
+MAIL = Mail(
+    to="noor.haddad@example.com",
+    sender="Example Accounts <accounts@example.org>",
+    subject="Your account",
+    text="Grüße, Noor",
+    html="<p>Grüße, Noor</p>",
+    idempotency_key="welcome_email-0123456789abcdef",
+)
+USER, PASSWORD = "usher", "p@ss/wörd"
+
+
+@dataclass
+class Progress:
+    state: str = "new"
+
+
+@dataclass
+class Mailbox:
+    """What the server does: answers by step, and the envelopes it took."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    hang: bool = False
+    abort: bool = False
+    taken: list[Any] = field(default_factory=list)
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if "MAIL" not in self.answers:
+            envelope.mail_from = address
+            envelope.mail_options.extend(options)
+        return self.answers.get("MAIL", "250 OK")
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if "RCPT" not in self.answers:
+            envelope.rcpt_tos.append(address)
+        return self.answers.get("RCPT", "250 OK")
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
+        self.reached.set()
+        if self.hang:
+            await self.closing.wait()
+        if self.abort:
+            server.transport.abort()
+        if "DATA" not in self.answers:
+            self.taken.append((session.ssl is not None, envelope))
+        return self.answers.get("DATA", "250 OK")
+
+
+@asynccontextmanager
+async def serving(box: Mailbox, **options: Any) -> AsyncIterator[int]:
+    """The port of a server in front of *box*."""
+    loop = asyncio.get_running_loop()
+    implicit = options.pop("ssl", None)
+    sessions: list[Any] = []
+
+    def session() -> Any:
+        sessions.append(SMTP(box, enable_SMTPUTF8=True, hostname="mail.test", loop=loop, **options))
+        return sessions[-1]
+
+    server = await loop.create_server(session, "127.0.0.1", 0, ssl=implicit)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        box.closing.set()
+        server.close()
+        await server.wait_closed()
+        handlers = [one._handler_coroutine for one in sessions if one._handler_coroutine is not None]
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        for one in sessions:
+            if one.transport is not None:
+                one.transport.abort()
+
+
+@pytest.fixture
+def box() -> Mailbox:
+    return Mailbox()
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(the server's context, a client's that trusts it)."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "server.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(path)
+    return server, ssl.create_default_context(cafile=str(path))
+
+
+def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+    right = data.login == USER.encode() and data.password == PASSWORD.encode()
+    return AuthResult(success=right, handled=False)
+
+
+async def test_a_mail_arrives_as_one_message_to_one_recipient(box: Mailbox) -> None:
+    """The envelope holds one recipient; the message says who, when, and that no human wrote it; the text is first."""
+    progress = Progress()
+    async with serving(box) as port:
+        await Smtp(f"smtp://127.0.0.1:{port}").send(MAIL, progress)
+
+    ((_, envelope),) = box.taken
+    message: Any = email.message_from_bytes(envelope.content, policy=email.policy.default)
+    assert progress.state == "sent"
+    assert (envelope.mail_from, envelope.rcpt_tos) == ("accounts@example.org", ["noor.haddad@example.com"])
+    assert message["From"] == "Example Accounts <accounts@example.org>"
+    assert message["To"] == "noor.haddad@example.com"
+    assert message["Message-ID"] == "<welcome_email-0123456789abcdef@example.org>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["Date"].datetime is not None
+    assert message.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert "Grüße, Noor" in message.get_body(("plain",)).get_content()
+
+
+async def test_starttls_is_used_where_it_is_offered(box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """The log-in, with characters that a URL has to encode, comes after TLS."""
+    server, client = tls
+    async with serving(
+        box, tls_context=server, require_starttls=True, auth_required=True, authenticator=authenticate
+    ) as port:
+        await Smtp(f"smtp://usher:p%40ss%2Fw%C3%B6rd@127.0.0.1:{port}", context=client).send(MAIL, Progress())
+
+    ((encrypted, _),) = box.taken
+    assert encrypted
+
+
+async def test_smtps_is_tls_from_the_first_byte(box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """No STARTTLS is looked for."""
+    server, client = tls
+    async with serving(box, ssl=server) as port:
+        await Smtp(f"smtps://127.0.0.1:{port}", context=client).send(MAIL, Progress())
+
+    assert len(box.taken) == 1
+
+
+async def test_a_certificate_that_is_not_trusted_gets_no_mail(
+    box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    """It is a connection that failed: tried again, and nothing has left."""
+    progress = Progress()
+    async with serving(box, tls_context=tls[0]) as port:
+        with pytest.raises(Retry):
+            await Smtp(f"smtp://127.0.0.1:{port}").send(MAIL, progress)
+
+    assert progress.state == "new"
+    assert box.taken == []
+
+
+async def test_a_wrong_password_is_the_operators(box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """No mail would get through: the channel stops."""
+    server, client = tls
+    async with serving(box, tls_context=server, authenticator=authenticate) as port:
+        with pytest.raises(Operator, match=r"535.*USHER_SMTP__URL"):
+            await Smtp(f"smtp://usher:wrong@127.0.0.1:{port}", context=client).send(MAIL, Progress())
+
+
+async def test_a_missing_log_in_is_the_operators(box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """A server that wants a log-in says so at MAIL, for every mail."""
+    server, client = tls
+    async with serving(box, tls_context=server, auth_required=True, authenticator=authenticate) as port:
+        with pytest.raises(Operator, match="530"):
+            await Smtp(f"smtp://127.0.0.1:{port}", context=client).send(MAIL, Progress())
+
+
+@pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA"])
+@pytest.mark.parametrize(("code", "ending"), [(450, Retry), (421, Retry), (550, Reject)])
+async def test_a_refusal_at_any_step(box: Mailbox, step: str, code: int, ending: type[Exception]) -> None:
+    """4xx is for later, 5xx is for good; the text shows no address, and nothing was taken."""
+    box.answers[step] = f"{code} <noor.haddad@example.com>: not here"
+    progress = Progress()
+    async with serving(box) as port:
+        with pytest.raises(ending, match=str(code)) as raised:
+            await Smtp(f"smtp://127.0.0.1:{port}").send(MAIL, progress)
+
+    assert "noor" not in str(raised.value)
+    assert progress.state == "back"
+    assert box.taken == []
+
+
+async def test_no_answer_to_the_data_is_unknown(box: Mailbox) -> None:
+    """The message had left: it may be on its way."""
+    box.hang = True
+    progress = Progress()
+    async with serving(box) as port:
+        with pytest.raises(Unknown) as raised:
+            await Smtp(f"smtp://127.0.0.1:{port}", timeout=0.1).send(MAIL, progress)
+
+    assert raised.value.otherwise == "resend"
+    assert progress.state == "left"
+
+
+async def test_a_connection_lost_after_the_data_is_unknown(box: Mailbox) -> None:
+    """As for a timeout."""
+    box.abort = True
+    progress = Progress()
+    async with serving(box) as port:
+        with pytest.raises(Unknown):
+            await Smtp(f"smtp://127.0.0.1:{port}").send(MAIL, progress)
+
+    assert progress.state == "left"
+
+
+async def test_a_send_that_takes_too_long_in_all_is_unknown_too(box: Mailbox) -> None:
+    """The limit for the whole message is told apart from a connection that failed."""
+    box.hang = True
+    async with serving(box) as port:
+        with pytest.raises(Unknown):
+            await Smtp(f"smtp://127.0.0.1:{port}", total=0.5).send(MAIL, Progress())
+
+
+async def test_a_cancelled_send_has_left(box: Mailbox) -> None:
+    """The handler's timeout cancels: the message stays where it was, on its way."""
+    box.hang = True
+    progress = Progress()
+    async with serving(box) as port:
+        sending = asyncio.create_task(Smtp(f"smtp://127.0.0.1:{port}").send(MAIL, progress))
+        await box.reached.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+
+    assert progress.state == "left"
+
+
+async def test_who_can_not_be_reached_has_nothing() -> None:
+    """A refused connection is a retry, and the message never left."""
+    progress = Progress()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(Retry, match="could not be reached"):
+            await Smtp(f"smtp://127.0.0.1:{unused.getsockname()[1]}").send(MAIL, progress)
+
+    assert progress.state == "new"
+
+
+async def test_an_international_address_goes_by_smtputf8(box: Mailbox) -> None:
+    """Where the server speaks it, the address stands in the envelope and the header as it is."""
+    async with serving(box) as port:
+        await Smtp(f"smtp://127.0.0.1:{port}").send(replace(MAIL, to="nöör@example.com"), Progress())
+
+    ((_, envelope),) = box.taken
+    assert envelope.rcpt_tos == ["nöör@example.com"]
+    assert "To: nöör@example.com".encode() in envelope.content
+
+
+async def test_what_is_not_one_mail_is_rejected_before_any_connection() -> None:
+    """A second recipient in the address does not become a second recipient of the mail."""
+    progress = Progress()
+
+    with pytest.raises(Reject, match="can't be sent"):
+        await Smtp("smtp://127.0.0.1:1").send(replace(MAIL, to="a@example.com, b@example.com"), progress)
+
+    assert progress.state == "new"
+
+
+async def test_nothing_personal_and_no_secret_is_logged(
+    box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG, of our side: no password, no recipient."""
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.CRITICAL, logger="mail.log")  # the test's own server
+    server, client = tls
+    async with serving(box, tls_context=server, authenticator=authenticate) as port:
+        smtp = Smtp(f"smtp://usher:p%40ss%2Fw%C3%B6rd@127.0.0.1:{port}", context=client)
+        await smtp.send(MAIL, Progress())
+        box.answers["RCPT"] = "550 <noor.haddad@example.com> unknown"
+        with pytest.raises(Reject) as raised:
+            await smtp.send(MAIL, Progress())
+        logging.getLogger("a handler").debug("failed", exc_info=raised.value)
+
+    assert box.taken
+    for secret in (PASSWORD, "p%40ss", MAIL.to):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("", "USHER_SMTP__URL is missing"),
+        ("mail.example.org:587", "should be smtp://"),
+        ("http://mail.example.org", "should be smtp://"),
+        ("smtp://mail.example.org:70000", "has a port"),
+        ("smtp://usher@mail.example.org", "has a user without a password"),
+        ("smtp://usher:secret@/x", "should be smtp://"),
+    ],
+)
+async def test_smtp_says_what_is_wrong_with_its_url(url: str, complaint: str) -> None:
+    """Without repeating it, as it holds a password; a send that is tried all the same is the operator's."""
+    (problem,) = Smtp(url).check()
+
+    assert complaint in problem
+    assert "secret" not in problem
+    assert Smtp("smtp://usher:secret@mail.example.org").check() == []
+    with pytest.raises(Operator, match="USHER_SMTP__URL"):
+        await Smtp(url).send(MAIL, Progress())
