@@ -127,6 +127,7 @@ class DatabaseFile:
         return opened[0], opened[1]
 
     def _set_up(self, db: sqlite3.Connection) -> None:
+        tables.is_empty(db, str(self.path))  # before anything is changed in a file that may not be ours
         mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise LogMisconfigured(

@@ -43,24 +43,35 @@ _SCHEMA = (
 )
 
 
-def prepare(db: sqlite3.Connection, name: str) -> None:
-    """Create the tables in an empty file; in another one, check that they are ours.
+def is_empty(db: sqlite3.Connection, name: str) -> bool:
+    """Whether the file has no tables yet. Changes nothing.
 
     Raises:
         LogMisconfigured: the file belongs to another program, or to a newer Usher.
     """
+    # In this order: what another process creates in between comes with its id.
+    if db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+        return True
+    if _pragma(db, "application_id") != _APPLICATION_ID:
+        raise LogMisconfigured(f"{name} is a database of another program; name another file in USHER_LOG")
+    if (version := _pragma(db, "user_version")) != _VERSION:
+        raise LogMisconfigured(
+            f"{name} has the format {version}, this Usher reads {_VERSION}; run the Usher that wrote it, or name another file"
+        )
+    return False
+
+
+def prepare(db: sqlite3.Connection, name: str) -> None:
+    """Create the tables in an empty file.
+
+    Raises:
+        LogMisconfigured: as `is_empty`.
+    """
     db.execute("BEGIN IMMEDIATE")
     try:
-        ours = _pragma(db, "application_id") == _APPLICATION_ID
-        if not ours and db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+        if is_empty(db, name):
             for statement in _SCHEMA:
                 db.execute(statement)
-        elif not ours:
-            raise LogMisconfigured(f"{name} is a database of another program; name another file in USHER_LOG")
-        elif (version := _pragma(db, "user_version")) != _VERSION:
-            raise LogMisconfigured(
-                f"{name} has the format {version}, this Usher reads {_VERSION}; run the Usher that wrote it, or name another file"
-            )
     except BaseException:
         db.execute("ROLLBACK")
         raise

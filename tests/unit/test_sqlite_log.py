@@ -1,0 +1,435 @@
+"""What the embedded log promises beyond the contract: its file, its disk, its lock, and what it forgets when."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+
+import pytest
+from tests.contract.logs import PATIENCE, Worker, drained, loaded, parked
+
+from usher.delivery import Record
+from usher.engine.port import (
+    Claim,
+    LogConfig,
+    LogMisconfigured,
+    LogUnavailable,
+    Position,
+    dead_letter_topic,
+    retry_topic,
+)
+from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
+from usher.testing.clock import Clock
+
+TOPIC = "identity.events"
+CONFIG = LogConfig(group="usher", topics=(TOPIC,))
+RETRY, DEAD = retry_topic("usher", TOPIC), dead_letter_topic("usher", TOPIC)
+DAY = 86_400
+
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from usher.engine.port import LogConfig
+from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
+
+class Owner:
+    async def claimed(self, claims): self.claim = claims[0]
+    async def released(self, claims): ...
+
+async def write(path):
+    owner, log = Owner(), SqliteLog(path, LogConfig("usher", ("identity.events",)))
+    await log.open(owner)
+    async def writer(name):
+        for n in range(1_000_000):
+            await log.append("identity.events", None, f"{name}-{n}".encode())
+            await log.park(owner.claim, name, str(n).encode(), ())
+            print(name, n, flush=True)
+    await asyncio.gather(*(writer(f"w{n}") for n in range(8)))
+
+async def beside(path):
+    async with SqliteBrowser(path, LogConfig("usher", ("identity.events",))) as browser:
+        await browser.append("identity.events", b"ada", b"from outside")
+        await browser.append("usher.identity.events-retry", b"replay/1", b"{}")
+
+asyncio.run({"write": write, "beside": beside}[sys.argv[1]](Path(sys.argv[2])))
+"""
+
+
+@asynccontextmanager
+async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIterator[Worker]:
+    worker = Worker(SqliteLog(path, CONFIG, clock=clock), "worker", [])
+    await worker.log.open(worker)
+    try:
+        yield worker
+    finally:
+        await worker.log.close()
+
+
+async def scanned(path: Path, topic: str) -> list[Record]:
+    async with SqliteBrowser(path, CONFIG) as browser:
+        return await drained(browser.scan(topic))
+
+
+async def eventually(path: Path, topic: str, expected: Sequence[bytes | None]) -> None:
+    """Wait until these are the values of *topic*: retention works in the background."""
+    async with asyncio.timeout(PATIENCE):
+        while [record.value for record in await scanned(path, topic)] != list(expected):
+            """Look again: each look waits for the disk."""
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in folder.iterdir()}
+
+
+async def started(mode: str, path: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, mode, str(path), stdout=asyncio.subprocess.PIPE
+    )
+
+
+async def test_a_killed_worker_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    """After kill -9 in the middle of writing, the file opens at once and holds all that had been acknowledged."""
+    path = tmp_path / "usher.db"
+    child = await started("write", path)
+    assert child.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        lines = [await child.stdout.readline() for _ in range(400)]
+        child.kill()
+        lines += (await child.stdout.read()).splitlines(keepends=True)
+        await child.wait()
+    acknowledged = [line.decode().split() for line in lines if line.endswith(b"\n")]
+
+    async with opened(path) as worker:
+        stored = {record.value for record in await scanned(path, TOPIC)}
+        async with parked(worker, worker.claims[0]) as stream:
+            table = {record.key: int(record.value or b"-1") for record in await loaded(stream)}
+        assert await worker.log.append(TOPIC, None, b"after")
+
+    assert {f"{name}-{n}".encode() for name, n in acknowledged} <= stored
+    assert all(table[name.encode()] >= int(n) for name, n in acknowledged)
+
+
+async def test_a_worker_sees_what_another_process_writes(tmp_path: Path) -> None:
+    """An event and a request that a command writes beside the worker wake its reads, long before their time is up."""
+    path = tmp_path / "usher.db"
+    async with opened(path) as worker, parked(worker, worker.claims[0]) as stream:
+        assert await loaded(stream) == []
+        reading = asyncio.create_task(worker.log.read(worker.claims, 10, 10 * PATIENCE))
+        child = await started("beside", path)
+        async with asyncio.timeout(PATIENCE):
+            [batch] = await reading
+            request = await anext(stream)
+            assert await child.wait() == 0
+
+    assert [record.value for record in batch.records] == [b"from outside"]
+    assert isinstance(request, list)
+    assert [record.key for record in request] == [b"replay/1"]
+
+
+async def test_a_second_worker_is_refused(tmp_path: Path) -> None:
+    """A file has one worker; the refusal names the file and the process. Once that one has closed, the next may open."""
+    path = tmp_path / "usher.db"
+    async with opened(path):
+        second = SqliteLog(path, CONFIG)
+        with pytest.raises(LogMisconfigured, match=rf"usher\.db is in use .*process id {os.getpid()}\b"):
+            await second.open(Worker(second, "second", []))
+        await second.close()
+
+    async with opened(path) as worker:
+        assert await worker.log.writable()
+
+
+async def test_the_embedded_log_starts_at_its_beginning(tmp_path: Path) -> None:
+    """What was emitted before the first run is read, although the default of a new group is the latest."""
+    path = tmp_path / "usher.db"
+    async with SqliteBrowser(path, CONFIG) as browser:
+        await browser.append(TOPIC, b"ada", b"1")
+
+    async with opened(path) as worker:
+        assert CONFIG.start_from == "latest"
+        assert [record.value for record in await worker.take(1)] == [b"1"]
+
+
+async def test_commands_that_come_at_once_make_one_file(tmp_path: Path) -> None:
+    """Commands that find no file at the same moment all get their record into the one that is made."""
+
+    async def emit(path: Path, value: bytes) -> None:
+        async with SqliteBrowser(path, CONFIG) as browser:
+            await browser.append(TOPIC, None, value)
+
+    for n in range(10):
+        path = tmp_path / f"{n}.db"
+        await asyncio.gather(*(emit(path, str(n).encode()) for n in range(4)))
+        assert sorted(record.value or b"" for record in await scanned(path, TOPIC)) == [b"0", b"1", b"2", b"3"]
+
+
+async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    """Events are personal data: nobody else may read the file, nor what SQLite lays beside it."""
+    path = tmp_path / "usher.db"
+    async with opened(path) as worker:
+        await worker.log.append(TOPIC, b"ada", b"1")
+        found = modes(tmp_path)
+
+    assert found == dict.fromkeys(("usher.db", "usher.db-wal", "usher.db-shm", "usher.db.lock"), 0o600)
+
+
+async def test_parking_a_key_again_replaces_it(tmp_path: Path) -> None:
+    """The retry topic holds one record for each key, the last one, however often it was written."""
+    path = tmp_path / "usher.db"
+    async with opened(path) as worker:
+        [claim] = worker.claims
+        for attempt in (b"1", b"2", b"3"):
+            await worker.log.park(claim, "a", attempt, [])
+            await worker.log.bury(claim, b"a", attempt, [])
+            await worker.log.append(TOPIC, b"a", attempt)
+
+    assert [record.value for record in await scanned(path, RETRY)] == [b"3"]
+    assert len(await scanned(path, DEAD)) == len(await scanned(path, TOPIC)) == 3
+
+
+async def test_a_key_that_is_replaced_while_the_table_loads_is_not_missed(tmp_path: Path) -> None:
+    """A key that is parked again during the load has been delivered, old or new, when the load says that it is done."""
+    async with opened(tmp_path / "usher.db") as worker:
+        [claim] = worker.claims
+        keys = [f"key-{n:04}" for n in range(1_200)]
+        await asyncio.gather(*(worker.log.park(claim, key, b"old", []) for key in keys))
+
+        async with parked(worker, claim) as stream:
+            batch = await anext(stream)
+            assert isinstance(batch, list)
+            assert len(batch) < len(keys)
+            await worker.log.park(claim, keys[-1], b"new", [])
+            rest = await loaded(stream)
+
+    assert {(record.key or b"").decode() for record in (*batch, *rest)} == set(keys)
+
+
+async def test_source_records_go_after_a_week_once_they_are_done(tmp_path: Path) -> None:
+    """At open, what is older than seven days and below the commit is deleted; what is not committed stays however old."""
+    path, clock = tmp_path / "usher.db", Clock()
+    async with opened(path, clock) as worker:
+        for value in (b"done", b"undone", b"undone too"):
+            await worker.log.append(TOPIC, b"ada", value)
+        records = await worker.take(3)
+        await worker.log.commit({worker.claims[0]: Position(records[1].offset)})
+
+    clock.advance(7 * DAY - 60)
+    async with opened(path, clock) as worker:
+        await worker.log.append(TOPIC, b"ada", b"new")
+        assert [record.value for record in await worker.take(3)] == [b"undone", b"undone too", b"new"]
+    assert len(await scanned(path, TOPIC)) == 4
+
+    clock.advance(120)
+    async with opened(path, clock):
+        await eventually(path, TOPIC, [b"undone", b"undone too", b"new"])
+
+
+async def test_dead_letters_go_after_ninety_days(tmp_path: Path) -> None:
+    """At open, dead letters older than ninety days are deleted, and younger ones are not."""
+    path, clock = tmp_path / "usher.db", Clock()
+    async with opened(path, clock) as worker:
+        await worker.log.bury(worker.claims[0], None, b"old", [])
+        clock.advance(60 * DAY)
+        await worker.log.bury(worker.claims[0], None, b"young", [])
+
+    clock.advance(31 * DAY)
+    async with opened(path, clock):
+        await eventually(path, DEAD, [b"young"])
+
+
+async def test_tombstones_go_after_a_day_where_their_event_is_not_read_again(tmp_path: Path) -> None:
+    """A tombstone tells that a delivery is done, so it stays while the commit lies below it; what is parked always stays."""
+    path, clock = tmp_path / "usher.db", Clock()
+    async with opened(path, clock) as worker:
+        [claim] = worker.claims
+        await worker.log.unpark(claim, "below the commit")
+        await worker.log.park(claim, "parked", b"1", [])
+        await worker.log.append(TOPIC, b"ada", b"1")
+        [record] = await worker.take(1)
+        await worker.log.commit({claim: Position(record.offset + 1)})
+        await worker.log.unpark(claim, "above the commit")
+
+    clock.advance(2 * DAY)
+    async with opened(path, clock):
+        await eventually(path, RETRY, [b"1", None])
+
+    assert [record.key for record in await scanned(path, RETRY)] == [b"parked", b"above the commit"]
+
+
+async def test_offsets_never_start_again(tmp_path: Path) -> None:
+    """After everything was deleted a new record lies above the commit, and is read; the lag was never negative."""
+    path, clock = tmp_path / "usher.db", Clock()
+    async with opened(path, clock) as worker:
+        await worker.log.append(TOPIC, b"ada", b"1")
+        [record] = await worker.take(1)
+        await worker.log.commit({worker.claims[0]: Position(record.offset + 1)})
+
+    clock.advance(30 * DAY)
+    async with opened(path, clock) as worker:
+        await eventually(path, TOPIC, [])
+        [claim] = worker.claims
+        assert (await worker.log.ends([claim]))[claim] == claim.start
+        await worker.log.append(TOPIC, b"ada", b"2")
+        [later] = await worker.take(1)
+
+    assert later.offset > record.offset
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """No file of this process may grow beyond what the write-ahead log has reached."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = path.with_name(path.name + "-wal").stat().st_size + 4_096
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_full_disk_is_unavailable_and_passes(tmp_path: Path) -> None:
+    """When the disk takes no more, writes raise LogUnavailable and the log is not writable; with space both are as before."""
+    path = tmp_path / "usher.db"
+    async with opened(path) as worker:
+        await worker.log.append(TOPIC, b"ada", b"before")
+        with full_disk(path):
+            for _ in range(3):
+                with pytest.raises(LogUnavailable, match=r"usher\.db"):
+                    await worker.log.append(TOPIC, b"ada", b"x" * 100_000)
+            failed = [worker.log.park(worker.claims[0], "a", b"x" * 9_000, []) for _ in range(3)]
+            outcomes = await asyncio.gather(*failed, return_exceptions=True)
+            assert not await worker.log.writable()
+
+        assert await worker.log.writable()
+        await worker.log.append(TOPIC, b"ada", b"after")
+        assert [record.value for record in await worker.take(2)] == [b"before", b"after"]
+
+    assert {type(outcome) for outcome in outcomes} == {LogUnavailable}
+
+
+async def test_a_locked_database_is_unavailable_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another program holds the write lock, writes raise LogUnavailable after a while; reads go on."""
+    monkeypatch.setattr("usher.eventlog.sqlite.file._BUSY_SECONDS", 0.05)
+    path = tmp_path / "usher.db"
+    async with opened(path) as worker:
+        await worker.log.append(TOPIC, b"ada", b"before")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LogUnavailable, match="locked"):
+                await worker.log.append(TOPIC, b"ada", b"meanwhile")
+            assert [record.value for record in await worker.take(1)] == [b"before"]
+            other.execute("ROLLBACK")
+
+        await worker.log.append(TOPIC, b"ada", b"after")
+        assert [record.value for record in await worker.take(1)] == [b"after"]
+
+
+async def test_a_cancelled_append_does_no_harm(tmp_path: Path) -> None:
+    """Whoever stops waiting for an append does not disturb the others, nor what comes later."""
+    async with opened(tmp_path / "usher.db") as worker:
+        appends = [asyncio.create_task(worker.log.append(TOPIC, None, str(n).encode())) for n in range(20)]
+        await asyncio.sleep(0)
+        for append in appends[::2]:
+            append.cancel()
+        await asyncio.gather(*appends, return_exceptions=True)
+        await worker.log.append(TOPIC, None, b"last")
+
+        kept: list[bytes | None] = []
+        while b"last" not in kept:
+            kept += [record.value for record in await worker.take(1)]
+    assert {str(n).encode() for n in range(1, 20, 2)} <= set(kept)
+
+
+async def test_a_closed_log_takes_nothing(tmp_path: Path) -> None:
+    """After close every write raises LogUnavailable, streams end, and the log is not writable."""
+    async with opened(tmp_path / "usher.db") as worker:
+        [claim] = worker.claims
+    writes: list[Callable[[], Awaitable[object]]] = [
+        lambda: worker.log.append(TOPIC, b"ada", b"1"),
+        lambda: worker.log.park(claim, "a", b"1", []),
+        lambda: worker.log.bury(claim, b"a", b"1", []),
+    ]
+
+    for write in writes:
+        with pytest.raises(LogUnavailable, match="closed"):
+            await write()
+    assert [batch async for batch in worker.log.parked(claim)] == []
+    assert not await worker.log.writable()
+
+
+def a_text(path: Path) -> None:
+    path.write_text("USHER_LOG=sqlite:///usher.db\n" * 100)
+
+
+def another_program(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE bookmarks (url TEXT)")
+
+
+def a_newer_format(path: Path) -> None:
+    asyncio.run(scanned(path, TOPIC))
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+def a_damaged_file(path: Path) -> None:
+    asyncio.run(scanned(path, TOPIC))
+    content = bytearray(path.read_bytes())
+    content[100:4_096] = b"\xff" * 3_996
+    path.write_bytes(content)
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [a_text, another_program, a_newer_format, a_damaged_file, a_folder])
+async def test_a_file_that_is_not_ours_is_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """A file that holds something else, or that is damaged, is named and left as it is, by the worker and by commands."""
+    path = tmp_path / "usher.db"
+    await asyncio.to_thread(spoil, path)
+    before = None if path.is_dir() else path.read_bytes()
+
+    for _ in range(2):  # the first refusal leaves no lock behind
+        log = SqliteLog(path, CONFIG)
+        with pytest.raises(LogMisconfigured, match=r"usher\.db (is|has|can't)"):
+            await log.open(Worker(log, "worker", []))
+    with pytest.raises(LogMisconfigured, match=r"usher\.db"):
+        async with SqliteBrowser(path, CONFIG):
+            """Never entered."""
+
+    assert before is None or path.read_bytes() == before
+
+
+async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    """A path into a folder that is not there is refused by its name."""
+    path = tmp_path / "missing" / "usher.db"
+    log = SqliteLog(path, CONFIG)
+
+    with pytest.raises(LogMisconfigured, match="missing"):
+        await log.open(Worker(log, "worker", []))
+
+
+async def test_several_topics_are_read_in_turn(tmp_path: Path) -> None:
+    """A topic with a long backlog does not keep the records of another one waiting."""
+    config = LogConfig(group="usher", topics=("busy", "quiet"))
+    worker = Worker(SqliteLog(tmp_path / "usher.db", config), "worker", [])
+    await worker.log.open(worker)
+    try:
+        await asyncio.gather(*(worker.log.append("busy", None, b"1") for _ in range(50)))
+        await worker.log.append("quiet", None, b"2")
+
+        reads = [batch for _ in range(2) for batch in await worker.log.read(worker.claims, 10, PATIENCE)]
+    finally:
+        await worker.log.close()
+
+    claims: set[Claim] = {batch.claim for batch in reads}
+    assert {claim.topic for claim in claims} == {"busy", "quiet"}
