@@ -198,7 +198,7 @@ async def test_forgeries_warn_once_a_minute_with_their_number() -> None:
             await post(client, BODY)
         site.now = 61.0
         await post(client, BODY)
-        warnings = [line for line in site.lines.entries if line["event"] == "ingest.bad-signature"]
+        warnings = [line for line in site.lines.entries if line["event"] == "webhook refused: bad signature"]
         assert [line["count"] for line in warnings] == [1, 3]
 
 
@@ -332,7 +332,7 @@ async def test_a_defect_is_503_and_says_nothing_of_the_request() -> None:
         site.shelf.trouble = RuntimeError("ada@example.com")
         assert await post(client, BODY, signed(BODY)) == 503
         assert "ada@example.com" not in repr(site.lines.entries)
-        assert [line["error"] for line in site.lines.entries if line["event"] == "web.defect"] == ["RuntimeError"]
+        assert [line["error"] for line in site.lines.entries if line["event"] == "web defect"] == ["RuntimeError"]
 
 
 async def test_no_personal_data_in_the_lines() -> None:
@@ -340,7 +340,7 @@ async def test_no_personal_data_in_the_lines() -> None:
     async with running() as (site, client):
         await post(client, BODY, signed(BODY))
         [line] = site.lines.entries
-        assert (line["event"], line["log_level"]) == ("ingest.stored", "debug")
+        assert (line["event"], line["log_level"]) == ("webhook stored", "debug")
         assert "ada@" not in repr(line)
         assert "u-1" not in repr(line)
 

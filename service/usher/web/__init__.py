@@ -92,7 +92,7 @@ def _without_500(log: FilteringBoundLogger) -> Middleware:
             raise  # the client has gone; there is nobody to answer
         except Exception as defect:  # noqa: BLE001 - the last line of defence
             where = traceback.extract_tb(defect.__traceback__)[-1]
-            log.error("web.defect", error=type(defect).__name__, where=f"{where.name}:{where.lineno}")  # noqa: TRY400
+            log.error("web defect", error=type(defect).__name__, where=f"{where.name}:{where.lineno}")  # noqa: TRY400
             return web.json_response({"error": "out of order"}, status=503, headers={"Retry-After": "5"})
 
     return guard

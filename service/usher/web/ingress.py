@@ -130,9 +130,11 @@ class Ingress:
         except TooLarge:
             raise _Refused(413, "too-large", "the log takes no record of this size") from None
         except (LogError, OSError, TimeoutError) as trouble:
-            self.log.warning("ingest.log-down", topic=self.topic, error=scrub(trouble) or type(trouble).__name__)
+            self.log.warning(
+                "webhook refused: log down", topic=self.topic, error=scrub(trouble) or type(trouble).__name__
+            )
             raise _Refused(503, "log-down", "the log can't be written now; send it again") from None
-        self.log.debug("ingest.stored", topic=place.topic, partition=place.partition, bytes=len(value), reason=reason)
+        self.log.debug("webhook stored", topic=place.topic, partition=place.partition, bytes=len(value), reason=reason)
         return "undecodable" if reason else "stored"
 
     def _count(self, outcome: str) -> None:
@@ -143,7 +145,7 @@ class Ingress:
         self._forged += 1
         now = self.clock()
         if now - self._warned_at >= _WARN_EVERY:
-            self.log.warning("ingest.bad-signature", source=SOURCE, count=self._forged)
+            self.log.warning("webhook refused: bad signature", source=SOURCE, count=self._forged)
             self._forged, self._warned_at = 0, now
 
 
