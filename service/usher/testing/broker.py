@@ -210,6 +210,7 @@ class MemoryBroker:
         group.changed = True
         if group.dealing is None or group.dealing.done():
             group.dealing = asyncio.get_running_loop().create_task(self._rebalance(group))
+            group.dealing.add_done_callback(lambda _: self.ring())  # where an owner raised, its read is to say so
 
     async def _rebalance(self, group: Group) -> None:
         while group.changed:
