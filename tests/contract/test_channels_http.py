@@ -184,6 +184,55 @@ async def test_no_answer_in_time_is_unknown(impatient: Wire) -> None:
     assert progress.state == "left"
 
 
+async def test_a_connection_that_is_used_again_and_lost_is_not_tried_again(wire: Wire) -> None:
+    """HTTP clients like to repeat what a stale connection swallowed; a message may have gone out by it."""
+    await wire.send(Progress())
+    wire.fake.script(RESET)
+
+    with pytest.raises(Unknown):
+        await wire.send(Progress())
+
+    assert len(wire.fake.seen) == 2
+
+
+@pytest.mark.parametrize("name", ["sendgrid", "twilio"])
+@pytest.mark.parametrize(("status", "ending"), [(b"202 Accepted", None), (b"503 Service Unavailable", Retry)])
+async def test_the_status_is_the_answer_even_if_its_body_never_comes(
+    name: str, fake: FakeProviders, status: bytes, ending: type[Exception] | None
+) -> None:
+    """Accepted is accepted, once the first line says so."""
+    closing = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
+        await closing.wait()
+        writer.close()
+
+    server = await asyncio.start_server(stall, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    progress = Progress()
+    async with server, Transport(read=0.05) as transport:
+        sending = Wire(provider(name, transport, fake, url), fake, "").send(progress)
+        if ending is None:
+            await sending
+        else:
+            with pytest.raises(ending):
+                await sending
+        closing.set()
+
+    assert progress.state == ("sent" if ending is None else "back")
+
+
+async def test_a_handlers_own_request_by_the_session_is_left_alone(fake: FakeProviders) -> None:
+    """Whatever context it brings along for its own tracing."""
+    async with (
+        Transport() as transport,
+        transport.session.get(f"{fake.url}/_/seen", trace_request_ctx=object()) as response,
+    ):
+        assert await response.json() == []
+
+
 async def test_a_cancelled_request_has_left(wire: Wire) -> None:
     """The handler's timeout cancels: the message stays where it was, on its way."""
     wire.fake.script(HANG)

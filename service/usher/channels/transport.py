@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,6 +22,12 @@ _BODY_LIMIT = 64 * 1024
 _KEEP_ALIVE = 15.0
 """Seconds an idle connection is kept: shorter than providers and the balancers before them do (60 s and up). A connection
 that they close while a request is on its way in makes that request's outcome unknown."""
+
+
+class _Ours(NamedTuple):
+    """Marks a request of a provider: the session also carries requests of handlers, which have no progress."""
+
+    progress: Progress
 
 
 class Transport:
@@ -76,7 +83,7 @@ class Transport:
         """
         try:
             async with self.session.post(
-                url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=progress
+                url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=_Ours(progress)
             ) as response:
                 if response.status // 100 == 2:
                     progress.state = "sent"  # before the body is read: a cancellation there changes nothing any more
@@ -128,9 +135,9 @@ def base_url_problems(setting: str, url: str) -> list[str]:
 async def _about_to_leave(
     _session: aiohttp.ClientSession, context: SimpleNamespace, _params: aiohttp.TraceRequestHeadersSentParams
 ) -> None:
-    # aiohttp calls this just before it writes the headers, so that "left" is never late. Handlers' requests have no context.
-    if context.trace_request_ctx is not None:
-        context.trace_request_ctx.state = "left"
+    # aiohttp calls this just before it writes the headers, so that "left" is never late.
+    if isinstance(context.trace_request_ctx, _Ours):
+        context.trace_request_ctx.progress.state = "left"
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

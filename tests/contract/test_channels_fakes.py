@@ -1,0 +1,145 @@
+"""The fake providers as a process, as the demo runs them: what they say, keep and refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email
+import email.policy
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from usher.channels import Mail, Text
+from usher.channels.sendgrid import SendGrid
+from usher.channels.transport import Transport
+from usher.channels.twilio import Twilio
+from usher.outcome import Reject, Retry
+
+MAIL = Mail(
+    to="noor.haddad@example.com",
+    sender='"Example, Inc. Accounts" <accounts@example.org>',
+    subject="Willkommen, Zoë",
+    text="Grüße\n",
+    html="<p>Grüße</p>\n",
+    idempotency_key="welcome_email-0123456789abcdef",
+)
+TEXT = Text(to="+447700900123", body="Hello, £0", idempotency_key="sms_notice-0123456789abcdef")
+
+
+@dataclass
+class Progress:
+    state: str = "new"
+
+
+@dataclass
+class Child:
+    """The process, and providers that point at it."""
+
+    url: str
+    transport: Transport
+    sendgrid: SendGrid
+    twilio: Twilio
+
+
+@asynccontextmanager
+async def child(*options: str) -> AsyncIterator[Child]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "usher.testing.providers", *options, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        place = json.loads(await process.stdout.readline())
+        async with Transport() as transport:
+            mail = SendGrid(transport, api_key=place["sendgrid_api_key"], base_url=place["url"])
+            sms = Twilio(
+                transport,
+                account_sid=place["twilio_account_sid"],
+                auth_token=place["twilio_auth_token"],
+                sender=place["twilio_from"],
+                base_url=place["url"],
+            )
+            assert [*mail.check(), *sms.check()] == []
+            yield Child(place["url"], transport, mail, sms)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_what_is_accepted_lies_in_the_outbox(tmp_path: Path) -> None:
+    """Mail to be opened in a mail program, SMS as text; what went out twice is there twice."""
+    async with child("--outbox", str(tmp_path)) as fake:
+        await fake.sendgrid.send(MAIL, Progress())
+        await fake.sendgrid.send(MAIL, Progress())
+        await fake.twilio.send(TEXT, Progress())
+
+    mails, texts = files(tmp_path, ".eml"), files(tmp_path, ".txt")
+    assert [path.name for path in mails] == [
+        "welcome_email-0123456789abcdef-2.eml",
+        "welcome_email-0123456789abcdef.eml",
+    ]
+    message = email.message_from_bytes(mails[1].read_bytes(), policy=email.policy.default)
+    assert message["From"] == MAIL.sender
+    assert (message["To"], message["Subject"]) == (MAIL.to, MAIL.subject)
+    plain, html = (part.get_content().replace("\r\n", "\n") for part in message.iter_parts())
+    assert (plain, html) == (MAIL.text, MAIL.html)
+    assert [path.read_text() for path in texts] == ["To: +447700900123\n\nHello, £0\n"]
+
+
+async def test_the_first_requests_can_fail() -> None:
+    """As many as are asked for, whichever provider they are for."""
+    async with child("--fail-first", "2") as fake:
+        with pytest.raises(Retry, match="503"):
+            await fake.sendgrid.send(MAIL, Progress())
+        with pytest.raises(Retry, match="503"):
+            await fake.twilio.send(TEXT, Progress())
+
+        await fake.sendgrid.send(MAIL, Progress())
+
+
+async def test_every_nth_request_can_fail() -> None:
+    """The third and the sixth of six."""
+    states = [Progress() for _ in range(6)]
+    async with child("--fail-every", "3") as fake:
+        for state in states:
+            with contextlib.suppress(Retry):
+                await fake.sendgrid.send(MAIL, state)
+
+    assert [state.state for state in states] == ["sent", "sent", "back", "sent", "sent", "back"]
+
+
+async def test_a_recipient_is_refused_until_the_refusal_is_lifted() -> None:
+    """By number and by address; the list of what was seen tells it all."""
+    async with child("--refuse", MAIL.to, "--refuse", TEXT.to) as fake:
+        with pytest.raises(Reject, match="400"):
+            await fake.sendgrid.send(MAIL, Progress())
+        with pytest.raises(Reject, match="21211"):
+            await fake.twilio.send(TEXT, Progress())
+        for address in (MAIL.to, TEXT.to):
+            async with fake.transport.session.delete(f"{fake.url}/_/refused/{address}") as lifted:
+                assert lifted.status == 204
+
+        await fake.sendgrid.send(MAIL, Progress())
+        await fake.twilio.send(TEXT, Progress())
+
+        async with fake.transport.session.get(f"{fake.url}/_/seen") as listed:
+            seen = await listed.json()
+    assert [(one["provider"], one["answered"], one["accepted"]) for one in seen] == [
+        ("sendgrid", 400, False),
+        ("twilio", 400, False),
+        ("sendgrid", 202, True),
+        ("twilio", 201, True),
+    ]
+
+
+def files(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix == suffix)
