@@ -199,7 +199,7 @@ class Delivery:
             ValueError: the record was not written by Usher; the message names what is missing.
         """
         head = Head(record.headers)
-        source, tenant, event_id = (unquote(part) for part in head.text(EVENT_ID).split("/"))
+        identity = Identity(*head.parts(EVENT_ID, len(Identity._fields)))
         origin = Origin(
             topic=head.text(ORIGINAL_TOPIC),
             partition=head.integer(ORIGINAL_PARTITION),
@@ -211,7 +211,7 @@ class Delivery:
         replay_id, replays = head.get(REPLAY), head.integer(REPLAYS, 0)
         return cls(
             handler=head.text(HANDLER),
-            identity=Identity(source, tenant, event_id),
+            identity=identity,
             lane=head.text(LANE),
             origin=origin,
             value=record.value or b"",
@@ -248,6 +248,13 @@ class Head:
                 raise ValueError(f"the header {name!r} is missing: not written by Usher?")
             return default
         return value.decode("utf-8", "replace")
+
+    def parts(self, name: str, count: int) -> list[str]:
+        """The *count* percent-quoted parts of a header, which slashes divide."""
+        parts = [unquote(part) for part in self.text(name).split("/")]
+        if len(parts) != count:
+            raise ValueError(f"the header {name!r} has {len(parts)} parts, and should have {count}")
+        return parts
 
     def integer(self, name: str, default: int | None = None) -> int:
         if default is not None and name not in self._found:

@@ -180,6 +180,8 @@ def on(
     Raises:
         HandlerError: at import, with the place and the way out.
     """
+    if len(types) == 1 and callable(types[0]):
+        raise HandlerError(f'{_place(types[0])}: write @on("user.created"), with the event types; @on alone says none')
 
     def declare(function: HandlerFunction) -> Handler:
         where = _place(function)
@@ -187,15 +189,18 @@ def on(
         _check_function(function, name, where)
         _check_options(unknown, where, name)
         _check_types(types, where, name)
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise HandlerError(f"{where}: handler {name!r}: retry={retry!r} should be a RetryPolicy(...)")
-        if on_unknown not in {None, "resend", "hold"}:
-            raise HandlerError(f"{where}: handler {name!r}: on_unknown={on_unknown!r} should be 'resend' or 'hold'")
+        _check_values(
+            {"retry": retry, "on_unknown": on_unknown, "settings": settings, "triggered_by": triggered_by}, where, name
+        )
         try:
             timeout_s = seconds(timeout)
             expiry_s = None if expires_after is None else seconds(expires_after)
         except ValueError as error:
             raise HandlerError(f"{where}: handler {name!r}: {error}") from None
+        if timeout_s == 0:
+            raise HandlerError(
+                f"{where}: handler {name!r}: timeout={timeout!r} leaves it no time; write more, as in '60s'"
+            )
         return Handler(
             name=name,
             function=function,
@@ -278,7 +283,7 @@ class Router:
 
 
 _MUTATIONS = (
-    "create_user", "update_user", "delete_user", "reset_password", "set_password_expired", "send_reset_password_message",
+    "create_user", "update_user", "delete_user", "set_password_expired",
     "generate_oob_otp_code", "set_verified_status", "set_disabled_status", "create_identity", "update_identity",
     "delete_identity", "create_authenticator", "delete_authenticator", "set_account_valid_from",
     "set_account_valid_until", "set_account_valid_period", "schedule_account_deletion", "unschedule_account_deletion",
@@ -302,6 +307,11 @@ _RAW_TYPES = frozenset(
         *(f"admin_api.mutation.{name}.executed" for name in _MUTATIONS),
     )
 )  # fmt: skip
+_RENAMED = {
+    "admin_api.mutation.reset_password.executed": "password.reset",
+    "admin_api.mutation.send_reset_password_message.executed": "password.reset_requested",
+}
+"""Raw names under which no event ever arrives: a handler for one of them would be silent for ever."""
 EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES
 """Every type a handler may ask for: the canonical ones and the sources' raw names."""
 
@@ -335,15 +345,39 @@ def _check_options(unknown: Mapping[str, object], where: str, name: str) -> None
         )
 
 
+def _check_values(values: Mapping[str, Any], where: str, name: str) -> None:
+    def refuse(option: str, wanted: str) -> HandlerError:
+        return HandlerError(f"{where}: handler {name!r}: {option}={values[option]!r} should {wanted}")
+
+    if not isinstance(values["retry"], RetryPolicy | None):
+        raise refuse("retry", "be a RetryPolicy(...)")
+    if values["on_unknown"] not in {None, "resend", "hold"}:
+        raise refuse("on_unknown", "be 'resend' or 'hold'")
+    model = values["settings"]
+    if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
+        raise refuse("settings", "be a class, a pydantic.BaseModel")
+    actors = values["triggered_by"]
+    if actors is not None and not (_is_names(actors) and _names(actors)):
+        raise refuse("triggered_by", "name who may trigger, as in 'admin_api', or be left out for USHER_TRIGGERED_BY")
+
+
 def _check_types(types: Sequence[object], where: str, name: str) -> None:
     if not types or not all(isinstance(type_, str) for type_ in types):
         raise HandlerError(f'{where}: handler {name!r}: name at least one event type, as in @on("user.created")')
     for type_ in types:
+        if (canonical := _RENAMED.get(str(type_))) is not None:
+            raise HandlerError(f"{where}: handler {name!r}: the event type {type_!r} is called {canonical!r} here")
         if type_ not in EVENT_TYPES:
             raise HandlerError(
                 f"{where}: handler {name!r}: there is no event type {type_!r}{nearest(str(type_), EVENT_TYPES)}; "
                 "`usher handlers --types` lists them"
             )
+
+
+def _is_names(names: object) -> bool:
+    if isinstance(names, str):
+        return bool(names)
+    return isinstance(names, Iterable) and all(isinstance(name, str) and name for name in names)
 
 
 def _names(names: str | Iterable[str]) -> frozenset[str]:

@@ -13,10 +13,13 @@ _LIMIT = 300
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 <secret>"),
-    (re.compile(r"\bSG\.[A-Za-z0-9._-]{10,}"), "<secret>"),
-    (re.compile(r"://[^/\s:@]+:[^/\s@]+@"), "://<secret>@"),
+    (re.compile(r"\bSG\.[A-Za-z0-9._-]{10,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), "<secret>"),
+    (re.compile(r"://[^/\s@]+@"), "://<secret>@"),
     (
-        re.compile(r"(?i)\b(password|passwd|secret|token|api[_-]?key|code)(\"?'?\s*[=:]\s*\"?'?)[^\s\"'&,;}]+"),
+        re.compile(
+            r"(?i)\b(\w*(?:password|passwd|passphrase|secret|token)\w*|api[_-]?key|code)(\"?'?\s*[=:]\s*)"
+            r"(?:\"[^\"]*\"?|'[^']*'?|[^\s\"'&,;}]+)"
+        ),
         r"\1\2<secret>",
     ),
     (re.compile(r"[^\s<>\"'(),;:@]+@[^\s<>\"'(),;@]+\.[^\s<>\"'(),;@]+"), "<email>"),
@@ -26,7 +29,15 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 def scrub(text: object, limit: int = _LIMIT) -> str:
     """*text* on one line, at most *limit* characters, without addresses, phone numbers or credentials."""
-    one_line = " ".join(str(text)[: limit * 8].split())
+    one_line = " ".join(_written(text)[: limit * 8].split())
     for pattern, mask in _PATTERNS:
         one_line = pattern.sub(mask, one_line)
     return one_line if len(one_line) <= limit else one_line[: limit - 1] + "…"
+
+
+def _written(text: object) -> str:
+    """*text* as UTF-8 can carry it, also where it is an exception that fails to describe itself."""
+    try:
+        return str(text).encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001  the exception of a handler is anyone's code, and must not break who reports it
+        return f"{type(text).__name__} (it can't be printed)"
