@@ -126,7 +126,8 @@ def _scrub(value: Any) -> Any:
 
 
 def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
-    return json.dumps(line, ensure_ascii=False, default=scrub)
+    first = {name: line.pop(name) for name in ("timestamp", "level", "event") if name in line}
+    return json.dumps({**first, **line}, ensure_ascii=False, default=scrub)
 
 
 class _Forward(logging.Handler):
