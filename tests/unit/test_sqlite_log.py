@@ -348,6 +348,35 @@ async def test_a_cancelled_append_does_no_harm(tmp_path: Path) -> None:
     assert {str(n).encode() for n in range(1, 20, 2)} <= set(kept)
 
 
+async def test_a_write_that_is_wrong_spoils_no_other(tmp_path: Path) -> None:
+    """A write that can't be made fails alone: those that share its transaction are made."""
+    async with opened(tmp_path / "usher.db") as worker:
+        wrong = worker.log.append("half a character: \ud800", None, b"wrong")
+        outcomes = await asyncio.gather(
+            worker.log.append(TOPIC, None, b"1"), wrong, worker.log.append(TOPIC, None, b"2"), return_exceptions=True
+        )
+
+        assert [isinstance(outcome, UnicodeEncodeError) for outcome in outcomes] == [False, True, False]
+        assert [record.value for record in await worker.take(2)] == [b"1", b"2"]
+        assert await worker.log.writable()
+
+
+async def test_a_closed_log_may_be_opened_again(tmp_path: Path) -> None:
+    """The same log opens again after a close, and after a refusal."""
+    path = tmp_path / "usher.db"
+    log = SqliteLog(path, CONFIG)
+    worker = Worker(log, "worker", [])
+    async with opened(path):
+        with pytest.raises(LogMisconfigured):
+            await log.open(worker)
+
+    for n in range(2):
+        await log.open(worker)
+        await log.append(TOPIC, None, str(n).encode())
+        assert [record.value for record in await worker.take(n + 1)] == [str(m).encode() for m in range(n + 1)]
+        await log.close()
+
+
 async def test_a_closed_log_takes_nothing(tmp_path: Path) -> None:
     """After close every write raises LogUnavailable, streams end, and the log is not writable."""
     async with opened(tmp_path / "usher.db") as worker:

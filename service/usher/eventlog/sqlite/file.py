@@ -45,7 +45,7 @@ class DatabaseFile:
         self.failing = False
         """Whether the last write, or the last read, failed."""
         self._queue: queue.SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="usher-log-read")
+        self._readers: ThreadPoolExecutor | None = None
         self._thread: threading.Thread | None = None
         self._reader: sqlite3.Connection | None = None
         self._open = False
@@ -59,6 +59,7 @@ class DatabaseFile:
         """
         self._loop = asyncio.get_running_loop()
         writer, self._reader = await asyncio.to_thread(self._connect)
+        self._readers = ThreadPoolExecutor(1, thread_name_prefix="usher-log-read")
         self._thread = threading.Thread(target=self._write_all, args=(writer,), name="usher-log-write", daemon=True)
         self._thread.start()
         self._open = True
@@ -95,6 +96,8 @@ class DatabaseFile:
         try:
             result = await self._loop.run_in_executor(self._readers, query, reader)
         except sqlite3.Error as error:
+            if not _is_outage(error):
+                raise
             self._note(error)
             raise self._unavailable(error) from error
         return result
@@ -138,7 +141,8 @@ class DatabaseFile:
     def _finish(self) -> None:
         if self._thread is not None:
             self._thread.join()
-        self._readers.shutdown()
+        if self._readers is not None:
+            self._readers.shutdown()
         if self._reader is not None:
             self._reader.close()
 
@@ -167,18 +171,23 @@ class DatabaseFile:
             with contextlib.suppress(sqlite3.Error):
                 if db.in_transaction:
                     db.execute("ROLLBACK")
+        if error is not None and not _is_outage(error) and len(batch) > 1:
+            for item in batch:  # one of them is at fault, and the others are not to suffer from it
+                self._write_batch(db, [item])
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._tell, [future for _, future in batch], results, error)
 
     def _tell(self, futures: list[asyncio.Future[Any]], results: list[Any], error: Exception | None) -> None:
-        self._note(error)
+        outage = error if error is not None and _is_outage(error) else None
+        self._note(outage)
         for n, future in enumerate(futures):
             if future.done():  # whoever waited was cancelled
                 continue
             if error is None:
                 future.set_result(results[n])
             else:
-                future.set_exception(self._unavailable(error) if isinstance(error, sqlite3.Error) else error)
+                future.set_exception(error if outage is None else self._unavailable(error))
 
     def _note(self, error: Exception | None) -> None:
         if error is not None and not self.failing:
@@ -187,7 +196,7 @@ class DatabaseFile:
             _log.info("the log %s works again", self.path)
         self.failing = error is not None
 
-    def _unavailable(self, error: sqlite3.Error) -> LogUnavailable:
+    def _unavailable(self, error: Exception) -> LogUnavailable:
         return LogUnavailable(f"the log {self.path} fails: {error}")
 
 
@@ -204,16 +213,24 @@ def only_worker(path: Path) -> int:
         raise LogMisconfigured(f"{lock} can't be opened for writing: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise LogMisconfigured(
             f"{path} is in use by another worker (process id {holder}): the embedded log has one worker; "
             "stop that one, or use Kafka to run several"
         ) from error
+    except OSError as error:
+        os.close(descriptor)
+        raise LogMisconfigured(f"{lock} can't be locked ({error.strerror}): put the log on a local disk") from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether the file or the disk is at fault, and not the statement."""
+    return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def _code(error: sqlite3.Error) -> int:
