@@ -17,9 +17,10 @@ import structlog
 from usher import Context, Event, RetryPolicy, on
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
+from usher.engine.driver import Limits
 from usher.engine.letters import Letter, fold
 from usher.engine.port import LogConfig, Place, dead_letter_topic, retry_topic
-from usher.engine.worker import Limits, Worker
+from usher.engine.worker import Worker
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.testing.log import MemoryBroker, MemoryLog
@@ -88,16 +89,25 @@ class Bench:
         log = MemoryLog(CONFIG, self.broker)
         logger = structlog.get_logger()
         unused = cast("Any", None)
-        return Worker(
-            log,
-            Router(handlers, ["admin_api"]),
-            Attempts(unused, unused, {}, logger),
-            group="usher",
+        metrics, rng = Metrics(), random.Random()
+        attempts = Attempts(
+            router=Router(handlers, ["admin_api"]),
+            sender=unused,
+            http=unused,
+            settings={},
             policy=self.policy,
-            metrics=Metrics(),
+            metrics=metrics,
             logger=logger,
             now=time.time,
-            rng=random.Random(),
+            rng=rng,
+        )
+        return Worker(
+            log,
+            attempts,
+            group="usher",
+            metrics=metrics,
+            logger=logger,
+            rng=rng,
             limits=Limits(**{"commit_every": 0.02, "drain": 2.0, **limits}),
         )
 

@@ -28,8 +28,9 @@ from usher.channels.post import Post
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.channels.transport import Transport
 from usher.engine.attempt import Attempts
+from usher.engine.driver import Limits
 from usher.engine.port import EventLog, LogConfig
-from usher.engine.worker import Limits, Worker
+from usher.engine.worker import Worker
 from usher.eventlog import open_log
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
@@ -166,13 +167,20 @@ class App:
         settings = self.settings
         return Worker(
             self.log,
-            self.router,
-            Attempts(self.sender, self.transport.session, self.handler_settings, self.logger),
+            Attempts(
+                router=self.router,
+                sender=self.sender,
+                http=self.transport.session,
+                settings=self.handler_settings,
+                policy=settings.retry_policy,
+                metrics=self.metrics,
+                logger=self.logger,
+                now=self.now,
+                rng=self.rng,
+            ),
             group=settings.group,
-            policy=settings.retry_policy,
             metrics=self.metrics,
             logger=self.logger,
-            now=self.now,
             rng=self.rng,
             limits=Limits(
                 records=settings.max_in_flight,

@@ -44,7 +44,7 @@ class Metrics:
         )
         self.replays = Counter(
             "usher_replays",
-            "Replays that ended. outcome: replayed, replaced, refused.",
+            "Replays that ended. outcome: replayed, failed (or refused: too late, or the handler is gone).",
             ["handler", "outcome"],
             registry=registry,
         )

@@ -1,4 +1,4 @@
-"""One attempt: what a handler is given, how long it may take, and how its end is read.
+"""One attempt: what a handler is given, how long it may take, how its end is read, and the verdict that follows.
 
 Hides the telling apart of a failure before anything left, an unknown outcome, and a failure after the message was sent.
 """
@@ -6,15 +6,22 @@ Hides the telling apart of a failure before anything left, an unknown outcome, a
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from usher.delivery import Delivery
-from usher.event import Event
-from usher.handler import Context, Handler, Outgoing, Sender
-from usher.outcome import OnUnknown, Unknown
+from usher.engine.lanes import Flight
+from usher.engine.letters import EXPIRED, HANDLER_GONE, UNDECODABLE
+from usher.event import Event, Undecodable
+from usher.handler import Context, Handler, Outgoing, Router, Sender
+from usher.metrics import Metrics
+from usher.outcome import Dead, Done, NoAddress, OnUnknown, Outcome, Park, RetryPolicy, Skip, Unknown, Verdict, decide
+from usher.redact import scrub
+from usher.sources import decode
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -37,14 +44,69 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What every attempt needs: the way out, the pooled session, each handler's settings."""
+    """Makes attempts. *policy* is for handlers without one of their own; *now* gives Unix seconds."""
 
+    router: Router
     sender: Sender
     http: ClientSession
     settings: Mapping[str, Any]
-    log: FilteringBoundLogger
+    policy: RetryPolicy
+    metrics: Metrics
+    logger: FilteringBoundLogger
+    now: Callable[[], float]
+    rng: random.Random
 
-    async def run(self, handler: Handler, event: Event, delivery: Delivery) -> Ending:
+    async def make(self, flight: Flight) -> tuple[Verdict, Delivery]:
+        """Try the delivery once: the verdict, and the delivery as the attempt has left it.
+
+        Raises nothing but `asyncio.CancelledError`.
+        """
+        delivery = flight.delivery
+        handler = self.router.handlers.get(delivery.handler)
+        if handler is None:
+            return _given_up(HANDLER_GONE, f"no handler is named {delivery.handler!r} any more"), delivery
+        try:
+            event = flight.event or decode(delivery.value)
+        except Undecodable as error:
+            return _given_up(UNDECODABLE, str(error)), delivery
+        if self._too_late(handler, event, delivery):
+            self.metrics.attempts.labels(handler.name, EXPIRED).inc()
+            return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
+        ending = await self._run(handler, event, delivery)
+        now = self.now()
+        verdict = decide(
+            ending.error,
+            attempt=delivery.attempt + 1,
+            policy=handler.retry or self.policy,
+            on_unknown=handler.on_unknown,
+            now=now,
+            rng=self.rng,
+            may_park=delivery.replay is None,
+        )
+        self._tell(handler, delivery, ending, verdict)
+        return verdict, _after(delivery, verdict, ending.sent, int(now * 1000))
+
+    def knows(self, handler: str) -> bool:
+        """Whether there is a handler of this name."""
+        return handler in self.router.handlers
+
+    def expiry_of(self, flight: Flight) -> int | None:
+        """When sending it becomes too late, in Unix milliseconds; None: never, or it can't be told."""
+        handler = self.router.handlers.get(flight.delivery.handler)
+        if handler is None:
+            return None
+        try:
+            return _expires_at(handler, flight.event or decode(flight.delivery.value), flight.delivery)
+        except Undecodable:
+            return None
+
+    def _too_late(self, handler: Handler, event: Event, delivery: Delivery) -> bool:
+        expires_at = _expires_at(handler, event, delivery)
+        if expires_at is None or expires_at >= self.now() * 1000:
+            return False
+        return delivery.replay is None or not delivery.replay.even_expired
+
+    async def _run(self, handler: Handler, event: Event, delivery: Delivery) -> Ending:
         """Run *handler* once. Raises nothing but `asyncio.CancelledError`."""
         attempt = delivery.attempt + 1
         ctx = Context(
@@ -52,7 +114,7 @@ class Attempts:
             handler=handler.name,
             attempt=attempt,
             sender=self.sender,
-            log=self.log.bind(
+            log=self.logger.bind(
                 event_id=event.id,
                 handler=handler.name,
                 attempt=attempt,
@@ -70,16 +132,52 @@ class Attempts:
             async with asyncio.timeout(handler.timeout) as limit:
                 await handler.function(event, ctx)
         except TimeoutError as ended:
-            error = self._timed_out(ctx, handler, ended, ours=limit.expired())
+            error = _timed_out(ctx, handler, ended, ours=limit.expired())
         except (Exception, SystemExit) as ended:  # noqa: BLE001 - whatever a handler raises is an outcome
             error = ended
         return Ending(error, ctx.message, time.perf_counter() - began)
 
-    @staticmethod
-    def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:
-        message = ctx.message
-        if message is not None and message.state == "left":
-            otherwise: OnUnknown = "resend" if message.channel == "email" else "hold"
-            text = f"no answer within the handler's {handler.timeout:g} s: it may have been sent"
-            return Unknown(text, otherwise=otherwise)
-        return TimeoutError(f"{handler.name} took longer than its {handler.timeout:g} s") if ours else error
+    def _tell(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
+        self.metrics.handler_seconds.labels(handler.name).observe(ending.seconds)
+        self.metrics.attempts.labels(handler.name, verdict.label).inc()
+        if isinstance(ending.error, Skip):
+            reason = "no-address" if isinstance(ending.error, NoAddress) else "other"
+            self.metrics.skipped.labels(handler.name, reason).inc()
+        if ending.error is None and ending.sent:
+            return
+        about = {"event_id": delivery.identity.id, "handler": handler.name, "attempt": delivery.attempt + 1}
+        if isinstance(verdict, Done):
+            self.logger.debug("nothing sent", reason=verdict.reason, **about)
+        elif not isinstance(ending.error, Outcome):  # nobody meant it: whoever wrote the handler wants to see where
+            self.logger.warning("handler failed", exc_info=ending.error, **about)
+
+
+def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:
+    message = ctx.message
+    if message is not None and message.state == "left":
+        otherwise: OnUnknown = "resend" if message.channel == "email" else "hold"
+        text = f"no answer within the handler's {handler.timeout:g} s: it may have been sent"
+        return Unknown(text, otherwise=otherwise)
+    return TimeoutError(f"{handler.name} took longer than its {handler.timeout:g} s") if ours else error
+
+
+def _expires_at(handler: Handler, event: Event, delivery: Delivery) -> int | None:
+    if handler.expires_after is None:
+        return None
+    stamp = event.context.timestamp
+    happened = stamp * 1000 if stamp is not None else delivery.origin.timestamp
+    return int(happened + handler.expires_after * 1000)
+
+
+def _given_up(reason: str, error: str) -> Dead:
+    return Dead(reason, reason, scrub(error), "")
+
+
+def _after(delivery: Delivery, verdict: Verdict, sent: bool, now: int) -> Delivery:
+    """The delivery as its attempt has left it."""
+    if isinstance(verdict, Done):
+        return delivery
+    due = math.ceil(verdict.due * 1000) if isinstance(verdict, Park) else None
+    attempt = verdict.attempt if isinstance(verdict, Park) else delivery.attempt + 1
+    failed = delivery.failed(attempt=attempt, due=due, now=now, error=verdict.error, error_type=verdict.error_type)
+    return replace(failed, sent=sent or delivery.sent)

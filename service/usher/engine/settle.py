@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from usher.delivery import WRITER, Delivery, Record
@@ -111,8 +112,8 @@ class Settler:
         await self._durable(shard, lambda: self.log.unpark(shard.claim, delivery.key, headers))
 
     def parked_line(self, delivery: Delivery, verdict: Park) -> None:
-        wait = (delivery.due or 0) / 1000 - verdict.due
-        self._line(delivery, "parked", outcome=verdict.label, error=verdict.error, due=verdict.due + wait)
+        due = datetime.fromtimestamp((delivery.due or 0) / 1000, UTC).isoformat(timespec="milliseconds")
+        self._line(delivery, "parked", outcome=verdict.label, error=verdict.error, due=due)
 
     def _line(self, delivery: Delivery, what: str, **more: object) -> None:
         origin = delivery.origin

@@ -6,7 +6,7 @@ Hides rules 5 and 8 of the parking protocol, and how a request to replay is carr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,9 +31,8 @@ DROPPED = "dropped"
 
 
 class Engine(Protocol):
-    """What this needs of the worker."""
+    """What this needs of the driver."""
 
-    async def opened(self, shard: Shard) -> None: ...
     def wake(self, shard: Shard, lane: Lane) -> None: ...
     def park_queue(self, shard: Shard, lane: Lane) -> None: ...
     def begin_replay(self, shard: Shard, flight: Flight) -> None: ...
@@ -42,17 +41,26 @@ class Engine(Protocol):
     def now_ms(self) -> int: ...
 
 
+class DedupeLimits(Protocol):
+    """How far back dedupe reads when a claim begins: seconds, and records."""
+
+    @property
+    def dedupe_window(self) -> float: ...
+    @property
+    def dedupe_records(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Follows retry partitions on behalf of a worker. *window* and *window_records* bound what dedupe reads back."""
+    """Follows retry partitions on behalf of a worker. *opened* is awaited once a claim's table has caught up."""
 
     log: EventLog
     router: Router
     intake: Intake
     settler: Settler
     engine: Engine
-    window: float
-    window_records: int
+    opened: Callable[[Shard], Awaitable[None]]
+    limits: DedupeLimits
     logger: FilteringBoundLogger
 
     async def follow(self, shard: Shard) -> None:
@@ -61,7 +69,7 @@ class Tail:
             if isinstance(part, CaughtUp):
                 await self._remember_recent(shard)
                 shard.table.free_heads(self.engine.now_ms())
-                await self.engine.opened(shard)
+                await self.opened(shard)
                 for request in shard.requests.values():
                     self.engine.spawn(shard, self._replay(shard, request))
             elif shard.loaded:
@@ -74,7 +82,9 @@ class Tail:
     async def _remember_recent(self, shard: Shard) -> None:
         while True:
             try:
-                async for records in self.log.history(shard.claim, self.window, self.window_records):
+                async for records in self.log.history(
+                    shard.claim, self.limits.dedupe_window, self.limits.dedupe_records
+                ):
                     self.intake.remember(shard, records)
                     await asyncio.sleep(0)
             except LogUnavailable as error:
