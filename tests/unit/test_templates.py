@@ -260,6 +260,22 @@ def test_the_check_finds_what_would_fail(tmp_path: Path, files: Mapping[str, str
     assert said in problem
 
 
+def test_the_check_survives_what_is_no_text(tmp_path: Path) -> None:
+    """A file in another encoding is named, not a crash."""
+    found = templates(tmp_path, {"hi/en.sms": "x"})
+    (tmp_path / "package/hi/en.sms").write_bytes("Grüße".encode("latin-1"))
+
+    (problem,) = found.check()
+    assert problem.startswith("template hi/en.sms: UnicodeDecodeError")
+
+
+def test_what_is_included_lies_aside(tmp_path: Path) -> None:
+    """In a folder with an underscore, which is no template."""
+    found = templates(tmp_path, {"hi/en.sms": "{% include '_parts/bye.txt' %}", "_parts/bye.txt": "Bye"})
+
+    assert (found.sms("hi", an_event()).text, found.names, found.check()) == ("Bye", ["hi"], [])
+
+
 def test_the_check_knows_no_better_than_the_handler(tmp_path: Path) -> None:
     """What only a handler or a real payload can give is not held against a template."""
     files = {

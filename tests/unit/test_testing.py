@@ -148,6 +148,13 @@ async def test_a_handler_that_hangs_times_out() -> None:
     assert (result.outcome, result.reason) == ("failed", "stuck took longer than its 0.01 s")
 
 
+async def test_an_old_event_has_expired() -> None:
+    """As in the service: nothing is sent any more."""
+    result = await run(welcome_email, an_event(timestamp=1_700_000_000), now=1_700_000_000 + 25 * 3600)
+
+    assert (result.outcome, result.dead, result.emails) == ("expired", True, [])
+
+
 async def test_recording_channels_fail_in_turn() -> None:
     """And then accept; what was asked and what was sent are kept apart."""
     email = RecordingEmail(Retry("busy", after="30s"), None, Reject("no such mailbox"))

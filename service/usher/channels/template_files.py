@@ -13,7 +13,8 @@ A template is a folder of its name, with files named by language (BCP 47, in any
 The folder `USHER_TEMPLATES_DIR` comes first, and may replace single files or add languages; then the folder ``templates``
 beside each handler's file. The language is chosen by the ``.txt`` (or ``.sms``) files alone: for each of `Event.languages`
 the tag as it is, then shortened from its end (``zh-Hant-HK``, ``zh-Hant``, ``zh``), at last ``en``. The HTML part is that
-of the same language or none: one mail does not speak two. Which files there are is looked up once, at start.
+of the same language or none: one mail does not speak two. What is to be included or extended lies beside the folders, or
+in one whose name begins with ``_``. Which files there are is looked up once, at start.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class TemplateFiles:
         self.problems: list[str] = []
         self._owners: dict[Key, Path] = {}
         for folder in self.searched:
-            for file in sorted(folder.glob("[a-z]*/[!.]*")):
+            for file in sorted(folder.glob("[!._]*/[!.]*")):
                 self._add(file, folder, overrides)
 
     @property

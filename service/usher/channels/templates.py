@@ -190,7 +190,7 @@ class Templates:
         """Stand-ins for the variables that only the handler can give."""
         try:
             source, _, _ = self._loader.get_source(self._environment, path)
-        except TemplateError:
+        except (TemplateError, ValueError, OSError):
             return {}  # rendering says what is wrong
         wanted = meta.find_undeclared_variables(self._environment.parse(source, path))
         return {name: _stand_in(name) for name in wanted - known.keys()}

@@ -1,8 +1,10 @@
-"""One attempt of one handler, as the engine makes it: the real attempt, Post, templates and verdict, without a log."""
+"""One attempt of one handler, made by the engine's own code with the real Post and templates, without a log."""
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +20,14 @@ from usher.channels.post import Post
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.delivery import Delivery, Origin, lane_of
 from usher.engine.attempt import Attempts
+from usher.engine.lanes import Flight
 from usher.event import Event
-from usher.handler import Handler, Router
-from usher.outcome import Done, Park, RetryPolicy, Verdict, decide
+from usher.handler import Context, Handler, Router
+from usher.metrics import Metrics
+from usher.outcome import Dead, Done, Park, RetryPolicy
 from usher.sources import event_key
 from usher.testing.channels import RecordingEmail, RecordingSms
+from usher.testing.clock import Clock
 
 BRAND = Brand("Example", "https://login.example.com", "https://login.example.com")
 
@@ -31,10 +36,10 @@ BRAND = Brand("Example", "https://login.example.com", "https://login.example.com
 class Result:
     """How the attempt ended.
 
-    *outcome* is the metric's word: ``done``, ``skipped``, ``retry``, ``failed``, ``rejected``, ``unknown``, ``held``;
-    or ``filtered`` where the handler is not for this event and did not run. *reason* says why, scrubbed, as a log would.
-    *emails* and *texts* are what went out. *dead* means no further attempt; *retry_in* is the wait before the next one,
-    in seconds and without jitter. *error* is what the handler raised, *logs* the lines it wrote.
+    *outcome* is the metric's word: ``done``, ``skipped``, ``retry``, ``failed``, ``rejected``, ``unknown``, ``held``,
+    ``expired``; or ``filtered`` where the handler is not for this event and did not run. *reason* says why, scrubbed, as
+    a log would. *emails* and *texts* are what went out. *dead* means no further attempt; *retry_in* is the wait before
+    the next one, in seconds and without jitter. *error* is what the handler raised, *logs* the lines that were written.
     """
 
     outcome: str
@@ -43,7 +48,7 @@ class Result:
     texts: list[Text] = field(default_factory=list)
     dead: bool = False
     retry_in: float | None = None
-    error: BaseException | None = None
+    error: Exception | None = None
     logs: list[Mapping[str, Any]] = field(default_factory=list)
 
 
@@ -59,8 +64,9 @@ async def run(
     brand: Brand = BRAND,
     templates: Path | None = None,
     retry: RetryPolicy | None = None,
+    now: float | None = None,
 ) -> Result:
-    """Run *handler* once for *event*. An event's age is not looked at: expiry is the worker's affair.
+    """Run *handler* once for *event*.
 
     Args:
         settings: the handler's own: its model, or fields for it; default: the model's defaults.
@@ -71,42 +77,60 @@ async def run(
         brand: the service's name and addresses, for the templates.
         templates: a folder that overrides, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
         retry: the service's policy, for handlers without their own.
+        now: Unix seconds; default: the present.
 
     Raises:
         pydantic.ValidationError: *settings* do not fit the handler's model.
     """
-    (ruling,) = Router([handler], [triggered_by]).explain(event)
+    watched = _Watched(handler, retry or RetryPolicy())
+    router = Router([watched.handler], [triggered_by])
+    (ruling,) = router.explain(event)
     if not ruling.runs:
         return Result("filtered", ruling.condition)
     email, sms = email or RecordingEmail(), sms or RecordingSms()
     found = Templates(template_folders([handler]), brand=brand, overrides=templates)
-    lines = LogCapture()
+    clock, lines = Clock(math.floor(time.time()) if now is None else now), LogCapture()
     async with aiohttp.ClientSession() as http:
-        ending = await Attempts(
+        attempts = Attempts(
+            router=router,
             sender=Post(found, sender="Example <no-reply@example.com>", email=email, sms=sms),
             http=http,
             settings={handler.name: _settings(handler, settings)},
-            log=structlog.wrap_logger(None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0)),
-        ).run(handler, event, _delivery(handler, event, attempt))
-    policy = handler.retry or retry or RetryPolicy()
-    verdict = decide(
-        ending.error,
-        attempt=attempt,
-        policy=replace(policy, jitter=0.0),
-        on_unknown=handler.on_unknown,
-        now=0.0,
-        rng=random.Random(0),
-    )
+            policy=RetryPolicy(),
+            metrics=Metrics(),
+            logger=structlog.wrap_logger(
+                None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0)
+            ),
+            now=clock,
+            rng=random.Random(0),
+        )
+        verdict, _ = await attempts.make(Flight(_delivery(handler, event, attempt, clock()), event))
     return Result(
         outcome=verdict.label,
-        reason=_reason(verdict),
+        reason=verdict.reason if isinstance(verdict, Done) else verdict.error,
         emails=list(email.sent) if isinstance(email, RecordingEmail) else [],
         texts=list(sms.sent) if isinstance(sms, RecordingSms) else [],
-        dead=not isinstance(verdict, Done | Park),
-        retry_in=verdict.due if isinstance(verdict, Park) else None,
-        error=ending.error,
+        dead=isinstance(verdict, Dead),
+        retry_in=verdict.due - clock() if isinstance(verdict, Park) else None,
+        error=watched.raised,
         logs=list(lines.entries),
     )
+
+
+class _Watched:
+    """A handler whose exception is kept, and whose policy has no jitter."""
+
+    def __init__(self, handler: Handler, policy: RetryPolicy) -> None:
+        self.raised: Exception | None = None
+
+        async def function(event: Event, ctx: Context) -> None:
+            try:
+                await handler.function(event, ctx)
+            except Exception as error:
+                self.raised = error
+                raise
+
+        self.handler = replace(handler, function=function, retry=replace(handler.retry or policy, jitter=0.0))
 
 
 def _settings(handler: Handler, given: BaseModel | Mapping[str, Any] | None) -> BaseModel | None:
@@ -115,11 +139,7 @@ def _settings(handler: Handler, given: BaseModel | Mapping[str, Any] | None) -> 
     return handler.settings.model_validate(dict(given or {}))
 
 
-def _delivery(handler: Handler, event: Event, attempt: int) -> Delivery:
-    origin = Origin("identity.events", partition=0, offset=0, timestamp=0, key=event_key(event))
+def _delivery(handler: Handler, event: Event, attempt: int, now: float) -> Delivery:
+    origin = Origin("identity.events", partition=0, offset=0, timestamp=int(now * 1000), key=event_key(event))
     lane = lane_of(event.source, event.tenant, event.user.id, event.id)
     return Delivery(handler.name, event.identity, lane, origin, value=b"", attempt=attempt - 1)
-
-
-def _reason(verdict: Verdict) -> str:
-    return verdict.reason if isinstance(verdict, Done) else verdict.error
