@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from usher.delivery import Headers, Record
 from usher.engine.port import Committed, LogConfig, LogUnavailable, Place, TopicState
-from usher.eventlog.kafka.client import Clients, bounded, check_options
+from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
 from usher.eventlog.kafka.topics import Topics
@@ -52,7 +52,7 @@ class KafkaBrowser:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._writer.close()
-        await bounded(self._consumer.stop())
+        await stop(self._consumer)
         await bounded(self._admin.close())
 
     async def topics(self) -> Sequence[TopicState]:
@@ -107,7 +107,7 @@ class KafkaBrowser:
                 async for records in read_between(consumer, {each: (first[each], ends[each]) for each in partitions}):
                     yield records
         finally:
-            await bounded(consumer.stop())
+            await stop(consumer)
 
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None

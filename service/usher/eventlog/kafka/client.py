@@ -256,14 +256,27 @@ _READING: Final[Mapping[str, Any]] = {
 }
 
 
-async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) -> None:
-    """Await the end of a client, but not for ever: with a dead broker it may not come."""
+async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) -> bool:
+    """Await the end of a client, but not for ever: with a dead broker it may not come. Whether it came, and well."""
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
         task.cancel()
-    elif not task.cancelled():
-        task.exception()
+    return bool(done) and not task.cancelled() and task.exception() is None
+
+
+async def stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, and what its own stop() leaves running where it fails or hangs."""
+    if await bounded(consumer.stop()):
+        return
+    coordinator = consumer._coordinator
+    for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
+        task: asyncio.Task[None] | None = getattr(coordinator, name, None)
+        if task is not None and not task.cancel() and not task.cancelled():
+            task.exception()  # known already, and not to be reported as unseen
+    if consumer._fetcher is not None:
+        await bounded(consumer._fetcher.close())
+    await bounded(consumer._client.close())
 
 
 def _quiet() -> None:

@@ -26,7 +26,7 @@ from usher.engine.port import (
     dead_letter_topic,
     retry_topic,
 )
-from usher.eventlog.kafka.client import Clients, bounded, check_options
+from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
 from usher.eventlog.kafka.member import Beginning, Member
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import Offsets, Start, committed
@@ -80,7 +80,7 @@ class KafkaLog:
         async with contextlib.AsyncExitStack() as started:
             admin, asker = self._clients.admin(), self._clients.reader()
             started.push_async_callback(lambda: bounded(admin.close()))
-            started.push_async_callback(lambda: bounded(asker.stop()))
+            started.push_async_callback(lambda: stop(asker))
             await admin.start()
             await self._verify_topics(admin)
             start = Start(self._clients, admin, self._config.group, self._config.start_from)
@@ -100,7 +100,7 @@ class KafkaLog:
         admin, self._admin = self._admin, None
         asker, self._asker = self._asker, None
         if asker is not None:
-            await bounded(asker.stop())
+            await stop(asker)
         if admin is not None:
             await bounded(admin.close())
 
@@ -144,7 +144,7 @@ class KafkaLog:
             except (KafkaError, TimeoutError) as error:
                 raise self._clients.unavailable(error, f"read the history of {claim.topic}") from error
             finally:
-                await bounded(consumer.stop())
+                await stop(consumer)
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
         return await self._writer.write(topic, key, value, headers)

@@ -30,7 +30,7 @@ from aiokafka.errors import (
 )
 
 from usher.engine.port import Batch, Claim, ClaimLost, LogError, LogUnavailable, Owner, Place, Position
-from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, bounded
+from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.redact import scrub
 
 _log = structlog.get_logger(__name__)
@@ -103,8 +103,9 @@ class Member:
 
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         """As `EventLog.read`."""
+        await asyncio.sleep(0)  # where records are always at hand nothing below lets another task run
         consumer, epoch = self._consumer, self._epoch
-        if consumer is None or not self._assigned:
+        if consumer is None or not self._assigned or self._trouble.is_set():
             await asyncio.sleep(wait)
             return []
         live = {
@@ -329,7 +330,7 @@ class Member:
                 _log.warning("group can't be joined", group=self._group, error=_brief(error))
             finally:
                 self._consumer = None
-                stopping = asyncio.create_task(bounded(consumer.stop()))
+                stopping = asyncio.create_task(stop(consumer))
                 if not self._closed:
                     await self._release(lost=True)
                 await stopping

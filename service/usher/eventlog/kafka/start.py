@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError, GroupLoadInProgressError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, bounded
+from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 
 _log = structlog.get_logger(__name__)
 _PATIENCE: Final = 15.0
@@ -73,7 +73,7 @@ class Start:
                     return starts
                 await asyncio.sleep(_PAUSE)
         finally:
-            await bounded(consumer.stop())
+            await stop(consumer)
         return {}
 
     async def _missing(self, consumer: AIOKafkaConsumer, topics: Mapping[str, int]) -> Offsets:

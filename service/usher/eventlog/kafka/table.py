@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from usher.delivery import Record
 from usher.engine.port import CAUGHT_UP, CaughtUp
-from usher.eventlog.kafka.client import Clients, bounded
+from usher.eventlog.kafka.client import Clients, stop
 
 _log = structlog.get_logger(__name__)
 _BATCH: Final = 500
@@ -99,7 +99,7 @@ class TableReader:
             except (KafkaError, TimeoutError) as error:
                 _log.warning("retry topics can't be read", error=f"{type(error).__name__} {error}".rstrip())
             finally:
-                await bounded(consumer.stop())
+                await stop(consumer)
             await asyncio.sleep(_PAUSE)
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
