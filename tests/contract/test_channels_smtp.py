@@ -85,10 +85,11 @@ async def serving(box: Mailbox, **options: Any) -> AsyncIterator[int]:
     """The port of a server in front of *box*."""
     loop = asyncio.get_running_loop()
     implicit = options.pop("ssl", None)
+    smtputf8 = options.pop("smtputf8", True)
     sessions: list[Any] = []
 
     def session() -> Any:
-        sessions.append(SMTP(box, enable_SMTPUTF8=True, hostname="mail.test", loop=loop, **options))
+        sessions.append(SMTP(box, enable_SMTPUTF8=smtputf8, hostname="mail.test", loop=loop, **options))
         return sessions[-1]
 
     server = await loop.create_server(session, "127.0.0.1", 0, ssl=implicit)
@@ -101,10 +102,10 @@ async def serving(box: Mailbox, **options: Any) -> AsyncIterator[int]:
         handlers = [one._handler_coroutine for one in sessions if one._handler_coroutine is not None]
         for handler in handlers:
             handler.cancel()
-        await asyncio.gather(*handlers, return_exceptions=True)
         for one in sessions:
             if one.transport is not None:
                 one.transport.abort()
+        await asyncio.gather(*handlers, asyncio.sleep(0), return_exceptions=True)
 
 
 @pytest.fixture
@@ -165,6 +166,7 @@ async def test_a_mail_arrives_as_one_message_to_one_recipient(box: Mailbox) -> N
     assert message["Date"].datetime is not None
     assert message.get_content_type() == "multipart/alternative"
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+    assert envelope.content.isascii()
     assert "Grüße, Noor" in message.get_body(("plain",)).get_content()
 
 
@@ -210,6 +212,39 @@ async def test_a_wrong_password_is_the_operators(box: Mailbox, tls: tuple[ssl.SS
             await Smtp(f"smtp://usher:wrong@127.0.0.1:{port}", context=client).send(MAIL, Progress())
 
 
+async def test_a_password_is_not_sent_in_the_clear(box: Mailbox) -> None:
+    """Where no TLS is offered, and the server is not on this machine (spelt here so that it does not look so)."""
+    async with serving(box, authenticator=authenticate, auth_require_tls=False) as port:
+        with pytest.raises(Operator, match="offers no TLS"):
+            await Smtp(f"smtp://usher:secret@127.1:{port}").send(MAIL, Progress())
+
+
+async def test_a_server_that_takes_no_log_in_is_the_operators(box: Mailbox) -> None:
+    """The URL has a user, the server does not know what that is."""
+    async with serving(box) as port:
+        with pytest.raises(Operator, match="USHER_SMTP__URL"):
+            await Smtp(f"smtp://usher:secret@127.0.0.1:{port}").send(MAIL, Progress())
+
+
+@pytest.mark.parametrize(("greeting", "ending"), [(b"554 go away\r\n", Operator), (b"421 busy\r\n", Retry)])
+async def test_a_server_that_does_not_greet(greeting: bytes, ending: type[Exception]) -> None:
+    """Turned away for good at the door: that is about us, not about the message."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(ending):
+            await Smtp(f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}").send(MAIL, Progress())
+        await gone.wait()
+
+
 async def test_a_missing_log_in_is_the_operators(box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     """A server that wants a log-in says so at MAIL, for every mail."""
     server, client = tls
@@ -239,7 +274,7 @@ async def test_no_answer_to_the_data_is_unknown(box: Mailbox) -> None:
     progress = Progress()
     async with serving(box) as port:
         with pytest.raises(Unknown) as raised:
-            await Smtp(f"smtp://127.0.0.1:{port}", timeout=0.1).send(MAIL, progress)
+            await Smtp(f"smtp://127.0.0.1:{port}", timeout=1.0).send(MAIL, progress)
 
     assert raised.value.otherwise == "resend"
     assert progress.state == "left"
@@ -261,7 +296,7 @@ async def test_a_send_that_takes_too_long_in_all_is_unknown_too(box: Mailbox) ->
     box.hang = True
     async with serving(box) as port:
         with pytest.raises(Unknown):
-            await Smtp(f"smtp://127.0.0.1:{port}", total=0.5).send(MAIL, Progress())
+            await Smtp(f"smtp://127.0.0.1:{port}", total=1.0).send(MAIL, Progress())
 
 
 async def test_a_cancelled_send_has_left(box: Mailbox) -> None:
@@ -297,6 +332,15 @@ async def test_an_international_address_goes_by_smtputf8(box: Mailbox) -> None:
     ((_, envelope),) = box.taken
     assert envelope.rcpt_tos == ["nöör@example.com"]
     assert "To: nöör@example.com".encode() in envelope.content
+
+
+async def test_an_international_address_is_rejected_where_it_can_not_go(box: Mailbox) -> None:
+    """A server without SMTPUTF8 will never take it: no retry can help."""
+    async with serving(box, smtputf8=False) as port:
+        with pytest.raises(Reject, match="SMTPUTF8"):
+            await Smtp(f"smtp://127.0.0.1:{port}").send(replace(MAIL, to="nöör@example.com"), Progress())
+
+    assert box.taken == []
 
 
 async def test_what_is_not_one_mail_is_rejected_before_any_connection() -> None:

@@ -31,7 +31,7 @@ _SPACING = 0.05
 _MOST_SPREAD = 300.0
 _PROBE_PATIENCE = 1.0
 
-_log = structlog.get_logger("usher.channels")
+_log = structlog.get_logger(__name__)
 
 
 class _Provider(Protocol[Message_contra]):

@@ -38,7 +38,8 @@ def build(mail: Mail, date: datetime) -> EmailMessage:
     """
     check(mail)
     name, sender = split_sender(mail.sender)
-    message = EmailMessage(policy=SMTPUTF8 if needs_utf8(mail) else SMTP)
+    # 7bit: bodies are encoded, so that a server on the way that can't do 8BITMIME changes nothing.
+    message = EmailMessage(policy=(SMTPUTF8 if needs_utf8(mail) else SMTP).clone(cte_type="7bit"))
     message["From"] = _address(sender, name)
     message["To"] = _address(mail.to)
     message["Subject"] = mail.subject
