@@ -22,7 +22,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         r"\1\2<secret>",
     ),
-    (re.compile(r"[^\s<>\"'(),;:@]+@[^\s<>\"'(),;@]+\.[^\s<>\"'(),;@]+"), "<email>"),
+    (re.compile(r"[^\s<>\"(),;:@]+@[^\s<>\"'(),;@]+\.[^\s<>\"'(),;@]+"), "<email>"),
     (re.compile(r"\+?\(?\d[\d\s().-]{5,}\d"), "<number>"),
 )
 
