@@ -10,7 +10,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from usher import Event, Reject, Retry, Skip, User
-from usher.channels import Mail, Text
+from usher.channels import Mail, Progress, Text
 from usher.channels.gate import Gate
 from usher.channels.post import Post
 from usher.channels.templates import Brand, Templates
@@ -149,6 +149,20 @@ async def test_what_the_provider_says_reaches_the_handler(templates: Templates) 
 
     assert ctx.message is not None
     assert (ctx.message.state, desk.lines.entries) == ("back", [])
+
+
+async def test_a_message_that_was_accepted_counts_as_sent(templates: Templates) -> None:
+    """Also where a provider forgets to say so: or it would go out again."""
+
+    class Forgetful(RecordingEmail):
+        async def send(self, message: Mail, progress: Progress, /) -> None:
+            self.sent.append(message)
+
+    ctx = Desk(templates, email=Forgetful()).context()
+    await ctx.email("hi", to="kim@example.com", name="Kim")
+
+    assert ctx.message is not None
+    assert ctx.message.state == "sent"
 
 
 async def test_a_gate_is_a_provider(templates: Templates) -> None:
