@@ -150,6 +150,13 @@ class Broker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT if go_on else signal.SIGSTOP)
 
+    def damage(self, topic: str, partition: int, content: bytes) -> None:
+        """Change a stored record that contains *content*, as a bad disk would; only while the broker is stopped."""
+        [segment] = (self._folder / "data" / f"{topic}-{partition}").glob("*.log")
+        stored = segment.read_bytes()
+        assert stored.count(content) == 1
+        segment.write_bytes(stored.replace(content, content[::-1].swapcase()))
+
     @contextlib.asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         client = AIOKafkaAdminClient(bootstrap_servers=self.servers)

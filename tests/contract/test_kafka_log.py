@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -432,3 +433,60 @@ async def test_a_worker_is_ready_soon_after_another_was_killed(new_group: NewGro
     await group.worker(options={})
 
     assert time.monotonic() - started < 20
+
+
+async def test_wrong_credentials_are_one_clear_error(tmp_path: Path, kafka: Broker) -> None:
+    """A password that Kafka refuses ends open() and a browser with the user's name and the settings to look at; a right one works."""
+    module = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    broker = Broker(
+        tmp_path / "kafka",
+        listener="SASL_PLAINTEXT",
+        properties=(
+            "sasl.enabled.mechanisms=PLAIN\nsasl.mechanism.inter.broker.protocol=PLAIN\n"
+            f'listener.name.sasl_plaintext.plain.sasl.jaas.config={module} username="admin" password="a" '
+            'user_admin="a" user_usher="right";\n'
+        ),
+    )
+    await asyncio.to_thread(broker.start)
+    try:
+        for password, expected in (("wr0ng", "refuses the user 'usher'"), ("right", "does not exist")):
+            sasl = {"sasl_mechanism": "PLAIN", "sasl_plain_username": "usher", "sasl_plain_password": password}
+            options = {"security_protocol": "SASL_PLAINTEXT", **sasl}
+            config = LogConfig(group="usher", topics=("identity.events",), options=options)
+            log = KafkaLog(broker.servers, config)
+            with pytest.raises(LogMisconfigured, match=expected) as refusal:
+                await log.open(Worker(log, "worker", []))
+            assert password not in str(refusal.value)
+            await log.close()
+        with pytest.raises(LogMisconfigured, match="refuses the user"):
+            async with KafkaBrowser(
+                broker.servers, dataclasses.replace(config, options={**options, "sasl_plain_password": "no"})
+            ):
+                pass
+    finally:
+        broker.stop()
+
+
+async def test_a_damaged_batch_stops_its_partition_alone(own_kafka: Broker) -> None:
+    """What can't be decoded is neither skipped nor does it lose what was read with it; the log says which partition stopped."""
+    async with grouped(own_kafka) as new:
+        group = await new(2)
+        await group.produce([b"fine"], partition=0)
+        await group.produce([b"D" * 40], partition=0)
+        await group.produce([b"beyond"], partition=0)
+        await group.produce([b"other"] * 3, partition=1)
+        own_kafka.stop()
+        own_kafka.damage(group.topic, 0, b"D" * 40)
+        await asyncio.to_thread(own_kafka.start)
+
+        with capture_logs() as lines:
+            worker = await group.worker()
+            seen: list[bytes | None] = []
+            async with asyncio.timeout(PATIENCE):
+                while not any(line["event"] == "partition stopped" for line in lines) or len(seen) < 4:
+                    for batch in await worker.log.read(worker.claims, 10, 0.05):
+                        seen += values(batch.records)
+
+        assert sorted(value or b"" for value in seen) == [b"fine", *[b"other"] * 3]
+        [line] = [line for line in lines if line["event"] == "partition stopped"]
+        assert (line["partition"], line["offset"]) == (0, 1)

@@ -12,9 +12,15 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.conn import create_conn
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import AuthenticationFailedError, AuthenticationMethodNotSupported, KafkaError
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 
 from usher.engine.port import LogMisconfigured, LogUnavailable
 
@@ -46,6 +52,12 @@ _TEXTS: Final = (
     "ssl_password",
 )
 _KNOWN: Final = (*_CHOICES, *_MILLISECONDS, *_TEXTS)
+_REFUSED: Final = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
 _OURS: Final = {
     "bootstrap_servers": "USHER_LOG names the brokers",
     "group_id": "USHER_GROUP names the group",
@@ -216,7 +228,7 @@ class Clients:
 
     def unavailable(self, error: BaseException, doing: str) -> LogUnavailable:
         """The error to raise where *doing* something did not work."""
-        return LogUnavailable(f"Kafka at {self.servers} could not {doing}: {type(error).__name__} {error}".rstrip())
+        return LogUnavailable(f"Kafka at {self.servers} could not {doing}: {brief(error)}")
 
     async def diagnose(self) -> str:
         """Why no broker can be reached, in words: aiokafka keeps that to its own log.
@@ -226,20 +238,18 @@ class Clients:
         """
         reasons = []
         arguments = {k: v for k, v in self._common.items() if k not in ("bootstrap_servers", "metadata_max_age_ms")}
-        for server in self.servers.split(","):
-            host, _, port = server.rpartition(":")
+        for host, port, _ in collect_hosts(self._common["bootstrap_servers"], randomize=False):
+            server = f"{host}:{port}"
             try:
-                connection = await create_conn(
-                    host, int(port), request_timeout_ms=int(self.timeout * 1_000), **arguments
-                )
-            except (AuthenticationFailedError, AuthenticationMethodNotSupported) as error:
+                connection = await create_conn(host, port, request_timeout_ms=int(self.timeout * 1_000), **arguments)
+            except _REFUSED as error:
                 user = arguments.get("sasl_plain_username", "")
                 raise LogMisconfigured(
-                    f"Kafka at {server} refuses the user {user!r} ({error}): see USHER_KAFKA__SASL_MECHANISM, "
+                    f"Kafka at {server} refuses the user {user!r} ({brief(error)}): see USHER_KAFKA__SASL_MECHANISM, "
                     "USHER_KAFKA__SASL_PLAIN_USERNAME and USHER_KAFKA__SASL_PLAIN_PASSWORD"
                 ) from None
             except (OSError, KafkaError, TimeoutError) as error:
-                reasons.append(f"{server}: {type(error).__name__} {error}".rstrip())
+                reasons.append(f"{server}: {brief(error)}")
             else:
                 connection.close()
                 reasons.append(f"{server}: answers, but does not tell of its cluster")
@@ -266,7 +276,7 @@ async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) ->
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, and what its own stop() leaves running where it fails or hangs."""
+    """End a consumer, and what its own end leaves running where that fails or hangs."""
     if await bounded(consumer.stop()):
         return
     coordinator = consumer._coordinator
@@ -277,6 +287,12 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
     if consumer._fetcher is not None:
         await bounded(consumer._fetcher.close())
     await bounded(consumer._client.close())
+
+
+def brief(error: BaseException) -> str:
+    """An error on one line, with its type. Those of a Kafka client speak of hosts and topics, never of what is in a record."""
+    text, name = " ".join(str(error).split()), type(error).__name__
+    return text if name in text else f"{name} {text}".rstrip()
 
 
 def _quiet() -> None:

@@ -26,7 +26,7 @@ from usher.engine.port import (
     dead_letter_topic,
     retry_topic,
 )
-from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
+from usher.eventlog.kafka.client import Clients, bounded, brief, check_options, stop
 from usher.eventlog.kafka.member import Beginning, Member
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import Offsets, Start, committed
@@ -69,8 +69,7 @@ class KafkaLog:
             except (KafkaError, TimeoutError) as error:
                 reason = await self._clients.diagnose()
                 if pause > 1:  # a new cluster needs a moment for its first group: nothing to worry about
-                    text = f"{type(error).__name__} {error}".rstrip()
-                    _log.warning("kafka is not ready", servers=self._clients.servers, error=text, reason=reason)
+                    _log.warning("kafka is not ready", servers=self._clients.servers, error=brief(error), reason=reason)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
         self._member.join(owner)

@@ -30,8 +30,7 @@ from aiokafka.errors import (
 )
 
 from usher.engine.port import Batch, Claim, ClaimLost, LogError, LogUnavailable, Owner, Place, Position
-from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
-from usher.redact import scrub
+from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, brief, stop
 
 _log = structlog.get_logger(__name__)
 _NOBODYS: Final = TopicPartition("nobodys", 0)
@@ -253,7 +252,7 @@ class Member:
             except ClaimLost:
                 return
             except (KafkaError, LogError, TimeoutError) as error:
-                _log.warning("claims can't be opened", group=self._group, error=_brief(error))
+                _log.warning("claims can't be opened", group=self._group, error=brief(error))
             await asyncio.sleep(_PAUSE)
 
     async def _settle_starts(self, epoch: object, placed: Placed) -> bool:
@@ -314,7 +313,7 @@ class Member:
     def _fail(self, consumer: AIOKafkaConsumer, error: Exception) -> None:
         """An error of the coordination stays for ever: that consumer is done."""
         if consumer is self._consumer and not self._trouble.is_set():
-            _log.warning("consumer replaced", group=self._group, error=_brief(error))
+            _log.warning("consumer replaced", group=self._group, error=brief(error))
             self._trouble.set()
 
     async def _keep(self) -> None:
@@ -327,7 +326,7 @@ class Member:
                 await consumer.start()
                 await self._trouble.wait()
             except (KafkaError, TimeoutError) as error:
-                _log.warning("group can't be joined", group=self._group, error=_brief(error))
+                _log.warning("group can't be joined", group=self._group, error=brief(error))
             finally:
                 self._consumer = None
                 stopping = asyncio.create_task(stop(consumer))
@@ -353,10 +352,6 @@ class _Listener(ConsumerRebalanceListener):
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _brief(error: BaseException) -> str:
-    return scrub(f"{type(error).__name__} {error}".rstrip())
 
 
 def _is_one_partitions(error: Exception) -> bool:

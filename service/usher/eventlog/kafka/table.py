@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from usher.delivery import Record
 from usher.engine.port import CAUGHT_UP, CaughtUp
-from usher.eventlog.kafka.client import Clients, stop
+from usher.eventlog.kafka.client import Clients, brief, stop
 
 _log = structlog.get_logger(__name__)
 _BATCH: Final = 500
@@ -97,7 +97,7 @@ class TableReader:
                     if any(stream.partition in offsets for offsets in error.args):
                         stream.next = None
             except (KafkaError, TimeoutError) as error:
-                _log.warning("retry topics can't be read", error=f"{type(error).__name__} {error}".rstrip())
+                _log.warning("retry topics can't be read", error=brief(error))
             finally:
                 await stop(consumer)
             await asyncio.sleep(_PAUSE)
