@@ -14,6 +14,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,7 @@ Job = Callable[[sqlite3.Connection], T]
 
 _AT_ONCE = 1_000
 _BUSY_SECONDS = 5.0
+_AGAIN_SECONDS = 0.01
 _WRONG_FILE = {
     sqlite3.SQLITE_NOTADB: "is not an SQLite database",
     sqlite3.SQLITE_CORRUPT: "is damaged",
@@ -103,6 +105,17 @@ class DatabaseFile:
         return result
 
     def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        # SQLite does not wait for its locks while it changes the journal mode: two that create one file at once collide.
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._connect_once()
+            except LogUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_AGAIN_SECONDS)
+
+    def _connect_once(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         try:
             # Events are personal data: for the owner's eyes. The -wal and -shm files take the mode of this one. A file that
             # is there must not be opened here: closing it would drop the locks that SQLite holds on it in this process.
@@ -113,7 +126,9 @@ class DatabaseFile:
         opened = []
         try:
             for _ in range(2):
-                opened.append(sqlite3.connect(self.path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False))
+                opened.append(
+                    sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+                )
                 self._set_up(opened[-1])
             tables.prepare(opened[0], str(self.path))
             opened[1].execute("PRAGMA query_only = 1")
