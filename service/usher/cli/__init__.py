@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import typer
 
-from usher.cli import check, dlq, emit, explain, handlers, new, preview, run, topics, why
+from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, run, topics, why
 from usher.cli._exits import Exit, code_of
 
 _EPILOG = (
@@ -39,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(demo.demo)
 app.command()(run.run)
 app.command()(check.check)
 app.command()(handlers.handlers)

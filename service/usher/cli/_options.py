@@ -78,7 +78,15 @@ def load(**overrides: Any) -> Settings:
     """
     from usher.settings import Settings
 
+    log_to_stderr()
     return Settings.load(**overrides)
+
+
+def log_to_stderr() -> None:
+    """Let the parts that a command uses be heard from warning on, away from stdout. `usher run` sets its own level."""
+    from usher import logs
+
+    logs.configure("warning")
 
 
 def duration(option: str, text: str) -> float:

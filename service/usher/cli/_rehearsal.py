@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -11,14 +12,12 @@ from usher.app import open_templates
 from usher.channels import Mail, Progress, Text
 from usher.channels.post import Post
 from usher.channels.templates import Templates
-from usher.delivery import Delivery, Origin
-from usher.engine.attempt import Attempts, Ending
+from usher.cli._console import span
 from usher.event import Event
-from usher.handler import Handler, Outgoing, Ruling
+from usher.handler import Context, Handler, Outgoing, Ruling
 from usher.outcome import Reject, Skip
 from usher.redact import scrub
 from usher.settings import Settings
-from usher.sources import event_key
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -55,30 +54,46 @@ class Rehearsal:
     Args:
         found: all handlers that run; the templates are theirs, under the user's.
         own: each handler's settings, by name.
+        now: Unix seconds, for expiry.
     """
 
-    def __init__(self, settings: Settings, found: Sequence[Handler], own: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Settings, found: Sequence[Handler], own: Mapping[str, Any], now: float) -> None:
         self._templates = open_templates(settings, found)
-        silent: Any = structlog.wrap_logger(None, processors=[_drop], wrapper_class=structlog.stdlib.BoundLogger)
-        self._attempts = Attempts(
-            sender=Post(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts()),
-            http=cast("ClientSession", _NoHttp()),
-            settings=own,
-            log=silent,
-        )
+        self._post = Post(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
+        self._own = own
+        self._now = now
 
     async def would(self, ruling: Ruling, event: Event) -> str:
         """What the handler of *ruling* would do with *event*, in a few words."""
-        if not ruling.runs:
-            return "does not run"
         handler = ruling.handler
-        origin = Origin("", 0, 0, 0, event_key(event))
-        ending = await self._attempts.run(handler, event, Delivery(handler.name, event.identity, "", origin, b""))
-        return _told(ending, self._templates, event)
+        if not ruling.runs:
+            return ""
+        if self._expired(handler, event):
+            return f"would be dead-lettered as expired: it is older than {span(handler.expires_after or 0)}"
+        ctx = Context(
+            event=event,
+            handler=handler.name,
+            attempt=1,
+            sender=self._post,
+            log=structlog.wrap_logger(None, processors=[_drop], wrapper_class=structlog.make_filtering_bound_logger(0)),
+            http=cast("ClientSession", _NoHttp()),
+            settings=self._own.get(handler.name),
+        )
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(handler.timeout):
+                await handler.function(event, ctx)
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a handler raises is told
+            error = raised
+        return _told(error, ctx.message, self._templates, event)
+
+    def _expired(self, handler: Handler, event: Event) -> bool:
+        if handler.expires_after is None or event.time is None:
+            return False
+        return event.time.timestamp() + handler.expires_after < self._now
 
 
-def _told(ending: Ending, templates: Templates, event: Event) -> str:
-    error, message = ending.error, ending.message
+def _told(error: BaseException | None, message: Outgoing | None, templates: Templates, event: Event) -> str:
     if isinstance(error, _Calls):
         return "would call an HTTP API of its own; what follows is not known, since explain makes no request"
     if isinstance(error, Skip):

@@ -29,6 +29,7 @@ def check(
     """
     from usher.cli import _checks
 
+    opt.log_to_stderr()
     overrides = {
         "log": log,
         "group": group,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,7 +52,7 @@ async def _rulings(settings: Settings, event: Event) -> list[dict[str, object]]:
     from usher.handler import Router
 
     found = find_handlers(settings)
-    rehearsal = Rehearsal(settings, found, settings.for_handlers(found))
+    rehearsal = Rehearsal(settings, found, settings.for_handlers(found), time.time())
     return [
         {
             "event_id": event.id,

@@ -1,0 +1,71 @@
+"""Who appears in the demo: invented people, what is done to their accounts, and which messages must come of it.
+
+The judge, the narration and the timeline all read this list; nothing else says what should happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from usher.sources import decode
+from usher.testing import raw_event
+
+SERVICE_NAME = "Harbour Rowing Club"
+LOGIN_URL = "https://login.harbour.example"
+MAIL_FROM = f"{SERVICE_NAME} <accounts@example.org>"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One event. *handler* is the one to watch; *to* is whom it must write to in the end, None: to nobody."""
+
+    id: str
+    name: str
+    told: str
+    by: Literal["webhook", "file"]
+    handler: str
+    to: str | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self, now: float) -> bytes:
+        """The event as Authgear sends it, on one line; it happened at *now*, in Unix seconds."""
+        user = {"email": _address(self.name), "name": self.name, "tenant": "harbour"}
+        return raw_event(**{"id": self.id, "timestamp": now, **user, **self.details})
+
+    @property
+    def type(self) -> str:
+        """The canonical type."""
+        return decode(self.body(0)).type
+
+
+def _address(name: str) -> str:
+    return f"{name.lower()}@example.org"
+
+
+_WELCOME = "welcome_email"
+_SELF = {"triggered_by": "user"}
+_PHONE = "+12025550123"
+
+MARA = Scene("0000000000000001", "Mara", "an administrator made her account", "webhook", _WELCOME, _address("Mara"))
+JONAS = Scene(
+    "0000000000000002", "Jonas", "an administrator made his account; he reads German", "webhook", _WELCOME, _address("Jonas"),
+    {"language": "de"},
+)  # fmt: skip
+AIKO = Scene(
+    "0000000000000003", "Aiko", "an administrator made her account; no email, a phone", "webhook", "sms_notice", _PHONE,
+    {"email": None, "phone": _PHONE},
+)  # fmt: skip
+FELIX = Scene("0000000000000004", "Felix", "he signed up himself", "webhook", _WELCOME, None, _SELF)
+NOOR = Scene("0000000000000005", "Noor", "an administrator made her account", "file", _WELCOME, _address("Noor"))
+MARAS_RESET = Scene(
+    "0000000000000006", "Mara", "an administrator changed her password", "file", "reset_instructions", _address("Mara"),
+    {"type": "password.reset"},
+)  # fmt: skip
+BO = Scene("0000000000000007", "Bo", "she signed up herself", "file", _WELCOME, None, _SELF)
+
+SCENES: Sequence[Scene] = (MARA, JONAS, AIKO, FELIX, NOOR, MARAS_RESET, BO)
+BY_WEBHOOK = [scene for scene in SCENES if scene.by == "webhook"]
+FROM_FILE = [scene for scene in SCENES if scene.by == "file"]
+LEFT_OUT = [scene for scene in SCENES if scene.to is None]

@@ -1,0 +1,118 @@
+"""Whether the demo showed what it says: judged by the outbox, the dead letters and the metrics, not by the narration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from usher.cli._demo_cast import BY_WEBHOOK, LEFT_OUT, NOOR, SCENES
+from usher.cli._demo_outbox import Message
+
+_REPEATS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The text of ``/metrics``."""
+
+    text: str
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of the samples *name* that have these labels; 0 where there is none."""
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(self.text)
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the demo has found out.
+
+    *dead* and *dead_in_the_end* are rows of ``usher dlq list --json``, before the replay and after it; *exit_code* is the
+    service's, after SIGTERM.
+    """
+
+    messages: Sequence[Message] = ()
+    dead: Sequence[Mapping[str, Any]] = ()
+    dead_in_the_end: Sequence[Mapping[str, Any]] = ()
+    metrics: Metrics = field(default_factory=lambda: Metrics(""))
+    exit_code: int | None = None
+
+
+def failures(facts: Facts) -> list[str]:
+    """Each expectation that was not met, in a sentence; none: all that was announced has happened."""
+    return [*_of_messages(facts.messages), *_of_letters(facts), *of_metrics(facts.metrics), *_of_exit(facts.exit_code)]
+
+
+def kind_of(handler: str) -> str:
+    """What `Message.kind` is for a message that *handler* sends in this demo."""
+    return "SMS" if handler == "sms_notice" else handler
+
+
+def _of_messages(messages: Sequence[Message]) -> Iterator[str]:
+    expected = Counter((kind_of(scene.handler), scene.to) for scene in SCENES if scene.to is not None)
+    found = Counter((message.kind, message.to) for message in messages)
+    for (kind, to), count in (expected - found).items():
+        yield f"the outbox lacks {count} message: {kind} to {to}"
+    for (kind, to), count in (found - expected).items():
+        yield f"the outbox holds {count} message too many: {kind} to {to}"
+
+
+def _of_letters(facts: Facts) -> Iterator[str]:
+    named = [(letter["event_id"], letter["handler"], letter["reason"]) for letter in facts.dead]
+    if named != [(NOOR.id, NOOR.handler, "rejected")]:
+        yield f"dlq list should have named {NOOR.name}'s {NOOR.handler} alone, as rejected; it named {named}"
+    elif "400" not in str(facts.dead[0]["error"]):
+        yield f"the dead letter should say that the provider answered 400; it says {facts.dead[0]['error']!r}"
+    if facts.dead_in_the_end:
+        yield f"after the replay no dead letter should be open; there are {len(facts.dead_in_the_end)}"
+
+
+def of_metrics(metrics: Metrics) -> Iterator[str]:
+    """What `failures` says of the metrics alone."""
+    filtered = "usher_events_filtered_total"
+    found = {
+        "records read": metrics.total("usher_records_total"),
+        "webhook calls stored": metrics.total("usher_ingested_total", outcome="stored"),
+        "webhook calls with a bad signature": metrics.total("usher_ingested_total", outcome="bad-signature"),
+        "events left out as duplicates": metrics.total(filtered, reason="duplicate"),
+        # Which of the two it is depends on whether the bytes could tell already.
+        "events left out by triggered_by": metrics.total(filtered, reason="prefilter")
+        + metrics.total(filtered, reason="triggered_by"),
+        "attempts to be retried": metrics.total("usher_attempts_total", outcome="retry"),
+        "attempts that the provider rejected": metrics.total("usher_attempts_total", outcome="rejected"),
+        "attempts that were done": metrics.total("usher_attempts_total", outcome="done"),
+        "replays that succeeded": metrics.total("usher_replays_total", outcome="replayed"),
+        "dead letters": metrics.total("usher_dead_letters_total"),
+        "deliveries still parked": metrics.total("usher_parked"),
+    }
+    for what, count in _COUNTS.items():
+        if found[what] != count:
+            yield f"/metrics: {what} should be {count}, not {found[what]:g}"
+
+
+def _of_exit(code: int | None) -> Iterator[str]:
+    if code != 0:
+        yield f"after SIGTERM the service should have ended with exit code 0, not {code}"
+
+
+_COUNTS: Mapping[str, int] = {
+    "records read": len(SCENES) + _REPEATS,
+    "webhook calls stored": len(BY_WEBHOOK) + _REPEATS,
+    "webhook calls with a bad signature": 1,
+    "events left out as duplicates": _REPEATS,
+    "events left out by triggered_by": len(LEFT_OUT),
+    "attempts to be retried": 1,
+    "attempts that the provider rejected": 1,
+    "attempts that were done": len(SCENES) - len(LEFT_OUT),
+    "replays that succeeded": 1,
+    "dead letters": 1,
+    "deliveries still parked": 0,
+}

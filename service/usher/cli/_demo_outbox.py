@@ -1,0 +1,90 @@
+"""The demo's outbox: which files in a folder are the demo's, and what they say.
+
+A folder named ``outbox`` may hold a real service's messages. So the demo notes the names of what it leaves there, and takes
+away only what such a note of an earlier demo names.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from usher.cli._exits import Stop
+
+NOTE = ".usher-demo.json"
+_SUFFIXES = (".eml", ".txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that a provider accepted. *kind* is the handler's name for a mail, ``SMS`` for an SMS."""
+
+    kind: str
+    to: str
+    text: str
+    path: Path
+
+
+class DemoOutbox:
+    """The folder *path*; the messages are those that came into it after `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._foreign: frozenset[Path] = frozenset()
+
+    def open(self) -> None:
+        """Make the folder, or take an earlier demo's messages out of it.
+
+        Raises:
+            Stop: it can't be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in self._noted():
+                (self.path / name).unlink(missing_ok=True)
+            self._foreign = frozenset(self._files())
+            self.close()
+        except OSError as error:
+            raise Stop(
+                f"The outbox {self.path} can't be written: {error.strerror}. Choose another: --outbox DIR"
+            ) from None
+
+    def close(self) -> None:
+        """Note what this demo leaves."""
+        names = [path.name for path in self._files() if path not in self._foreign]
+        (self.path / NOTE).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
+
+    def messages(self) -> list[Message]:
+        """What this demo's providers have accepted so far, by file name."""
+        return [_read(path) for path in self._files() if path not in self._foreign]
+
+    def _files(self) -> Sequence[Path]:
+        return sorted(path for path in self.path.iterdir() if _is_message(path.name))
+
+    def _noted(self) -> list[str]:
+        try:
+            names = json.loads((self.path / NOTE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return []
+        # A name with a folder in it is not ours, whoever wrote it there.
+        return [name for name in names if Path(name).name == name and _is_message(name)]
+
+
+def _is_message(name: str) -> bool:
+    return name.endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def _read(path: Path) -> Message:
+    content = path.read_bytes()
+    if path.suffix == ".txt":
+        head, _, body = content.decode().partition("\n\n")
+        return Message("SMS", head.removeprefix("To: "), body.strip(), path)
+    mail = email.message_from_bytes(content, policy=email.policy.default)
+    plain = mail.get_body(("plain",))
+    text = plain.get_content().strip() if plain is not None else ""
+    # The file is named by the idempotency key, which begins with the handler's name.
+    return Message(path.name.partition("-")[0], str(mail["To"]), f"Subject: {mail['Subject']}\n\n{text}", path)

@@ -1,0 +1,173 @@
+"""The demo, step by step: each step does one thing to the running service, waits for what must follow, and says what was seen."""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usher.cli import _demo_timeline
+from usher.cli._console import console, result, table
+from usher.cli._demo_cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, SCENES, Scene
+from usher.cli._demo_judge import Facts, of_metrics
+from usher.cli._demo_outbox import DemoOutbox, Message
+from usher.cli._demo_service import Failed, Service
+from usher.testing.providers import FakeProviders, Fault, answer
+from usher.testing.wire import Request
+
+_FILE = "events.jsonl"
+_WIDTH = 100
+
+Fates = list[dict[str, Any]]
+
+
+def providers(outbox: Path) -> FakeProviders:
+    """SendGrid and Twilio on loopback: one 503 for Jonas, and Noor's address is refused."""
+    due = {JONAS.to}
+
+    def rule(request: Request) -> Fault | None:
+        if request.to not in due:
+            return None
+        due.remove(request.to)
+        return answer(503)
+
+    return FakeProviders(outbox=outbox, rule=rule, refused={str(NOOR.to)})
+
+
+@dataclass(slots=True)
+class Story:
+    """What is played, on what, and the *facts* found on the way. Each step raises `Failed` where it can't go on."""
+
+    service: Service
+    provider: FakeProviders
+    outbox: DemoOutbox
+    facts: Facts = field(default_factory=Facts)
+    _now: float = field(default_factory=time.time)
+    _steps: Iterator[int] = field(default_factory=lambda: iter(range(1, 10)))
+    _fates: dict[str, Fates] = field(default_factory=dict)
+
+    async def play(self) -> None:
+        """All steps, in order."""
+        result(
+            "Usher tells people what was done to their account. Here it does so, with invented people, on this machine alone."
+        )
+        await self._start()
+        await self._webhooks()
+        await self._file()
+        await self._left_out()
+        await self._retry()
+        await self._dead_letter()
+        await self._timeline()
+        self._messages()
+
+    def _step(self, text: str) -> None:
+        console().print(f"\n{next(self._steps)}. {text}", style="bold")
+
+    async def _start(self) -> None:
+        self._step("`usher run` starts, on the embedded log. SendGrid and Twilio are stand-ins on this machine.")
+        listening = await self.service.line("listening")
+        self.service.url = f"http://{listening['http']}"
+        await self.service.line("ready")
+        handlers = [line["handler"] for line in self.service.lines if line["event"] == "handler"]
+        result(f"   Ready at {self.service.url}. Handlers: {', '.join(handlers)}")
+
+    async def _webhooks(self) -> None:
+        self._step("Authgear reports what happened: signed webhooks, POST /ingest/authgear")
+        for scene in BY_WEBHOOK:
+            await self._post(scene, scene.told)
+        await self.service.line("message sent", event_id=MARA.id)
+        await self._post(MARA, "the same event a second time")
+        status = await self.service.post(MARA.body(self._now), secret="not-the-secret")  # noqa: S106
+        _told("(forger)", "an event signed with another secret", f"{status} refused")
+        _expect(status == 401, f"a webhook with a bad signature should get 401; it got {status}")
+
+    async def _post(self, scene: Scene, told: str) -> None:
+        status = await self.service.post(scene.body(self._now))
+        _told(scene.name, f"{scene.type}: {told}", f"{status} stored")
+        _expect(status == 200, f"{scene.name}'s webhook should get 200; it got {status}")
+
+    async def _file(self) -> None:
+        self._step(f"More events come from a file: usher emit {_FILE}")
+        lines = [scene.body(self._now) + b"\n" for scene in FROM_FILE]
+        (self.service.folder / _FILE).write_bytes(b"".join(lines))
+        said = await self.service.usher("emit", _FILE)
+        for scene in FROM_FILE:
+            _told(scene.name, f"{scene.type}: {scene.told}", "")
+        result(f"   {said.strip()}")
+
+    async def _left_out(self) -> None:
+        self._step(
+            "Only what an administrator did is told, and only once. Who is left out, and why: usher why EVENT-ID"
+        )
+        scenes = (*LEFT_OUT, MARA)
+        for scene, fates in zip(scenes, await self._why(*scenes), strict=True):
+            filtered = [fate for fate in fates if fate["state"] == "filtered"]
+            _expect(bool(filtered), f"`usher why` should say why {scene.name} is left out; it says {fates}")
+            _told(scene.name, filtered[0]["detail"], "no message" if scene in LEFT_OUT else "no second message")
+
+    async def _retry(self) -> None:
+        self._step("SendGrid is in trouble for a moment. The delivery is parked, and tried again.")
+        parked = await self.service.line("parked", event_id=JONAS.id)
+        due = _demo_timeline.moment(parked["due"])
+        _told(JONAS.name, f"{parked['error']}; parked until {due:%H:%M:%S}", f"attempt {parked['attempt']}")
+        sent = await self.service.line("message sent", event_id=JONAS.id)
+        _told(JONAS.name, f"{sent['template']} accepted by {sent['provider']}", f"attempt {sent['attempt']}")
+
+    async def _dead_letter(self) -> None:
+        self._step("SendGrid refuses Noor's address for good: a dead letter. usher dlq list")
+        await self.service.line("dead-lettered", event_id=NOOR.id)
+        self.facts.dead = await self.service.ask("dlq", "list")
+        for letter in self.facts.dead:
+            result(f"   {letter['id']}  {letter['handler']}  {letter['reason']}: {letter['error']}")
+        self.provider.refused.clear()
+        result("   The address is allowed now: usher dlq replay --all --yes --wait")
+        said = await self.service.usher("dlq", "replay", "--all", "--yes", "--wait")
+        result(f"   {', '.join(said.split(chr(10))).strip(', ')}")
+
+    async def _timeline(self) -> None:
+        self._step("The service is stopped (SIGTERM). What became of each event, by its log lines and usher why (UTC):")
+        self.facts.metrics = await self.service.metrics(until=lambda metrics: not any(of_metrics(metrics)))
+        self.facts.exit_code = await self.service.stop()
+        self.facts.dead_in_the_end = await self.service.ask("dlq", "list")
+        rows: list[Sequence[object]] = []
+        for scene, fates in zip(SCENES, await self._why(*SCENES), strict=True):
+            rows += _demo_timeline.rows(scene, fates, self.service.lines)
+        table(_demo_timeline.COLUMNS, rows)
+
+    async def _why(self, *scenes: Scene) -> list[Fates]:
+        """What became of each event for the handler that its scene is about; asked once."""
+        ask = [scene for scene in scenes if scene.id not in self._fates]
+        asked = await asyncio.gather(*(self.service.ask("why", scene.id) for scene in ask))
+        for scene, fates in zip(ask, asked, strict=True):
+            self._fates[scene.id] = [fate for fate in fates if fate["handler"] == scene.handler]
+        return [self._fates[scene.id] for scene in scenes]
+
+    def _messages(self) -> None:
+        self.facts.messages = self.outbox.messages()
+        self._step(f"The messages lie in {self.outbox.path}: open an .eml in a mail program.")
+        for message in self.facts.messages:
+            result(f"   {message.to:<20} {message.path.name}")
+        for message in self.facts.messages:
+            if (message.kind, message.to) in {(MARA.handler, MARA.to), ("SMS", AIKO.to)}:
+                _quote(message)
+
+
+def _quote(message: Message) -> None:
+    result(f"\n   {'SMS' if message.kind == 'SMS' else 'Mail'} to {message.to}")
+    for line in message.text.splitlines():
+        for part in textwrap.wrap(line, _WIDTH - 8, break_on_hyphens=False) or [""]:
+            result(f"   | {part}".rstrip())
+
+
+def _told(name: str, what: str, outcome: str) -> None:
+    width = _WIDTH - 28
+    result(f"   {name:<9} {what:<{width}} {outcome}".rstrip())
+
+
+def _expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Failed(otherwise)

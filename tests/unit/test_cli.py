@@ -1,0 +1,538 @@
+"""The `usher` command in process, on the embedded log: what is printed where, and the exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import structlog
+
+from usher.cli import _options, main
+from usher.cli._exits import Exit
+from usher.cli._wiring import browser
+from usher.delivery import Delivery, Origin
+from usher.engine.letters import letter_headers
+from usher.engine.port import dead_letter_topic, retry_topic
+from usher.settings import Settings, settings_table
+from usher.sources import decode, event_key
+from usher.testing import raw_event
+
+TOPIC = "identity.events"
+DEAD, RETRY = dead_letter_topic("usher", TOPIC), retry_topic("usher", TOPIC)
+KIM = "kim.berg@example.com"
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What `--json` printed: stdout has to be one JSON array and nothing else."""
+        rows = json.loads(self.out)
+        assert isinstance(rows, list)
+        return rows
+
+
+Usher = Callable[..., Ended]
+
+
+@pytest.fixture
+def usher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Usher]:
+    """Runs a command in a folder of its own, without settings from outside and without a terminal."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("USHER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("USHER_LOGIN_URL", "https://login.example.com")
+
+    def run(*arguments: object) -> Ended:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Ended(code, *capsys.readouterr())
+
+    yield run
+    structlog.reset_defaults()
+
+
+def file(name: str, *events: bytes) -> str:
+    Path(name).write_bytes(b"\n".join(events) + b"\n")
+    return name
+
+
+async def _bury(letters: list[tuple[Delivery, str, int | None]]) -> None:
+    async with browser(Settings.load()) as log:
+        for delivery, reason, expires_at in letters:
+            headers = letter_headers(delivery, reason=reason, group="usher", expires_at=expires_at)
+            await log.append(DEAD, delivery.origin.key, delivery.value, headers, partition=0)
+
+
+def bury(
+    id_: str,
+    handler: str = "welcome_email",
+    reason: str = "rejected",
+    *,
+    expires_at: int | None = None,
+    replays: int = 0,
+) -> None:
+    """Put a dead letter into the log, as a worker does."""
+    value = raw_event(id=id_, email=KIM)
+    event = decode(value)
+    origin = Origin(TOPIC, 0, 1000, 1_750_000_000_000, event_key(event))
+    delivery = Delivery(
+        handler, event.identity, "lane", origin, value, attempt=5, error="550 no such user", replays=replays
+    )
+    asyncio.run(_bury([(delivery, reason, expires_at)]))
+
+
+def records(topic: str) -> list[Any]:
+    async def scan() -> list[Any]:
+        async with browser(Settings.load()) as log:
+            return [record async for batch in log.scan(topic) for record in batch]
+
+    return asyncio.run(scan())
+
+
+def test_the_help_tells_the_exit_codes(usher: Usher) -> None:
+    """Every exit code is in the epilog."""
+    ended = usher("--help")
+
+    assert ended.code == Exit.OK
+    told = " ".join(ended.out.split())
+    for code in Exit:
+        assert re.search(rf"\b{code.value} ", told), code
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dlq", "list"], ["handlers"], ["topics", "plan"], ["check"], ["dlq", "replay", "--all"]]
+)
+def test_json_is_one_array_and_nothing_else(usher: Usher, arguments: list[str]) -> None:
+    """stdout of --json is an array of objects, also where there is nothing to list."""
+    ended = usher(*arguments, "--json")
+
+    assert ended.code == Exit.OK, ended.err
+    assert all(isinstance(row, dict) for row in ended.rows)
+
+
+def test_no_colour_where_there_is_no_terminal(usher: Usher) -> None:
+    """What goes into a pipe has no escape sequences and no line of more than its content."""
+    bury("0001")
+    ended = usher("dlq", "list")
+
+    assert "\x1b" not in ended.out
+    assert all(line == line.rstrip() for line in ended.out.splitlines())
+
+
+def test_wrong_settings_are_told_in_sentences(usher: Usher) -> None:
+    """Exit code 2, the option's setting and its value, no traceback."""
+    ended = usher("dlq", "list", "--log", "mysql://here")
+
+    assert ended.code == Exit.USAGE
+    assert "USHER_LOG" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_log_that_is_not_there_is_exit_code_3(usher: Usher) -> None:
+    """Scripts can tell an unreachable broker from a refusal."""
+    ended = usher("dlq", "list", "--log", "kafka://127.0.0.1:1")
+
+    assert ended.code == Exit.LOG_UNREACHABLE
+    assert "127.0.0.1:1" in ended.err
+
+
+def test_check_tells_what_is_wrong_and_the_way_out(usher: Usher) -> None:
+    """A default set-up has warnings only; an unreachable log is a problem."""
+    fine = usher("check", "--json")
+    assert fine.code == Exit.OK
+    by_what = {row["what"]: row for row in fine.rows}
+    assert "404" in by_what["webhook"]["text"]
+    assert by_what["webhook"]["status"] == "warn"
+    assert by_what[RETRY]["status"] in {"ok", "warn"}
+    assert {row["area"] for row in fine.rows} == {"settings", "handlers", "templates", "channels", "log"}
+
+    broken = usher("check", "--json", "--log", "kafka://127.0.0.1:1")
+    assert broken.code == Exit.LOG_UNREACHABLE
+    assert [row["area"] for row in broken.rows if row["status"] == "problem"] == ["log"]
+
+
+def test_check_masks_secrets(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is shown to be set, not what it is."""
+    monkeypatch.setenv("USHER_AUTHGEAR__WEBHOOK_SECRET", "opensesame")
+    ended = usher("check")
+
+    assert "USHER_AUTHGEAR__WEBHOOK_SECRET" in ended.out
+    assert "opensesame" not in ended.out + ended.err
+
+
+def test_check_names_every_wrong_setting(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All mistakes are problems of their own."""
+    monkeypatch.setenv("USHER_TOPIC", "a")
+    monkeypatch.setenv("USHER_HTTP", "nowhere")
+    ended = usher("check", "--json")
+
+    assert ended.code == Exit.FAILED
+    assert len([row for row in ended.rows if row["status"] == "problem"]) == 2
+
+
+def test_handlers_lists_the_effective_table(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's filter and retry delays show where a handler has none of its own."""
+    monkeypatch.setenv("USHER_RETRY_DELAYS", "1s,2s")
+    ended = usher("handlers", "--json", "--triggered-by", "portal", "--handlers", "welcome_email")
+
+    (row,) = ended.rows
+    assert row["handler"] == "welcome_email"
+    assert row["types"] == ["user.created"]
+    assert row["triggered_by"] == ["portal"]
+    assert row["retry_delays"] == [1.0, 2.0]
+
+
+def test_handlers_types_lists_what_a_handler_may_ask_for(usher: Usher) -> None:
+    """Canonical types first, with their meaning."""
+    ended = usher("handlers", "--types", "--json")
+
+    assert ended.rows[0] == {"type": "user.created", "meaning": "an account exists"}
+    assert {"type": "user.disabled", "meaning": None} in ended.rows
+
+
+def test_explain_tells_what_each_handler_would_do(usher: Usher) -> None:
+    """The condition that decided, the template and language; and nothing is sent."""
+    ended = usher("explain", file("event.json", raw_event(email=KIM, language="de")), "--json")
+
+    assert ended.code == Exit.OK
+    would = {row["handler"]: (row["runs"], row["would"]) for row in ended.rows}
+    assert would["welcome_email"] == (True, "would send mail welcome_email (de)")
+    assert would["reset_instructions"][0] is False
+    assert would["sms_notice"][1].startswith("would be skipped")
+    assert not list(Path().glob("outbox/*"))
+
+
+def test_explain_shows_a_missing_address_as_a_skip(usher: Usher) -> None:
+    """No address to send to is told before it happens."""
+    ended = usher("explain", file("event.json", raw_event(email=None)))
+
+    assert "would be skipped: no email address" in ended.out
+
+
+def test_explain_says_who_triggered_what_does_not_run(usher: Usher) -> None:
+    """A self-signup is left out, and the line says why."""
+    ended = usher("explain", file("event.json", raw_event(triggered_by="user")), "--json")
+
+    row = next(row for row in ended.rows if row["handler"] == "welcome_email")
+    assert not row["runs"]
+    assert row["condition"] == "context.triggered_by is 'user', not 'admin_api'"
+
+
+def test_explain_makes_no_request_of_a_handlers_own(usher: Usher) -> None:
+    """A handler that uses ctx.http is stopped there."""
+    Path("mine").mkdir()
+    Path("mine/calls_home.py").write_text(
+        "from usher import Context, Event, on\n\n\n"
+        '@on("user.created")\n'
+        "async def calls_home(event: Event, ctx: Context) -> None:\n"
+        '    async with ctx.http.get("http://127.0.0.1:1/"):\n'
+        "        pass\n"
+    )
+    ended = usher("explain", file("event.json", raw_event()), "--handlers-dir", "mine", "--handlers", "calls_home")
+
+    assert "would call an HTTP API" in ended.out
+
+
+def test_a_missing_file_is_exit_code_4(usher: Usher) -> None:
+    """The file is named."""
+    ended = usher("explain", "nowhere.json")
+
+    assert ended.code == Exit.NOT_FOUND
+    assert "nowhere.json" in ended.err
+
+
+@pytest.mark.parametrize("form", ["lines", "array", "one"])
+def test_emit_takes_an_event_an_array_or_lines(usher: Usher, form: str) -> None:
+    """Each event is a record, keyed by its user."""
+    events = [raw_event(id=f"000{n}", email=f"user{n}@example.com") for n in range(1 if form == "one" else 3)]
+    content = b"[" + b",".join(events) + b"]" if form == "array" else b"\n".join(events)
+    ended = usher("emit", file("events.json", content))
+
+    assert ended.code == Exit.OK, ended.err
+    assert f"{TOPIC} partition 0: {len(events)} appended" in ended.out
+    assert [record.key for record in records(TOPIC)] == [event_key(decode(event)) for event in events]
+
+
+def test_emit_appends_nothing_when_one_event_cannot_be_decoded(usher: Usher) -> None:
+    """File and line are named; --force stores the bytes as they are."""
+    name = file("events.jsonl", raw_event(), b'{"no": "type"}')
+    ended = usher("emit", name)
+
+    assert ended.code == Exit.FAILED
+    assert "events.jsonl:2: " in ended.err
+    assert records(TOPIC) == []
+
+    assert usher("emit", "--force", name).code == Exit.OK
+    assert [record.value for record in records(TOPIC)][1] == b'{"no": "type"}'
+
+
+def test_emit_stores_no_credentials(usher: Usher) -> None:
+    """What a source strips is not stored by the command line either."""
+    usher("emit", file("event.json", raw_event(payload={"password": "correct horse"})))
+
+    assert b"correct horse" not in records(TOPIC)[0].value
+
+
+def test_why_of_an_event_that_nobody_has_read(usher: Usher) -> None:
+    """Waiting for those that will run, filtered for the others, each with the reason."""
+    usher("emit", file("event.json", raw_event(id="00ff")))
+    ended = usher("why", "00ff", "--json")
+
+    assert ended.code == Exit.OK
+    states = {row["handler"]: row["state"] for row in ended.rows}
+    assert states == {"welcome_email": "waiting", "sms_notice": "waiting", "reset_instructions": "filtered"}
+
+
+def test_why_tells_of_parked_dead_and_dropped(usher: Usher) -> None:
+    """The retry topic and the dead letters say what became of a delivery, also when the event itself is gone."""
+    bury("00aa")
+    event = decode(raw_event(id="00aa", email=KIM))
+    parked = Delivery(
+        "sms_notice", event.identity, "lane", Origin(TOPIC, 0, 1000, 0, b"k"), b"{}", attempt=2, due=1, error="busy"
+    )
+
+    async def park() -> None:
+        async with browser(Settings.load()) as log:
+            await log.append(RETRY, parked.key.encode(), parked.value, parked.headers(), partition=0)
+
+    asyncio.run(park())
+    rows = {row["handler"]: row for row in usher("why", "00aa", "--json").rows}
+    assert (rows["sms_notice"]["state"], rows["sms_notice"]["attempt"], rows["sms_notice"]["error"]) == (
+        "parked",
+        2,
+        "busy",
+    )
+    assert (rows["welcome_email"]["state"], rows["welcome_email"]["detail"]) == ("dead", "rejected")
+
+    assert usher("dlq", "drop", "--all", "--yes").code == Exit.OK
+    rows = {row["handler"]: row for row in usher("why", "00aa", "--json").rows}
+    assert rows["welcome_email"]["state"] == "dropped"
+
+
+def test_why_of_an_unknown_event_is_exit_code_4(usher: Usher) -> None:
+    """And --json is an empty array."""
+    ended = usher("why", "nothing", "--json")
+
+    assert ended.code == Exit.NOT_FOUND
+    assert ended.rows == []
+
+
+def test_dlq_list_shows_the_open_letters(usher: Usher) -> None:
+    """By handler and reason; what is closed only on demand."""
+    bury("0001")
+    bury("0002", handler="sms_notice", reason="attempts-exhausted")
+
+    assert [row["event_id"] for row in usher("dlq", "list", "--json").rows] == ["0001", "0002"]
+    assert [row["event_id"] for row in usher("dlq", "list", "--json", "--handler", "sms_notice").rows] == ["0002"]
+    assert usher("dlq", "list", "--json", "--older-than", "1h").rows == []
+    assert usher("dlq", "list", "--json", "--state", "dropped").rows == []
+    assert usher("dlq", "list", "--state", "opne").code == Exit.USAGE
+
+
+def test_dlq_show_masks_addresses(usher: Usher) -> None:
+    """The payload is printed only when it is asked for."""
+    bury("0001")
+    (letter,) = usher("dlq", "list", "--json").rows
+    ended = usher("dlq", "show", letter["id"])
+
+    assert ended.code == Exit.OK
+    assert "k…@example.com" in ended.out
+    assert KIM not in ended.out
+    assert KIM in usher("dlq", "show", letter["id"], "--payload").out
+    assert usher("dlq", "show", "0@999").code == Exit.NOT_FOUND
+
+
+def test_replay_of_nothing_is_a_usage_error(usher: Usher) -> None:
+    """Everything has to be asked for by name."""
+    ended = usher("dlq", "replay")
+
+    assert ended.code == Exit.USAGE
+    assert "--all" in ended.err
+
+
+def test_replay_appends_a_request_once(usher: Usher) -> None:
+    """The letter is requested then, and not asked for again."""
+    bury("0001")
+    (letter,) = usher("dlq", "list", "--json").rows
+
+    first = usher("dlq", "replay", letter["id"], "--json")
+    assert first.code == Exit.OK, first.err
+    assert [row["result"] for row in first.rows] == ["requested"]
+    (request,) = records(RETRY)
+    assert request.key.decode() == f"replay/{first.rows[0]['request']}"
+    assert usher("dlq", "list", "--json").rows == []
+    assert [row["state"] for row in usher("dlq", "list", "--json", "--state", "requested").rows] == ["requested"]
+
+    assert usher("dlq", "replay", "--all").code == Exit.OK
+    again = usher("dlq", "replay", letter["id"])
+    assert again.code == Exit.FAILED
+    assert "requested" in again.out
+    assert len(records(RETRY)) == 1
+
+
+def test_a_dry_run_counts_and_writes_nothing(usher: Usher) -> None:
+    """Per handler and reason: how many, expired, replayed before, beyond the limit."""
+    bury("0001")
+    bury("0002", expires_at=1)
+    bury("0003", replays=5)
+    bury("0004", handler="sms_notice")
+    before = len(records(DEAD))
+    ended = usher("dlq", "replay", "--all", "--dry-run", "--json")
+
+    assert ended.rows == [
+        {"handler": "sms_notice", "reason": "rejected", "letters": 1, "expired": 0, "replayed_before": 0, "beyond_limit": 0},
+        {"handler": "welcome_email", "reason": "rejected", "letters": 3, "expired": 1, "replayed_before": 1, "beyond_limit": 1},
+    ]  # fmt: skip
+    assert records(RETRY) == []
+    assert len(records(DEAD)) == before
+
+
+def test_expired_letters_are_refused_and_listed(usher: Usher) -> None:
+    """Unless the operator says --even-expired."""
+    bury("0001", expires_at=1)
+    ended = usher("dlq", "replay", "--all", "--json")
+
+    assert ended.code == Exit.FAILED
+    assert [row["result"] for row in ended.rows] == ["expired"]
+    assert records(RETRY) == []
+    assert usher("dlq", "replay", "--all", "--even-expired").code == Exit.OK
+    assert len(records(RETRY)) == 1
+
+
+def test_a_letter_is_not_replayed_for_ever(usher: Usher) -> None:
+    """After five replays it is refused."""
+    bury("0001", replays=5)
+    ended = usher("dlq", "replay", "--all")
+
+    assert ended.code == Exit.FAILED
+    assert "replayed 5 times" in ended.out
+    assert records(RETRY) == []
+
+
+def test_many_letters_need_a_yes(usher: Usher) -> None:
+    """Without a terminal there is no question: the flag is named, and nothing is written."""
+    for number in range(11):
+        bury(f"00{number:02}")
+    ended = usher("dlq", "replay", "--all")
+
+    assert ended.code == Exit.USAGE
+    assert "--yes" in ended.err
+    assert records(RETRY) == []
+    assert usher("dlq", "replay", "--all", "--yes").code == Exit.OK
+    assert len(records(RETRY)) == 11
+
+
+def test_drop_always_needs_a_yes(usher: Usher) -> None:
+    """Dropping is for good."""
+    bury("0001")
+    refused = usher("dlq", "drop", "--all")
+    assert refused.code == Exit.USAGE
+    assert "--yes" in refused.err
+
+    assert usher("dlq", "drop", "--all", "--yes").code == Exit.OK
+    assert usher("dlq", "list", "--json").rows == []
+    assert [row["state"] for row in usher("dlq", "list", "--json", "--state", "all").rows] == ["dropped"]
+
+
+def test_a_replay_without_a_worker_times_out(usher: Usher) -> None:
+    """--wait says that there is no outcome yet, and gives the exit code of a failure."""
+    bury("0001")
+    ended = usher("dlq", "replay", "--all", "--wait", "--timeout", "10ms")
+
+    assert ended.code == Exit.FAILED
+    assert "is a worker running?" in ended.err
+
+
+def test_ids_carry_their_topic_where_there_are_several(usher: Usher) -> None:
+    """An id stays unambiguous, and is taken back as it was given."""
+    bury("0001")
+    topics = f"{TOPIC},second"
+    (row,) = usher("dlq", "list", "--json", "--topics", topics).rows
+    assert row["id"].startswith(f"{TOPIC}:0@")
+    assert usher("dlq", "show", row["id"], "--topics", topics).code == Exit.OK
+    assert usher("dlq", "show", row["id"]).code == Exit.OK
+
+
+def test_control_characters_do_not_reach_the_terminal(usher: Usher) -> None:
+    """An event id is a stranger's text."""
+    bury("evil\x1b[2J")
+
+    assert "\x1b" not in usher("dlq", "list").out
+
+
+def test_preview_shows_what_is_sent(usher: Usher) -> None:
+    """Subject, text and HTML of a mail; an SMS with its segments; in the language asked for."""
+    name = file("event.json", raw_event(email=KIM, phone="+12025550123"))
+    mail = usher("preview", "welcome_email", "--event", name, "--html", "mail.html")
+    assert mail.code == Exit.OK, mail.err
+    assert "Subject: " in mail.out
+    assert "https://login.example.com" in Path("mail.html").read_text()
+
+    assert "SMS, 1 segment (en)" in usher("preview", "sms_notice", "--event", name).out
+    assert "Language: de" in usher("preview", "welcome_email", "--event", name, "--language", "de").out
+    assert usher("preview", "welcome_mail", "--event", name).code == Exit.NOT_FOUND
+
+
+def test_topics_are_planned_and_applied(usher: Usher) -> None:
+    """The embedded log has all it needs after apply."""
+    assert usher("topics", "apply").code == Exit.OK
+    ended = usher("topics", "plan", "--json")
+
+    assert ended.code == Exit.OK
+    assert [(row["topic"], row["kind"], row["wrong"]) for row in ended.rows] == [
+        (TOPIC, "source", ""),
+        (RETRY, "retry", ""),
+        (DEAD, "dlt", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("Welcome", "lower case"), ("2nd", "a letter first"), ("import", "Python's own"), ("test_it", "a test")],
+)
+def test_a_name_that_cannot_be_one_is_explained(usher: Usher, name: str, why: str) -> None:
+    """Nothing is written."""
+    ended = usher("new", "handler", name)
+
+    assert ended.code == Exit.USAGE
+    assert why in ended.err
+    assert not Path("handlers").exists()
+
+
+def test_an_unknown_type_names_the_nearest(usher: Usher) -> None:
+    """As @on does."""
+    ended = usher("new", "handler", "welcome_back", "--type", "user.create")
+
+    assert ended.code == Exit.USAGE
+    assert "user.created" in ended.err
+
+
+def test_a_new_handler_overwrites_nothing(usher: Usher) -> None:
+    """If one of its files is there, none is written."""
+    Path("handlers").mkdir()
+    Path("handlers/test_welcome_back.py").write_text("mine")
+    ended = usher("new", "handler", "welcome_back")
+
+    assert ended.code == Exit.FAILED
+    assert [path.name for path in Path("handlers").iterdir()] == ["test_welcome_back.py"]
+
+
+def test_options_mirror_settings_that_exist() -> None:
+    """Every [USHER_…] in an option's help is a setting."""
+    names = {row.name for row in settings_table()}
+    told = re.findall(r"\[(USHER_\w+)\]", Path(_options.__file__).read_text())
+
+    assert told
+    assert set(told) <= names
