@@ -1,0 +1,156 @@
+"""The `usher` command as a process, beside a running worker: emit, look, replay, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.service import environment, running, usher
+
+from usher.testing import raw_event
+from usher.testing.providers import FakeProviders, answer
+
+ANN, BOB = "ann.other@example.org", "bob.other@example.org"
+
+
+def _env(provider: FakeProviders, **more: object) -> dict[str, str]:
+    return environment(
+        email="sendgrid",
+        mail_from="a@example.org",
+        sendgrid__api_key=provider.sendgrid_api_key,
+        sendgrid__base_url=provider.url,
+        retry_delays="100ms",
+        **more,
+    )
+
+
+async def _rows(*arguments: str, cwd: Path, env: Mapping[str, str]) -> tuple[int, list[dict[str, Any]]]:
+    code, out, err = await usher(*arguments, "--json", cwd=cwd, env=env)
+    assert out, err
+    return code, json.loads(out)
+
+
+async def test_a_dead_letter_goes_round(tmp_path: Path) -> None:
+    """Refused, listed, replayed in vain, replayed with success; `why` follows it all the way."""
+    async with FakeProviders(refused={BOB}) as provider:
+        env = _env(provider)
+        events = b"\n".join([raw_event(id="0a", email=ANN), raw_event(id="0b", email=BOB)])
+        async with running(tmp_path, env) as service:
+            code, out, err = await usher("emit", "-", cwd=tmp_path, env=env, stdin=events)
+            assert code == 0, err
+            assert "2 appended" in out
+            await service.line("dead-lettered", event_id="0b")
+
+            _, (letter,) = await _rows("dlq", "list", cwd=tmp_path, env=env)
+            assert (letter["handler"], letter["event_id"], letter["reason"]) == ("welcome_email", "0b", "rejected")
+            assert await _fate("0b", tmp_path, env) == "dead"
+
+            code, (vain,) = await _rows("dlq", "replay", letter["id"], "--wait", cwd=tmp_path, env=env)
+            assert (code, vain["result"]) == (1, "replaced")
+
+            provider.refused.clear()
+            code, (mended,) = await _rows("dlq", "replay", "--all", "--wait", cwd=tmp_path, env=env)
+            assert (code, mended["result"]) == (0, "replayed")
+            assert [request.to for request in provider.accepted] == [ANN, BOB]
+            assert await _fate("0b", tmp_path, env) == "replayed"
+            assert (await _rows("dlq", "list", cwd=tmp_path, env=env))[1] == []
+        assert await _fate("0a", tmp_path, env) == "settled"
+
+
+async def test_why_tells_of_a_parked_delivery(tmp_path: Path) -> None:
+    """Attempt, due time and error of what waits for its retry."""
+    async with FakeProviders() as provider:
+        provider.script(answer(503))
+        env = _env(provider) | {"USHER_RETRY_DELAYS": "1h"}
+        async with running(tmp_path, env) as service:
+            await usher("emit", "-", cwd=tmp_path, env=env, stdin=raw_event(id="0a", email=ANN))
+            await service.line("parked", event_id="0a")
+            _, rows = await _rows("why", "0a", cwd=tmp_path, env=env)
+
+    (parked,) = [row for row in rows if row["handler"] == "welcome_email"]
+    assert (parked["state"], parked["attempt"]) == ("parked", 1)
+    assert "503" in parked["error"]
+    assert parked["due"]
+
+
+async def test_an_undecodable_letter_is_decoded_and_routed_anew(tmp_path: Path) -> None:
+    """It has no handler; replayed while it still can't be decoded, it is a dead letter again."""
+    async with FakeProviders() as provider:
+        env = _env(provider)
+        async with running(tmp_path, env) as service:
+            await usher("emit", "-", "--force", cwd=tmp_path, env=env, stdin=b'{"by": "admin_api"}')
+            await service.line("dead-lettered")
+            _, (letter,) = await _rows("dlq", "list", cwd=tmp_path, env=env)
+            code, (row,) = await _rows("dlq", "replay", letter["id"], "--wait", cwd=tmp_path, env=env)
+
+    assert (letter["handler"], letter["reason"]) == ("", "undecodable")
+    assert (code, row["result"]) == (1, "replaced")
+
+
+async def test_a_new_handlers_test_passes_and_the_handler_is_found(tmp_path: Path) -> None:
+    """What `usher new handler` writes runs as it is, under pytest and in the service."""
+    env = environment()
+    code, _, err = await usher("new", "handler", "welcome_back", "--type", "user.reenabled", cwd=tmp_path, env=env)
+    assert code == 0, err
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pytest", "-q", "handlers", "-p", "no:cacheprovider", cwd=tmp_path, env=env,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, out.decode()
+    assert "3 passed" in out.decode()
+
+    _, rows = await _rows("handlers", "--handlers-dir", "handlers", cwd=tmp_path, env=env)
+    assert "welcome_back" in {row["handler"] for row in rows}
+    assert (await usher("check", "--handlers-dir", "handlers", cwd=tmp_path, env=env))[0] == 0
+
+
+async def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    """`usher --help` imports neither a log, nor a provider, nor the engine."""
+    code = (
+        "import sys; from usher.cli import main; main(['--help']);"
+        "heavy = {'aiokafka', 'aiohttp', 'jinja2', 'structlog', 'sqlite3', 'twilio', 'sendgrid', 'usher.app', 'usher.engine'};"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=tmp_path, env=environment(),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, err = await asyncio.wait_for(process.communicate(), 60)
+
+    assert process.returncode == 0, err.decode()
+
+
+@pytest.mark.parametrize(("said", "code", "left"), [(b"n\n", 1, 1), (b"y\n", 0, 0)])
+async def test_on_a_terminal_a_question_is_asked(tmp_path: Path, said: bytes, code: int, left: int) -> None:
+    """A no drops nothing, a yes does."""
+    async with FakeProviders(refused={BOB}) as provider:
+        env = _env(provider)
+        async with running(tmp_path, env) as service:
+            await usher("emit", "-", cwd=tmp_path, env=env, stdin=raw_event(email=BOB))
+            await service.line("dead-lettered")
+            ours, theirs = pty.openpty()
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "usher", "dlq", "drop", "--all", cwd=tmp_path, env=env,
+                stdin=theirs, stdout=asyncio.subprocess.DEVNULL, stderr=theirs,
+            )  # fmt: skip
+            os.close(theirs)
+            os.write(ours, said)
+            assert await asyncio.wait_for(process.wait(), 60) == code
+            os.close(ours)
+            assert len((await _rows("dlq", "list", cwd=tmp_path, env=env))[1]) == left
+
+
+async def _fate(event_id: str, cwd: Path, env: Mapping[str, str]) -> str:
+    """What `why` says of the event's welcome mail."""
+    _, rows = await _rows("why", event_id, cwd=cwd, env=env)
+    (state,) = [row["state"] for row in rows if row["handler"] == "welcome_email"]
+    return str(state)
