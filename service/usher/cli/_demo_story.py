@@ -52,9 +52,7 @@ class Story:
 
     async def play(self) -> None:
         """All steps, in order."""
-        result(
-            "Usher tells people what was done to their account. Here it does so, with invented people, on this machine alone."
-        )
+        result("Usher tells people what was done to their accounts: here to invented people, on this machine alone.")
         await self._start()
         await self._webhooks()
         await self._file()
@@ -100,14 +98,12 @@ class Story:
         result(f"   {said.strip()}")
 
     async def _left_out(self) -> None:
-        self._step(
-            "Only what an administrator did is told, and only once. Who is left out, and why: usher why EVENT-ID"
-        )
+        self._step("Only what an administrator did is told, and only once. Who is left out, and why: usher why ID")
         scenes = (*LEFT_OUT, MARA)
         for scene, fates in zip(scenes, await self._why(*scenes), strict=True):
             filtered = [fate for fate in fates if fate["state"] == "filtered"]
             _expect(bool(filtered), f"`usher why` should say why {scene.name} is left out; it says {fates}")
-            _told(scene.name, filtered[0]["detail"], "no message" if scene in LEFT_OUT else "no second message")
+            _told(scene.name, filtered[0]["detail"], "no message" if scene in LEFT_OUT else "nothing more")
 
     async def _retry(self) -> None:
         self._step("SendGrid is in trouble for a moment. The delivery is parked, and tried again.")
@@ -129,7 +125,7 @@ class Story:
         result(f"   {', '.join(said.split(chr(10))).strip(', ')}")
 
     async def _timeline(self) -> None:
-        self._step("The service is stopped (SIGTERM). What became of each event, by its log lines and usher why (UTC):")
+        self._step("The service is stopped. What became of each event, by its log lines and usher why (in UTC):")
         self.facts.metrics = await self.service.metrics(until=lambda metrics: not any(of_metrics(metrics)))
         self.facts.exit_code = await self.service.stop()
         self.facts.dead_in_the_end = await self.service.ask("dlq", "list")
@@ -164,7 +160,7 @@ def _quote(message: Message) -> None:
 
 
 def _told(name: str, what: str, outcome: str) -> None:
-    width = _WIDTH - 28
+    width = _WIDTH - 30
     result(f"   {name:<9} {what:<{width}} {outcome}".rstrip())
 
 
