@@ -144,7 +144,7 @@ def test_a_message_that_goes_out_twice_fails_the_demo(
     out, err = capfd.readouterr()
     assert code == 1, out + err
     assert "1 message too many: welcome_email to mara@example.org" in err
-    assert "'event': 'message sent'" in err
+    assert '"event": "message sent"' in err
     assert "really happened" not in out
 
 

@@ -154,9 +154,9 @@ class Story:
 
 def _quote(message: Message) -> None:
     result(f"\n   {'SMS' if message.kind == 'SMS' else 'Mail'} to {message.to}")
-    for line in message.text.splitlines():
-        for part in textwrap.wrap(line, _WIDTH - 8, break_on_hyphens=False) or [""]:
-            result(f"   | {part}".rstrip())
+    for line in filter(None, message.text.splitlines()):
+        for part in textwrap.wrap(line, _WIDTH - 8, break_on_hyphens=False):
+            result(f"   | {part}")
 
 
 def _told(name: str, what: str, outcome: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -52,7 +53,7 @@ def demo(
     if problems:
         raise Stop("\n".join(["The demo failed:", *(f"- {problem}" for problem in problems)]))
     console().print("\nAll of this really happened: the outbox, dlq list and /metrics say so.", style="bold green")
-    result(f"It took {time.monotonic() - began:.0f} s. Next: `usher check`, `usher new handler NAME`, and the README.")
+    result(f"It took {time.monotonic() - began:.0f} s. The README says how to go on.")
 
 
 async def _play(folder: Path, outbox: Path) -> Sequence[str]:
@@ -83,7 +84,7 @@ def _show_tail(service: Service) -> None:
     sys.stdout.flush()
     say("\nThe last lines of the service's log:")
     for line in service.lines[-_TAIL:]:
-        say(f"  {line}")
+        say(f"  {json.dumps(line, ensure_ascii=False)}")
 
 
 async def _ending_on_signals(work: Coroutine[Any, Any, Sequence[str]]) -> Sequence[str]:
