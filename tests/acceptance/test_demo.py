@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from usher.cli import _demo_story, main
+from usher.cli import _demo_service, _demo_story, main
 from usher.cli._demo_cast import MARA, NOOR, SCENES
 from usher.cli._demo_judge import Facts, Metrics, failures, kind_of
 from usher.cli._demo_outbox import NOTE, DemoOutbox, Message
@@ -146,6 +146,21 @@ def test_a_message_that_goes_out_twice_fails_the_demo(
     assert "1 message too many: welcome_email to mara@example.org" in err
     assert '"event": "message sent"' in err
     assert "really happened" not in out
+
+
+def test_a_service_that_does_not_start_fails_the_demo_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where `usher run` ends at once, the demo says which step that was, shows what the service said, and exits with 1."""
+    right = _demo_service.environment
+    monkeypatch.setattr(_demo_service, "environment", lambda *given: right(*given) | {"USHER_RETRY_DELAYS": "soon"})
+
+    code = main(["demo", "--outbox", str(tmp_path / "outbox")])
+
+    _, err = capfd.readouterr()
+    assert code == 1
+    assert "the service ended (exit code 2) before its log said" in err
+    assert "USHER_RETRY_DELAYS='soon'" in err
 
 
 def _losing_one_answer(original: Callable[[Path], FakeProviders]) -> Callable[[Path], FakeProviders]:
