@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Self
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from usher.delivery import Headers, Record
 from usher.engine.port import Committed, LogConfig, LogUnavailable, Place, TopicState
@@ -17,6 +20,9 @@ from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
 from usher.eventlog.kafka.topics import Topics
 from usher.eventlog.kafka.writer import Writer
+
+_PATIENCE: Final = 15.0
+_PAUSE: Final = 0.25
 
 
 class KafkaBrowser:
@@ -77,7 +83,7 @@ class KafkaBrowser:
         """
         with self._asking(f"tell the offsets of {topic}"):
             partitions = await self._partitions(topic)
-            known = await committed(self._admin, self._config.group, partitions)
+            known = await self._committed(partitions)
             first = await self._consumer.beginning_offsets(partitions)
             ends = await self._consumer.end_offsets(partitions)
         return [
@@ -90,6 +96,17 @@ class KafkaBrowser:
             )
             for each in partitions
         ]
+
+    async def _committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Waits for the coordinator: the first question about any group makes a new cluster create the topic of offsets."""
+        give_up = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return await committed(self._admin, self._config.group, partitions)
+            except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError):
+                if time.monotonic() > give_up:
+                    raise
+            await asyncio.sleep(_PAUSE)
 
     async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
         """As `Browser.scan`.

@@ -277,16 +277,15 @@ async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) ->
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
     """End a consumer, and what its own end leaves running where that fails or hangs."""
-    if await bounded(consumer.stop()):
-        return
-    coordinator = consumer._coordinator
+    stopped = await bounded(consumer.stop())
     for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
-        task: asyncio.Task[None] | None = getattr(coordinator, name, None)
+        task: asyncio.Task[None] | None = getattr(consumer._coordinator, name, None)
         if task is not None and not task.cancel() and not task.cancelled():
             task.exception()  # known already, and not to be reported as unseen
-    if consumer._fetcher is not None:
-        await bounded(consumer._fetcher.close())
-    await bounded(consumer._client.close())
+    if not stopped:
+        if consumer._fetcher is not None:
+            await bounded(consumer._fetcher.close())
+        await bounded(consumer._client.close())
 
 
 def brief(error: BaseException) -> str:

@@ -75,6 +75,7 @@ class Member:
         self._claims: dict[Place, Claim] = {}
         self._read_to: dict[Claim, int] = {}
         self._resting: dict[Claim, float] = {}
+        self._suspected: dict[Claim, float] = {}
         self._careful_until = 0.0
         self._turn = 0
         self._commit_lock = asyncio.Lock()
@@ -194,12 +195,12 @@ class Member:
             position = await consumer.position(partition)
             if room > 0:
                 try:
-                    more = await consumer.getmany(partition, timeout_ms=0, max_records=room)
+                    more = await consumer.getmany(partition, timeout_ms=0, max_records=self._at_most(claim, room))
                     position = await consumer.position(partition)
                 except Exception as error:
                     if not _is_one_partitions(error):
                         raise
-                    self._rest(claim, error, position)
+                    self._suspect(consumer, claim, error, position)
                     more = {}
                 records = records + more.get(partition, []) if records else more.get(partition, [])
                 room -= len(records)
@@ -213,6 +214,17 @@ class Member:
         for partition, records in read.items():
             with contextlib.suppress(IllegalStateError):
                 consumer.seek(partition, records[0].offset)
+
+    def _at_most(self, claim: Claim, room: int) -> int:
+        return 1 if self._suspected.get(claim, 0.0) > _now() else room
+
+    def _suspect(self, consumer: AIOKafkaConsumer, claim: Claim, error: Exception, position: int) -> None:
+        """An error takes the good records before it along: read these again, one by one, then rest."""
+        if self._suspected.pop(claim, 0.0) > _now():
+            self._rest(claim, error, position)
+        else:
+            self._suspected[claim] = _now() + _REST
+            consumer.seek(TopicPartition(*claim.place), position)
 
     def _rest(self, claim: Claim, error: Exception, position: int) -> None:
         self._resting[claim] = _now() + _REST
@@ -307,6 +319,7 @@ class Member:
             self._claims.clear()
             self._read_to.clear()
             self._resting.clear()
+            self._suspected.clear()
 
     # The consumer
 
