@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.service import environment, running, usher
 
 from usher.testing import raw_event
@@ -129,24 +128,30 @@ async def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert process.returncode == 0, err.decode()
 
 
-@pytest.mark.parametrize(("said", "code", "left"), [(b"n\n", 1, 1), (b"y\n", 0, 0)])
-async def test_on_a_terminal_a_question_is_asked(tmp_path: Path, said: bytes, code: int, left: int) -> None:
+async def test_on_a_terminal_a_question_is_asked(tmp_path: Path) -> None:
     """A no drops nothing, a yes does."""
     async with FakeProviders(refused={BOB}) as provider:
         env = _env(provider)
         async with running(tmp_path, env) as service:
             await usher("emit", "-", cwd=tmp_path, env=env, stdin=raw_event(email=BOB))
             await service.line("dead-lettered")
-            ours, theirs = pty.openpty()
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "usher", "dlq", "drop", "--all", cwd=tmp_path, env=env,
-                stdin=theirs, stdout=asyncio.subprocess.DEVNULL, stderr=theirs,
-            )  # fmt: skip
-            os.close(theirs)
-            os.write(ours, said)
-            assert await asyncio.wait_for(process.wait(), 60) == code
-            os.close(ours)
+        for said, code, left in ((b"n\n", 1, 1), (b"y\n", 0, 0)):
+            assert await _on_a_terminal("dlq", "drop", "--all", said=said, cwd=tmp_path, env=env) == code
             assert len((await _rows("dlq", "list", cwd=tmp_path, env=env))[1]) == left
+
+
+async def _on_a_terminal(*arguments: str, said: bytes, cwd: Path, env: Mapping[str, str]) -> int:
+    """The exit code of a command whose question is answered with *said*."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "usher", *arguments, cwd=cwd, env=dict(env),
+        stdin=theirs, stdout=asyncio.subprocess.DEVNULL, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, said)
+    code = await asyncio.wait_for(process.wait(), 60)
+    os.close(ours)
+    return code
 
 
 async def _fate(event_id: str, cwd: Path, env: Mapping[str, str]) -> str:

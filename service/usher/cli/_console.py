@@ -42,16 +42,19 @@ def result(text: str) -> None:
     sys.stdout.write(f"{plain(text)}\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print *rows* under *columns*; None is an empty cell. The words ok, warn and problem are coloured."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: int = 1) -> None:
+    """Print *rows* under *columns*, the first *whole* of which are not wrapped; None is an empty cell.
+
+    The words ok, warn and problem are coloured.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     screen = console()
-    grid = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
-    for column in columns:
-        grid.add_column(column, overflow="fold")
+    grid = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
+    for number, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", no_wrap=number < whole)
     for row in rows:
         cells = ("" if cell is None else plain(str(cell)) for cell in row)
         grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))

@@ -46,7 +46,7 @@ def check(
     if json:
         print_json({"area": line.area, "status": line.status, "what": line.what, "text": line.text} for line in lines)
     else:
-        table(("", "area", "what", ""), ((line.status, line.area, line.what, line.text) for line in lines))
+        table(("status", "area", "what", "found"), ((line.status, line.area, line.what, line.text) for line in lines))
     problems = [line for line in lines if line.status == "problem"]
     if problems:
         unreachable = all(line.unreachable for line in problems)

@@ -56,7 +56,7 @@ def list_(
     if json:
         print_json(shown)
     elif shown:
-        table(COLUMNS, map(cells, shown))
+        table(COLUMNS, map(cells, shown), whole=3)
     else:
         say("There are no such dead letters.")
 

@@ -1,0 +1,68 @@
+"""The `usher` command on a real Kafka: topics are planned, applied and checked; letters of several partitions are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.kafka import Broker, unique
+from tests.service import environment, usher
+
+from usher.testing import raw_event
+
+
+async def test_topics_are_planned_applied_and_checked(kafka: Broker, tmp_path: Path) -> None:
+    """A missing source topic is a problem with a command; once it is there, apply creates the rest and check is content."""
+    source, group = unique("events"), unique("group")
+    env = environment(log=f"kafka://{kafka.servers}", topics=source, group=group)
+
+    code, out, _ = await usher("topics", "plan", "--json", cwd=tmp_path, env=env)
+    missing = json.loads(out)
+    assert code == 1
+    assert (missing[0]["topic"], missing[0]["wrong"]) == (source, "missing")
+    assert "kafka-topics" in missing[0]["remedy"]
+    assert (await usher("check", cwd=tmp_path, env=env))[0] == 1
+
+    await _create(kafka, source, partitions=3)
+    code, out, err = await usher("topics", "apply", "--json", cwd=tmp_path, env=env)
+    assert code == 0, err
+    assert {row["topic"] for row in json.loads(out)} == {f"{group}.{source}-retry", f"{group}.{source}-dlt"}
+
+    code, out, err = await usher("topics", "plan", "--json", cwd=tmp_path, env=env)
+    assert code == 0, err
+    assert [row["partitions"] for row in json.loads(out)] == [3, 3, 3]
+    code, out, err = await usher("check", "--json", cwd=tmp_path, env=env)
+    assert code == 0, out
+    assert not [row for row in json.loads(out) if row["status"] == "problem"]
+
+
+async def test_an_event_is_found_on_the_partition_it_was_keyed_to(kafka: Broker, tmp_path: Path) -> None:
+    """emit says where it put an event, and why finds it there, waiting."""
+    source, group = unique("events"), unique("group")
+    env = environment(log=f"kafka://{kafka.servers}", topics=source, group=group)
+    await _create(kafka, source, partitions=3)
+    await usher("topics", "apply", cwd=tmp_path, env=env)
+
+    events = b"\n".join(raw_event(id=f"{number:04x}", email=f"user{number}@example.org") for number in range(20))
+    code, out, err = await usher("emit", "--json", "-", cwd=tmp_path, env=env, stdin=events)
+    assert code == 0, err
+    placed: dict[str, Any] = {row["event"]: row for row in json.loads(out)}
+    assert len(placed) == 20
+    assert {row["partition"] for row in placed.values()} == {0, 1, 2}
+
+    code, out, err = await usher("why", "0007", "--json", cwd=tmp_path, env=env)
+    assert code == 0, err
+    assert {row["partition"] for row in json.loads(out)} == {placed["0007"]["partition"]}
+    assert {row["handler"]: row["state"] for row in json.loads(out)}["welcome_email"] == "waiting"
+
+
+async def _create(kafka: Broker, topic: str, partitions: int) -> None:
+    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])
+    finally:
+        await admin.close()
