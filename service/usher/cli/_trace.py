@@ -170,8 +170,10 @@ def _fates(sighting: Sighting, router: Router, traces: _Traces) -> Iterator[Fate
         if (delivery.origin.topic, delivery.origin.partition, delivery.offset) == (*sighting.place, sighting.offset)
     }
     for handler in sorted({*rulings, *strangers}):
-        known = _known(sighting, handler, traces)
-        yield known or _by_commit(sighting, handler, rulings[handler], router, traces)
+        if (known := _known(sighting, handler, traces)) is not None:
+            yield known
+        elif handler in rulings:
+            yield _by_commit(sighting, handler, rulings[handler], router, traces)
 
 
 def _known(sighting: Sighting, handler: str, traces: _Traces) -> Fate | None:

@@ -1,0 +1,129 @@
+"""What `usher why` reads out of a log: commits and their Marks, duplicates, deliveries whose event is gone."""
+
+from __future__ import annotations
+
+from usher import Context, Event, on
+from usher.cli._trace import Fate, Wanted, trace
+from usher.delivery import Delivery, Origin
+from usher.engine.claims import Mark, handlers_hash
+from usher.engine.port import LogConfig, Place, Position, retry_topic
+from usher.handler import Router
+from usher.sources import decode, event_key
+from usher.testing import raw_event
+from usher.testing.broker import MemoryBroker
+from usher.testing.log import MemoryBrowser
+
+TOPIC, GROUP = "identity.events", "usher"
+PLACE = Place(TOPIC, 0)
+
+
+@on("user.created")
+async def first(event: Event, ctx: Context) -> None:
+    """Runs."""
+
+
+@on("user.created")
+async def second(event: Event, ctx: Context) -> None:
+    """Runs too."""
+
+
+ROUTER = Router([first, second], ["admin_api"])
+
+
+async def _log(*events: bytes) -> MemoryBrowser:
+    browser = MemoryBrowser(LogConfig(GROUP, (TOPIC,)), MemoryBroker())
+    for event in events:
+        await browser.append(TOPIC, event_key(decode(event)), event, partition=0)
+    return browser
+
+
+def _commit(browser: MemoryBrowser, next_: int, mark: str = "") -> None:
+    browser.broker.group(GROUP).committed[PLACE] = Position(next_, mark)
+
+
+async def _why(browser: MemoryBrowser, event_id: str) -> list[Fate]:
+    return await trace(browser, GROUP, [TOPIC], ROUTER, Wanted(event_id), dedupe_window=600.0)
+
+
+async def _states(browser: MemoryBrowser, event_id: str) -> dict[str, str]:
+    return {fate.handler: fate.state for fate in await _why(browser, event_id)}
+
+
+async def test_what_lies_before_the_commit_is_settled() -> None:
+    """And what lies at it or after it waits."""
+    browser = await _log(raw_event(id="0a"), raw_event(id="0b"))
+    _commit(browser, 1)
+
+    assert await _states(browser, "0a") == {"first": "settled", "second": "settled"}
+    assert await _states(browser, "0b") == {"first": "waiting", "second": "waiting"}
+
+
+async def test_the_mark_tells_what_is_done_beyond_the_commit() -> None:
+    """Handler by handler; what it has not seen waits."""
+    browser = await _log(*(raw_event(id=f"0{letter}") for letter in "abcd"))
+    mark = Mark(0, 3, {0: 0, 2: 0b01}, handlers_hash(["first", "second"]))
+    _commit(browser, 0, mark.encode())
+
+    assert await _states(browser, "0a") == {"first": "waiting", "second": "waiting"}
+    assert await _states(browser, "0b") == {"first": "settled", "second": "settled"}
+    assert await _states(browser, "0c") == {"first": "settled", "second": "waiting"}
+    assert await _states(browser, "0d") == {"first": "waiting", "second": "waiting"}
+
+
+async def test_the_bits_of_other_handlers_say_nothing() -> None:
+    """A Mark of another set of handlers: what is undone is undone for all."""
+    browser = await _log(raw_event(id="0a"))
+    _commit(browser, 0, Mark(0, 1, {0: 0b11}, handlers_hash(["other"])).encode())
+
+    assert await _states(browser, "0a") == {"first": "waiting", "second": "waiting"}
+
+
+async def test_a_second_arrival_is_a_duplicate() -> None:
+    """It names the first."""
+    event = raw_event(id="0a")
+    browser = await _log(event, event)
+    _commit(browser, 2)
+
+    fates = await _why(browser, "0a")
+    assert [(fate.sighting.offset, fate.state) for fate in fates if fate.handler == "first"] == [
+        (0, "settled"),
+        (1, "filtered"),
+    ]
+    assert fates[-1].detail == "duplicate of offset 0"
+
+
+async def test_two_tenants_events_of_one_id_are_two_events() -> None:
+    """And can be told apart."""
+    browser = await _log(raw_event(id="0a", tenant="one"), raw_event(id="0a", tenant="two"))
+
+    fates = await _why(browser, "0a")
+    assert {fate.sighting.identity.tenant for fate in fates} == {"one", "two"}
+    only = await trace(browser, GROUP, [TOPIC], ROUTER, Wanted("0a", tenant="two"), dedupe_window=600.0)
+    assert {fate.sighting.identity.tenant for fate in only} == {"two"}
+
+
+async def test_a_parked_delivery_outlives_its_event() -> None:
+    """A delivery whose source record is gone, of a handler that is gone, is still told of, until its tombstone."""
+    browser = await _log()
+    event = decode(raw_event(id="0a"))
+    parked = Delivery("removed", event.identity, "lane", Origin(TOPIC, 0, 7, 0, b"k"), b"{}", attempt=3, error="busy")
+    retries = retry_topic(GROUP, TOPIC)
+    await browser.append(retries, parked.key.encode(), parked.value, parked.headers(), partition=0)
+
+    (fate,) = await _why(browser, "0a")
+    assert (fate.handler, fate.state, fate.attempt, fate.error) == ("removed", "parked", 3, "busy")
+    assert fate.sighting.event is None
+
+    await browser.append(retries, parked.key.encode(), None, partition=0)
+    assert await _why(browser, "0a") == []
+
+
+async def test_what_was_parked_once_and_is_done_is_settled() -> None:
+    """Also where the commit still lies before it."""
+    browser = await _log(raw_event(id="0a"))
+    event = decode(raw_event(id="0a"))
+    key = Delivery("first", event.identity, "lane", Origin(TOPIC, 0, 0, 0, b"k"), b"{}").key
+    await browser.append(retry_topic(GROUP, TOPIC), key.encode(), None, partition=0)
+    _commit(browser, 0)
+
+    assert await _states(browser, "0a") == {"first": "settled", "second": "waiting"}
