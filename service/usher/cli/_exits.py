@@ -26,12 +26,12 @@ class Stop(Exception):
 
 def code_of(error: Exception) -> Exit | None:
     """The exit code of an error that is the user's or the log's to mend; None: a bug, which deserves its traceback."""
+    if isinstance(error, Stop):
+        return error.code
     from usher.engine.port import LogError, LogUnavailable
     from usher.handler import HandlerError
     from usher.settings import SettingsError
 
-    if isinstance(error, Stop):
-        return error.code
     if isinstance(error, SettingsError | HandlerError):
         return Exit.USAGE
     if isinstance(error, LogUnavailable):
