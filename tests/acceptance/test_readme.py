@@ -1,0 +1,173 @@
+"""README.md as a new user follows it: its files are written, its commands run, and what it says comes of them does.
+
+What is done with a fenced block is said in a comment before it, which no reader sees: ``<!-- test: file NAME -->`` writes it,
+``<!-- test: run -->`` runs it. In a block that is run, `usher run` is the service: it is started there, and what follows runs
+beside it, as in another terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.kafka import Broker, unique
+from tests.service import Service, environment, running
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+_BLOCK = re.compile(
+    r"(?:^<!-- test: (?P<how>[^>]*?) -->\n)?^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+_SERVICE = re.compile(r"^usher run\b.*\n", re.MULTILINE)
+_EXPORT = re.compile(r"^export (.*)$", re.MULTILINE)
+_EVENT_ID = "0000000000000001"
+
+
+class Block(NamedTuple):
+    """A fenced block: what to do with it, its language, its text."""
+
+    how: str
+    kind: str
+    text: str
+
+
+BLOCKS = [Block(found["how"] or "", found["kind"], found["text"]) for found in _BLOCK.finditer(README)]
+
+
+def block(how: str, holding: str = "") -> str:
+    """The text of the one block that is marked *how* and holds *holding*."""
+    (found,) = (block for block in BLOCKS if block.how == how and holding in block.text)
+    return found.text
+
+
+def write_files(folder: Path) -> None:
+    """Write every file of the README into *folder*."""
+    for each in BLOCKS:
+        if each.how.startswith("file "):
+            path = folder / each.how.removeprefix("file ")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(each.text, "utf-8")
+
+
+async def shell(script: str, cwd: Path, env: Mapping[str, str]) -> str:
+    """Run *script* as a shell that stops at the first failure; what it wrote. Fails where it fails."""
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-euo", "pipefail", "-c", script,
+        cwd=cwd, env=dict(env), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode == 0, f"{script}\n{out.decode()}"
+    return out.decode()
+
+
+def on_path(**settings: str) -> dict[str, str]:
+    """The environment of somebody who has activated the virtual environment; wide, so that no table is folded."""
+    env = environment(**settings)
+    return {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "COLUMNS": "300"}
+
+
+async def follow(script: str, cwd: Path, env: Mapping[str, str]) -> str:
+    """Run a block with its service; what the commands after the service's start wrote, once its message is out."""
+    before, service, after = re.split(f"({_SERVICE.pattern})", script, flags=re.MULTILINE)
+    exports = "\n".join(_EXPORT.findall(script))
+    env = {**env, **dict(pair.split("=", 1) for pair in exports.split())}
+    arguments = service.partition("#")[0].split()[2:]
+    await shell(before, cwd, env)
+    async with running(cwd, env, *arguments) as usher:
+        if "usher emit" not in after:
+            await _sent(usher)
+            return await shell(after, cwd, env)
+        emit, told = after.split("\n", 1)
+        await shell(emit, cwd, env)
+        await _sent(usher)
+        return await shell(told, cwd, env)
+
+
+async def _sent(service: Service) -> None:
+    await service.line("message sent", handler="welcome_email", event_id=_EVENT_ID)
+
+
+def test_every_block_of_commands_is_run_or_is_the_set_up() -> None:
+    """Nothing in the README goes untried: the two commands of the set-up are CI's own."""
+    untried = [each.text for each in BLOCKS if not each.how]
+
+    assert untried == ["make demo\nmake test\n"]
+
+
+def test_the_set_up_is_what_ci_runs() -> None:
+    """The Makefile has both commands, and CI's test command is the README's."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+
+    for command in ("make demo", "make test"):
+        assert re.search(rf"^{command.removeprefix('make ')}:.*\n\t", makefile, re.MULTILINE)
+    assert re.search(r"^\t\$\(bin\)/usher demo$", makefile, re.MULTILINE)
+    assert re.search(r"^(\w+=\S+ )*make test$", ci, re.MULTILINE)
+
+
+async def test_a_first_event_becomes_a_mail(tmp_path: Path) -> None:
+    """From the event in the README to the `.eml` file that it promises, without a broker."""
+    write_files(tmp_path)
+
+    told = await follow(block("run", "usher emit"), tmp_path, on_path())
+
+    (path,) = (tmp_path / "outbox").glob("*.eml")
+    mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    assert mail["To"] == "ann@example.org"
+    assert "welcome_email" in told
+
+
+async def test_the_handler_in_ten_lines_and_its_test_in_five(tmp_path: Path) -> None:
+    """They are no longer than that, the test passes, and Usher finds the handler and what `new handler` wrote."""
+    write_files(tmp_path)
+
+    told = await shell(block("run", "pytest handlers"), tmp_path, on_path())
+
+    assert _lines("file handlers/account_disabled.py") <= 10
+    assert _lines("file handlers/test_account_disabled.py") <= 5
+    assert "1 passed" in told
+    assert "account_disabled" in told.partition("passed")[2]
+    assert "account_back" in told.partition("wrote")[2]
+    assert "2 passed" not in told
+    assert "4 passed" in await shell("pytest handlers", tmp_path, on_path())
+
+
+async def test_the_snippet_can_fail(tmp_path: Path) -> None:
+    """A handler that sends nothing does not pass the README's test: it tests something."""
+    write_files(tmp_path)
+    handler = tmp_path / "handlers" / "account_disabled.py"
+    handler.write_text(handler.read_text().replace('"account_disabled", to', '"no_such_template", to'))
+
+    with pytest.raises(AssertionError, match="1 failed"):
+        await shell("pytest handlers", tmp_path, on_path())
+
+
+async def test_the_commands_for_kafka(kafka: Broker, tmp_path: Path) -> None:
+    """With the address, topic and group of a real broker in place of the README's; its own topics are made."""
+    write_files(tmp_path)
+    topic, group = unique("readme"), unique("usher")
+    await kafka.create_topic(topic, 3)
+    script = block("run kafka")
+    assert "localhost:9092" in script
+    script = script.replace("localhost:9092", kafka.servers)
+    script = script.replace("identity.events", topic).replace("USHER_GROUP=usher", f"USHER_GROUP={group}")
+
+    told = await follow(script, tmp_path, on_path())
+
+    assert re.search(r"welcome_email +(settled|waiting)", told), told
+    assert len(list((tmp_path / "outbox").glob("*.eml"))) == 1
+    async with kafka.admin() as admin:
+        assert {f"{group}.{topic}-retry", f"{group}.{topic}-dlt"} <= set(await admin.list_topics())
+
+
+def _lines(how: str) -> int:
+    """How many lines of a block are not blank."""
+    return sum(1 for line in block(how).splitlines() if line.strip())
