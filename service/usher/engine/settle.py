@@ -30,7 +30,7 @@ from usher.redact import scrub
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _STUB = "usher-stub"
 
 

@@ -219,7 +219,7 @@ class Worker:
     async def _commit_often(self) -> None:
         while True:
             await asyncio.sleep(self._limits.commit_every)
-            await self._commit([shard for shard in self._shards.values() if shard.open])
+            await self._commit([shard for shard in self._shards.values() if shard.loaded])
 
     async def _commit(self, shards: Sequence[Shard], *, orderly: bool = False) -> None:
         async with self._committing:
