@@ -34,8 +34,8 @@ from usher.engine.worker import Worker
 from usher.eventlog import open_log
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
-from usher.plugins import discover
-from usher.settings import Settings
+from usher.plugins import find, select
+from usher.settings import Settings, SettingsError
 from usher.web import OK, Ingress, Server, build_web
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ def find_handlers(settings: Settings) -> list[Handler]:
 
     Raises:
         HandlerError
+        SettingsError: something is set for a handler that does not exist. One that is left out does.
     """
-    return discover(settings.handlers_dir, settings.handlers)
+    found = find(settings.handlers_dir)
+    settings.check_handler_options(handler.name for handler in found)
+    return select(found, settings.handlers)
 
 
 def open_templates(settings: Settings, handlers: Sequence[Handler]) -> Templates:
@@ -220,18 +223,21 @@ def build(
     """Put the parts together; each can be replaced. Nothing is connected and nothing runs yet.
 
     Raises:
-        HandlerError, SettingsError, ValueError: Usher can't start like this; says what, where and the way out.
+        HandlerError, SettingsError: Usher can't start like this; says what, where and the way out.
     """
     found = list(find_handlers(settings) if handlers is None else handlers)
     metrics, transport = Metrics(), Transport()
     default_email, default_sms = open_channels(settings, transport)
     templates = open_templates(settings, found)
-    sender = Post(
-        templates,
-        sender=settings.mail_from,
-        email=Gate(email or default_email, "email", metrics),
-        sms=Gate(sms or default_sms, "sms", metrics),
-    )
+    try:
+        sender = Post(
+            templates,
+            sender=settings.mail_from,
+            email=Gate(email or default_email, "email", metrics),
+            sms=Gate(sms or default_sms, "sms", metrics),
+        )
+    except ValueError as error:
+        raise SettingsError([f"USHER_MAIL_FROM: {error}"]) from None
     return App(
         settings=settings,
         log=log or open_log(settings.log, log_config(settings)),

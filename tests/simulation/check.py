@@ -39,7 +39,8 @@ def _out_of_order(world: World) -> list[str]:
     first: dict[tuple[str, str], float] = {}
     for attempt in world.attempts:
         if attempt.result == "done" and attempt.ended is not None:
-            first.setdefault((attempt.handler, attempt.event), attempt.ended)
+            about = (attempt.handler, attempt.event)
+            first[about] = min(attempt.ended, first.get(about, attempt.ended))
     buried: dict[tuple[str, str], float] = {}
     for letter in world.letters():
         buried.setdefault((letter.handler, letter.delivery.identity.id), letter.at / 1000)

@@ -304,7 +304,7 @@ class World:
             self.start()
 
     async def _crash(self, process: Process, log: _Log) -> None:
-        self._excuse(process)
+        self.excuse(process)
         process.dead = True
         self.tell(f"{process.name} is killed")
         await self._pause(1.0)
@@ -317,11 +317,11 @@ class World:
         worker.stop()
         await asyncio.wait([task], timeout=60)
         self.tell(f"{process.name} has stopped")
-        self._excuse(process, only_running=True)
+        self.excuse(process, only_running=True)
         process.dead = True
 
     async def _freeze(self, process: Process, log: _Log) -> None:
-        self._excuse(process)
+        self.excuse(process)
         process.frozen = True
         self.tell(f"{process.name} freezes")
         if self.rng.random() < 0.7:
@@ -334,7 +334,7 @@ class World:
             self.loop.thaw(process)
             self.tell(f"{process.name} thaws")
             await self._pause(2.0)
-            self._excuse(process)
+            self.excuse(process)
             await self.broker.readmit(log)
             self.tell(f"{process.name} has joined again")
         else:
@@ -342,10 +342,10 @@ class World:
             self.loop.thaw(process)
             self.tell(f"{process.name} thaws")
 
-    def _excuse(self, process: Process, *, only_running: bool = False) -> None:
+    def excuse(self, process: Process, *, only_running: bool = False) -> None:
         """What a fault may repeat: what is in flight there, and what ended there since the last commit."""
         for known, worker, *_ in self.processes:
-            if known is process:
+            if known is process and not only_running:
                 flights = [f.delivery for shard in worker._shards.values() for f in shard.flights.values()]
                 self.excused |= {(delivery.handler, delivery.identity.id) for delivery in flights}
         horizon = self.now() - (0 if only_running else 3.0)
@@ -495,6 +495,7 @@ class _Owner:
         self.world.tell(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
         if not self.process.dead:
             await asyncio.shield(self.world.loop.spawn(self.process, self.owner.released(claims)))
+            self.world.excuse(self.process, only_running=True)  # what outlives the drain may run again elsewhere
 
 
 class _Log(MemoryLog):

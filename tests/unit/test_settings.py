@@ -350,10 +350,20 @@ def test_a_handlers_secret_can_be_a_file(tmp_path: Path) -> None:
 )
 def test_a_mistake_in_a_handlers_settings_is_told_like_any_other(environ: dict[str, str], line: str) -> None:
     """Once it is known which handlers there are."""
+    settings = load(**environ)
     with pytest.raises(SettingsError) as caught:
-        load(**environ).for_handlers([notice, plain])
+        settings.check_handler_options(["notice", "plain"])
+        settings.for_handlers([notice, plain])
 
     assert caught.value.problems == (line,)
+
+
+def test_what_is_set_for_a_handler_that_is_left_out_is_no_mistake() -> None:
+    """`USHER_HANDLERS` may leave out a handler whose settings stay in the environment."""
+    settings = load(USHER_NOTICE__WHEN="always")
+    settings.check_handler_options(["notice", "plain"])
+
+    assert settings.for_handlers([plain]) == {"plain": None}
 
 
 def test_every_setting_has_a_row_with_its_meaning() -> None:

@@ -32,7 +32,8 @@ async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
         settings = Settings.load(**overrides)
     except SettingsError as error:
         return [Line("settings", "problem", *_name_and_text(problem)) for problem in error.problems]
-    lines = [*_settings(settings)]
+    found: Sequence[Handler] = ()
+    lines: list[Line] = []
     try:
         found = find_handlers(settings)
         lines += _handlers(settings, found)
@@ -41,13 +42,16 @@ async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
     else:
         lines += _templates(settings, found)
     lines += _channels(settings)
-    return [*lines, *await _log(settings)]
+    return [*_settings(settings, found), *lines, *await _log(settings)]
 
 
-def _settings(settings: Settings) -> Iterator[Line]:
+def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Line]:
+    told = _no_secrets(found)
     for row in settings.shown():
         if row.note != "default":
-            yield Line("settings", "ok", row.name, row.text)
+            handler, _, option = row.name.removeprefix(PREFIX).partition("__")
+            hidden = option and handler.lower() in settings.handler_options and row.name not in told
+            yield Line("settings", "ok", row.name, MASK if hidden else row.text)
     if settings.authgear.webhook_secret:
         yield Line("settings", "ok", "webhook", "POST /ingest/authgear is open to signed webhooks")
     else:
@@ -55,6 +59,17 @@ def _settings(settings: Settings) -> Iterator[Line]:
         yield Line("settings", "warn", "webhook", text)
     if settings.login_url is None:
         yield Line("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
+
+
+def _no_secrets(found: Iterable[Handler]) -> set[str]:
+    """Of the handlers' own settings the names of those that their models do not keep secret, and of secrets' files."""
+    own = [
+        leaf
+        for handler in found
+        if handler.settings is not None
+        for leaf in leaves(handler.settings, f"{PREFIX}{handler.name.upper()}__")
+    ]
+    return {f"{leaf.name}_FILE" if leaf.secret else leaf.name for leaf in own}
 
 
 def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:

@@ -63,7 +63,8 @@ class Driver:
         self._limits = limits
         self._metrics = metrics
         self._failed = failed
-        self._running: dict[str, asyncio.Event] = {}
+        self._running: dict[str, asyncio.Future[str | None]] = {}
+        """The attempt that runs in a lane, of whatever claim; its result is the key of the delivery that it did, if it did."""
         self._began = attempts.now()
         self._size = 0
         self.records = 0
@@ -114,19 +115,25 @@ class Driver:
             shard.drop_if_empty(lane)
 
     async def _fly(self, shard: Shard, lane: Lane, flight: Flight) -> None:
+        delivery = flight.delivery
         while (other := self._running.get(lane.key)) is not None:  # of an older claim, or the user is on two partitions
-            await other.wait()
+            await asyncio.wait([other])
+            if other.result() == delivery.key:  # done, by an attempt that outlived its claim
+                await self._settle(shard, lane, flight, Done())
+                return
         if not shard.open:
             return
-        if (patience := self._patience(flight.delivery)) > 0:
-            shard.table.postpone(flight.delivery.key, self.now_ms() + math.ceil(min(patience, 60.0) * 1000))
+        if (patience := self._patience(delivery)) > 0:
+            shard.table.postpone(delivery.key, self.now_ms() + math.ceil(min(patience, 60.0) * 1000))
             return
-        landed = self._running[lane.key] = asyncio.Event()
+        landed = self._running[lane.key] = asyncio.get_running_loop().create_future()
+        done = None
         try:
             verdict, flight.delivery = await self._attempts.make(flight)
+            done = delivery.key if isinstance(verdict, Done) else None
         finally:
             del self._running[lane.key]
-            landed.set()
+            landed.set_result(done)
         await self._settle(shard, lane, flight, verdict)
 
     async def _settle(self, shard: Shard, lane: Lane, flight: Flight, verdict: Verdict) -> None:

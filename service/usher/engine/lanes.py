@@ -128,7 +128,11 @@ class Shard:
             return None  # it is being parked behind what stands before it
         if parked is None or (first_parking is not None and first_parking < parked.offset):
             return None
-        if parked.offset >= self.position or (parked.due is not None and parked.due > now):
+        if parked.offset >= self.position:  # rule 7: it waits until the source was read past it, and is due then
+            if parked.due is None:
+                self.table.postpone(parked.key, now)
+            return None
+        if parked.due is not None and parked.due > now:
             return None
         return Flight(self.table.take(parked.key), parked=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import marshal
 import sqlite3
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -37,15 +38,14 @@ class ParkedTable:
         self._db = sqlite3.connect("", isolation_level=None)  # "": on disk, unnamed, deleted by the system
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-4096;" + _SCHEMA)
         self._count = 0
+        self.close = weakref.finalize(self, self._db.close)
+        """Give the disk space back; also done for a table that is forgotten. Safe to call twice."""
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, key: str) -> bool:
         return self._count > 0 and self._one("SELECT 1 FROM parked WHERE key = ?", key) is not None
-
-    def close(self) -> None:
-        self._db.close()
 
     @contextmanager
     def bulk(self) -> Iterator[None]:

@@ -196,6 +196,8 @@ class Worker:
                 if shard is not None and shard.open:
                     for todo in self._intake.take(shard, batch):
                         self._driver.begin(shard, todo)
+                    if len(shard.table):
+                        self._driver.due_soon.set()  # the position has moved: what waited for that may run
                     await asyncio.sleep(0)
 
     def _readable(self) -> list[Claim]:

@@ -232,11 +232,12 @@ class Settings(BaseSettings):
     def for_handlers(self, found: Iterable[Handler]) -> dict[str, BaseModel | None]:
         """The settings of each handler, by name: its own model, filled from the environment; None where it has none.
 
+        What is set for other handlers is passed over: `check_handler_options` tells them from misspelt ones.
+
         Raises:
-            SettingsError: an unknown handler or field, a value that is missing or wrong.
+            SettingsError: an unknown field, a value that is missing or wrong.
         """
         handlers = {handler.name: handler for handler in found}
-        self.check_handler_options(handlers)
         problems: list[str] = []
         models = {
             name: _handler_settings(handler, self.handler_options.get(name, {}), problems)
