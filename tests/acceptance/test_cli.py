@@ -112,6 +112,26 @@ async def test_a_new_handlers_test_passes_and_the_handler_is_found(tmp_path: Pat
     assert (await usher("check", "--handlers-dir", "handlers", cwd=tmp_path, env=env))[0] == 0
 
 
+async def test_a_handlers_secret_is_not_shown(tmp_path: Path) -> None:
+    """Whatever its name: the handler's model says what is secret, and where there is no model to ask, all is."""
+    (tmp_path / "bridge.py").write_text(
+        "from pydantic import BaseModel, SecretStr\nfrom usher import on\n\n"
+        "class Settings(BaseModel):\n    api_key: SecretStr\n    where: str\n\n"
+        '@on("user.created", settings=Settings)\nasync def bridge(event, ctx):\n    ...\n'
+    )
+    env = environment(bridge__api_key="hush", bridge__where="https://example.org")
+    code, rows = await _rows("check", "--handlers-dir", ".", cwd=tmp_path, env=env)
+    assert code == 0
+    shown = {row["what"]: row["text"] for row in rows}
+    assert shown["USHER_BRIDGE__API_KEY"] == "********"
+    assert shown["USHER_BRIDGE__WHERE"] == "https://example.org"
+
+    (tmp_path / "bridge.py").write_text("import no_such_module\n")
+    code, rows = await _rows("check", "--handlers-dir", ".", cwd=tmp_path, env=env)
+    assert code == 1
+    assert "hush" not in json.dumps(rows)
+
+
 async def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
     """`usher --help` imports neither a log, nor a provider, nor the engine."""
     code = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from usher.cli._wiring import browser
 from usher.engine.port import LogError, LogUnavailable, TopicState
 from usher.handler import Handler, HandlerError, Router
 from usher.settings import Settings, SettingsError
+from usher.settings.environment import PREFIX, leaves
+from usher.settings.report import MASK
 
 
 @dataclass(frozen=True, slots=True)

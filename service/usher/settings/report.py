@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from usher.settings.environment import Leaf, is_secret_name
 
-_MASK = "********"
+MASK = "********"
 _LOGIN = re.compile(r"//[^/@\s]*@")
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 _ECHOES = {"default_factory_not_called"}
@@ -32,13 +32,13 @@ def current(leaf: Leaf, settings: BaseModel) -> Row:
     for group in leaf.path[:-1]:
         owner = getattr(owner, group)
     value = getattr(owner, leaf.path[-1])
-    text = (_MASK if value else "") if leaf.secret else _as_text(value, duration=leaf.is_duration)
+    text = (MASK if value else "") if leaf.secret else _as_text(value, duration=leaf.is_duration)
     return Row(leaf.name, text, "set" if leaf.path[-1] in owner.model_fields_set else "default")
 
 
 def option_row(name: str, text: str) -> Row:
     """A free-form option, of which only the name tells whether it is a secret."""
-    return Row(name, _MASK if is_secret_name(name.rpartition("__")[2]) else _without_login(text), "set")
+    return Row(name, MASK if is_secret_name(name.rpartition("__")[2]) else _without_login(text), "set")
 
 
 def default_text(leaf: Leaf) -> str:
@@ -79,7 +79,7 @@ def _quoted(value: Any) -> str:
 
 
 def _without_login(text: str) -> str:
-    return _LOGIN.sub(f"//{_MASK}@", text)
+    return _LOGIN.sub(f"//{MASK}@", text)
 
 
 def _as_text(value: Any, *, duration: bool) -> str:
