@@ -12,7 +12,7 @@ import email
 import email.policy
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +39,12 @@ class Block(NamedTuple):
     text: str
 
 
-BLOCKS = [Block(found["how"] or "", found["kind"], found["text"]) for found in _BLOCK.finditer(README)]
+def blocks(page: str) -> list[Block]:
+    """The fenced blocks of *page*, in order."""
+    return [Block(found["how"] or "", found["kind"], found["text"]) for found in _BLOCK.finditer(page)]
+
+
+BLOCKS = blocks(README)
 
 
 def block(how: str, holding: str = "") -> str:
@@ -48,9 +53,9 @@ def block(how: str, holding: str = "") -> str:
     return found.text
 
 
-def write_files(folder: Path) -> None:
-    """Write every file of the README into *folder*."""
-    for each in BLOCKS:
+def write_files(folder: Path, among: Iterable[Block] = BLOCKS) -> None:
+    """Write every file of the README, or *among* other blocks, into *folder*."""
+    for each in among:
         if each.how.startswith("file "):
             path = folder / each.how.removeprefix("file ")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +153,13 @@ async def test_the_snippet_can_fail(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError, match="1 failed"):
         await shell("pytest handlers", tmp_path, on_path())
+
+
+async def test_the_snippets_of_the_page_on_handlers(tmp_path: Path) -> None:
+    """A handler with settings, and its test, pass as they stand there."""
+    write_files(tmp_path, blocks((ROOT / "docs" / "handlers.md").read_text("utf-8")))
+
+    assert "1 passed" in await shell("pytest .", tmp_path, on_path())
 
 
 async def test_the_commands_for_kafka(kafka: Broker, tmp_path: Path) -> None:

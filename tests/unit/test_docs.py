@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from usher.engine import letters
 from usher.event import CANONICAL_TYPES
 from usher.metrics import Metrics
 from usher.settings import settings_table
+from usher.sources import decode
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service" / "usher"
@@ -184,6 +186,16 @@ def test_every_canonical_type_is_in_the_table_of_sources() -> None:
     sources = (ROOT / "docs" / "sources.md").read_text("utf-8")
 
     assert [type_ for type_ in CANONICAL_TYPES if f"`{type_}`" not in sources] == []
+
+
+def test_the_canonical_shape_is_decoded_as_it_is_shown() -> None:
+    """docs/sources.md shows a document that a bridge may write; nothing of it is lost."""
+    sources = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    shown = sources.partition("<!-- test: event -->\n```json\n")[2].partition("```")[0]
+
+    event = decode(shown.encode()).model_dump(exclude_none=True, exclude_unset=True, mode="json")
+
+    assert event == json.loads(shown)
 
 
 @pytest.mark.parametrize("rule", range(1, 11))
