@@ -1,0 +1,134 @@
+"""The rights that docs/operating.md says a worker needs are enough, by a broker that grants nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.protocol.admin import CreateAclsRequest_v1
+from aiokafka.protocol.api import Request
+from tests.kafka import Broker
+from tests.service import environment, running, usher
+
+from usher.testing import raw_event
+
+OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
+TOPIC, GROUP = "identity.events", "usher"
+_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+_PROPERTIES = f"""\
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config={_LOGIN} username="admin" password="a" user_admin="a" user_usher="u";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:admin;User:ANONYMOUS
+allow.everyone.if.no.acl.found=false
+"""
+_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Alter": 7, "Describe": 8}
+_ADMIN: dict[str, Any] = {
+    "security_protocol": "SASL_PLAINTEXT",
+    "sasl_mechanism": "PLAIN",
+    "sasl_plain_username": "admin",
+}
+
+
+class Rule(NamedTuple):
+    """One ACL as the protocol has it."""
+
+    resource_type: int
+    resource_name: str
+    pattern: int
+    principal: str
+    host: str
+    operation: int
+    permission: int
+
+
+class _CreateAcls(Request[CreateAclsRequest_v1]):
+    API_KEY = 30
+
+    def __init__(self, rules: list[Rule]) -> None:
+        self._rules = rules
+
+    def build(self, request_struct_class: type[CreateAclsRequest_v1]) -> CreateAclsRequest_v1:
+        return request_struct_class(self._rules)
+
+
+_CreateAcls._CLASSES = (CreateAclsRequest_v1,)
+
+
+def documented() -> Iterator[Rule]:
+    """The rules that the `kafka-acls.sh` commands of the page would make."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--add", action="store_true")
+    parser.add_argument("--operation", action="append")
+    for option in ("--bootstrap-server", "--allow-principal", "--topic", "--group", "--resource-pattern-type"):
+        parser.add_argument(option)
+    text = OPERATING.read_text("utf-8").replace("\\\n", " ")
+    for command in re.findall(r"^kafka-acls\.sh (.*)$", text, re.MULTILINE):
+        given = parser.parse_args(shlex.split(command))
+        kind, name = (2, given.topic) if given.topic else (3, given.group)
+        pattern = 4 if given.resource_pattern_type == "prefixed" else 3
+        for operation in given.operation:
+            yield Rule(kind, name, pattern, given.allow_principal, "*", _OPERATIONS[operation], 3)
+
+
+@asynccontextmanager
+async def administered(broker: Broker) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.servers, **_ADMIN, sasl_plain_password="a")
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def prepare(broker: Broker) -> None:
+    """What an administrator does: the three topics, the documented rights, and two events."""
+    async with administered(broker) as admin:
+        own = [NewTopic(f"{GROUP}.{TOPIC}-{kind}", 2, 1, topic_configs=configs) for kind, configs in (
+            ("retry", {"cleanup.policy": "compact"}), ("dlt", {}),
+        )]  # fmt: skip
+        await admin.create_topics([NewTopic(TOPIC, 2, 1), *own])
+        answer: Any = await admin._client.send(admin._client.get_random_node(), _CreateAcls(list(documented())))
+        assert [error for error, _ in answer.creation_responses if error] == []
+    async with AIOKafkaProducer(bootstrap_servers=broker.servers, **_ADMIN, sasl_plain_password="a") as producer:
+        for id_, address in (("0a", "ann@example.org"), ("0b", "no-address")):
+            await producer.send_and_wait(TOPIC, raw_event(id=id_, email=address), key=id_.encode())
+
+
+async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -> None:
+    """A worker starts, sends and dead-letters, and the command line looks, replays and drops; nothing is refused."""
+    broker = Broker(tmp_path / "kafka", listener="SASL_PLAINTEXT", properties=_PROPERTIES)
+    await asyncio.to_thread(broker.start)
+    try:
+        await prepare(broker)
+        env = environment(
+            log=f"kafka://{broker.servers}",
+            start_from="earliest",
+            kafka__security_protocol="SASL_PLAINTEXT",
+            kafka__sasl_mechanism="PLAIN",
+            kafka__sasl_plain_username="usher",
+            kafka__sasl_plain_password="u",
+        )
+        async with running(tmp_path, env) as service:
+            await service.line("message sent", event_id="0a")
+            await service.line("dead-lettered", event_id="0b")
+            for command, expected in (
+                ("topics plan", 0), ("check", 0), ("why 0a", 0), ("dlq replay --all --wait", 1), ("dlq drop --all --yes", 0),
+            ):  # fmt: skip
+                code, out, err = await usher(*command.split(), cwd=tmp_path, env=env)
+                assert code == expected, f"{command}: {out}{err}"
+            _, out, _ = await usher("dlq", "list", "--state", "all", "--json", cwd=tmp_path, env=env)
+            assert sorted(letter["state"] for letter in json.loads(out)) == ["dropped", "replaced"]
+        assert [line for line in service.lines if line.get("level") in {"warning", "error"}] == []
+    finally:
+        await asyncio.to_thread(broker.stop)
