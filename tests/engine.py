@@ -124,7 +124,7 @@ class Bench:
             await asyncio.wait_for(task, 10)
             await worker._log.close()
 
-    async def crashing(self, *handlers: Handler, when: Callable[[], bool], **limits: Any) -> None:
+    async def crashing(self, *handlers: Handler, when: Callable[[], object], **limits: Any) -> None:
         """Run a worker until *when*, then end it as kill -9 would: nothing is drained, committed or handed over."""
         worker = self.worker(handlers, **limits)
         log = worker._log

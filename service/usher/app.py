@@ -36,6 +36,7 @@ from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.plugins import find, select
 from usher.settings import Settings, SettingsError
+from usher.watchdog import Watchdog
 from usher.web import OK, Ingress, Server, build_web
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class App:
             LogMisconfigured: the log says what is missing.
             OSError: the HTTP address can't be had.
         """
-        async with self.transport:
+        async with self.transport, Watchdog(self.logger):
             self.worker = self._make_worker()
             if self._stopping.is_set():
                 return
@@ -189,6 +190,8 @@ class App:
                 records=settings.max_in_flight,
                 drain=drain_budget(settings),
                 handler_gone_after=settings.handler_gone_after,
+                undecodable_ratio=settings.undecodable_ratio,
+                undecodable_at_least=settings.undecodable_at_least,
                 dedupe_window=settings.dedupe_window,
             ),
         )

@@ -58,6 +58,12 @@ class Metrics:
         )
         self.in_flight = Gauge("usher_in_flight", "Deliveries queued, running or being written.", registry=registry)
         self.lag = Gauge("usher_lag", "Records not yet read.", ["topic", "partition"], registry=registry)
+        self.resting = Gauge(
+            "usher_partition_resting",
+            "1 while a partition is not read because most of its last records are undecodable.",
+            ["topic", "partition"],
+            registry=registry,
+        )
         self.commit_failures = Counter(
             "usher_commit_failures", "Commits that were refused or timed out.", registry=registry
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sized
 from typing import Any
 
 import pytest
@@ -417,7 +418,68 @@ def _raising(error: Exception) -> Any:
     return act
 
 
+def _longer_than(items: Sized, length: int, otherwise: Callable[[], object] = lambda: False) -> Callable[[], object]:
+    return lambda: len(items) > length or otherwise()
+
+
 async def _ask(bench: Bench, request_id: str, *, even_expired: bool = False) -> None:
     letter = bench.letters()[0]
     key, value, headers = request(letter, id=request_id, even_expired=even_expired)
     await bench.broker.write(Place(retry_topic(CONFIG.group, TOPIC), letter.partition), key.encode(), value, headers)
+
+
+async def test_a_delivery_that_ends_its_worker_is_isolated_and_dead_lettered(bench: Bench) -> None:
+    """After some starts that end badly deliveries run alone; the one that ends the worker then is given up, all others are done."""
+    crashed: list[str] = []
+    done: list[tuple[str, str]] = []
+    for start in range(6):
+        note = Script(done=done)
+
+        async def deadly(event: Event, _ctx: Context, start: int = start) -> None:
+            if event.id == "deadly":
+                crashed.append(f"start {start}")
+                await asyncio.Event().wait()
+
+        note.act = deadly
+        if start == 0:
+            await bench.emit(raw("ann", event_id="before"), raw("bob", event_id="deadly"), raw("cat", event_id="after"))
+        if bench.letters():
+            break
+        await bench.crashing(note.handler(), when=_longer_than(crashed, len(crashed), bench.letters), commit_every=0.01)
+
+    assert [letter.reason for letter in bench.letters()] == ["crashed-the-worker"]
+    assert len(crashed) == 3
+    assert {event for _, event in done} == {"before", "after"}
+
+
+async def test_a_worker_that_lives_for_a_while_is_careful_no_more(bench: Bench) -> None:
+    """Bad ends long ago do not count: only a row of them makes a worker run deliveries one at a time."""
+    for _ in range(5):
+        idle = Script()
+        await bench.emit(raw("ann"))
+        await bench.crashing(idle.handler(), when=_longer_than(idle.done, 0), calm_after=0.0)
+    async with bench.running(Script().handler()) as worker:
+        (shard,) = worker._shards.values()
+        assert not shard.ledger.careful
+
+
+async def test_a_partition_full_of_garbage_rests_instead_of_filling_the_dead_letters(bench: Bench) -> None:
+    """When most records are undecodable the partition stops being read, and is tried again later."""
+    note = Script()
+    garbage = [b"\xffgarbage %d" % number for number in range(70)]
+    async with bench.running(note.handler(), undecodable_rest=0.3):
+        await bench.emit(*garbage, raw("ann"))
+        await until(lambda: len(bench.letters()) == 20)
+        assert bench.committed() <= 20
+        await until(lambda: note.done)
+
+    assert len(bench.letters()) == 70
+
+
+async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Bench) -> None:
+    """A third of the records being undecodable stops nothing."""
+    note = Script()
+    async with bench.running(note.handler(), undecodable_rest=3600):
+        for number in range(60):
+            await bench.emit(b"\xffgarbage %d" % number, raw("ann"), raw("bob"))
+        await until(lambda: len(note.done) == 120 and len(bench.letters()) == 60)

@@ -18,8 +18,13 @@ from usher.engine.port import Position
 MARK_LIMIT = 4096
 """Characters a Kafka broker takes as commit metadata (``offset.metadata.max.bytes``)."""
 
+NOBODY = bytes(8)
+"""No suspect."""
+
 _VERSION = "u1."
 _HASH_BYTES = 4
+_PATIENCE = 2
+"""So many starts in a row may end badly before deliveries are run one at a time, to see which one ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class Mark:
 
     *base* is the offset it was committed with: a Mark of another base would be loss, and is not used. *undone* maps an
     offset to a bit mask of the handlers done on it, in the order of their sorted names; *handlers* is a hash of those
-    names, and where it differs the bits say nothing. *starts* counts how often a worker began at this frontier.
+    names, and where it differs the bits say nothing. *starts* counts the workers that began here since one stopped in good
+    order or lived for a while, *suspect* is the `digest` of the delivery that ran alone when this was written, if one did.
     """
 
     base: int
@@ -36,6 +42,7 @@ class Mark:
     undone: Mapping[int, int] = field(default_factory=dict)
     handlers: bytes = bytes(_HASH_BYTES)
     starts: int = 0
+    suspect: bytes = NOBODY
 
     def encode(self, limit: int = MARK_LIMIT) -> str:
         """At most *limit* characters. What does not fit is left out from the end: it will be read again, never lost."""
@@ -49,7 +56,7 @@ class Mark:
             seen, offsets = offsets[keep], offsets[:keep]
 
     def _encode(self, offsets: Sequence[int], seen: int) -> str:
-        out = bytearray(self.handlers)
+        out = bytearray(self.handlers + self.suspect)
         for number in (self.base, seen - self.base, self.starts):
             _put(out, number)
         previous = self.base
@@ -69,7 +76,7 @@ class Mark:
         body = text.removeprefix(_VERSION)
         try:
             raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-            numbers = list(_numbers(raw[_HASH_BYTES:]))
+            numbers = list(_numbers(raw[_HASH_BYTES + len(NOBODY) :]))
             found, width, starts = numbers[:3]
         except (binascii.Error, ValueError):
             return None
@@ -80,12 +87,18 @@ class Mark:
         for number in rest:
             offset += number >> 1
             undone[offset] = next(rest, 0) if number & 1 else 0
-        return cls(base, base + width, undone, raw[:_HASH_BYTES], starts)
+        suspect = raw[_HASH_BYTES : _HASH_BYTES + len(NOBODY)]
+        return cls(base, base + width, undone, raw[:_HASH_BYTES], starts, suspect)
 
 
 def handlers_hash(names: Iterable[str]) -> bytes:
     """What stands in a Mark for the set of handlers that its bits are about."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).digest()[:_HASH_BYTES]
+
+
+def digest(key: str) -> bytes:
+    """What stands in a Mark for one delivery."""
+    return hashlib.sha256(key.encode()).digest()[: len(NOBODY)]
 
 
 @dataclass(slots=True)
@@ -103,7 +116,6 @@ class Ledger:
 
     def __init__(self, start: int, mark: str, handlers: Collection[str]) -> None:
         self.position = start
-        self._start = start
         self._names = sorted(handlers)
         self._bit = {name: 1 << index for index, name in enumerate(self._names)}
         self._hash = handlers_hash(self._names)
@@ -113,6 +125,12 @@ class Ledger:
         self._undone_before = dict(loaded.undone)
         self._bits_valid = loaded.handlers == self._hash
         self._starts = loaded.starts + 1
+        self.careful = loaded.starts >= _PATIENCE
+        """Whether worker after worker has ended badly here: then deliveries run one at a time."""
+        self.condemned = loaded.suspect if self.careful else NOBODY
+        """The digest of the delivery that ran alone when the last worker ended badly."""
+        self.suspect = NOBODY
+        """The digest of the delivery that is about to run alone; whoever sets it commits before it runs."""
 
     def __len__(self) -> int:
         """How many offsets have something unsettled."""
@@ -159,8 +177,12 @@ class Ledger:
             undone |= carried
         seen = max(position, self._seen)
         base = min(undone, default=seen)
-        starts = self._starts if base == self._start and not orderly else 0
-        return Position(base, Mark(base, seen, undone, self._hash, starts).encode())
+        starts = 0 if orderly else self._starts
+        return Position(base, Mark(base, seen, undone, self._hash, starts, self.suspect).encode())
+
+    def calm(self) -> None:
+        """The worker has lived for a while: what ended the ones before it is over."""
+        self._starts, self.careful, self.condemned = 0, False, NOBODY
 
 
 def _put(out: bytearray, number: int) -> None:

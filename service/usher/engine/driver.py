@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
+from usher.engine.claims import NOBODY, digest
 from usher.engine.intake import Undecoded
 from usher.engine.lanes import Flight, Lane, Shard
-from usher.engine.letters import EXPIRED, HANDLER_GONE
+from usher.engine.letters import CRASHED, EXPIRED, HANDLER_GONE
 from usher.engine.port import TooLarge
 from usher.engine.settle import Settler
 from usher.engine.tail import DROPPED
@@ -43,12 +44,19 @@ class Limits:
     commit_every: float = 0.5
     drain: float = 20.0
     handler_gone_after: float = 900.0
+    calm_after: float = 60.0
+    undecodable_ratio: float = 0.5
+    undecodable_at_least: int = 20
+    undecodable_rest: float = 60.0
     dedupe_window: float = 600.0
     dedupe_records: int = 50_000
 
 
 class Driver:
-    """Runs what is in the lanes of all claims. *failed* is told of an exception that nobody expected."""
+    """Runs what is in the lanes of all claims.
+
+    *commit* writes down where a claim is and says whether that worked; *failed* is told of an exception nobody expected.
+    """
 
     def __init__(
         self,
@@ -56,13 +64,17 @@ class Driver:
         settler: Settler,
         limits: Limits,
         metrics: Metrics,
+        *,
+        commit: Callable[[Shard], Awaitable[bool]],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._attempts = attempts
         self._settler = settler
         self._limits = limits
         self._metrics = metrics
+        self._commit = commit
         self._failed = failed
+        self._alone = asyncio.Lock()
         self._running: dict[str, asyncio.Future[str | None]] = {}
         """The attempt that runs in a lane, of whatever claim; its result is the key of the delivery that it did, if it did."""
         self._began = attempts.now()
@@ -129,12 +141,33 @@ class Driver:
         landed = self._running[lane.key] = asyncio.get_running_loop().create_future()
         done = None
         try:
-            verdict, flight.delivery = await self._attempts.make(flight)
-            done = delivery.key if isinstance(verdict, Done) else None
+            if shard.ledger.careful:
+                verdict = await self._try_alone(shard, flight)
+            else:
+                verdict, flight.delivery = await self._attempts.make(flight)
+            if isinstance(verdict, Done):
+                done = delivery.key
+            if verdict is not None:
+                await self._settle(shard, lane, flight, verdict)
         finally:
             del self._running[lane.key]
             landed.set_result(done)
-        await self._settle(shard, lane, flight, verdict)
+
+    async def _try_alone(self, shard: Shard, flight: Flight) -> Verdict | None:
+        """Worker after worker has died here: run nothing beside this delivery, and write down first which one it is."""
+        ledger, suspect = shard.ledger, digest(flight.delivery.key)
+        async with self._alone:
+            if suspect == ledger.condemned:
+                return Dead(CRASHED, CRASHED, "the worker ended while this delivery ran alone", "")
+            ledger.suspect = suspect
+            while shard.open and not await self._commit(shard):  # noqa: ASYNC110 - tried again, not waited for
+                await asyncio.sleep(1)
+            if not shard.open:
+                return None
+            verdict, flight.delivery = await self._attempts.make(flight)
+            ledger.suspect = NOBODY
+            await self._commit(shard)
+            return verdict
 
     async def _settle(self, shard: Shard, lane: Lane, flight: Flight, verdict: Verdict) -> None:
         if not shard.ours and not isinstance(verdict, Done):

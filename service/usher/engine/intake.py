@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from usher.delivery import Delivery, Origin, Record, lane_of
 from usher.engine.lanes import Flight, Shard
@@ -27,20 +28,41 @@ class Undecoded:
     reason: str
 
 
+class FloodLimits(Protocol):
+    """When a partition is so full of undecodable records that it had better rest than be copied to the dead letters."""
+
+    @property
+    def undecodable_ratio(self) -> float: ...
+    @property
+    def undecodable_at_least(self) -> int: ...
+
+
+_UNDECODED = "undecoded"
+_WINDOW = 100
+"""Records of a partition over which the ratio of undecodable ones is taken."""
+
+
 class Intake:
     """Reads records on behalf of a router. One for all claims."""
 
-    def __init__(self, router: Router, metrics: Metrics) -> None:
+    def __init__(self, router: Router, metrics: Metrics, limits: FloodLimits) -> None:
+        self._limits = limits
         self._router = router
         self._metrics = metrics
         self._may_be_ours = prefilter(router.actors)
 
     def take(self, shard: Shard, batch: Batch) -> list[Flight | Undecoded]:
-        """What is to be done about a batch, in order. Moves the shard's position past it; never waits."""
+        """What is to be done about a batch, in order; never waits.
+
+        Moves the shard's position past the batch, or to the record at which the partition goes to rest: what follows
+        becomes its backlog.
+        """
         todo: list[Flight | Undecoded] = []
         filtered: Counter[str] = Counter()
         may_be_ours, ledger = self._may_be_ours, shard.ledger
-        for record in batch.records:
+        shard.backlog = None
+        ledger.position = batch.next
+        for index, record in enumerate(batch.records, 1):
             value = record.value
             if value is None:
                 filtered["empty"] += 1
@@ -48,13 +70,34 @@ class Intake:
                 filtered["prefilter"] += 1
             elif not ledger.already_done(record.offset):
                 reason = self._take_one(shard, record, value, todo)
-                if reason is not None:
+                if reason is _UNDECODED:
+                    if self._flooded(shard, shard.records + index):
+                        self._rest(shard, batch, index)
+                        break
+                elif reason is not None:
                     filtered[reason] += 1
-        ledger.position = batch.next
-        self._metrics.records.labels(batch.claim.topic).inc(len(batch.records))
+        taken = len(batch.records) - len(shard.backlog.records if shard.backlog else ())
+        shard.records += taken
+        self._metrics.records.labels(batch.claim.topic).inc(taken)
         for reason, count in filtered.items():
             self._metrics.filtered.labels(reason).inc(count)
         return todo
+
+    def _flooded(self, shard: Shard, number: int) -> bool:
+        """Whether with this undecodable record, the *number*-th of the claim, there are too many of them."""
+        bad = shard.undecodable
+        bad.append(number)
+        while bad[0] <= number - _WINDOW:
+            bad.popleft()
+        share = len(bad) / min(number, _WINDOW)
+        return len(bad) >= self._limits.undecodable_at_least and share > self._limits.undecodable_ratio
+
+    @staticmethod
+    def _rest(shard: Shard, batch: Batch, taken: int) -> None:
+        left = batch.records[taken:]
+        shard.ledger.position = left[0].offset if left else batch.next
+        shard.backlog = Batch(batch.claim, left, batch.next)
+        shard.undecodable.clear()
 
     def remember(self, shard: Shard, records: Sequence[Record]) -> None:
         """Note the events in records that were read in an earlier claim, so that their second arrival is known."""
@@ -68,12 +111,13 @@ class Intake:
                     shard.recent.duplicate(event.identity, record.offset, record.timestamp)
 
     def _take_one(self, shard: Shard, record: Record, value: bytes, todo: list[Flight | Undecoded]) -> str | None:
+        """Add what is to be done about a record; otherwise the reason why nothing is, or that it could not be decoded."""
         try:
             event = decode(value)
         except Undecodable as error:
             shard.ledger.begin(record.offset, [""])
             todo.append(Undecoded(record, str(error)))
-            return None
+            return _UNDECODED
         handlers = self._router.match(event)
         if not handlers:
             return self._router.why_filtered(event)

@@ -15,7 +15,7 @@ from typing import Any
 from usher.delivery import Delivery
 from usher.engine.claims import Ledger
 from usher.engine.parked import ParkedTable
-from usher.engine.port import Claim, Position
+from usher.engine.port import Batch, Claim, Position
 from usher.event import Event, Identity
 
 _RECENT_LIMIT = 100_000
@@ -99,6 +99,12 @@ class Shard:
         self.open = False
         self.ours = True
         self.committed: Position | None = None
+        self.calm_at = 0
+        self.undecodable: deque[int] = deque()
+        self.records = 0
+        self.backlog: Batch | None = None
+        """What was read and not taken in, because the partition rests until `rests_until` (Unix milliseconds)."""
+        self.rests_until = 0
 
     @property
     def position(self) -> int:

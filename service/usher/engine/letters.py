@@ -31,6 +31,7 @@ from usher.event import Identity
 UNDECODABLE = "undecodable"
 EXPIRED = "expired"
 HANDLER_GONE = "handler-gone"
+CRASHED = "crashed-the-worker"
 REQUEST_PREFIX = "replay/"
 MAX_REPLAYS = 5
 """How often one delivery may be replayed: beyond it something must be mended first, or the letter dropped."""

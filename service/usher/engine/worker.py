@@ -16,7 +16,7 @@ from usher.engine.attempt import Attempts
 from usher.engine.driver import Driver, Limits
 from usher.engine.intake import Intake
 from usher.engine.lanes import Shard
-from usher.engine.port import Claim, ClaimLost, EventLog, LogUnavailable
+from usher.engine.port import Batch, Claim, ClaimLost, EventLog, LogUnavailable
 from usher.engine.settle import Settler
 from usher.engine.tail import Tail
 from usher.metrics import Metrics
@@ -46,9 +46,9 @@ class Worker:
         self._logger = logger
         self._limits = limits
         self._id = uuid.UUID(int=rng.getrandbits(128)).hex[:12]
-        self._intake = Intake(attempts.router, metrics)
+        self._intake = Intake(attempts.router, metrics, limits)
         settler = Settler(log, group, metrics, logger)
-        self._driver = Driver(attempts, settler, limits, metrics, self._fail)
+        self._driver = Driver(attempts, settler, limits, metrics, commit=self._commit_one, failed=self._fail)
         self._tail = Tail(log, attempts.router, self._intake, settler, self._driver, self._open_claim, limits, logger)
         self._shards: dict[Claim, Shard] = {}
         self._late: set[asyncio.Task[Any]] = set()
@@ -168,6 +168,13 @@ class Worker:
         await self._commit([shard])
         if shard.releasing is not None:
             return
+        shard.calm_at = self._driver.now_ms() + int(self._limits.calm_after * 1000)
+        if shard.ledger.careful:
+            self._logger.warning(
+                "worker after worker has ended here: deliveries run one at a time for a while",
+                topic=shard.claim.topic,
+                partition=shard.claim.partition,
+            )
         shard.loaded = shard.open = True
         self._logger.info(
             "claim loaded",
@@ -194,16 +201,34 @@ class Worker:
             for batch in batches:
                 shard = self._shards.get(batch.claim)
                 if shard is not None and shard.open:
-                    for todo in self._intake.take(shard, batch):
-                        self._driver.begin(shard, todo)
-                    if len(shard.table):
-                        self._driver.due_soon.set()  # the position has moved: what waited for that may run
+                    self._take(shard, batch)
                     await asyncio.sleep(0)
+            for shard in list(self._shards.values()):
+                if shard.open and shard.backlog is not None and self._driver.now_ms() >= shard.rests_until:
+                    self._take(shard, shard.backlog)
+
+    def _take(self, shard: Shard, batch: Batch) -> None:
+        for todo in self._intake.take(shard, batch):
+            self._driver.begin(shard, todo)
+        if len(shard.table):
+            self._driver.due_soon.set()  # the position has moved: what waited for that may run
+        resting = shard.backlog is not None
+        self._metrics.resting.labels(shard.claim.topic, str(shard.claim.partition)).set(resting)
+        if resting:
+            shard.rests_until = self._driver.now_ms() + int(self._limits.undecodable_rest * 1000)
+            self._logger.error(
+                "partition rests: most of its last records are undecodable; see what writes to it, and in which format",
+                topic=shard.claim.topic,
+                partition=shard.claim.partition,
+                position=shard.position,
+                tries_again_in=self._limits.undecodable_rest,
+            )
 
     def _readable(self) -> list[Claim]:
         if self._driver.full:
             return []
-        return [s.claim for s in self._shards.values() if s.open and len(s.ledger) < self._limits.per_claim]
+        most = self._limits.per_claim
+        return [s.claim for s in self._shards.values() if s.open and s.backlog is None and len(s.ledger) < most]
 
     async def _run_due(self) -> None:
         due_soon = self._driver.due_soon
@@ -221,9 +246,17 @@ class Worker:
     async def _commit_often(self) -> None:
         while True:
             await asyncio.sleep(self._limits.commit_every)
-            await self._commit([shard for shard in self._shards.values() if shard.loaded])
+            loaded = [shard for shard in self._shards.values() if shard.loaded]
+            for shard in loaded:
+                if self._driver.now_ms() >= shard.calm_at:
+                    shard.ledger.calm()
+            await self._commit(loaded)
 
-    async def _commit(self, shards: Sequence[Shard], *, orderly: bool = False) -> None:
+    async def _commit_one(self, shard: Shard) -> bool:
+        return await self._commit([shard])
+
+    async def _commit(self, shards: Sequence[Shard], *, orderly: bool = False) -> bool:
+        """Whether the log has taken what is new, or nothing is."""
         async with self._committing:
             positions = {shard.claim: shard.ledger.snapshot(orderly=orderly) for shard in shards if shard.ours}
             changed = {
@@ -232,15 +265,16 @@ class Worker:
                 if s.claim in positions and s.committed != positions[s.claim]
             }
             if not changed:
-                return
+                return True
             try:
                 await self._log.commit(changed)
             except (ClaimLost, LogUnavailable) as error:
                 self._metrics.commit_failures.inc()
                 self._logger.warning("commit refused", error=scrub(error))
-                return
+                return False
             for shard in shards:
                 shard.committed = changed.get(shard.claim, shard.committed)
+            return True
 
     async def _measure(self) -> None:
         while True:

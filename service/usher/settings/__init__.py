@@ -129,6 +129,13 @@ class Settings(BaseSettings):
     handler_gone_after: values.Duration = Field(
         900.0, description="how long parked deliveries wait for a handler that is gone, before they are dead-lettered"
     )
+    undecodable_ratio: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="a partition rests when more than this share of its last 100 records are undecodable",
+    )
+    undecodable_at_least: values.Count = Field(20, description="… and at least so many of them")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="`debug`, `info`, `warning`, `error`"
     )
