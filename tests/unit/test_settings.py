@@ -351,9 +351,13 @@ def test_a_handlers_secret_can_be_a_file(tmp_path: Path) -> None:
 def test_a_mistake_in_a_handlers_settings_is_told_like_any_other(environ: dict[str, str], line: str) -> None:
     """Once it is known which handlers there are."""
     settings = load(**environ)
-    with pytest.raises(SettingsError) as caught:
+
+    def check() -> None:
         settings.check_handler_options(["notice", "plain"])
         settings.for_handlers([notice, plain])
+
+    with pytest.raises(SettingsError) as caught:
+        check()
 
     assert caught.value.problems == (line,)
 

@@ -31,7 +31,7 @@ async def test_a_blocked_loop_is_told_with_the_place_that_blocks_it() -> None:
     def blocks_the_loop() -> None:
         assert heard.told.wait(20)
 
-    async with Watchdog(heard, limit=0.3):  # type: ignore[arg-type]  # it logs like one
+    async with Watchdog(heard, limit=0.3):
         await asyncio.sleep(0)
         blocks_the_loop()
 
@@ -44,7 +44,7 @@ async def test_a_blocked_loop_is_told_with_the_place_that_blocks_it() -> None:
 async def test_a_loop_that_turns_is_not_told() -> None:
     """Waiting is not blocking."""
     heard, never = _Heard(), asyncio.Event()
-    async with Watchdog(heard, limit=0.5):  # type: ignore[arg-type]
+    async with Watchdog(heard, limit=0.5):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(never.wait(), 0.8)
 
