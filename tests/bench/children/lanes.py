@@ -1,0 +1,81 @@
+"""The limit of what keeps the order of each key: prefilter, decode, a queue for each key, and no bookkeeping at all.
+
+No commits, no retries, no metrics: what is lost when it stops is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from typing import Any
+
+from tests.bench.consumer import consumer_of
+from tests.bench.job import Job, Run, Stopwatch, child
+from tests.bench.records import OURS
+
+IN_FLIGHT = 10_000
+
+
+class Lanes:
+    """One task for each key that has something to do."""
+
+    def __init__(self, job: Job, watch: Stopwatch) -> None:
+        self._work = job.work
+        self._watch = watch
+        self._queues: dict[bytes, deque[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._waiting = 0
+
+    async def put(self, key: bytes, event: Any) -> None:
+        await self._room.wait()
+        self._waiting += 1
+        if self._waiting >= IN_FLIGHT:
+            self._room.clear()
+        queue = self._queues.get(key)
+        if queue is not None:
+            queue.append(event)
+            return
+        self._queues[key] = deque([event])
+        task = asyncio.create_task(self._drain(key))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, key: bytes) -> None:
+        queue = self._queues[key]
+        while queue:
+            queue.popleft()
+            await asyncio.sleep(self._work)
+            self._watch.did()
+            self._waiting -= 1
+            if self._waiting < IN_FLIGHT:
+                self._room.set()
+        del self._queues[key]
+
+
+async def run(job: Job) -> Run:
+    watch = Stopwatch(job)
+    lanes = Lanes(job, watch)
+    ours = f'"{OURS}"'.encode()
+    async with consumer_of(job) as consumer:
+        reading = asyncio.create_task(_read(consumer, lanes, watch, ours))
+        await watch.over.wait()
+        reading.cancel()
+    return watch.run()
+
+
+async def _read(consumer: Any, lanes: Lanes, watch: Stopwatch, ours: bytes) -> None:
+    while True:
+        batches = await consumer.getmany(timeout_ms=200, max_records=2_000)
+        for records in batches.values():
+            watch.saw(len(records))
+            for record in records:
+                if record.value.rfind(ours) >= 0:
+                    await lanes.put(record.key, json.loads(record.value))
+        await asyncio.sleep(0)  # records at hand are given without a pause: the handlers need theirs
+
+
+if __name__ == "__main__":
+    child(run)

@@ -1,0 +1,115 @@
+"""The contenders, each a process of its own; hides what they are started with, and what has to be fetched first."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.bench.job import Job, Run
+from tests.kafka import CACHE
+
+JAVA = Path(__file__).parent / "java"
+THREADS = 1_000
+"""Of parallel-consumer: with 1,000 users its best setting for all handlers that wait."""
+_LEAVING = 90.0
+
+
+class Missing(Exception):
+    """A contender can't take part here; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """*command* gives the process to start, without its job. Raises `Missing`."""
+
+    name: str
+    title: str
+    command: Callable[[], Sequence[str]]
+    remark: str = ""
+
+    def run(self, job: Job) -> Run:
+        """Do the job, in a folder of its own, which is deleted.
+
+        Raises:
+            RuntimeError: it failed; with the end of what it said.
+        """
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            command = [*self.command(), replace(job, folder=folder).dumps()]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=job.limit + _LEAVING, check=False)
+        if job.profile:
+            print(done.stderr, file=sys.stderr)
+        lines = done.stdout.splitlines()
+        if done.returncode or not lines:
+            raise RuntimeError(f"{self.title} failed (exit code {done.returncode}):\n{done.stderr[-3000:]}")
+        return Run.loads(lines[-1])
+
+
+def python(module: str) -> Callable[[], Sequence[str]]:
+    """The command of a contender in `tests.bench.children`."""
+    return lambda: [sys.executable, "-m", f"tests.bench.children.{module}"]
+
+
+def _faststream() -> Sequence[str]:
+    if importlib.util.find_spec("faststream") is None:
+        raise Missing("the dependency group `bench` is not installed: `make bench` installs it")
+    return python("faststream")()
+
+
+def _parallel_consumer() -> Sequence[str]:
+    for tool in ("java", "javac", "mvn"):
+        if shutil.which(tool) is None:
+            raise Missing(f"{tool} is not installed: a JDK (17 or later) and Maven run it")
+    folder = CACHE / "parallel-consumer-0.5.3.3"
+    source, classes = JAVA / "ParallelConsumer.java", folder / "ParallelConsumer.class"
+    if not folder.exists():
+        unfinished = folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        _tool(
+            "mvn",
+            "-q",
+            "-B",
+            "-f",
+            str(JAVA / "pom.xml"),
+            "dependency:copy-dependencies",
+            f"-DoutputDirectory={unfinished}",
+        )
+        unfinished.rename(folder)
+    if not classes.exists() or classes.stat().st_mtime < source.stat().st_mtime:
+        _tool("javac", "-cp", f"{folder}/*", "-d", str(folder), str(source))
+    return ["java", "-Xmx2g", "-cp", f"{folder}:{folder}/*", "ParallelConsumer"]
+
+
+def _tool(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise Missing(f"{command[0]} failed: {done.stdout[-500:]}{done.stderr[-500:]}")
+
+
+USHER = Contender("usher", "Usher", python("usher"), "commits, Mark, metrics, logs at info")
+BARE = Contender("bare", "bare loop", python("bare"), "aiokafka's getmany, and nothing is done")
+LANES = Contender("lanes", "bare lanes", python("lanes"), "prefilter, json.loads, a queue for each key; no bookkeeping")
+PARALLEL = Contender(
+    "parallel-consumer", "parallel-consumer", _parallel_consumer, f"0.5.3.3, KEY mode, {THREADS:,} threads, commits"
+)
+FASTSTREAM = Contender("faststream", "FastStream", _faststream, "one subscriber that takes a dict; commits")
+CONTENDERS = (USHER, BARE, LANES, PARALLEL, FASTSTREAM)
+
+
+def present(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:
+    """Those that can take part here, and for the others the reason, by title."""
+    there: list[Contender] = []
+    missing: dict[str, str] = {}
+    for contender in contenders:
+        try:
+            contender.command()
+        except Missing as reason:
+            missing[contender.title] = str(reason)
+        else:
+            there.append(contender)
+    return there, missing

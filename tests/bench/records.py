@@ -1,0 +1,43 @@
+"""The records of all workloads: Authgear's events of about 1.3 kB, keyed by user. Hides what they look like."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from usher.testing import raw_event
+
+USERS = 1_000
+OURS = "admin_api"
+NOT_OURS = "user"
+_AGENT = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36"
+_REFERER = "https://portal.example.org/project/demo/user-management/users/add-user"
+_TEMPLATE = raw_event(
+    id="@ID",
+    user_id="@USER",
+    triggered_by="@BY",
+    timestamp=0,
+    context={"user_agent": _AGENT, "audit_context": {"http_referer": _REFERER, "usage": "proxy"}, "timestamp": "@AT"},
+)
+Pair = tuple[bytes, bytes]
+"""The key and the value of a record."""
+
+
+def record(number: int, user: int, *, at: float, ours: bool = True) -> Pair:
+    """Event *number*, of a *user*, that happened *at* (Unix seconds)."""
+    key = f"00000000-0000-4000-8000-{user:012d}".encode()
+    value = (
+        _TEMPLATE.replace(b"@ID", b"%016x" % number)
+        .replace(b"@USER", key)
+        .replace(b"@BY", (OURS if ours else NOT_OURS).encode())
+        .replace(b'"@AT"', b"%.3f" % at)
+    )
+    return key, value
+
+
+def mix(count: int, *, at: float, share: float = 1.0, seed: int = 1, first_user: int = 0) -> Iterator[Pair]:
+    """*count* events of `USERS` users in turns of chance; every 1/*share*-th is ours, evenly, so that each run has as many."""
+    chance = random.Random(seed)
+    every = round(1 / share)
+    for number in range(count):
+        yield record(number, first_user + chance.randrange(USERS), at=at, ours=number % every == 0)
