@@ -84,14 +84,16 @@ def _text(argument: ast.expr) -> str | None:
 
 
 def reasons() -> set[str]:
-    """Every reason of a dead letter: what the code gives `Dead` as its first argument, and the constants for it."""
-    found = {letters.UNDECODABLE, letters.EXPIRED, letters.HANDLER_GONE}
+    """Every reason of a dead letter: what the code gives as the first argument where it gives a delivery up."""
+    found = set()
     for path in SERVICE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and _name(node.func) == "Dead" and node.args:
+            if isinstance(node, ast.Call) and _name(node.func) in {"Dead", "_given_up"} and node.args:
                 first = node.args[0]
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    found.add(first.value)
+                if isinstance(first, ast.Constant):
+                    found.add(str(first.value))
+                elif isinstance(first, ast.Name) and first.id.isupper():
+                    found.add(getattr(letters, first.id))
     return found
 
 
@@ -151,7 +153,15 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
     """An operator finds what `dlq list` shows."""
     found = reasons()
 
-    assert {"rejected", "attempts-exhausted", "unknown-outcome", "too-large"} <= found
+    assert {
+        "rejected",
+        "attempts-exhausted",
+        "unknown-outcome",
+        "too-large",
+        "expired",
+        "handler-gone",
+        "undecodable",
+    } <= found
     assert [reason for reason in sorted(found) if f"`{reason}`" not in OPERATING] == []
 
 

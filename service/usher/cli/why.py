@@ -31,8 +31,9 @@ def why(
 ) -> None:
     """Say what became of an event, for each handler: filtered, waiting, settled, parked, dead, replayed.
 
-    It reads the topics from their beginning, beside a running worker. What is done leaves no trace of its own: an event
-    from before the group's start looks settled too.
+    It reads the topics from their beginning, beside a running worker.
+
+    What is done leaves no trace of its own: an event from before the group's start looks settled too.
     """
     from usher.cli._trace import Wanted
 
