@@ -34,6 +34,7 @@ from usher.engine.worker import Worker
 from usher.eventlog import open_log
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
+from usher.outcome import Duration, seconds
 from usher.plugins import find, select
 from usher.settings import Settings, SettingsError
 from usher.watchdog import Watchdog
@@ -251,7 +252,7 @@ def build(
         handler_settings=settings.for_handlers(found),
         now=now,
         rng=rng or random.Random(),  # noqa: S311 - jitter, no secret
-        logger=structlog.get_logger("usher"),
+        logger=structlog.get_logger("usher").bind(),  # bound once: a proxy would make its logger anew for each delivery
     )
 
 
@@ -275,6 +276,10 @@ def run(settings: Settings) -> int:
         _leave(0)
     runner.close()
     return 0
+
+
+def _span(delay: Duration) -> str:
+    return delay if isinstance(delay, str) else f"{seconds(delay):g}s"
 
 
 def _secret(value: SecretStr | None) -> str:
@@ -306,7 +311,7 @@ def _tell_handlers(app: App) -> None:
             handler=handler.name,
             types=sorted(handler.types),
             triggered_by=sorted(handler.triggered_by or ()),
-            retry=[str(delay) for delay in (handler.retry or app.settings.retry_policy).delays],
+            retry=[_span(delay) for delay in (handler.retry or app.settings.retry_policy).delays],
             origin=handler.origin,
         )
 

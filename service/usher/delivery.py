@@ -8,6 +8,7 @@ tools show those; the rest are ours (``usher-*``).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -43,6 +44,7 @@ ERROR = "kafka_dlt-exception-message"
 
 _OURS = ("usher-", "kafka_dlt-")
 _MAX_ID = 200
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 
 
 class Record(Protocol):
@@ -109,9 +111,9 @@ class Replay:
     even_expired: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
-    """One event for one handler, with what is known of its attempts.
+    """One event for one handler, with what is known of its attempts. A value: `replace` it, do not change it.
 
     *attempt* counts those that were made. *lane* is the (source, tenant, user) part of its lane, as text. Times are Unix
     milliseconds. *value* is the original bytes.
@@ -130,21 +132,18 @@ class Delivery:
     sent: bool = False
     replay: Replay | None = None
     replays: int = 0
+    key: str = field(init=False, compare=False)
+    """``handler/source/tenant/event-id@partition-offset``: unique, and the same after every restart."""
+    lane_key: str = field(init=False, compare=False)
+    """The lane: handler, source, tenant and user."""
+    offset: int = field(init=False, compare=False)
+    """The source offset: what orders a lane."""
 
-    @property
-    def key(self) -> str:
-        """``handler/source/tenant/event-id@partition-offset``: unique, and the same after every restart."""
-        return delivery_key(self.handler, self.identity, self.origin.partition, self.origin.offset)
-
-    @property
-    def lane_key(self) -> str:
-        """The lane: handler, tenant and user."""
-        return f"{self.handler}/{self.lane}"
-
-    @property
-    def offset(self) -> int:
-        """The source offset: what orders a lane."""
-        return self.origin.offset
+    def __post_init__(self) -> None:
+        origin = self.origin
+        self.offset = origin.offset
+        self.key = delivery_key(self.handler, self.identity, origin.partition, origin.offset)
+        self.lane_key = f"{self.handler}/{self.lane}"
 
     @property
     def size(self) -> int:
@@ -271,8 +270,8 @@ def delivery_key(handler: str, identity: Identity, partition: int, offset: int) 
 
     Parts are percent-quoted, and an id too long to be one is replaced by its SHA-256, so that a key can be taken apart.
     """
-    parts = "/".join(quote(part if len(part) <= _MAX_ID else _digest(part), safe="") for part in identity)
-    return f"{handler}/{parts}@{partition}-{offset}"
+    source, tenant, event_id = identity
+    return f"{handler}/{_part(source)}/{_part(tenant)}/{_part(event_id)}@{partition}-{offset}"
 
 
 def idempotency_key(handler: str, identity: Identity) -> str:
@@ -282,14 +281,23 @@ def idempotency_key(handler: str, identity: Identity) -> str:
 
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:
     """The (source, tenant, user) part of a lane. An event without a user has a lane of its own, named by *otherwise*."""
-    scope = f"{quote(source, safe='')}/{quote(tenant, safe='')}"
-    return f"{scope}/{quote(user_id, safe='')}" if user_id else f"{scope}//{otherwise}"
+    scope = f"{_quoted(source)}/{_quoted(tenant)}"
+    return f"{scope}/{_quoted(user_id)}" if user_id else f"{scope}//{otherwise}"
 
 
 def offset_in(key: str) -> int:
     """The source offset in a delivery's key; -1 where it is not one."""
     tail = key.rpartition("@")[2].partition("-")[2]
     return int(tail) if tail.isdecimal() else -1
+
+
+def _part(text: str) -> str:
+    return _quoted(text) if len(text) <= _MAX_ID else _digest(text)
+
+
+def _quoted(text: str) -> str:
+    """*text* percent-quoted. Asking first whether it has to be is four times as fast, and this is done for each delivery."""
+    return text if _PLAIN(text) else quote(text, safe="")
 
 
 def _digest(text: str) -> str:

@@ -243,7 +243,7 @@ class Router:
             if (other := by_name.get(handler.name)) is not None:
                 raise HandlerError(
                     f"two handlers are named {handler.name!r}: {other.origin} and {handler.origin}; rename one, "
-                    "or leave one out with USHER_HANDLERS"
+                    "or take one away"
                 )
             effective = handler.triggered_by or self.triggered_by
             by_name[handler.name] = replace(handler, triggered_by=effective)

@@ -6,13 +6,15 @@ in one process (tests) do not add up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SEND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class Metrics:
-    """The catalogue."""
+    """The catalogue, and what is written too often to look its labels up each time."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -87,3 +89,28 @@ class Metrics:
             ["source", "outcome"],
             registry=registry,
         )
+        self._attempt: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._partitions: set[tuple[str, str]] = set()
+
+    def attempt(self, handler: str, outcome: str, seconds: float | None = None) -> None:
+        """One attempt has ended, after *seconds* (None: it was not made)."""
+        children = self._attempt.get((handler, outcome))
+        if children is None:
+            children = (self.attempts.labels(handler, outcome), self.handler_seconds.labels(handler))
+            self._attempt[handler, outcome] = children
+        children[0].inc()
+        if seconds is not None:
+            children[1].observe(seconds)
+
+    def partitions(self, parked: Mapping[tuple[str, int], int], lag: Mapping[tuple[str, int], int]) -> None:
+        """What is parked and unread in each partition held now; what was told of others is taken back."""
+        held = {(topic, str(partition)) for topic, partition in parked}
+        for labels in self._partitions - held:
+            for gauge in (self.parked, self.lag, self.resting):
+                gauge.remove(*labels)
+        self._partitions = held
+        for labels in held:
+            self.resting.labels(*labels)  # there to be taken back
+        for gauge, told in ((self.parked, parked), (self.lag, lag)):
+            for (topic, partition), value in told.items():
+                gauge.labels(topic, str(partition)).set(value)

@@ -175,7 +175,8 @@ class World:
         )
         limits = Limits(
             records=self.rng.choice((4, 100)),
-            per_claim=self.rng.choice((3, 100)),
+            per_claim=self.rng.choice((4, 100)),
+            intake_stops=self.rng.choice((3, 75)),
             per_lane=self.rng.choice((1, 3)),
             read=self.rng.choice((1, 3, 100)),
             drain=3.0,
@@ -455,9 +456,9 @@ class _Broker(MemoryBroker):
         self.parks: list[Delivery] = []
 
     async def write(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        await super().write(place, key, value, headers)
         if value is not None and place.topic == retry_topic(GROUP, TOPIC):
             self.parks.append(Delivery.from_record(StoredRecord(*place, 0, 0, key, value, headers)))
+        await super().write(place, key, value, headers)
 
     def put(self, place: Place, key: bytes, value: bytes, headers: Any = ()) -> int:
         """Append from outside, at once."""

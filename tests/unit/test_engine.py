@@ -14,7 +14,7 @@ from usher.delivery import idempotency_key
 from usher.engine.letters import request
 from usher.engine.port import Place, retry_topic
 from usher.outcome import Hold
-from usher.testing.log import MemoryBroker
+from usher.testing.log import MemoryBroker, MemoryLog
 
 
 @pytest.fixture
@@ -483,3 +483,21 @@ async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Benc
         for number in range(60):
             await bench.emit(b"\xffgarbage %d" % number, raw("ann"), raw("bob"))
         await until(lambda: len(note.done) == 120 and len(bench.letters()) == 60)
+
+
+async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: Bench) -> None:
+    """Two workers never tell of one partition: what a worker does not hold it does not measure."""
+    note = Script(act=_raising(Retry("later", after=60)))
+    labels = {"topic": TOPIC, "partition": "0"}
+    async with bench.running(note.handler()) as worker:
+        await bench.emit(raw("ann"))
+        registry = worker._metrics.registry
+        await until(lambda: registry.get_sample_value("usher_parked", labels) == 1)
+        log = worker._log
+        assert isinstance(log, MemoryLog)
+        async with bench.running(Script().handler()):
+            bench.broker.evict(log)
+            await bench.broker.readmit(log)
+            await until(lambda: not log.held)
+            await until(lambda: registry.get_sample_value("usher_parked", labels) is None)
+            assert registry.get_sample_value("usher_lag", labels) is None

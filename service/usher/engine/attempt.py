@@ -70,7 +70,7 @@ class Attempts:
         except Undecodable as error:
             return _given_up(UNDECODABLE, str(error)), delivery
         if self._too_late(handler, event, delivery):
-            self.metrics.attempts.labels(handler.name, EXPIRED).inc()
+            self.metrics.attempt(handler.name, EXPIRED)
             return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
         ending = await self._run(handler, event, delivery)
         now = self.now()
@@ -138,8 +138,7 @@ class Attempts:
         return Ending(error, ctx.message, time.perf_counter() - began)
 
     def _tell(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
-        self.metrics.handler_seconds.labels(handler.name).observe(ending.seconds)
-        self.metrics.attempts.labels(handler.name, verdict.label).inc()
+        self.metrics.attempt(handler.name, verdict.label, ending.seconds)
         if isinstance(ending.error, Skip):
             reason = "no-address" if isinstance(ending.error, NoAddress) else "other"
             self.metrics.skipped.labels(handler.name, reason).inc()

@@ -32,13 +32,15 @@ class Limits:
     """What may be in memory, and how long things may take (seconds).
 
     Intake stops at *fresh* of the process's limits, so that due retries always find room: else a full house of records
-    that wait and retries that wait would block each other.
+    that wait and retries that wait would block each other. A claim is not read while *intake_stops* of its offsets are
+    unsettled, nor so far that there could be more than *per_claim*: its Mark has to tell them all.
     """
 
     records: int = 10_000
     size: int = 64 * 1024 * 1024
     fresh: float = 0.9
-    per_claim: int = 750
+    per_claim: int = 1_000
+    intake_stops: int = 750
     per_lane: int = 100
     read: int = 2_000
     commit_every: float = 0.5

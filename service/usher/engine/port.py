@@ -95,7 +95,10 @@ class Owner(Protocol):
     """Who holds the claims: called by the log when they come and go."""
 
     async def claimed(self, claims: Sequence[Claim]) -> None:
-        """These are ours now. Must return quickly; reading may begin at once, loading goes on in the background."""
+        """These are ours now; none, where there is nothing for us for now.
+
+        Must return quickly; reading may begin at once, loading goes on in the background.
+        """
 
     async def released(self, claims: Sequence[Claim]) -> None:
         """These are about to go: drain, commit, forget. The log waits for this, within its budget."""

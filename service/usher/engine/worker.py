@@ -190,9 +190,9 @@ class Worker:
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            claims = self._readable()
+            claims, limit = self._readable()
             try:
-                batches = await self._log.read(claims, self._limits.read, 0.2 if claims else 0.02)
+                batches = await self._log.read(claims, limit, 0.2 if claims else 0.02)
             except LogUnavailable as error:
                 self._logger.warning("the log can't be read, trying again", error=scrub(error))
                 await asyncio.sleep(0.5)
@@ -224,11 +224,16 @@ class Worker:
                 tries_again_in=self._limits.undecodable_rest,
             )
 
-    def _readable(self) -> list[Claim]:
+    def _readable(self) -> tuple[list[Claim], int]:
+        """The claims that may be read, and how many records: no claim may come to hold more than a Mark can tell."""
         if self._driver.full:
-            return []
-        most = self._limits.per_claim
-        return [s.claim for s in self._shards.values() if s.open and s.backlog is None and len(s.ledger) < most]
+            return [], 0
+        limits = self._limits
+        ready = [
+            s for s in self._shards.values() if s.open and s.backlog is None and len(s.ledger) < limits.intake_stops
+        ]
+        fullest = max((len(shard.ledger) for shard in ready), default=0)
+        return [shard.claim for shard in ready], min(limits.read, limits.per_claim - fullest)
 
     async def _run_due(self) -> None:
         due_soon = self._driver.due_soon
@@ -288,11 +293,10 @@ class Worker:
                 ends = await self._log.ends([shard.claim for shard in shards])
             except (LogUnavailable, ClaimLost):
                 ends = {}
-            for shard in shards:
-                labels = (shard.claim.topic, str(shard.claim.partition))
-                self._metrics.parked.labels(*labels).set(len(shard.table))
-                if shard.claim in ends:
-                    self._metrics.lag.labels(*labels).set(max(0, ends[shard.claim] - shard.position))
+            self._metrics.partitions(
+                {shard.claim.place: len(shard.table) for shard in shards},
+                {shard.claim.place: max(0, ends.get(shard.claim, shard.position) - shard.position) for shard in shards},
+            )
             await asyncio.sleep(1.0)
 
     def _fail(self, error: BaseException) -> None:

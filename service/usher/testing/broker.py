@@ -233,8 +233,7 @@ class MemoryBroker:
                 for partition in range(turn, self.partitions, len(members)):
                     committed = group.committed[Place(topic, partition)]
                     claims.append(Claim(topic, partition, committed.next, committed.mark))
-            if claims:
-                yield member, claims
+            yield member, claims
 
     # Waiting.
 
