@@ -10,7 +10,7 @@ bin := $(VENV)/bin
 ready := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types contracts check image-test lock clean
+.PHONY: help demo test chaos bench lint format types contracts check image-test lock clean
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +20,13 @@ demo: $(ready) ## The whole thing at work, without an account or a broker
 
 test: $(ready) ## All tests; those on Kafka need Java and Maven, and say so when they skip
 	$(bin)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+chaos: $(ready) ## Workers on a real Kafka while everything fails (MINUTES=10, SEED=7); needs Java and Maven
+	$(bin)/python -m tests.chaos
+
+bench: $(ready) ## Usher beside its limits and its peers, into docs/benchmarks.md (FULL=1: longer); needs Java and Maven
+	-$(bin)/python -m pip install --quiet --require-hashes -r requirements-bench.lock
+	$(bin)/python -m tests.bench $(if $(FULL),--full --rounds 3) $(ARGS)
 
 lint: $(ready) ## Lint, and see that the formatter would change nothing
 	$(bin)/ruff check
@@ -43,7 +50,8 @@ image-test: $(ready) ## Build the image and see it work; needs root, buildah and
 lock: $(ready) ## Choose the newest versions of everything anew
 	$(bin)/python -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND='make lock' $(bin)/pip-compile $(lock_options) --build-deps-for editable --output-file requirements.lock pyproject.toml
-	$(dev_groups) | CUSTOM_COMPILE_COMMAND='make lock' $(bin)/pip-compile $(lock_options) --constraint requirements.lock --output-file requirements-dev.lock -
+	$(call groups,test lint) | CUSTOM_COMPILE_COMMAND='make lock' $(bin)/pip-compile $(lock_options) --constraint requirements.lock --output-file requirements-dev.lock -
+	$(call groups,bench) | CUSTOM_COMPILE_COMMAND='make lock' $(bin)/pip-compile $(lock_options) --constraint requirements.lock --constraint requirements-dev.lock --output-file requirements-bench.lock -
 
 clean: ## Take away what these commands made
 	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist outbox
@@ -59,4 +67,4 @@ $(ready): requirements.lock requirements-dev.lock pyproject.toml
 	touch $@
 
 lock_options := --quiet --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links
-dev_groups = $(bin)/python -c 'import tomllib; print(*(line for group in tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"].values() for line in group), sep="\n")'
+groups = $(bin)/python -c 'import tomllib; groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]; print(*(line for name in "$(1)".split() for line in groups[name]), sep="\n")'

@@ -1,0 +1,161 @@
+"""The judge of chaos: each promise is broken once, and it has to notice; what a mishap explains, it must not call broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.chaos.fleet import Mishap
+from tests.chaos.judge import Findings, judge
+from tests.chaos.plan import plan
+from tests.chaos.provider import Attempt, Result
+from tests.chaos.traffic import Sent, Sort
+
+ONE, TWO = 101, 102
+"""Process ids."""
+
+
+def sent(sequence: int, sort: Sort = "plain", at: float = 0.0) -> Sent:
+    return Sent(f"e{sequence}", "ann", sequence, sort, at)
+
+
+def attempt(
+    sequence: int,
+    began: float,
+    *,
+    pid: int = ONE,
+    took: float = 0.1,
+    result: Result = "accepted",
+    answered: bool = True,
+) -> Attempt:
+    ended = began + took
+    return Attempt(
+        handler="tell", user="ann", sequence=sequence, event=f"e{sequence}", pid=pid, began=began, ended=ended,
+        settled=None if result == "failed" else ended, result=result, answered=answered,
+    )  # fmt: skip
+
+
+def letter(reason: str, sequence: int = 0, **more: Any) -> dict[str, Any]:
+    place = {"partition": 0, "offset": sequence}
+    return {"reason": reason, "handler": "tell", "event_id": f"e{sequence}", "error": "", **place, **more}
+
+
+def verdict(*attempts: Attempt, events: tuple[Sent, ...] = (sent(0), sent(1)), **more: Any) -> Findings:
+    facts: dict[str, Any] = {"garbage": [], "mishaps": [], "letters": []}
+    return judge(handlers=["tell"], sent=events, attempts=attempts, **(facts | more))
+
+
+def test_everything_as_promised_holds() -> None:
+    """A failed attempt and its repetition, in order, breaks no promise."""
+    found = verdict(attempt(0, 1.0), attempt(1, 2.0, result="failed"), attempt(1, 3.0))
+    assert found.holds
+    assert found.delivered == 2
+
+
+def test_a_delivery_that_never_came_is_lost() -> None:
+    """An event of ours that the provider has not accepted is lost, also where it was tried."""
+    assert len(verdict(attempt(0, 1.0), attempt(1, 2.0, result="failed")).lost) == 1
+
+
+@pytest.mark.parametrize(("sort", "reason"), [("refused", "rejected"), ("huge", "too-large")])
+def test_what_has_to_be_dead_lettered_is(sort: Sort, reason: str) -> None:
+    """An event that can't be delivered is lost unless it is a dead letter with the right reason."""
+    events = (sent(0, sort),)
+    refusal = attempt(0, 1.0, result="refused" if sort == "refused" else "failed")
+    assert verdict(refusal, events=events, letters=[letter(reason)]).holds
+    assert verdict(refusal, events=events).lost
+    wrong = verdict(refusal, events=events, letters=[letter("attempts-exhausted")])
+    assert wrong.lost
+    assert wrong.letters_unexpected
+
+
+def test_garbage_without_a_dead_letter_is_lost() -> None:
+    """A record that is no event has to be found among the dead letters, by its place."""
+    assert verdict(events=(), garbage=[(0, 7)], letters=[letter("undecodable", 7)]).holds
+    assert verdict(events=(), garbage=[(0, 7)], letters=[letter("undecodable", 8)]).lost
+
+
+def test_a_dead_letter_of_a_good_event_is_unexpected() -> None:
+    """What could be delivered has no business among the dead letters."""
+    found = verdict(attempt(0, 1.0), attempt(1, 2.0), letters=[letter("too-large", 1)])
+    assert len(found.letters_unexpected) == 1
+
+
+def test_an_event_that_overtakes_is_out_of_order() -> None:
+    """A user's event must not begin before the earlier one is done; one that is dead-lettered unseen does not count."""
+    assert len(verdict(attempt(1, 1.0), attempt(0, 2.0)).order) == 1
+    early = verdict(attempt(0, 1.0, took=1.0), attempt(1, 1.5))
+    assert len(early.order) == 1
+    events = (sent(0, "huge"), sent(1))
+    assert verdict(attempt(1, 1.0), events=events, letters=[letter("too-large")]).holds
+
+
+def test_two_at_once_are_noticed() -> None:
+    """Two requests of one lane at the same time: broken, unless one is of another worker that was frozen."""
+    both = (attempt(0, 1.0, took=1.0), attempt(0, 1.5, pid=TWO))
+    assert len(verdict(*both).twice) == 1
+    frozen = verdict(*both, mishaps=[Mishap("freeze", 0.5, 1.2, pid=ONE)])
+    assert (frozen.twice, frozen.twice_frozen) == ([], 1)
+    same = (attempt(0, 1.0, took=1.0), attempt(0, 1.5))
+    assert len(verdict(*same, mishaps=[Mishap("freeze", 0.5, 1.2, pid=ONE)]).twice) == 1
+
+
+def test_a_repeat_needs_a_cause() -> None:
+    """A second acceptance is broken without a cause: a kill, a freeze, a broker's end about then, or no answer."""
+    again = (attempt(0, 1.0), attempt(0, 9.0, pid=TWO), attempt(1, 10.0, pid=TWO))
+    assert len(verdict(*again).repeats_unexplained) == 1
+    for mishap in (
+        Mishap("kill", 1.5, 1.5, pid=ONE),
+        Mishap("freeze", 1.5, 8.5, pid=ONE),
+        Mishap("broker-kill", 1.5, 3.0),
+    ):
+        found = verdict(*again, mishaps=[mishap])
+        assert found.holds
+        assert found.repeats_of == {mishap: 1}
+    unanswered = verdict(attempt(0, 1.0, answered=False), attempt(0, 2.0), attempt(1, 3.0))
+    assert unanswered.holds
+    assert unanswered.repeats == {"no answer came": 1}
+
+
+@pytest.mark.parametrize(
+    "mishap",
+    [
+        Mishap("kill", 1.5, 1.5, pid=TWO),
+        Mishap("kill", 6.0, 6.0, pid=ONE),
+        Mishap("kill", 9.5, 9.5, pid=ONE),
+        Mishap("freeze", 9.5, 20.0, pid=ONE),
+        Mishap("freeze", 6.0, 8.0, pid=ONE),
+        Mishap("broker-kill", 8.0, 8.5),
+    ],
+)
+def test_a_mishap_explains_only_what_it_can(mishap: Mishap) -> None:
+    """Another worker's, one long after the commit, or one after the repeat: it explains nothing."""
+    again = (attempt(0, 1.0), attempt(0, 9.0, pid=103), attempt(1, 10.0, pid=103))
+    assert len(verdict(*again, mishaps=[mishap]).repeats_unexplained) == 1
+
+
+def test_a_kill_explains_more_where_the_broker_was_gone() -> None:
+    """What could not be committed before the kill is repeated with good reason."""
+    again = (attempt(0, 1.0), attempt(0, 30.0, pid=TWO), attempt(1, 31.0, pid=TWO))
+    kill, outage = Mishap("kill", 14.0, 14.0, pid=ONE), Mishap("broker-kill", 3.0, 13.0)
+    assert verdict(*again, mishaps=[kill]).repeats_unexplained
+    assert verdict(*again, mishaps=[kill, outage]).holds
+
+
+def test_what_is_not_ours_must_not_be_attempted() -> None:
+    """An attempt of an event that the filter keeps out is told."""
+    assert verdict(attempt(0, 1.0), events=(sent(0, "foreign"),)).strangers
+
+
+def test_a_standstill_is_measured_while_something_waits() -> None:
+    """The longest time without a success counts only while there was something to do."""
+    found = verdict(attempt(0, 5.0, took=0.0), attempt(1, 7.0, took=0.0), events=(sent(0, at=4.0), sent(1, at=6.5)))
+    assert found.standstill == pytest.approx(1.0)
+
+
+def test_a_seed_repeats_its_plan_and_each_kind_is_in_it() -> None:
+    """The same seed draws the same faults; even the short run has one of every kind."""
+    faults = plan(7, 60)
+    assert faults == plan(7, 60)
+    assert faults != plan(8, 60)
+    assert all(len({fault.kind for fault in plan(seed, 60)}) == 9 for seed in range(20))
