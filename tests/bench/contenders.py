@@ -6,18 +6,17 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.job import Job, Run
+from tests.bench.process import Child
 from tests.kafka import CACHE
 
 JAVA = Path(__file__).parent / "java"
 THREADS = 1_000
 """Of parallel-consumer: with 1,000 users its best setting for all handlers that wait."""
-_LEAVING = 90.0
 
 
 class Missing(Exception):
@@ -34,20 +33,16 @@ class Contender:
     remark: str = ""
 
     def run(self, job: Job) -> Run:
-        """Do the job, in a folder of its own, which is deleted.
+        """Do the job.
 
         Raises:
-            RuntimeError: it failed; with the end of what it said.
+            RuntimeError: it failed.
         """
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            command = [*self.command(), replace(job, folder=folder).dumps()]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=job.limit + _LEAVING, check=False)
-        if job.profile:
-            print(done.stderr, file=sys.stderr)
-        lines = done.stdout.splitlines()
-        if done.returncode or not lines:
-            raise RuntimeError(f"{self.title} failed (exit code {done.returncode}):\n{done.stderr[-3000:]}")
-        return Run.loads(lines[-1])
+        with Child(self.command(), job) as child:
+            run = child.result()
+            if job.profile:
+                print(child.stderr, file=sys.stderr)
+        return run
 
 
 def python(module: str) -> Callable[[], Sequence[str]]:

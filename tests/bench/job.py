@@ -14,6 +14,9 @@ from pathlib import Path
 
 import uvloop
 
+READY = "ready"
+"""The first word of the line on stdout by which a child says so; what it tells along with it follows as name=number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -69,6 +72,8 @@ class Stopwatch:
         self._seconds = 0.0
         self.read = 0
         self.handled = 0
+        self.ended = 0.0
+        """When it was over, in Unix seconds."""
         self.over = asyncio.Event()
 
     def saw(self, count: int) -> None:
@@ -89,12 +94,18 @@ class Stopwatch:
     def _stop(self) -> None:
         if not self._seconds:
             self._seconds = time.perf_counter() - self._began
+            self.ended = time.time()
             self._counts = self.read, self.handled
             self.over.set()
 
     def run(self, **figures: float) -> Run:
         """The result; once it is over."""
         return Run(*self._counts, self._seconds, peak_memory(), figures)
+
+
+def say_ready(**figures: float) -> None:
+    """Tell whoever started this child that it is ready."""
+    print(READY, *(f"{name}={value}" for name, value in figures.items()), flush=True)
 
 
 def peak_memory() -> float:

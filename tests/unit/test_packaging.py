@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import distribution, entry_points
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import usher
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock")
 
 
 def pinned(*locks: str) -> dict[str, str]:
@@ -58,7 +60,7 @@ def test_the_locks_hold_everything_that_is_asked_for() -> None:
     runtime = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], "editables"]
     groups = [line for group in PROJECT["dependency-groups"].values() for line in group]
 
-    for lines, locks in ((runtime, ["requirements.lock"]), (groups, ["requirements.lock", "requirements-dev.lock"])):
+    for lines, locks in ((runtime, LOCKS[:1]), (groups, LOCKS)):
         pins = pinned(*locks)
         for requirement in map(Requirement, lines):
             version = pins.get(canonicalize_name(requirement.name))
@@ -66,16 +68,17 @@ def test_the_locks_hold_everything_that_is_asked_for() -> None:
             assert requirement.specifier.contains(version), f"{requirement} is locked at {version}: run `make lock`"
 
 
-def test_the_two_locks_agree() -> None:
+@pytest.mark.parametrize(("first", "second"), combinations(LOCKS, 2))
+def test_the_locks_agree(first: str, second: str) -> None:
     """They are installed together: two versions of one package would be refused."""
-    runtime, dev = pinned("requirements.lock"), pinned("requirements-dev.lock")
+    these, those = pinned(first), pinned(second)
 
-    assert {name: dev[name] for name in runtime.keys() & dev.keys()} == {
-        name: runtime[name] for name in runtime.keys() & dev.keys()
+    assert {name: these[name] for name in these.keys() & those.keys()} == {
+        name: those[name] for name in these.keys() & those.keys()
     }
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_has_hashes_and_no_place(lock: str) -> None:
     """Where packages come from is the machine's affair; what they are is ours."""
     text = (ROOT / lock).read_text("utf-8")

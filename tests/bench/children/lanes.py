@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from tests.bench.consumer import consumer_of
@@ -20,8 +21,9 @@ IN_FLIGHT = 10_000
 class Lanes:
     """One task for each key that has something to do."""
 
-    def __init__(self, job: Job, watch: Stopwatch) -> None:
+    def __init__(self, job: Job, watch: Stopwatch, done: Callable[[Any], object] | None = None) -> None:
         self._work = job.work
+        self._done = done
         self._watch = watch
         self._queues: dict[bytes, deque[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,8 +48,10 @@ class Lanes:
     async def _drain(self, key: bytes) -> None:
         queue = self._queues[key]
         while queue:
-            queue.popleft()
+            event = queue.popleft()
             await asyncio.sleep(self._work)
+            if self._done is not None:
+                self._done(event)
             self._watch.did()
             self._waiting -= 1
             if self._waiting < IN_FLIGHT:
@@ -58,15 +62,16 @@ class Lanes:
 async def run(job: Job) -> Run:
     watch = Stopwatch(job)
     lanes = Lanes(job, watch)
-    ours = f'"{OURS}"'.encode()
     async with consumer_of(job) as consumer:
-        reading = asyncio.create_task(_read(consumer, lanes, watch, ours))
+        reading = asyncio.create_task(read(consumer, lanes, watch))
         await watch.over.wait()
         reading.cancel()
     return watch.run()
 
 
-async def _read(consumer: Any, lanes: Lanes, watch: Stopwatch, ours: bytes) -> None:
+async def read(consumer: Any, lanes: Lanes, watch: Stopwatch) -> None:
+    """Read for ever."""
+    ours = f'"{OURS}"'.encode()
     while True:
         batches = await consumer.getmany(timeout_ms=200, max_records=2_000)
         for records in batches.values():

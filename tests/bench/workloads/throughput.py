@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from tests.bench.contenders import BARE, FASTSTREAM, PARALLEL, THREADS, Contender
+from tests.bench.contenders import BARE, FASTSTREAM, LANES, PARALLEL, THREADS, USHER, Contender
 from tests.bench.job import Job, Run
+from tests.bench.outcome import Measure, Outcome, Rates
 from tests.bench.records import mix
 from tests.bench.scene import Scene
-from tests.bench.stats import median
+from tests.bench.stats import median, ratio
 from tests.kafka import unique
 
 SHARE = 0.05
@@ -22,16 +24,7 @@ _PATIENCE = 4.0
 """Seconds after which the slow are stopped, and judged by what they have done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Records a second, by contender: the median of the rounds; and the peak of its memory, in MB."""
-
-    work: str
-    rates: Mapping[Contender, float]
-    memory: Mapping[Contender, float]
-
-
-def filter_path(scene: Scene) -> Rates:
+def filter_path(scene: Scene) -> Outcome:
     """95 % of the records are not ours."""
     count = 200_000
     topic = scene.topic("filter", mix(count, at=time.time(), share=SHARE))
@@ -46,10 +39,12 @@ def filter_path(scene: Scene) -> Rates:
         limit=20,
         profile=scene.profile,
     )
-    return _measured("filter", scene, job, lambda run: run.read)
+    rates = _measured("filter path", scene, job, lambda run: run.read)
+    goals = {BARE: 0.7, LANES: 0.9, FASTSTREAM: 8.0, PARALLEL: 3.0}
+    return Outcome([_against(each, rates, goal, "filter path, 95 % not ours") for each, goal in goals.items()], rates)
 
 
-def handlers(scene: Scene, work: int) -> Rates:
+def handlers(scene: Scene, work: int) -> Outcome:
     """All records are ours, and each takes *work* milliseconds."""
     scale = 3 if scene.full else 1
     topic = scene.shared_topic("ours", lambda: mix(scale * max(_COUNTS.values()), at=time.time()))
@@ -63,7 +58,18 @@ def handlers(scene: Scene, work: int) -> Rates:
         limit=scale * 10,
         profile=scene.profile,
     )
-    return _measured(f"{work} ms", scene, job, lambda run: run.handled)
+    rates = _measured(f"{work} ms", scene, job, lambda run: run.handled)
+    title = f"handler of {work} ms"
+    if work <= 1:
+        usher = rates.rates.get(USHER, math.nan)
+        own = Measure(title, "events", usher, 30_000, "/s", at_least=True)
+        return Outcome([_against(LANES, rates, 0.6, title), own], rates)
+    return Outcome([_against(LANES, rates, 0.9, title), _against(PARALLEL, rates, 1.0, title)], rates)
+
+
+def _against(peer: Contender, rates: Rates, goal: float, work: str) -> Measure:
+    value = ratio(rates.rates.get(USHER, math.nan), rates.rates.get(peer, math.nan))
+    return Measure(work, f"of {peer.title}", value, goal, at_least=True)
 
 
 def _measured(work: str, scene: Scene, job: Job, count: Callable[[Run], int]) -> Rates:

@@ -1,0 +1,45 @@
+"""What a workload has found, and whether that is what it was to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.bench.contenders import Contender
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Records a second, by contender: the medians of the rounds; and the peaks of their memory, in MB."""
+
+    work: str
+    rates: Mapping[Contender, float]
+    memory: Mapping[Contender, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure beside its goal. *unit* follows the number; nan: it could not be measured here."""
+
+    work: str
+    what: str
+    value: float
+    goal: float
+    unit: str = ""
+    at_least: bool = False
+
+    @property
+    def reached(self) -> bool | None:
+        if math.isnan(self.value):
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All that a workload has to tell. *notes* are figures without a goal, in words."""
+
+    measures: Sequence[Measure] = ()
+    rates: Rates | None = None
+    notes: Sequence[str] = field(default_factory=list)
