@@ -23,7 +23,7 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 _OURS = frozenset({
-    "level", "timestamp", "logger", "version", "http", "group",
+    "level", "timestamp", "logger", "version", "http", "group", "log", "servers", "topics",
     "event_id", "handler", "attempt", "topic", "partition", "offset",
     "idempotency_key", "letter", "replay", "due",
 })  # fmt: skip
