@@ -79,9 +79,9 @@ class StoredRecord:
     headers: Headers = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Origin:
-    """Where the bytes of a delivery first lay: kept through every retry, dead letter and replay."""
+    """Where the bytes of a delivery first lay: kept through every retry, dead letter and replay. A value, as `Delivery` is."""
 
     topic: str
     partition: int
@@ -93,7 +93,7 @@ class Origin:
     @classmethod
     def of(cls, record: Record) -> Origin:
         """The origin of a source record; headers in our own namespace are not taken from strangers."""
-        kept = tuple((name, value) for name, value in record.headers if not name.startswith(_OURS))
+        kept = record.headers and tuple((name, value) for name, value in record.headers if not name.startswith(_OURS))
         return cls(record.topic, record.partition, record.offset, record.timestamp, record.key, kept)
 
 

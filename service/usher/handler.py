@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from usher.delivery import idempotency_key
+from usher.delivery import Origin, idempotency_key
 from usher.event import CANONICAL_TYPES, UNKNOWN, Event, User
 from usher.outcome import Duration, OnUnknown, Reject, RetryPolicy, seconds
 
@@ -66,18 +66,27 @@ class Context:
 
     *attempt* counts from 1. *idempotency_key* is the same for every attempt and replay of this delivery: give it to an API
     that takes one. *http* is a pooled `aiohttp.ClientSession`; *settings* is the handler's own model, filled from
-    ``USHER_<HANDLER>__…``; *log* is bound to the delivery.
+    ``USHER_<HANDLER>__…``.
     """
 
     event: Event
     handler: str
     attempt: int
     sender: Sender
-    log: FilteringBoundLogger
+    logger: FilteringBoundLogger
     http: ClientSession
     settings: Any = None
     already_sent: bool = False
+    origin: Origin | None = None
     message: Outgoing | None = None
+
+    @property
+    def log(self) -> FilteringBoundLogger:
+        """The logger, bound to this attempt: its lines carry event id, handler, attempt, topic, partition and offset."""
+        bound = self.logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt)
+        if (at := self.origin) is not None:
+            bound = bound.bind(topic=at.topic, partition=at.partition, offset=at.offset)
+        return bound
 
     @property
     def idempotency_key(self) -> str:

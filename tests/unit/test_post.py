@@ -44,7 +44,7 @@ class Desk:
             None, processors=[self.lines], wrapper_class=structlog.make_filtering_bound_logger(0)
         )
         http: Any = None
-        return Context(event or an_event(), "hi", 1, self.post, log.bind(event_id="e1"), http)
+        return Context(event or an_event(), "hi", 1, self.post, log, http)
 
 
 async def test_a_mail_is_handed_to_the_provider_whole(templates: Templates) -> None:
@@ -127,13 +127,13 @@ async def test_a_template_that_fails_is_rejected_before_any_request(templates: T
 
 async def test_the_log_says_that_a_message_was_sent_and_names_nobody(templates: Templates) -> None:
     """One line at info, with what the delivery's log is bound to; segments for an SMS."""
-    desk, event = Desk(templates), an_event(email="kim.berg@example.com", phone="+12025550123")
+    desk, event = Desk(templates), an_event(id="e1", email="kim.berg@example.com", phone="+12025550123")
 
     await desk.context(event).email("hi", to=event.user, name="Kim Berg")
     await desk.context(event).sms("hi", to=event.user)
 
     common = {
-        "event": "message sent", "log_level": "info", "event_id": "e1",
+        "event": "message sent", "log_level": "info", "event_id": "e1", "handler": "hi", "attempt": 1,
         "provider": "recording", "template": "hi", "language": "en",
     }  # fmt: skip
     assert desk.lines.entries == [{**common, "channel": "email"}, {**common, "channel": "sms", "segments": 1}]

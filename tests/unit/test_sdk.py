@@ -7,6 +7,7 @@ import re
 from typing import Any, cast
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -244,7 +245,7 @@ class Lost:
 
 
 def a_context(sender: Lost, *, already_sent: bool = False) -> Context:
-    return Context(an_event(), "hi", 1, sender, ANY, ANY, already_sent=already_sent)
+    return Context(an_event(), "hi", 1, sender, structlog.get_logger(), ANY, already_sent=already_sent)
 
 
 @pytest.mark.parametrize("second", ["email", "sms"])

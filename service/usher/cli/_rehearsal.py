@@ -75,7 +75,9 @@ class Rehearsal:
             handler=handler.name,
             attempt=1,
             sender=self._post,
-            log=structlog.wrap_logger(None, processors=[_drop], wrapper_class=structlog.make_filtering_bound_logger(0)),
+            logger=structlog.wrap_logger(
+                None, processors=[_drop], wrapper_class=structlog.make_filtering_bound_logger(0)
+            ),
             http=cast("ClientSession", _NoHttp()),
             settings=self._own.get(handler.name),
         )

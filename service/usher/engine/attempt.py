@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
     """How an attempt ended: *error* None means that the handler returned. *seconds* is what it took."""
 
@@ -114,14 +114,8 @@ class Attempts:
             handler=handler.name,
             attempt=attempt,
             sender=self.sender,
-            log=self.logger.bind(
-                event_id=event.id,
-                handler=handler.name,
-                attempt=attempt,
-                topic=delivery.origin.topic,
-                partition=delivery.origin.partition,
-                offset=delivery.origin.offset,
-            ),
+            logger=self.logger,
+            origin=delivery.origin,
             http=self.http,
             settings=self.settings.get(handler.name),
             already_sent=delivery.sent,

@@ -121,17 +121,17 @@ class Intake:
         handlers = self._router.match(event)
         if not handlers:
             return self._router.why_filtered(event)
-        if shard.recent.duplicate(event.identity, record.offset, record.timestamp):
+        identity = event.identity
+        if shard.recent.duplicate(identity, record.offset, record.timestamp):
             return "duplicate"
         done = shard.ledger.already_done_by(record.offset)
-        fresh = [
-            flight
-            for flight in flights(event, record, value, (h for h in handlers if h.name not in done))
-            if flight.delivery.key not in shard.known_done and flight.delivery.key not in shard.table
-        ]
+        left = [handler for handler in handlers if handler.name not in done] if done else handlers
+        fresh = list(flights(event, record, value, left))
+        if shard.known_done or len(shard.table):  # rule 6: the hand-off was already made
+            fresh = [f for f in fresh if f.delivery.key not in shard.known_done and f.delivery.key not in shard.table]
         if fresh:
-            left = [flight.delivery.handler for flight in fresh]
-            shard.ledger.begin(record.offset, left, (h.name for h in handlers if h.name not in left))
+            names = [flight.delivery.handler for flight in fresh]
+            shard.ledger.begin(record.offset, names, [h.name for h in handlers if h.name not in names])
             todo.extend(fresh)
         return None
 
@@ -140,7 +140,8 @@ def flights(event: Event, record: Record | Origin, value: bytes, handlers: Itera
     """One fresh delivery for each handler."""
     origin = record if isinstance(record, Origin) else Origin.of(record)
     alone = f"{origin.partition}-{origin.offset}"
+    identity = event.identity
     lane = lane_of(event.source, event.tenant, event.user.id or event.context.user_id, alone)
     for handler in handlers:
         own = lane if handler.ordered else f"{lane}/{alone}"
-        yield Flight(Delivery(handler.name, event.identity, own, origin, value), event)
+        yield Flight(Delivery(handler.name, identity, own, origin, value), event)
