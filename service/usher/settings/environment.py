@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from usher.handler import nearest
@@ -42,7 +42,10 @@ class Leaf(NamedTuple):
     @property
     def is_duration(self) -> bool:
         """Whether numbers in it are seconds."""
-        return self.field.annotation in {float, tuple[float, ...]}
+        parsed = any(
+            isinstance(part, BeforeValidator) for part in self.field.metadata
+        )  # a plain number is a plain number
+        return parsed and self.field.annotation in {float, tuple[float, ...]}
 
     @property
     def several(self) -> bool:
