@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from usher.event import Event, EventContext, User
+from usher.event import Event
 from usher.sources.canonical import context_of, event_of, text
 
 NAME = "authgear"
@@ -35,7 +35,7 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
         "source": NAME,
         "payload": payload,
         "context": context,
-        "tenant": context.app_id or text(document.get("tenant")) or "",
+        "tenant": text(context.get("app_id")) or text(document.get("tenant")) or "",
     }
     if not isinstance(document.get("user"), dict):
         derived["user"] = _user(raw_type, payload, context)
@@ -48,7 +48,7 @@ def _canonical(raw_type: str, payload: Mapping[str, Any]) -> str:
     return _CANONICAL.get(raw_type, raw_type)
 
 
-def _user(raw_type: str, payload: Mapping[str, Any], context: EventContext) -> User:
+def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any]) -> Mapping[str, Any]:
     user = _dict(payload.get("user"))
     known = _dict(user.get("standard_attributes"))
     email, phone = text(known.get("email")), text(known.get("phone_number"))
@@ -56,13 +56,13 @@ def _user(raw_type: str, payload: Mapping[str, Any], context: EventContext) -> U
         for claims in _claims(raw_type, payload):
             email = email or text(claims.get("email"))
             phone = phone or text(claims.get("phone_number"))
-    return User(
-        id=context.user_id or text(user.get("id")),
-        email=email,
-        phone=phone,
-        name=text(known.get("name")) or text(known.get("given_name")),
-        locale=text(known.get("locale")),
-    )
+    return {
+        "id": text(context.get("user_id")) or text(user.get("id")),
+        "email": email,
+        "phone": phone,
+        "name": text(known.get("name")) or text(known.get("given_name")),
+        "locale": text(known.get("locale")),
+    }
 
 
 def _claims(raw_type: str, payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

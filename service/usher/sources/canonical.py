@@ -29,15 +29,18 @@ def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event
     fields = {**document, **derived}
     fields["id"] = text(fields.get("id")) or hashlib.sha256(value).hexdigest()
     fields["raw_type"] = text(fields.get("raw_type")) or fields["type"]
-    if not isinstance(fields.get("user"), User):
-        fields["user"] = _lenient(User, fields.get("user"))
-    if not isinstance(fields.get("context"), EventContext):
+    if "context" not in derived:
         fields["context"] = context_of(document, basis=None)
-    return _lenient(Event, fields)
+    try:
+        return Event.model_validate(fields)  # all at once: most events are as they should be
+    except ValidationError:
+        fields["user"] = _lenient(User, fields.get("user"))
+        fields["context"] = _lenient(EventContext, fields["context"])
+        return _lenient(Event, fields)
 
 
-def context_of(document: Mapping[str, Any], *, basis: str | None) -> EventContext:
-    """The document's context; *basis* is how its source knows ``triggered_by``, where the document does not say itself."""
+def context_of(document: Mapping[str, Any], *, basis: str | None) -> dict[str, Any]:
+    """The fields of the context; *basis* is how its source knows ``triggered_by``, where the document does not say itself."""
     given = document.get("context")
     fields = dict(given) if isinstance(given, dict) else {}
     if text(fields.get("triggered_by")) is None:
@@ -46,7 +49,7 @@ def context_of(document: Mapping[str, Any], *, basis: str | None) -> EventContex
         fields["triggered_by_basis"] = basis
     if "timestamp" in fields and not _is_time(fields["timestamp"]):
         del fields["timestamp"]
-    return _lenient(EventContext, fields)
+    return fields
 
 
 def text(value: object) -> str | None:
