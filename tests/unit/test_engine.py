@@ -223,6 +223,31 @@ async def test_a_stop_waits_for_what_runs_and_repeats_nothing(bench: Bench) -> N
     assert len(note.attempts) == 2
 
 
+async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: Bench) -> None:
+    """What waits behind a delivery that fails during the drain is parked before the claim is let go."""
+    note, begun, let_go = Script(), asyncio.Event(), asyncio.Event()
+
+    async def fail_at_the_end(_event: Event, _ctx: Context) -> None:
+        begun.set()
+        await let_go.wait()
+        raise Retry("not now", after=60)
+
+    note.act = fail_at_the_end
+    worker = bench.worker([note.handler()])
+    task = asyncio.create_task(worker.run())
+    await until(lambda: worker.ready)
+    await bench.emit(raw("ann"), raw("ann"), raw("ann"))
+    await begun.wait()
+    (shard,) = worker._shards.values()
+    await until(lambda: len(shard.lanes) == 1 and shard.position == 3)
+    bench.broker.latency = lambda: 0.05
+    worker.stop()
+    let_go.set()
+    await asyncio.wait_for(task, 10)
+
+    assert (len(bench.parked()), bench.committed()) == (3, 3)
+
+
 async def test_a_crash_loses_nothing_and_repeats_only_what_was_in_flight(bench: Bench) -> None:
     """After kill -9 the next worker runs what was not done, and what was done and committed does not run again."""
     note = Script()

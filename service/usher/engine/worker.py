@@ -146,8 +146,10 @@ class Worker:
     async def _release(self, shard: Shard) -> None:
         if shard.tail is not None:
             shard.tail.cancel()
-        if shard.tasks:
-            await asyncio.wait(shard.tasks, timeout=self._limits.drain)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._limits.drain
+        while shard.tasks and (left := deadline - clock()) > 0:  # what ends may leave behind others to be parked
+            await asyncio.wait(shard.tasks, timeout=left)
         if shard.loaded:
             await self._commit([shard], orderly=True)
         shard.ours = False
