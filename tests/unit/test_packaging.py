@@ -68,7 +68,7 @@ def test_the_locks_hold_everything_that_is_asked_for() -> None:
             assert requirement.specifier.contains(version), f"{requirement} is locked at {version}: run `make lock`"
 
 
-@pytest.mark.parametrize(("first", "second"), list(list(combinations(LOCKS, 2))))
+@pytest.mark.parametrize(("first", "second"), list(combinations(LOCKS, 2)))
 def test_the_locks_agree(first: str, second: str) -> None:
     """They are installed together: two versions of one package would be refused."""
     these, those = pinned(first), pinned(second)

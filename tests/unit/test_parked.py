@@ -81,7 +81,7 @@ def test_heads_without_a_due_time_are_freed_and_no_others(table: ParkedTable) ->
     table.put(a_delivery(2, "a"))
     table.put(a_delivery(3, "b"))
     table.put(a_delivery(4, "b"))
-    table.free_heads(50)
+    list(table.free_heads(50))
 
     assert [key for key, _ in table.due(50, 10, 10)] == [a_delivery(3, "b").key]
     assert table.next_due(50, 10) == 900

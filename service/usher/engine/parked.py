@@ -23,6 +23,10 @@ CREATE INDEX by_due ON parked (due) WHERE due IS NOT NULL AND NOT taken;
 """
 
 
+_NEXT_LANES = "SELECT DISTINCT lane FROM parked WHERE lane > ? ORDER BY lane LIMIT ?"
+_STEP = 500
+
+
 class Entry(NamedTuple):
     """The first of a lane. *due* is in Unix milliseconds; None: as soon as it is the first."""
 
@@ -124,13 +128,16 @@ class ParkedTable:
         row = self._one("SELECT lane FROM parked WHERE key = ?", key)
         return None if row is None else row[0]
 
-    def free_heads(self, now: int) -> None:
-        """Give the first of each lane a due time where it has none: what it waited behind is gone."""
-        self._db.execute(
-            "UPDATE parked SET due = ? WHERE due IS NULL AND NOT EXISTS"
-            " (SELECT 1 FROM parked AS other WHERE other.lane = parked.lane AND other.offset < parked.offset)",
-            (now,),
-        )
+    def free_heads(self, now: int) -> Iterator[None]:
+        """Give the first of each lane a due time where it has none: what it waited behind is gone. In steps of some lanes."""
+        lane = ""
+        while lanes := self._db.execute(_NEXT_LANES, (lane, _STEP)).fetchall():
+            with self.bulk():
+                for (lane,) in lanes:
+                    first = self.first(lane)
+                    if first is not None and first.due is None:
+                        self.postpone(first.key, now)
+            yield
 
     def _earliest(self, condition: str, *values: int) -> int | None:
         if not self._count:

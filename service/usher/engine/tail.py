@@ -68,7 +68,8 @@ class Tail:
         async for part in self.log.parked(shard.claim):
             if isinstance(part, CaughtUp):
                 await self._remember_recent(shard)
-                shard.table.free_heads(self.engine.now_ms())
+                for _ in shard.table.free_heads(self.engine.now_ms()):
+                    await asyncio.sleep(0)
                 await self.opened(shard)
                 for request in shard.requests.values():
                     self.engine.spawn(shard, self._replay(shard, request))
