@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from tests.kafka import Broker, KafkaMissing, jars
+from tests.kafka import Broker, KafkaMissing, jars, started
 
 # A busy machine is no defect: hypothesis's own time limits are off, pytest-timeout watches.
 hypothesis.settings.register_profile(
@@ -16,38 +16,34 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("usher")
 
-_KAFKA_FIXTURES = {"kafka", "own_kafka"}
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who asks for a broker is marked by that."""
+    """Who needs a broker is marked by that."""
     for item in items:
-        if _KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())):
+        if "kafka_jars" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.kafka)
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker that all tests of this process share: take `tests.kafka.unique` names, and don't stop it."""
-    yield from _broker(tmp_path_factory.mktemp("kafka"))
-
-
-@pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[Broker]:
-    """A broker of one's own, to be killed and started again."""
-    yield from _broker(tmp_path / "kafka")
-
-
-def _broker(folder: Path) -> Iterator[Broker]:
+def kafka_jars() -> Path:
+    """What a broker is run from. Without it a test is skipped; with REQUIRE_KAFKA=1 it fails."""
     try:
-        jars()
+        return jars()
     except KafkaMissing as missing:
         if os.environ.get("REQUIRE_KAFKA") == "1":
             pytest.fail(f"REQUIRE_KAFKA=1, but {missing}")
         pytest.skip(str(missing))
-    broker = Broker(folder)
-    broker.start()
-    try:
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker that all tests of this process share: take `tests.kafka.unique` names, and don't stop it."""
+    with started(Broker(tmp_path_factory.mktemp("kafka"))) as broker:
         yield broker
-    finally:
-        broker.stop()
+
+
+@pytest.fixture
+def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[Broker]:
+    """A broker of one's own, to be killed and started again."""
+    with started(Broker(tmp_path / "kafka")) as broker:
+        yield broker

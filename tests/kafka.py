@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
@@ -33,11 +33,11 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners={name}://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners={name}://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={listeners}
 inter.broker.listener.name={name}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,{name}:{name}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}
 log.dirs={data}
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
@@ -88,16 +88,34 @@ def _fetch(folder: Path) -> None:
 class Broker:
     """One broker process. Its ports and data outlive `kill` and `stop`: `start` brings the same broker back.
 
-    *properties* are added to ``server.properties``; *listener* is the protocol clients speak to it.
+    *properties* are added to ``server.properties``; *listener* is the protocol clients speak to it. *others* are more
+    listeners, names to protocols, at `servers_of`; *users* are passwords of SCRAM-SHA-512, by name.
     """
 
-    def __init__(self, folder: Path, *, listener: str = "PLAINTEXT", properties: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        listener: str = "PLAINTEXT",
+        others: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
+        properties: str = "",
+    ) -> None:
         self._folder = folder
-        self._port, controller = _free_ports(2)
+        protocols = {listener: listener, **(others or {})}
+        self._port, controller, *ports = _free_ports(len(protocols) + 1)
+        self._ports = dict(zip(protocols, (self._port, *ports), strict=True))
+        self._users = users or {}
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._properties = folder / "server.properties"
-        text = _PROPERTIES.format(name=listener, port=self._port, controller=controller, data=folder / "data")
+        text = _PROPERTIES.format(
+            name=listener,
+            listeners=",".join(f"{name}://127.0.0.1:{port}" for name, port in self._ports.items()),
+            protocols=",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+            controller=controller,
+            data=folder / "data",
+        )
         self._properties.write_text(text + properties)
         self._log = folder / "broker.log"
 
@@ -106,11 +124,17 @@ class Broker:
         """The bootstrap address."""
         return f"127.0.0.1:{self._port}"
 
+    def servers_of(self, listener: str) -> str:
+        """The bootstrap address of one of the listeners."""
+        return f"127.0.0.1:{self._ports[listener]}"
+
     def start(self) -> None:
         """Run it, and return when it answers."""
         if not (self._folder / "data").exists():
             cluster = base64.urlsafe_b64encode(b"\x01" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
             arguments = ["format", "-t", cluster, "-c", str(self._properties), "--standalone"]
+            for name, password in self._users.items():
+                arguments += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
             subprocess.run(_java("kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(_java("kafka.Kafka", str(self._properties)), stdout=log, stderr=log)
@@ -190,6 +214,16 @@ class Broker:
             ]
             for future in futures:
                 await future
+
+
+@contextlib.contextmanager
+def started(broker: Broker) -> Iterator[Broker]:
+    """Run it for as long as the context lasts."""
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 def unique(name: str) -> str:

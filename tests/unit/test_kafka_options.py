@@ -77,5 +77,7 @@ def test_certificates_are_loaded_at_once(tmp_path: Path) -> None:
     bad.write_text("not a certificate")
 
     assert check_options({"security_protocol": "SSL"}).common["ssl_context"] is not None
-    with pytest.raises(LogMisconfigured, match=r"SSL_CERTFILE can't be loaded"):
+    with pytest.raises(
+        LogMisconfigured, match=r"SSL_CERTFILE can't be loaded from .*; see also USHER_KAFKA__SSL_KEYFILE"
+    ):
         check_options({"security_protocol": "SSL", "ssl_certfile": str(bad)})

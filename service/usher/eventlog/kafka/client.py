@@ -14,15 +14,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    AuthenticationMethodNotSupported,
-    KafkaError,
-    SaslAuthenticationFailed,
-    UnsupportedSaslMechanismError,
-)
+from aiokafka.errors import KafkaError
 
 from usher.engine.port import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
 
 COMMIT_TIMEOUT: Final = 5.0
 CLOSE_TIMEOUT: Final = 5.0
@@ -52,12 +47,6 @@ _TEXTS: Final = (
     "ssl_password",
 )
 _KNOWN: Final = (*_CHOICES, *_MILLISECONDS, *_TEXTS)
-_REFUSED: Final = (
-    AuthenticationFailedError,
-    AuthenticationMethodNotSupported,
-    SaslAuthenticationFailed,
-    UnsupportedSaslMechanismError,
-)
 _OURS: Final = {
     "bootstrap_servers": "USHER_LOG names the brokers",
     "group_id": "USHER_GROUP names the group",
@@ -79,12 +68,16 @@ _OURS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Settings that were checked. *common* goes to every client, *consumer* and *producer* to those."""
+    """Settings that were checked. *common* goes to every client, *consumer* and *producer* to those.
+
+    *request_timeout* is in seconds. *certified*: the client has a certificate of its own.
+    """
 
     common: Mapping[str, Any]
     consumer: Mapping[str, Any]
     producer: Mapping[str, Any] = field(default_factory=dict)
     request_timeout: float = 10.0
+    certified: bool = False
 
 
 def check_options(options: Mapping[str, object]) -> ClientOptions:
@@ -118,7 +111,7 @@ def check_options(options: Mapping[str, object]) -> ClientOptions:
         raise _wrong("heartbeat_interval_ms", f"must be at most half of session_timeout_ms ({session_ms})")
     compression = checked.get("compression_type", "none")
     producer = {"compression_type": None if compression == "none" else compression}
-    return ClientOptions(common, consumer, producer, timeout_ms / 1_000)
+    return ClientOptions(common, consumer, producer, timeout_ms / 1_000, certified="ssl_certfile" in checked)
 
 
 def _wrong(name: str, why: str) -> LogMisconfigured:
@@ -172,7 +165,10 @@ def _ssl_context(checked: Mapping[str, Any]) -> ssl.SSLContext:
             # A password is given even where there is none: without one OpenSSL would ask the terminal.
             context.load_cert_chain(certificate, checked.get("ssl_keyfile"), checked.get("ssl_password", ""))
         except OSError as error:
-            raise _wrong("ssl_certfile", f"can't be loaded from {certificate} with its key: {error}") from None
+            way_out = "see also USHER_KAFKA__SSL_KEYFILE and USHER_KAFKA__SSL_PASSWORD"
+            raise _wrong(
+                "ssl_certfile", f"can't be loaded from {certificate} with its key ({error}); {way_out}"
+            ) from None
     return context
 
 
@@ -234,7 +230,7 @@ class Clients:
         """Why no broker can be reached, in words: aiokafka keeps that to its own log.
 
         Raises:
-            LogMisconfigured: a broker was reached and refused the credentials.
+            LogMisconfigured: a broker was reached, and one of the two does not trust the other.
         """
         reasons = []
         arguments = {k: v for k, v in self._common.items() if k not in ("bootstrap_servers", "metadata_max_age_ms")}
@@ -242,17 +238,13 @@ class Clients:
             server = f"{host}:{port}"
             try:
                 connection = await create_conn(host, port, request_timeout_ms=int(self.timeout * 1_000), **arguments)
-            except _REFUSED as error:
-                user = arguments.get("sasl_plain_username", "")
-                raise LogMisconfigured(
-                    f"Kafka at {server} refuses the user {user!r} ({brief(error)}): see USHER_KAFKA__SASL_MECHANISM, "
-                    "USHER_KAFKA__SASL_PLAIN_USERNAME and USHER_KAFKA__SASL_PLAIN_PASSWORD"
-                ) from None
             except (OSError, KafkaError, TimeoutError) as error:
-                reasons.append(f"{server}: {brief(error)}")
+                if refused := refusal(error, arguments, certified=self._options.certified):
+                    raise LogMisconfigured(f"Kafka at {server} {refused}") from None
+                reasons.append(f"{server}: {obstacle(error)}")
             else:
                 connection.close()
-                reasons.append(f"{server}: answers, but does not tell of its cluster")
+                reasons.append(f"{server}: {SILENT}")
         return "; ".join(reasons)
 
 
@@ -286,12 +278,6 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
         if consumer._fetcher is not None:
             await bounded(consumer._fetcher.close())
         await bounded(consumer._client.close())
-
-
-def brief(error: BaseException) -> str:
-    """An error on one line, with its type. Those of a Kafka client speak of hosts and topics, never of what is in a record."""
-    text, name = " ".join(str(error).split()), type(error).__name__
-    return text if name in text else f"{name} {text}".rstrip()
 
 
 def _quiet() -> None:

@@ -26,7 +26,8 @@ from usher.engine.port import (
     dead_letter_topic,
     retry_topic,
 )
-from usher.eventlog.kafka.client import Clients, bounded, brief, check_options, stop
+from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
+from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.member import Beginning, Member
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import Offsets, Start, committed

@@ -30,7 +30,8 @@ from aiokafka.errors import (
 )
 
 from usher.engine.port import Batch, Claim, ClaimLost, LogError, LogUnavailable, Owner, Place, Position
-from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, brief, stop
+from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
+from usher.eventlog.kafka.errors import brief
 
 _log = structlog.get_logger(__name__)
 _NOBODYS: Final = TopicPartition("nobodys", 0)

@@ -16,7 +16,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from usher.delivery import Record
 from usher.engine.port import CAUGHT_UP, CaughtUp
-from usher.eventlog.kafka.client import Clients, brief, stop
+from usher.eventlog.kafka.client import Clients, stop
+from usher.eventlog.kafka.errors import brief
 
 _log = structlog.get_logger(__name__)
 _BATCH: Final = 500
