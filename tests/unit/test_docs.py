@@ -214,3 +214,13 @@ def test_every_rule_that_the_code_names_is_on_the_page(rule: int) -> None:
     parking = (ROOT / "docs" / "parking.md").read_text("utf-8")
 
     assert re.search(rf"^{rule}\. \*\*", parking, re.MULTILINE)
+
+
+def test_every_check_that_a_guarantee_names_exists() -> None:
+    """A promise points to the tests that would notice; a test that was renamed must not leave it pointing nowhere."""
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+
+    assert len(named) > 20
+    assert missing == []
