@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from usher.delivery import Delivery
+from usher.delivery import Delivery, offset_in
 from usher.engine.claims import Ledger
 from usher.engine.parked import ParkedTable
 from usher.engine.port import Batch, Claim, Position
@@ -116,6 +116,11 @@ class Shard:
         if lane is None:
             lane = self.lanes[key] = Lane(key)
         return lane
+
+    def forget_passed(self) -> None:
+        """What is known to be done matters only until the source was read past it: then the ledger knows."""
+        if self.known_done:
+            self.known_done = {key for key in self.known_done if offset_in(key) >= self.position}
 
     def drop_if_empty(self, lane: Lane) -> None:
         if lane.empty:

@@ -212,6 +212,7 @@ class Worker:
     def _take(self, shard: Shard, batch: Batch) -> None:
         for todo in self._intake.take(shard, batch):
             self._driver.begin(shard, todo)
+        shard.forget_passed()
         if len(shard.table):
             self._driver.due_soon.set()  # the position has moved: what waited for that may run
         resting = shard.backlog is not None
