@@ -31,7 +31,10 @@ class Mishap:
 
 
 class Worker:
-    """One place of the fleet; a process at a time. *lock* is held by whoever does something to it."""
+    """One place of the fleet; a process at a time. *lock* is held by whoever does something to it.
+
+    *starts* are the seconds that its processes took to be ready, those that lived to see it.
+    """
 
     def __init__(self, number: int, folder: Path, env: Mapping[str, str]) -> None:
         self.number = number
@@ -39,12 +42,14 @@ class Worker:
         self.log = folder / f"worker-{number}.log"
         self.url = ""
         self.wrong: list[str] = []
+        self.starts: list[float] = []
         self._folder = folder
         self._env = env
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._read_from = 0
         self._expected = False
+        self._began = 0.0
 
     @property
     def pid(self) -> int:
@@ -54,7 +59,7 @@ class Worker:
     async def start(self) -> None:
         """Start a process; `ready` says when it has come that far."""
         self._read_from = self.log.stat().st_size if self.log.exists() else 0
-        self.url, self._expected = "", False
+        self.url, self._expected, self._began = "", False, time.monotonic()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "usher", "run",
@@ -73,6 +78,13 @@ class Worker:
         async with asyncio.timeout(within):
             while not await self._is_ready(http):  # noqa: ASYNC110 - it is another process: only asking tells
                 await asyncio.sleep(0.1)
+
+    async def watch_start(self, http: aiohttp.ClientSession) -> None:
+        """Note how long the start takes, once it has come to its end; does nothing at other times."""
+        began = self._began
+        if began and await self._is_ready(http) and self._began == began:
+            self._began = 0.0
+            self.starts.append(time.monotonic() - began)
 
     async def _is_ready(self, http: aiohttp.ClientSession) -> bool:
         if not self.url:
@@ -99,14 +111,14 @@ class Worker:
 
     async def kill(self) -> None:
         """As kill -9."""
-        self._expected = True
+        self._expected, self._began = True, 0.0
         self._send(signal.SIGKILL)
         await self._ended(10)
 
     async def stop(self, within: float = 40.0) -> None:
         """As an orchestrator does: SIGTERM. Anything but exit code 0 in time goes into `wrong`."""
         assert self._process is not None
-        self._expected = True
+        self._expected, self._began = True, 0.0
         self._send(signal.SIGTERM)
         try:
             await self._ended(within)
@@ -114,7 +126,7 @@ class Worker:
             self.wrong.append(f"worker {self.number} (pid {self.pid}) did not end within {within:g} s of SIGTERM")
             await self.kill()
             return
-        if self._process.returncode:
+        if self._process.returncode and self.lines():  # before its first line it is Python that starts, and not Usher
             self.wrong.append(f"worker {self.number} (pid {self.pid}) ended with {self._process.returncode} on SIGTERM")
 
     def freeze(self) -> None:
@@ -156,6 +168,7 @@ class Fleet:
     workers: list[Worker]
     mishaps: list[Mishap] = field(default_factory=list)
     _http: aiohttp.ClientSession | None = None
+    _watching: asyncio.Task[None] | None = None
 
     @property
     def http(self) -> aiohttp.ClientSession:
@@ -168,11 +181,19 @@ class Fleet:
 
     async def __aenter__(self) -> Fleet:
         self._http = aiohttp.ClientSession()
+        self._watching = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         await asyncio.gather(*(worker.end() for worker in self.workers))
         await self.http.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.gather(*(worker.watch_start(self.http) for worker in self.workers))
+            await asyncio.sleep(0.2)
 
     async def start(self) -> None:
         """Start all at once; returns when all are ready."""

@@ -72,7 +72,7 @@ def judge(
     _order(found, ours, attempts)
     _two_at_once(found, attempts, mishaps)
     _repeats(found, by_event, mishaps)
-    found.at_risk = {each: _at_risk(each, attempts, mishaps) for each in mishaps if each.kind == "kill"}
+    found.at_risk = {each: _at_risk(each, attempts, mishaps) for each in mishaps if each.pid}
     found.standstill = _standstill(ours, handlers, by_event)
     return found
 
@@ -215,20 +215,23 @@ def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mis
     return None
 
 
-def _uncommitted_since(kill: Mishap, mishaps: Iterable[Mishap]) -> float:
-    """Since when what the killed worker did may not be committed: longer where it could not commit, or was frozen."""
-    since = kill.began - COMMIT_WINDOW
+def _uncommitted_since(mishap: Mishap, mishaps: Iterable[Mishap]) -> float:
+    """Since when what the worker did may not be committed: longer where it could not commit, or had been frozen."""
+    since = mishap.began - COMMIT_WINDOW
     for other in sorted(mishaps, key=lambda each: each.began, reverse=True):
-        hinders = other.kind == "broker-kill" or (other.kind == "freeze" and other.pid == kill.pid)
-        if hinders and other.began <= kill.began and other.ended + NOTICE >= since:
+        hinders = other.kind == "broker-kill" or (other.kind == "freeze" and other.pid == mishap.pid)
+        if hinders and other.began <= mishap.began and other.ended + NOTICE >= since:
             since = min(since, other.began - COMMIT_WINDOW)
     return since
 
 
-def _at_risk(kill: Mishap, attempts: Iterable[Attempt], mishaps: Sequence[Mishap]) -> int:
-    """How many deliveries of the killed worker were in flight, or had ended since what it had surely committed."""
-    since = _uncommitted_since(kill, mishaps)
-    return sum(each.pid == kill.pid and (each.ended or kill.began) >= since for each in attempts)
+def _at_risk(mishap: Mishap, attempts: Iterable[Attempt], mishaps: Sequence[Mishap]) -> int:
+    """How many deliveries of the worker were in flight, or had ended since what it had surely committed."""
+    since = _uncommitted_since(mishap, mishaps)
+    return sum(
+        each.pid == mishap.pid and each.began <= mishap.began and (each.ended or mishap.began) >= since
+        for each in attempts
+    )
 
 
 def _standstill(

@@ -34,6 +34,7 @@ def show(console: Console, seed: int, findings: Findings, run: Chaos) -> None:
 
 def _promises(seed: int, findings: Findings, run: Chaos) -> Table:
     table = Table("what", "found", title=f"chaos, SEED={seed}", title_justify="left")
+    slowest = max((seconds for worker in run.fleet.workers for seconds in worker.starts), default=0.0)
     rows: list[tuple[str, object]] = [
         ("faults", ", ".join(f"{count} {kind}" for kind, count in sorted(run.faults.items()))),
         ("events sent, of them ours", f"{findings.events:,}, {findings.deliveries // 2:,}"),
@@ -44,6 +45,7 @@ def _promises(seed: int, findings: Findings, run: Chaos) -> Table:
         ("repeats, by cause", ", ".join(f"{n} {cause}" for cause, n in sorted(findings.repeats.items())) or "none"),
         ("dead letters, by reason", ", ".join(f"{n} {why}" for why, n in sorted(findings.letters.items())) or "none"),
         ("longest standstill", f"{findings.standstill:.1f} s"),
+        ("longest start until ready, faults included", f"{slowest:.1f} s"),
     ]
     for what, found in rows:
         table.add_row(what, str(found))

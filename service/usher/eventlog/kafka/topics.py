@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
 
 from usher.engine.port import LogMisconfigured, TopicState, dead_letter_topic, retry_topic
 
@@ -180,6 +180,10 @@ class Topics:
     async def _widen(self, name: str, partitions: int) -> None:
         try:
             await self._admin.create_partitions({name: NewPartitions(partitions)})
+        except (
+            InvalidPartitionsError
+        ):  # it has them: another worker was quicker, or a broker that has just started told of the past
+            return
         except KafkaError as error:
             if error.retriable:
                 raise

@@ -1,0 +1,43 @@
+"""How Usher's own topics are looked after when several workers do it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import InvalidPartitionsError
+
+from usher.eventlog.kafka.topics import Topics
+
+
+class _Admin:
+    """Of a cluster whose source topic has grown; what it tells of the other two is old at first."""
+
+    def __init__(self) -> None:
+        self._partitions = {"events": 7, "usher.events-retry": 6, "usher.events-dlt": 6}
+
+    async def describe_topics(self) -> list[dict[str, Any]]:
+        return [
+            {"topic": name, "error_code": 0, "partitions": [{"replicas": [1]}] * count}
+            for name, count in self._partitions.items()
+        ]
+
+    async def describe_configs(self, _resources: object) -> list[Any]:
+        return [SimpleNamespace(resources=[])]
+
+    async def create_partitions(self, wanted: Mapping[str, object]) -> None:
+        self._partitions |= dict.fromkeys(wanted, 7)
+        raise InvalidPartitionsError("Topic already has 7 partition(s).")
+
+
+async def test_a_topic_that_another_worker_has_widened_is_taken_as_it_is() -> None:
+    """A worker that finds the topic widened between look and deed goes on, and does not call the topic misconfigured."""
+    topics = Topics(cast("AIOKafkaAdminClient", _Admin()), "localhost:9092", "usher", ["events"])
+    known = await topics.verified()
+    assert {name: topic.partitions for name, topic in known.items()} == {
+        "events": 7,
+        "usher.events-retry": 7,
+        "usher.events-dlt": 7,
+    }
