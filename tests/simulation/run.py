@@ -6,14 +6,23 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import multiprocessing
 import random
 import sys
+import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 from tests.simulation.check import violations
 from tests.simulation.loop import Deadlock, SimulatedLoop
 from tests.simulation.world import Plan, World
+
+import usher
+
+_BLOCK = 50
+_TOLD = 3
+_PROGRESS = 10.0
 
 
 def play(plan: Plan) -> tuple[list[str], list[str]]:
@@ -68,25 +77,70 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="simulate", description="Play random schedules with the real engine.")
     parser.add_argument("--schedules", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
+    parser.add_argument(
+        "--until-noticed", metavar="FOLDER", help="the engine lies in FOLDER: stop at the first violation"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore", RuntimeWarning)
     sys.unraisablehook = lambda _: None  # killed processes leave coroutines that can't end well
-    failed = 0
-    for seed in range(options.seed, options.seed + options.schedules):
-        wrong, _ = play(Plan.of(seed))
-        if seed % 50 == 0:
-            gc.collect()
-        if wrong:
-            failed += 1
-            plan = shrink(Plan.of(seed))
-            wrong, story = play(plan)
-            print(f"\nseed {seed}, shrunk to {plan}:")
-            print("\n".join(story))
-            print("\n".join(f"  VIOLATION {sentence}" for sentence in wrong))
-            if failed >= 3:
-                break
-    print(f"{options.schedules} schedules from seed {options.seed}: {failed} failed")
+    seeds = range(options.seed, options.seed + options.schedules)
+    if options.until_noticed:
+        return _until_noticed(seeds, options.until_noticed)
+    began = time.monotonic()
+    failed = _play_all(seeds, options.jobs, began)
+    for seed in failed[:_TOLD]:
+        print("\n" + _story_of(seed))
+    each = options.schedules / max(time.monotonic() - began, 0.001)
+    print(f"{options.schedules} schedules from seed {options.seed}: {len(failed)} failed; {each:.0f} a second")
     return 1 if failed else 0
+
+
+def _play_all(seeds: range, jobs: int, began: float) -> list[int]:
+    """The seeds that failed; ends early where there are enough of them to look at."""
+    failed: list[int] = []
+    blocks = [seeds[at : at + _BLOCK] for at in range(0, len(seeds), _BLOCK)]
+    played, told = 0, began
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for block, wrong in pool.imap_unordered(_play_block, blocks):
+            failed += wrong
+            played += len(block)
+            if time.monotonic() - told > _PROGRESS:
+                told = time.monotonic()
+                print(
+                    f"{played} of {len(seeds)} schedules, {len(failed)} failed, {played / (told - began):.0f} a second"
+                )
+                sys.stdout.flush()
+            if len(failed) >= _TOLD:
+                break
+    return sorted(failed)
+
+
+def _play_block(seeds: range) -> tuple[range, list[int]]:
+    warnings.simplefilter("ignore", RuntimeWarning)
+    sys.unraisablehook = lambda _: None
+    wrong = [seed for seed in seeds if play(Plan.of(seed))[0]]
+    gc.collect()
+    return seeds, wrong
+
+
+def _story_of(seed: int) -> str:
+    plan = shrink(Plan.of(seed))
+    wrong, story = play(plan)
+    return "\n".join([f"seed {seed}, shrunk to {plan}:", *story, *(f"  VIOLATION {sentence}" for sentence in wrong)])
+
+
+def _until_noticed(seeds: range, folder: str) -> int:
+    """Print what was noticed, and after how many schedules. The engine has to be the one in *folder*."""
+    if not Path(usher.__file__).is_relative_to(folder):
+        sys.exit(f"the engine comes from {usher.__file__}, not from {folder}")
+    for number, seed in enumerate(seeds, 1):
+        wrong, _ = play(Plan.of(seed))
+        if wrong:
+            print("\n".join([*wrong, str(number)]))
+            return 1
+    print(len(seeds))
+    return 0
 
 
 if __name__ == "__main__":
