@@ -200,7 +200,7 @@ def _repeats(found: Findings, by_event: Mapping[tuple[str, str], Sequence[Attemp
 def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mishap | None:
     """The mishap for which what *earlier* had done was not known to whoever made *later*."""
     done = _settled(earlier)
-    for mishap in mishaps:
+    for mishap in sorted(mishaps, key=lambda each: each.kind == "broker-kill"):  # what befell one worker says more
         if mishap.began > _settled(later):
             continue
         if mishap.kind == "kill" and mishap.pid == earlier.pid and _uncommitted_since(mishap, mishaps) <= done:

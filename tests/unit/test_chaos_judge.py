@@ -117,6 +117,13 @@ def test_a_repeat_needs_a_cause() -> None:
     assert unanswered.repeats == {"no answer came": 1}
 
 
+def test_a_repeat_is_a_kills_rather_than_the_brokers() -> None:
+    """Where a worker was killed about when the broker was, the table charges it to the worker's kill."""
+    again = (attempt(0, 1.0), attempt(0, 9.0, pid=TWO), attempt(1, 10.0, pid=TWO))
+    kill = Mishap("kill", 1.6, 1.6, pid=ONE)
+    assert verdict(*again, mishaps=[Mishap("broker-kill", 1.5, 1.9), kill]).repeats_of == {kill: 1}
+
+
 @pytest.mark.parametrize(
     "mishap",
     [
