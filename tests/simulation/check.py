@@ -74,17 +74,16 @@ def _unexcused(world: World) -> list[str]:
 
 
 def _early(world: World) -> list[str]:
-    """No attempt began before the due time that was written for it."""
-    due: dict[tuple[str, str, int], float] = {}
-    for delivery in world.broker.parks:
-        if delivery.due is not None:
-            about = (delivery.handler, delivery.identity.id, delivery.attempt + 1)
-            due.setdefault(about, delivery.due / 1000)
-            due[about] = min(due[about], delivery.due / 1000)
+    """No attempt began before the time that the one before it asked for, or the policy says."""
+    least: dict[tuple[str, str, int], float] = {}
+    for attempt in world.attempts:
+        if attempt.not_before:
+            about = (attempt.handler, attempt.event, attempt.number + 1)
+            least[about] = min(attempt.not_before, least.get(about, attempt.not_before))
     return [
-        f"early: {attempt.handler}({attempt.event}) attempt {attempt.number}, by {due[about] - attempt.began:.3f} s"
+        f"early: {attempt.handler}({attempt.event}) attempt {attempt.number}, by {least[about] - attempt.began:.6f} s"
         for attempt in world.attempts
-        if (about := (attempt.handler, attempt.event, attempt.number)) in due
-        and attempt.number > 1
-        and attempt.began < due[about] - _SLACK
+        if (about := (attempt.handler, attempt.event, attempt.number)) in least
+        and attempt.began < least[about] - _SLACK
+        and (attempt.handler, attempt.event) not in world.replayed
     ]

@@ -10,7 +10,7 @@ import contextvars
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,7 +22,17 @@ from usher.delivery import Delivery, Headers, StoredRecord
 from usher.engine.attempt import Attempts
 from usher.engine.driver import Limits
 from usher.engine.letters import OPEN_STATES, Letter, fold, pending_requests, request
-from usher.engine.port import Batch, Claim, LogConfig, LogUnavailable, Owner, Place, dead_letter_topic, retry_topic
+from usher.engine.port import (
+    Batch,
+    Claim,
+    LogConfig,
+    LogUnavailable,
+    Owner,
+    Place,
+    Position,
+    dead_letter_topic,
+    retry_topic,
+)
 from usher.engine.worker import Worker
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
@@ -36,8 +46,9 @@ _IDLE = 6
 EPOCH = 1_700_000_000.0
 SESSION = 10.0
 EXPIRY = 600.0
-POLICY = RetryPolicy(("2s", "10s"), jitter=0.1)
-FAULTS = ("crash", "graceful", "freeze", "outage", "refuse", "join", "compact")
+_DELAYS = (2, 10)
+POLICY = RetryPolicy(_DELAYS, jitter=0.1)
+FAULTS = ("crash", "graceful", "freeze", "outage", "refuse", "join", "compact", "ambush", "hand-back", "reset")
 _QUIET = structlog.make_filtering_bound_logger(50)
 _SILENT = structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=_QUIET, processors=[])
 
@@ -83,6 +94,8 @@ class Attempt:
     replay: bool
     ended: float | None = None
     result: str = "running"
+    not_before: float = 0.0
+    """When the next attempt may begin at the earliest, by what the handler or the policy said."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,9 @@ class World:
         self.excused: set[tuple[str, str]] = set()
         self.replayed: Counter[tuple[str, str]] = Counter()
         self.handlers = [self._handler(f"h{number}") for number in range(plan.handlers)]
+        self.ambush: tuple[str, bool] | None = None
+        """Kill the first process that begins such a write: before it lands, or (True) after that, unheard."""
+        self.ambushed: tuple[Process, _Log] | None = None
         self._script: dict[tuple[str, str], list[str]] = {}
         self._names = 0
 
@@ -236,6 +252,7 @@ class World:
             await self._behave(name, event.id, ctx)
         except BaseException as error:
             attempt.result = type(error).__name__
+            attempt.not_before = self.now() + _least_wait(error, ctx.attempt)
             raise
         else:
             attempt.result = "done"
@@ -291,6 +308,13 @@ class World:
         elif kind == "compact":
             self.broker.compact(retry_topic(GROUP, TOPIC))
             self.tell("the retry topic is compacted")
+        elif kind == "hand-back":
+            self.tell("all claims are taken back and dealt anew")
+            self.broker.deal_anew()
+        elif kind == "ambush":
+            await self._lie_in_wait()
+        elif kind == "reset":
+            await self._reset()
         elif kind == "join" and len(alive) < 3:
             self.start()
         elif alive:
@@ -305,10 +329,49 @@ class World:
             await self._pause(3.0)
             self.start()
 
+    async def _lie_in_wait(self) -> None:
+        self.ambush = (self.rng.choice(("park", "tombstone", "letter", "commit")), self.rng.random() < 0.5)
+        for _ in range(40):
+            await asyncio.sleep(0.25)
+            if self.ambushed is not None:
+                break
+        self.ambush = None
+        if self.ambushed is not None:
+            _, log = self.ambushed
+            self.ambushed = None
+            await self._replace(log)
+
+    async def strike(self, moment: str, process: Process, log: _Log, *, landed: bool) -> None:
+        """A write of *process* begins, or has *landed*: if that is what was lain in wait for, it ends here."""
+        if self.ambush != (moment, landed) or process.dead or process.frozen:
+            return
+        self.ambush, self.ambushed = None, (process, log)
+        self.excuse(process)
+        process.dead = True
+        self.tell(f"{process.name} is killed {'after' if landed else 'before'} a {moment} is written")
+        await asyncio.get_running_loop().create_future()
+
+    async def _reset(self) -> None:
+        """Somebody sets an offset back while no worker runs; the metadata that was committed with the old one stays."""
+        for process, worker, _, task in self.processes:
+            if not process.dead and not process.frozen and not task.done():
+                await self._stop(process, worker, task)
+        known = self.broker.group(GROUP).committed
+        for place, position in list(known.items()):
+            back = max(0, position.next - self.rng.randrange(3))
+            known[place] = Position(back, position.mark)
+            self.tell(f"the offset of {place.partition} is set from {position.next} to {back}")
+            for sent in self.sent:
+                if sent.place == place and sent.offset >= back:
+                    self.excused |= {(handler.name, sent.event) for handler in self.handlers}
+
     async def _crash(self, process: Process, log: _Log) -> None:
         self.excuse(process)
         process.dead = True
         self.tell(f"{process.name} is killed")
+        await self._replace(log)
+
+    async def _replace(self, log: _Log) -> None:
         await self._pause(1.0)
         self.start()
         await asyncio.sleep(self.rng.random() * SESSION)
@@ -447,6 +510,12 @@ class World:
         await asyncio.sleep(self.rng.random() * most)
 
 
+def _least_wait(error: BaseException, attempt: int) -> float:
+    if isinstance(error, Retry | Hold) and error.after is not None:
+        return error.after
+    return float(_DELAYS[min(attempt, len(_DELAYS)) - 1])
+
+
 class _Broker(MemoryBroker):
     """A broker whose writes take time and outlive those who asked for them."""
 
@@ -475,6 +544,9 @@ class _Broker(MemoryBroker):
         outside = contextvars.copy_context()  # who joins or leaves does not take the broker with it
         outside.run(PROCESS.set, None)
         outside.run(super()._deal, group)
+
+    def deal_anew(self) -> None:
+        self._deal(self.group(GROUP))
 
     async def attempt(self, land: Callable[[], None]) -> None:
         await asyncio.shield(self._world.loop.spawn(None, super().attempt(land)))
@@ -513,3 +585,23 @@ class _Log(MemoryLog):
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         """Idle polls are what a schedule would spend most of its steps on: whatever happens wakes it anyway."""
         return await super().read(claims, limit, wait * _IDLE)
+
+    async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
+        await self._exposed("park", super().park(claim, key, value, headers))
+
+    async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
+        await self._exposed("tombstone", super().unpark(claim, key, headers))
+
+    async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        await self._exposed("letter", super().bury(claim, key, value, headers))
+
+    async def commit(self, positions: Mapping[Claim, Position]) -> None:
+        await self._exposed("commit", super().commit(positions))
+
+    async def _exposed(self, moment: str, write: Coroutine[Any, Any, None]) -> None:
+        try:
+            await self._world.strike(moment, self._process, self, landed=False)
+            await write
+        finally:
+            write.close()
+        await self._world.strike(moment, self._process, self, landed=True)
