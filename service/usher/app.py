@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from structlog.typing import FilteringBoundLogger
 
-_LEAVING = 5.0
-"""Seconds of the grace that are kept for the last commit, the open calls and leaving the group."""
+_COMMIT, _ENDING, _CALLS, _LEAVE = 5.0, 1.0, 2.0, 3.0
+"""What a stop may take after the drain, in seconds: the last commit, handlers that will not end, open calls, leaving."""
 _COLLECT = (50_000, 25, 25)
 """Thresholds of the cyclic garbage collector. Thousands of deliveries in flight are alive, not garbage: with Python's own
 thresholds looking through them again and again takes a quarter of the time."""
@@ -67,7 +67,8 @@ def log_config(settings: Settings) -> LogConfig:
 
 def drain_budget(settings: Settings) -> float:
     """Seconds that what is in flight has, when a claim goes or the service stops."""
-    return max(settings.shutdown_grace - _LEAVING, settings.shutdown_grace / 2)
+    after = _COMMIT + _ENDING + _CALLS + _LEAVE
+    return max(settings.shutdown_grace - after, settings.shutdown_grace / 2)
 
 
 def find_handlers(settings: Settings) -> list[Handler]:
@@ -156,7 +157,7 @@ class App:
                 announcing.cancel()
                 await server.stop()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.log.close(), _LEAVING - 1)
+                    await asyncio.wait_for(self.log.close(), _LEAVE)
                 self.logger.info("stopped")
 
     # `usher.web.Vital`
@@ -205,7 +206,7 @@ class App:
         secrets = [secret.get_secret_value() for secret in self.settings.authgear.webhook_secret]
         ingress = Ingress(self.log, self.settings.ingest_topic, secrets, self.metrics, self.logger) if secrets else None
         application = build_web(vital=self, metrics=self.metrics, log=self.logger, ingress=ingress)
-        return Server(application, self.settings.http.host, self.settings.http.port)
+        return Server(application, self.settings.http.host, self.settings.http.port, grace=_CALLS)
 
     def _webhook(self) -> str:
         if self.settings.authgear.webhook_secret:

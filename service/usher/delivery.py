@@ -274,6 +274,11 @@ def delivery_key(handler: str, identity: Identity, partition: int, offset: int) 
     return f"{handler}/{_part(source)}/{_part(tenant)}/{_part(event_id)}@{partition}-{offset}"
 
 
+def bounded(text: str) -> str:
+    """*text*, or its SHA-256 where it is longer than anything that is meant as an id: it goes into keys and headers."""
+    return text if len(text) <= _MAX_ID else _digest(text)
+
+
 def idempotency_key(handler: str, identity: Identity) -> str:
     """A short, stable name for the one message that *handler* sends about the event: fit for a file name or a header."""
     return f"{handler}-{_digest(chr(31).join(identity))[:32]}"
@@ -281,8 +286,8 @@ def idempotency_key(handler: str, identity: Identity) -> str:
 
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:
     """The (source, tenant, user) part of a lane. An event without a user has a lane of its own, named by *otherwise*."""
-    scope = f"{_quoted(source)}/{_quoted(tenant)}"
-    return f"{scope}/{_quoted(user_id)}" if user_id else f"{scope}//{otherwise}"
+    scope = f"{_part(source)}/{_part(tenant)}"
+    return f"{scope}/{_part(user_id)}" if user_id else f"{scope}//{otherwise}"
 
 
 def offset_in(key: str) -> int:
@@ -292,7 +297,7 @@ def offset_in(key: str) -> int:
 
 
 def _part(text: str) -> str:
-    return _quoted(text) if len(text) <= _MAX_ID else _digest(text)
+    return _quoted(bounded(text))
 
 
 def _quoted(text: str) -> str:

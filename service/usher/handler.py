@@ -41,6 +41,13 @@ class Sender(Protocol):
     async def sms(self, outgoing: Outgoing) -> None: ...
 
 
+class Clock(Protocol):
+    """The timeout of an attempt: `stop` it while the message waits for its turn, `start` it anew when it is sent."""
+
+    def stop(self) -> None: ...
+    def start(self) -> None: ...
+
+
 @dataclass(slots=True)
 class Outgoing:
     """The one message of a delivery, before rendering. *log* is bound to the delivery.
@@ -57,6 +64,7 @@ class Outgoing:
     idempotency_key: str
     channel: Literal["email", "sms"]
     log: FilteringBoundLogger
+    clock: Clock | None = None
     state: str = "new"
 
 
@@ -78,6 +86,7 @@ class Context:
     settings: Any = None
     already_sent: bool = False
     origin: Origin | None = None
+    clock: Clock | None = None
     message: Outgoing | None = None
 
     @property
@@ -119,7 +128,7 @@ class Context:
                 "a retry would repeat the first: make it two handlers"
             )
         self.message = Outgoing(
-            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.log
+            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.log, self.clock
         )
         if self.already_sent:  # an earlier attempt got it out, and then failed: it must not go out again
             self.message.state = "sent"

@@ -26,6 +26,9 @@ from usher.redact import scrub
 Duration = timedelta | float | int | str
 OnUnknown = Literal["resend", "hold"]
 
+LONGEST_WAIT = 366 * 86400.0
+"""Seconds; whoever asks for more means never, and had better reject."""
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 
@@ -69,7 +72,7 @@ class NoAddress(Skip):
 
 
 class Retry(Outcome):
-    """It may work later. Parked for *after* (obeyed exactly), else for the policy's next delay; counts an attempt."""
+    """It may work later. Parked for *after* (obeyed exactly, up to a year), else for the policy's next delay; counts an attempt."""
 
     def __init__(self, reason: str, *, after: Duration | None = None) -> None:
         super().__init__(reason)
@@ -186,7 +189,7 @@ def decide(
         return Dead("unknown-outcome", "unknown", text, kind)
     if isinstance(error, Hold):
         if may_park:
-            return Park(now + error.after, attempt - 1, "held", text, kind)
+            return Park(now + min(error.after, LONGEST_WAIT), attempt - 1, "held", text, kind)
         return Dead("channel-paused", "held", text, kind)
     label = "unknown" if isinstance(error, Unknown) else "retry" if isinstance(error, Retry) else "failed"
     wait = policy.delay(attempt, rng) if may_park else None
@@ -194,7 +197,7 @@ def decide(
         return Dead("attempts-exhausted", label, text, kind)
     if isinstance(error, Retry) and error.after is not None:
         wait = error.after
-    return Park(now + wait, attempt, label, text, kind)
+    return Park(now + min(wait, LONGEST_WAIT), attempt, label, text, kind)
 
 
 def _qualified(error: BaseException) -> str:

@@ -569,7 +569,8 @@ class _Owner:
         self.world.tell(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
         if not self.process.dead:
             await asyncio.shield(self.world.loop.spawn(self.process, self.owner.released(claims)))
-            self.world.excuse(self.process, only_running=True)  # what outlives the drain may run again elsewhere
+            # what outlives the drain may run again elsewhere, and what the log would not let commit
+            self.world.excuse(self.process, only_running=not self.world.broker.unavailable)
 
 
 class _Log(MemoryLog):

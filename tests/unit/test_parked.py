@@ -51,7 +51,7 @@ def test_only_what_is_due_and_read_past_is_due(table: ParkedTable) -> None:
     table.put(a_delivery(2, "b", due=300))
     table.put(a_delivery(9, "c", due=100))
 
-    assert [key for key, _ in table.due(200, 5, 10)] == [a_delivery(1, "a").key]
+    assert [key for key, *_ in table.due(200, 5, 10)] == [a_delivery(1, "a").key]
     assert table.next_due(200, 5) == 300
     assert table.oldest_due(5) == 100
 
@@ -83,7 +83,7 @@ def test_heads_without_a_due_time_are_freed_and_no_others(table: ParkedTable) ->
     table.put(a_delivery(4, "b"))
     list(table.free_heads(50))
 
-    assert [key for key, _ in table.due(50, 10, 10)] == [a_delivery(3, "b").key]
+    assert [key for key, *_ in table.due(50, 10, 10)] == [a_delivery(3, "b").key]
     assert table.next_due(50, 10) == 900
 
 

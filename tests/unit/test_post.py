@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,43 @@ def test_a_sender_that_is_no_address_is_refused_at_once(templates: Templates) ->
     """Not with the first mail."""
     with pytest.raises(ValueError, match="'Example' is no sender"):
         Post(templates, sender="Example", email=RecordingEmail(), sms=RecordingSms())
+
+
+async def test_a_message_that_waits_for_its_turn_does_not_time_out(templates: Templates) -> None:
+    """With more messages than turns, the timeout of each begins when its turn comes."""
+
+    class Slow(RecordingEmail):
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def send(self, mail: Mail, progress: Progress, /) -> None:
+            self.begun.set()
+            await self.go_on.wait()
+            await super().send(mail, progress)
+
+    class Stopwatch:
+        def __init__(self) -> None:
+            self.running = True
+
+        def stop(self) -> None:
+            self.running = False
+
+        def start(self) -> None:
+            self.running = True
+
+    slow = Slow()
+    post = Post(templates, sender="no-reply@example.com", email=slow, sms=RecordingSms(), at_once=1)
+    log = structlog.get_logger()
+    nobody: Any = None
+    contexts = [Context(an_event(id=str(number)), "hi", 1, post, log, nobody) for number in range(3)]
+    watches = [Stopwatch() for _ in contexts]
+    for ctx, watch in zip(contexts, watches, strict=True):
+        ctx.clock = watch
+    sending = [asyncio.create_task(ctx.email("hi", to="kim@example.com", name="Kim")) for ctx in contexts]
+    async with asyncio.timeout(5):
+        await slow.begun.wait()
+
+    assert [watch.running for watch in watches] == [True, False, False]
+    slow.go_on.set()
+    await asyncio.gather(*sending)
+    assert len(slow.sent) == 3
+    assert all(watch.running for watch in watches)

@@ -5,6 +5,10 @@ The only place where a template, an address and a provider meet. What it logs of
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
 from usher.channels import Email, Mail, Sms, Text
 from usher.channels.address import email_address, mail_from, phone_number
 from usher.channels.templates import Templates
@@ -21,12 +25,15 @@ class Post:
         sender: whom mail is from, as `USHER_MAIL_FROM` is written.
         email: the provider of mail, usually behind a `Gate`.
         sms: the provider of SMS, likewise.
+        at_once: how many messages are on their way at a time. Others wait for their turn, and their handlers' timeouts
+            with them: a thousand due at once must not time out in a queue of our own.
 
     Raises:
         ValueError: *sender* holds no valid address.
     """
 
-    def __init__(self, templates: Templates, *, sender: str, email: Email, sms: Sms) -> None:
+    def __init__(self, templates: Templates, *, sender: str, email: Email, sms: Sms, at_once: int = 100) -> None:
+        self._turns = asyncio.Semaphore(at_once)
         self._templates = templates
         self._sender = mail_from(sender)
         self._email = email
@@ -42,17 +49,16 @@ class Post:
         """
         to = email_address(_address(outgoing.to, "email", "no email address"))
         mail = self._templates.mail(outgoing.template, outgoing.event, email=to, variables=outgoing.variables)
-        await self._email.send(
-            Mail(
-                to=to,
-                sender=self._sender,
-                subject=mail.subject,
-                text=mail.text,
-                html=mail.html,
-                idempotency_key=outgoing.idempotency_key,
-            ),
-            outgoing,
+        message = Mail(
+            to=to,
+            sender=self._sender,
+            subject=mail.subject,
+            text=mail.text,
+            html=mail.html,
+            idempotency_key=outgoing.idempotency_key,
         )
+        async with self._turn(outgoing):
+            await self._email.send(message, outgoing)
         _sent(outgoing, self._email.name, mail.language)
 
     async def sms(self, outgoing: Outgoing) -> None:
@@ -65,8 +71,19 @@ class Post:
         """
         to = phone_number(_address(outgoing.to, "phone", "no phone number"))
         sms = self._templates.sms(outgoing.template, outgoing.event, phone=to, variables=outgoing.variables)
-        await self._sms.send(Text(to=to, body=sms.text, idempotency_key=outgoing.idempotency_key), outgoing)
+        async with self._turn(outgoing):
+            await self._sms.send(Text(to=to, body=sms.text, idempotency_key=outgoing.idempotency_key), outgoing)
         _sent(outgoing, self._sms.name, sms.language, segments=sms.length.segments)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, outgoing: Outgoing) -> AsyncIterator[None]:
+        clock = outgoing.clock
+        if clock is not None:
+            clock.stop()
+        async with self._turns:
+            if clock is not None:
+                clock.start()
+            yield
 
 
 def _address(to: User | str | None, field: str, otherwise: str) -> str:

@@ -42,6 +42,20 @@ class Ending:
         return self.message is not None and self.message.state == "sent"
 
 
+@dataclass(slots=True)
+class _Clock:
+    """The handler's timeout, which stands still while its message waits for a turn at the provider."""
+
+    limit: asyncio.Timeout
+    seconds: float
+
+    def stop(self) -> None:
+        self.limit.reschedule(None)
+
+    def start(self) -> None:
+        self.limit.reschedule(asyncio.get_running_loop().time() + self.seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """Makes attempts. *policy* is for handlers without one of their own; *now* gives Unix seconds."""
@@ -124,9 +138,15 @@ class Attempts:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(handler.timeout) as limit:
+                ctx.clock = _Clock(limit, handler.timeout)
                 await handler.function(event, ctx)
         except TimeoutError as ended:
             error = _timed_out(ctx, handler, ended, ours=limit.expired())
+        except asyncio.CancelledError as ended:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # we are being ended; else the handler awaited something that was
+            error = ended
         except (Exception, SystemExit) as ended:  # noqa: BLE001 - whatever a handler raises is an outcome
             error = ended
         return Ending(error, ctx.message, time.perf_counter() - began)

@@ -18,11 +18,12 @@ from usher.engine.port import Position
 MARK_LIMIT = 4096
 """Characters a Kafka broker takes as commit metadata (``offset.metadata.max.bytes``)."""
 
-NOBODY = bytes(8)
+NOBODY = bytes(9)
 """No suspect."""
 
 _VERSION = "u1."
 _HASH_BYTES = 4
+_COINCIDENCES = 2
 _PATIENCE = 2
 """So many starts in a row may end badly before deliveries are run one at a time, to see which one ends the process."""
 
@@ -34,7 +35,8 @@ class Mark:
     *base* is the offset it was committed with: a Mark of another base would be loss, and is not used. *undone* maps an
     offset to a bit mask of the handlers done on it, in the order of their sorted names; *handlers* is a hash of those
     names, and where it differs the bits say nothing. *starts* counts the workers that began here since one stopped in good
-    order or lived for a while, *suspect* is the `digest` of the delivery that ran alone when this was written, if one did.
+    order or lived for a while. *suspect* is the `digest` of the delivery that ran alone when this was written, if one did,
+    and in its last byte how often in a row it has.
     """
 
     base: int
@@ -98,7 +100,7 @@ def handlers_hash(names: Iterable[str]) -> bytes:
 
 def digest(key: str) -> bytes:
     """What stands in a Mark for one delivery."""
-    return hashlib.sha256(key.encode()).digest()[: len(NOBODY)]
+    return hashlib.sha256(key.encode()).digest()[: len(NOBODY) - 1]
 
 
 @dataclass(slots=True)
@@ -127,10 +129,8 @@ class Ledger:
         self._starts = loaded.starts + 1
         self.careful = loaded.starts >= _PATIENCE
         """Whether worker after worker has ended badly here: then deliveries run one at a time."""
-        self.condemned = loaded.suspect if self.careful else NOBODY
-        """The digest of the delivery that ran alone when the last worker ended badly."""
-        self.suspect = NOBODY
-        """The digest of the delivery that is about to run alone; whoever sets it commits before it runs."""
+        self._accused = loaded.suspect if self.careful else NOBODY
+        self._suspect = NOBODY
 
     def __len__(self) -> int:
         """How many offsets have something unsettled."""
@@ -178,11 +178,27 @@ class Ledger:
         seen = max(position, self._seen)
         base = min(undone, default=seen)
         starts = 0 if orderly else self._starts
-        return Position(base, Mark(base, seen, undone, self._hash, starts, self.suspect).encode())
+        return Position(base, Mark(base, seen, undone, self._hash, starts, self._suspect).encode())
+
+    def suspect(self, key: str | None) -> bool:
+        """The delivery *key* is about to run alone (None: it has ended); whoever says so commits before it runs.
+
+        False: it must not run any more. Twice in a row it ran alone when the worker ended; once could be a coincidence.
+        """
+        if key is None:
+            self._suspect = NOBODY
+            return True
+        who, times = digest(key), 0
+        if self._accused.startswith(who):
+            times = self._accused[-1]
+        if times >= _COINCIDENCES:
+            return False
+        self._suspect = who + bytes([times + 1])
+        return True
 
     def calm(self) -> None:
         """The worker has lived for a while: what ended the ones before it is over."""
-        self._starts, self.careful, self.condemned = 0, False, NOBODY
+        self._starts, self.careful, self._accused = 0, False, NOBODY
 
 
 def _put(out: bytearray, number: int) -> None:

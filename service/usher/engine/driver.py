@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
-from usher.engine.claims import NOBODY, digest
 from usher.engine.intake import Undecoded
 from usher.engine.lanes import Flight, Lane, Shard
 from usher.engine.letters import CRASHED, EXPIRED, HANDLER_GONE
@@ -25,6 +24,10 @@ from usher.redact import scrub
 
 if TYPE_CHECKING:
     from usher.metrics import Metrics
+
+
+_DUE_AT_ONCE = 300
+"""Due deliveries that are started in one turn of the loop: more would hold it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,11 @@ class Driver:
         limits = self._limits
         return self.records >= limits.records * limits.fresh or self._size >= limits.size * limits.fresh
 
+    @property
+    def space(self) -> float:
+        """Bytes that fresh records may still take."""
+        return self._limits.size * self._limits.fresh - self._size
+
     def begin(self, shard: Shard, todo: Flight | Undecoded) -> None:
         """Take in what a record amounts to."""
         if isinstance(todo, Undecoded):
@@ -135,6 +143,9 @@ class Driver:
             if other.result() == delivery.key:  # done, by an attempt that outlived its claim
                 await self._settle(shard, lane, flight, Done())
                 return
+        if flight.done_elsewhere:
+            await self._settle(shard, lane, flight, Done())
+            return
         if not shard.open:
             return
         if (patience := self._patience(delivery)) > 0:
@@ -157,17 +168,16 @@ class Driver:
 
     async def _try_alone(self, shard: Shard, flight: Flight) -> Verdict | None:
         """Worker after worker has died here: run nothing beside this delivery, and write down first which one it is."""
-        ledger, suspect = shard.ledger, digest(flight.delivery.key)
+        ledger = shard.ledger
         async with self._alone:
-            if suspect == ledger.condemned:
-                return Dead(CRASHED, CRASHED, "the worker ended while this delivery ran alone", "")
-            ledger.suspect = suspect
+            if not ledger.suspect(flight.delivery.key):
+                return Dead(CRASHED, CRASHED, "twice the worker ended while this delivery ran alone", "")
             while shard.open and not await self._commit(shard):  # noqa: ASYNC110 - tried again, not waited for
                 await asyncio.sleep(1)
             if not shard.open:
                 return None
             verdict, flight.delivery = await self._attempts.make(flight)
-            ledger.suspect = NOBODY
+            ledger.suspect(None)
             await self._commit(shard)
             return verdict
 
@@ -237,16 +247,25 @@ class Driver:
     def start_due(self, shard: Shard) -> float:
         """Wake the lanes whose head is due; the seconds until there may be more to do."""
         now = self.now_ms()
-        room = self._limits.records - self.records
-        for key, lane_key in shard.table.due(now, shard.position, max(room, 1)):
+        room = min(self._limits.records - self.records, _DUE_AT_ONCE)
+        space = self._limits.size - self._size
+        due = shard.table.due(now, shard.position, room) if room > 0 else []
+        for number, (key, lane_key, size) in enumerate(due):
+            space -= size
+            if space < 0 and (self.records or number):
+                break  # what is on disk stays there until there is room; but one is always taken up
             lane = shard.lane(lane_key)
             head = shard.table.first(lane_key)
             if head is not None and head.key != key:
                 shard.table.postpone(key, None)  # rule 1: only the head has a due time
             self.wake(shard, lane)
             shard.drop_if_empty(lane)
+        if room <= 0 or space < 0:
+            return 0.1
+        if len(due) == room:
+            return 0.005  # the rest in a moment: the loop has to turn between
         next_due = shard.table.next_due(now, shard.position)
-        return 0.1 if room <= 1 else 1.0 if next_due is None else min(1.0, max(0.001, (next_due - now) / 1000))
+        return 1.0 if next_due is None else min(1.0, max(0.001, (next_due - now) / 1000))
 
     def _patience(self, delivery: Delivery) -> float:
         """Seconds that a parked delivery still waits where its handler is not there: it may come with the next deploy."""

@@ -68,7 +68,9 @@ class Intake:
                 filtered["empty"] += 1
             elif not may_be_ours(value):
                 filtered["prefilter"] += 1
-            elif not ledger.already_done(record.offset):
+            elif ledger.already_done(record.offset):
+                self.remember(shard, [record])  # so that its second arrival is known
+            else:
                 reason = self._take_one(shard, record, value, todo)
                 if reason is _UNDECODED:
                     if self._flooded(shard, shard.records + index):

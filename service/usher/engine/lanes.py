@@ -92,6 +92,7 @@ class Shard:
         self.flights: dict[str, Flight] = {}
         self.known_done: set[str] = set()
         self.requests: dict[str, Delivery] = {}
+        self.replayed: set[str] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
         self.tail: asyncio.Task[None] | None = None
         self.releasing: asyncio.Task[None] | None = None

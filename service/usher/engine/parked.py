@@ -108,10 +108,10 @@ class ParkedTable:
         """Change the due time here only: nothing is written to the log."""
         self._db.execute("UPDATE parked SET due = ?, taken = 0 WHERE key = ?", (due, key))
 
-    def due(self, now: int, before: int, limit: int) -> list[tuple[str, str]]:
-        """(key, lane) of what is due at *now* and lies before source offset *before*, the most overdue first."""
+    def due(self, now: int, before: int, limit: int) -> list[tuple[str, str, int]]:
+        """(key, lane, bytes) of what is due at *now* and lies before source offset *before*, the most overdue first."""
         return self._db.execute(
-            "SELECT key, lane FROM parked WHERE due <= ? AND NOT taken AND offset < ? ORDER BY due LIMIT ?",
+            "SELECT key, lane, length(value) FROM parked WHERE due <= ? AND NOT taken AND offset < ? ORDER BY due LIMIT ?",
             (now, before, limit),
         ).fetchall()
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _STUB = "usher-stub"
+_STUB_HEADER = 2048
+"""Bytes of a header that a stub keeps: what is longer is a producer's key, and was what made the letter too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ class Settler:
         try:
             return await self._durable(shard, lambda: self.log.bury(shard.claim, key, value, headers))
         except TooLarge:  # the headers were too much: what is left is the place where the original lies
-            stub = [pair for pair in headers if pair[0].startswith(("usher-", "kafka_dlt-"))]
+            ours = [pair for pair in headers if pair[0].startswith(("usher-", "kafka_dlt-"))]
+            stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
             stub.append((_STUB, b"too large to be copied: see the original topic, partition and offset"))
             return await self._durable(shard, lambda: self.log.bury(shard.claim, None, b"", stub))
 

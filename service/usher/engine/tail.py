@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from usher.delivery import WRITER, Delivery, Head, Record, offset_in
 from usher.engine.intake import Intake, flights
 from usher.engine.lanes import Flight, Lane, Shard
-from usher.engine.letters import REQUEST_PREFIX, UNDECODABLE
+from usher.engine.letters import EXPIRED, HANDLER_GONE, REQUEST_PREFIX, UNDECODABLE
 from usher.engine.port import CaughtUp, EventLog, LogUnavailable
 from usher.engine.settle import Settler
 from usher.event import Undecodable
@@ -25,6 +25,10 @@ from usher.sources import decode
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+_REPLAYS_AT_ONCE = 100
+_PATIENCE = 60
+"""Tries, about a second each, to read back what dedupe goes by: a damaged record there must not keep a claim closed."""
 
 DROPPED = "dropped"
 """What a replay is told that never ran because its claim went away: the next owner finds the request again."""
@@ -62,6 +66,7 @@ class Tail:
     opened: Callable[[Shard], Awaitable[None]]
     limits: DedupeLimits
     logger: FilteringBoundLogger
+    at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_REPLAYS_AT_ONCE))
 
     async def follow(self, shard: Shard) -> None:
         """Load the claim, open it, and hear what others write until cancelled."""
@@ -71,8 +76,8 @@ class Tail:
                 for _ in shard.table.free_heads(self.engine.now_ms()):
                     await asyncio.sleep(0)
                 await self.opened(shard)
-                for request in shard.requests.values():
-                    self.engine.spawn(shard, self._replay(shard, request))
+                for request_id, request in list(shard.requests.items()):
+                    self._carry_out(shard, request_id, request)
             elif shard.loaded:
                 self._each(shard, part, self._hear)
             else:
@@ -81,7 +86,7 @@ class Tail:
             await asyncio.sleep(0)
 
     async def _remember_recent(self, shard: Shard) -> None:
-        while True:
+        for _ in range(_PATIENCE):
             try:
                 async for records in self.log.history(
                     shard.claim, self.limits.dedupe_window, self.limits.dedupe_records
@@ -93,6 +98,7 @@ class Tail:
                 await asyncio.sleep(1)
             else:
                 return
+        self.logger.warning("dedupe does not know what came before this claim", partition=shard.claim.partition)
 
     def _each(
         self, shard: Shard, records: Sequence[Record], act: Callable[[Shard, str, Delivery | None], None]
@@ -166,13 +172,27 @@ class Tail:
         elif request_id not in shard.requests and delivery.replay is not None:
             shard.requests[request_id] = delivery
             if shard.loaded:
-                self.engine.spawn(shard, self._replay(shard, delivery))
+                self._carry_out(shard, request_id, delivery)
+
+    def _carry_out(self, shard: Shard, request_id: str, delivery: Delivery) -> None:
+        """Run a request, unless the letter is being replayed, or was: two operators had one thought."""
+        letter = delivery.replay.letter if delivery.replay else ""
+        if letter in shard.replayed:
+            self.engine.spawn(shard, self.settler.answer(shard, request_id))
+            return
+        shard.replayed.add(letter)
+        self.engine.spawn(shard, self._replay(shard, delivery))
 
     async def _replay(self, shard: Shard, request: Delivery) -> None:
         """Carry out one request: run it, and take it out of the retry topic once what came of it is written."""
         if request.replay is None:
             return
-        outcomes = await self._run(shard, await self._flights(shard, request))
+        async with self.at_once:
+            if not shard.open:
+                return
+            outcomes = await self._run(shard, await self._flights(shard, request))
+        if {EXPIRED, HANDLER_GONE} & set(outcomes):
+            shard.replayed.discard(request.replay.letter)  # refused: it may be asked for again
         if DROPPED not in outcomes and await self.settler.answer(shard, request.replay.id):
             shard.requests.pop(request.replay.id, None)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usher.engine.attempt import Attempts
@@ -24,6 +24,11 @@ from usher.redact import scrub
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+
+_SAMPLE = 20
+_PART = 200
+"""Records that are taken in at a stretch."""
 
 
 class Worker:
@@ -58,6 +63,8 @@ class Worker:
         self._broken: asyncio.Future[None] | None = None
         self._opened = self._assigned = False
         self._polled = 0.0
+        self._record_size = 16_384.0
+        """Bytes of a record, as it seems of late: how many fit is guessed before they are read."""
 
     # What others ask
 
@@ -201,18 +208,32 @@ class Worker:
                 continue
             self._polled = loop.time()
             for batch in batches:
-                shard = self._shards.get(batch.claim)
-                if shard is not None and shard.open:
-                    self._take(shard, batch)
-                    await asyncio.sleep(0)
+                await self._take_in_parts(batch)
             for shard in list(self._shards.values()):
                 if shard.open and shard.backlog is not None and self._driver.now_ms() >= shard.rests_until:
                     self._take(shard, shard.backlog)
+
+    async def _take_in_parts(self, batch: Batch) -> None:
+        shard = self._shards.get(batch.claim)
+        for part in _parts(batch):
+            if shard is None or not shard.open:
+                return  # unread, as far as the next claim is concerned
+            self._take(shard, part)
+            if shard.backlog is not None:  # it rests: so does what follows
+                left = [record for record in batch.records if record.offset >= shard.position]
+                shard.backlog = Batch(batch.claim, left, batch.next)
+                return
+            await asyncio.sleep(0)  # decoding is work: the loop has to turn between
 
     def _take(self, shard: Shard, batch: Batch) -> None:
         for todo in self._intake.take(shard, batch):
             self._driver.begin(shard, todo)
         shard.forget_passed()
+        if batch.records:
+            size = sum(len(record.value or b"") for record in batch.records[-_SAMPLE:]) / min(
+                len(batch.records), _SAMPLE
+            )
+            self._record_size += (max(size, 1.0) - self._record_size) / 4
         if len(shard.table):
             self._driver.due_soon.set()  # the position has moved: what waited for that may run
         resting = shard.backlog is not None
@@ -236,7 +257,8 @@ class Worker:
             s for s in self._shards.values() if s.open and s.backlog is None and len(s.ledger) < limits.intake_stops
         ]
         fullest = max((len(shard.ledger) for shard in ready), default=0)
-        return [shard.claim for shard in ready], min(limits.read, limits.per_claim - fullest)
+        fitting = int(self._driver.space / self._record_size)
+        return [shard.claim for shard in ready], max(1, min(limits.read, limits.per_claim - fullest, fitting))
 
     async def _run_due(self) -> None:
         due_soon = self._driver.due_soon
@@ -306,3 +328,14 @@ class Worker:
         """A defect of ours: stop rather than go on with a state that nobody understands."""
         if self._broken is not None and not self._broken.done():
             self._broken.set_exception(error)
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    records = batch.records
+    if len(records) <= _PART:
+        yield batch
+        return
+    for start in range(0, len(records), _PART):
+        part = records[start : start + _PART]
+        following = records[start + _PART].offset if start + _PART < len(records) else batch.next
+        yield Batch(batch.claim, part, following)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from usher.delivery import bounded
 from usher.event import UNKNOWN, Event, EventContext, User
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -27,7 +28,8 @@ def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event
         derived: what the source found out; goes before the document's own fields.
     """
     fields = {**document, **derived}
-    fields["id"] = text(fields.get("id")) or hashlib.sha256(value).hexdigest()
+    fields["id"] = bounded(text(fields.get("id")) or hashlib.sha256(value).hexdigest())
+    fields["tenant"] = bounded(text(fields.get("tenant")) or "")
     fields["raw_type"] = text(fields.get("raw_type")) or fields["type"]
     if "context" not in derived:
         fields["context"] = context_of(document, basis=None)
