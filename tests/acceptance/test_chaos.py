@@ -27,4 +27,4 @@ async def test_the_promises_hold_whatever_happens(own_kafka: Broker, tmp_path: P
     )
     show(Console(width=140, highlight=False), seed, findings, run)
     assert findings.holds, f"SEED={seed}, logs in {tmp_path}: {findings.broken}"
-    assert findings.delivered > 2_000
+    assert findings.delivered > 500  # something was at stake
