@@ -10,7 +10,7 @@ bin := $(VENV)/bin
 ready := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos bench lint format types contracts check image-test lock clean
+.PHONY: help demo test simulate mutants chaos bench lint format types contracts check image-test lock clean
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -20,6 +20,9 @@ demo: $(ready) ## The whole thing at work, without an account or a broker
 
 test: $(ready) ## All tests; those on Kafka need Java and Maven, and say so when they skip
 	$(bin)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice
+	$(bin)/python -m tests.simulation.mutants
 
 simulate: $(ready) ## Random schedules with the real engine (SCHEDULES=1000000, SEED=0)
 	$(bin)/python -m tests.simulation.run --jobs $(JOBS) --schedules $(or $(SCHEDULES),3000) --seed $(or $(SEED),0)

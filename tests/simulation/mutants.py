@@ -429,6 +429,9 @@ def main() -> int:
     for mutant in MUTANTS:
         if options.names and mutant.name not in options.names:
             continue
+        if mutant.unnoticed and not options.names:
+            print(f"{mutant.name:42} left out: {mutant.unnoticed}")
+            continue
         try:
             verdict = hunt(mutant, schedules=options.schedules, seed=options.seed)
         except OutOfDate as error:

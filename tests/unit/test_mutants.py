@@ -1,22 +1,11 @@
-"""The simulation notices what it is for: each rule of the engine, taken away, is missed within some schedules."""
+"""The mutants of the engine fit it. That the simulation notices them is `make mutants`: CI runs it, and it takes a minute."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.simulation.mutants import MUTANTS, Mutant, OutOfDate, hunt, mutate
-
-_SCHEDULES = 400
-NOTICED = [mutant for mutant in MUTANTS if not mutant.unnoticed]
-
-
-@pytest.mark.parametrize("mutant", NOTICED, ids=lambda mutant: mutant.name)
-def test_the_simulation_notices_a_mutant(mutant: Mutant) -> None:
-    """The engine with one rule or promise taken away breaks its word on a schedule, and the checks say so."""
-    verdict = hunt(mutant, schedules=_SCHEDULES)
-
-    assert verdict.sentences, f"{mutant.name} ({mutant.breaks}) was not noticed in {verdict.schedules} schedules"
+from tests.simulation.mutants import MUTANTS, Mutant, OutOfDate, mutate
 
 
 def test_every_mutant_fits_the_engine(tmp_path: Path) -> None:
