@@ -24,6 +24,39 @@ CANONICAL_TYPES: Mapping[str, str] = {
 }
 """The types that mean the same in every identity system. Others pass through under their raw names."""
 
+_MUTATIONS = (
+    "create_user", "update_user", "delete_user", "set_password_expired",
+    "generate_oob_otp_code", "set_verified_status", "set_disabled_status", "create_identity", "update_identity",
+    "delete_identity", "create_authenticator", "delete_authenticator", "set_account_valid_from",
+    "set_account_valid_until", "set_account_valid_period", "schedule_account_deletion", "unschedule_account_deletion",
+    "schedule_account_anonymization", "unschedule_account_anonymization", "anonymize_user", "create_session",
+    "revoke_session", "revoke_all_sessions", "reset_account_lockout",
+)  # fmt: skip
+_RAW_TYPES = frozenset(
+    (
+        "user.authenticated", "user.reauthenticated", "user.profile.updated", "user.disabled", "user.reenabled",
+        "user.anonymous.promoted", "user.deletion_scheduled", "user.deletion_unscheduled", "user.deleted",
+        "user.anonymization_scheduled", "user.anonymization_unscheduled", "user.anonymized", "user.signed_out",
+        "user.session.terminated", "usage.alert.triggered", "fraud_protection.decision_recorded",
+        "identity.oauth.connected", "identity.oauth.disconnected", "identity.biometric.enabled",
+        "identity.biometric.disabled", "email.sent", "email.error", "email.suppressed", "sms.sent", "sms.error",
+        "sms.suppressed", "whatsapp.sent", "whatsapp.error", "whatsapp.suppressed", "whatsapp.otp.verified",
+        *(
+            f"identity.{kind}.{verb}"
+            for kind in ("email", "phone", "username")
+            for verb in ("added", "removed", "updated", "verified", "unverified")
+        ),
+        *(f"admin_api.mutation.{name}.executed" for name in _MUTATIONS),
+    )
+)  # fmt: skip
+RENAMED_TYPES = {
+    "admin_api.mutation.reset_password.executed": "password.reset",
+    "admin_api.mutation.send_reset_password_message.executed": "password.reset_requested",
+}
+"""Raw names under which no event ever arrives: a handler for one of them would be silent for ever."""
+EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES
+"""Every type a handler may ask for: the canonical ones and the sources' raw names."""
+
 
 class Identity(NamedTuple):
     """What makes an event the same event: ids alone are counters of one deployment."""

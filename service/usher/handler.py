@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel
 
 from usher.delivery import Origin, idempotency_key
-from usher.event import CANONICAL_TYPES, UNKNOWN, Event, User
+from usher.event import EVENT_TYPES, RENAMED_TYPES, UNKNOWN, Event, User
 from usher.outcome import Duration, OnUnknown, Reject, RetryPolicy, seconds
 
 if TYPE_CHECKING:
@@ -300,40 +300,6 @@ class Router:
         return Ruling(handler, True, f"type is {event.type!r} and context.triggered_by is {actor!r}")
 
 
-_MUTATIONS = (
-    "create_user", "update_user", "delete_user", "set_password_expired",
-    "generate_oob_otp_code", "set_verified_status", "set_disabled_status", "create_identity", "update_identity",
-    "delete_identity", "create_authenticator", "delete_authenticator", "set_account_valid_from",
-    "set_account_valid_until", "set_account_valid_period", "schedule_account_deletion", "unschedule_account_deletion",
-    "schedule_account_anonymization", "unschedule_account_anonymization", "anonymize_user", "create_session",
-    "revoke_session", "revoke_all_sessions", "reset_account_lockout",
-)  # fmt: skip
-_RAW_TYPES = frozenset(
-    (
-        "user.authenticated", "user.reauthenticated", "user.profile.updated", "user.disabled", "user.reenabled",
-        "user.anonymous.promoted", "user.deletion_scheduled", "user.deletion_unscheduled", "user.deleted",
-        "user.anonymization_scheduled", "user.anonymization_unscheduled", "user.anonymized", "user.signed_out",
-        "user.session.terminated", "usage.alert.triggered", "fraud_protection.decision_recorded",
-        "identity.oauth.connected", "identity.oauth.disconnected", "identity.biometric.enabled",
-        "identity.biometric.disabled", "email.sent", "email.error", "email.suppressed", "sms.sent", "sms.error",
-        "sms.suppressed", "whatsapp.sent", "whatsapp.error", "whatsapp.suppressed", "whatsapp.otp.verified",
-        *(
-            f"identity.{kind}.{verb}"
-            for kind in ("email", "phone", "username")
-            for verb in ("added", "removed", "updated", "verified", "unverified")
-        ),
-        *(f"admin_api.mutation.{name}.executed" for name in _MUTATIONS),
-    )
-)  # fmt: skip
-_RENAMED = {
-    "admin_api.mutation.reset_password.executed": "password.reset",
-    "admin_api.mutation.send_reset_password_message.executed": "password.reset_requested",
-}
-"""Raw names under which no event ever arrives: a handler for one of them would be silent for ever."""
-EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES
-"""Every type a handler may ask for: the canonical ones and the sources' raw names."""
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` (did you mean …?)`` for a misspelt name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
@@ -383,7 +349,7 @@ def _check_types(types: Sequence[object], where: str, name: str) -> None:
     if not types or not all(isinstance(type_, str) for type_ in types):
         raise HandlerError(f'{where}: handler {name!r}: name at least one event type, as in @on("user.created")')
     for type_ in types:
-        if (canonical := _RENAMED.get(str(type_))) is not None:
+        if (canonical := RENAMED_TYPES.get(str(type_))) is not None:
             raise HandlerError(f"{where}: handler {name!r}: the event type {type_!r} is called {canonical!r} here")
         if type_ not in EVENT_TYPES:
             raise HandlerError(

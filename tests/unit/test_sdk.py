@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 import usher
 from usher import Context, Event, Handler, HandlerError, Reject, RetryPolicy, Skip, on
-from usher.event import EventContext
-from usher.handler import EVENT_TYPES, Outgoing, Router
+from usher.event import EVENT_TYPES, EventContext
+from usher.handler import Outgoing, Router
 from usher.testing import an_event, run
 
 ANY = cast("Any", None)

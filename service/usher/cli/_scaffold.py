@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from usher.cli._exits import Exit, Stop
-from usher.handler import EVENT_TYPES, nearest
+from usher.event import EVENT_TYPES
+from usher.handler import nearest
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -35,8 +35,7 @@ def handlers(
 
 
 def _types(*, json: bool) -> None:
-    from usher.event import CANONICAL_TYPES
-    from usher.handler import EVENT_TYPES
+    from usher.event import CANONICAL_TYPES, EVENT_TYPES
 
     listed = [*CANONICAL_TYPES, *sorted(EVENT_TYPES - CANONICAL_TYPES.keys())]
     if json:
