@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # Any base with python3 (3.11 or later), venv and CA certificates will do; both stages use the same, as a virtual
 # environment refers to the interpreter that made it.
-ARG BASE=docker.io/library/python:3.13-slim
+ARG BASE=python:3.13-slim
 
 FROM ${BASE} AS build
 WORKDIR /src
