@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from structlog.typing import FilteringBoundLogger
 
-_COMMIT, _ENDING, _CALLS, _LEAVE = 5.0, 1.0, 2.0, 3.0
+_COMMIT, _ENDING, _CALLS, _LEAVE = 5.0, 2.0, 2.0, 2.0
 """What a stop may take after the drain, in seconds: the last commit, handlers that will not end, open calls, leaving."""
 _COLLECT = (50_000, 25, 25)
 """Thresholds of the cyclic garbage collector. Thousands of deliveries in flight are alive, not garbage: with Python's own

@@ -46,6 +46,8 @@ _IDLE = 6
 EPOCH = 1_700_000_000.0
 SESSION = 10.0
 EXPIRY = 600.0
+DRAIN = 3.0
+SLOWEST_WRITE = 0.31
 _DELAYS = (2, 10)
 POLICY = RetryPolicy(_DELAYS, jitter=0.1)
 FAULTS = ("crash", "graceful", "freeze", "outage", "refuse", "join", "compact", "ambush", "hand-back", "reset")
@@ -196,7 +198,7 @@ class World:
             intake_stops=self.rng.choice((3, 75)),
             per_lane=self.rng.choice((1, 3)),
             read=self.rng.choice((1, 3, 100)),
-            drain=3.0,
+            drain=DRAIN,
         )
         return Worker(log, attempts, group=GROUP, metrics=metrics, logger=_SILENT, rng=self.rng, limits=limits)
 
@@ -420,6 +422,12 @@ class World:
             ):
                 self.excused.add((attempt.handler, attempt.event))
 
+    def excuse_ended_since(self, process: Process, horizon: float) -> None:
+        """What ended so late in a drain that it could not be written down before the claim went."""
+        for attempt in self.attempts:
+            if attempt.process == process.name and attempt.ended is not None and attempt.ended >= horizon:
+                self.excused.add((attempt.handler, attempt.event))
+
     # Operators
 
     async def _ask_replay(self) -> None:
@@ -566,11 +574,16 @@ class _Owner:
         await asyncio.wait([self.world.loop.spawn(self.process, self.owner.claimed(claims))], timeout=0.5)
 
     async def released(self, claims: Sequence[Claim]) -> None:
-        self.world.tell(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
-        if not self.process.dead:
-            await asyncio.shield(self.world.loop.spawn(self.process, self.owner.released(claims)))
-            # what outlives the drain may run again elsewhere, and what the log would not let commit
-            self.world.excuse(self.process, only_running=not self.world.broker.unavailable)
+        world = self.world
+        world.tell(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
+        if self.process.dead:
+            return
+        began = world.now()
+        await asyncio.shield(world.loop.spawn(self.process, self.owner.released(claims)))
+        # What outlives the drain may run again elsewhere, and what the log would not let commit or write down in time.
+        world.excuse(self.process, only_running=not world.broker.unavailable)
+        if world.now() - began >= DRAIN:
+            world.excuse_ended_since(self.process, world.now() - SLOWEST_WRITE)
 
 
 class _Log(MemoryLog):

@@ -112,6 +112,8 @@ class Worker:
         finally:
             self._stopping.set()
             await self.released(list(self._shards))
+            if self._late:  # what ended within the drain may still be writing that down
+                await asyncio.wait(self._late, timeout=1.0)
             for task in (ending := [*loops, *self._late]):
                 task.cancel()
             if ending:
