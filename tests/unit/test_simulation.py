@@ -10,7 +10,7 @@ REGRESSIONS = [
     # a parked delivery that had waited for the source position was never woken once its predecessor was done
     Plan(seed=4324, events=8, users=3, partitions=1, handlers=2, faults=("join",), rounds=2, replays=True),
 ]
-SCHEDULES, BLOCKS = 320, 4
+SCHEDULES, BLOCKS = 200, 4
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
