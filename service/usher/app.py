@@ -50,6 +50,8 @@ _COMMIT, _ENDING, _CALLS, _LEAVE = 5.0, 2.0, 2.0, 2.0
 _COLLECT = (50_000, 25, 25)
 """Thresholds of the cyclic garbage collector. Thousands of deliveries in flight are alive, not garbage: with Python's own
 thresholds looking through them again and again takes a quarter of the time."""
+_ONE_SIGNAL = 1.0
+"""Seconds in which a second signal is the first one again: a terminal, `timeout` or an init signal a process and its group."""
 _SILENCE = 90.0
 """Seconds without a poll after which the worker is not alive: longer than a rebalance with a full drain takes."""
 
@@ -127,6 +129,7 @@ class App:
     logger: FilteringBoundLogger
     worker: Worker | None = None
     port: int = 0
+    stop_asked_at: float | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:
@@ -293,9 +296,13 @@ def _secret(value: SecretStr | None) -> str:
 
 
 def _on_signal(app: App, grace: float) -> None:
-    if app._stopping.is_set():
+    now = time.monotonic()
+    if app.stop_asked_at is not None:
+        if now - app.stop_asked_at < _ONE_SIGNAL:
+            return
         app.logger.warning("asked twice: leaving at once")
         _leave(1)
+    app.stop_asked_at = now
     app.logger.info("stopping", grace=grace)
     deadline = threading.Timer(grace, _leave, [1])  # holds also where a handler blocks the loop
     deadline.daemon = True

@@ -94,6 +94,16 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
             await until(lambda: {request.to for request in provider.accepted} == set(people), within=30)
 
 
+async def test_one_stop_that_arrives_twice_is_one_stop(tmp_path: Path) -> None:
+    """A terminal, `timeout` or an init may signal the process and its group in one moment: the stop is orderly all the same."""
+    async with running(tmp_path, _env()) as service:
+        service.process.send_signal(signal.SIGINT)
+        service.process.send_signal(signal.SIGTERM)
+        await service.line("stopped")
+
+        assert await service.process.wait() == 0
+
+
 async def test_a_second_worker_on_the_same_file_refuses_to_start(tmp_path: Path) -> None:
     """The embedded log has one worker: the second says so and ends with exit code 1."""
     async with running(tmp_path, _env()):
