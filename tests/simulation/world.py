@@ -531,12 +531,6 @@ class _Broker(MemoryBroker):
         super().__init__(partitions=world.plan.partitions, clock=world.now)
         self._world = world
         self.latency = lambda: world.rng.choice((0.0, 0.0, 0.005, 0.3))
-        self.parks: list[Delivery] = []
-
-    async def write(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        if value is not None and place.topic == retry_topic(GROUP, TOPIC):
-            self.parks.append(Delivery.from_record(StoredRecord(*place, 0, 0, key, value, headers)))
-        await super().write(place, key, value, headers)
 
     def put(self, place: Place, key: bytes, value: bytes, headers: Any = ()) -> int:
         """Append from outside, at once."""
