@@ -7,6 +7,8 @@ claim. Beside each source topic the log keeps two of Usher's own, partition p fo
   value means parked, no value means done.
 * ``<group>.<topic>-dlt``: dead letters, and (records without a value) what became of them.
 
+Once `EventLog.duty` is used there is ``<group>.notes`` too: one partition, compacted; key: the name of a note.
+
 Every write is durable when it returns. A write that is cancelled, or that raises `LogUnavailable`, may still happen: that
 is part of the contract, and the engine is built for it.
 """
@@ -14,6 +16,7 @@ is part of the contract, and the engine is built for it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -34,6 +37,10 @@ class ClaimLost(LogError):
 
 class TooLarge(LogError):
     """The record is larger than the log takes. It will never fit: write a stub that names the place instead."""
+
+
+class DutyLost(LogError):
+    """The duty is another worker's now, or may be. Leave its block; what was kept before is kept."""
 
 
 class LogMisconfigured(LogError):
@@ -104,6 +111,26 @@ class Owner(Protocol):
         """These are about to go: drain, commit, forget. The log waits for this, within its budget."""
 
 
+class Duty(Protocol):
+    """The right to do what only one worker of the group may do, with small notes that outlive it.
+
+    A worker that was frozen beyond its session learns of its loss a moment after it thaws: until then two may act.
+    """
+
+    def note(self, name: str) -> bytes | None:
+        """What was last kept under *name*, by whoever had the duty then; None where nothing was."""
+
+    async def keep(self, name: str, note: bytes) -> None:
+        """Keep *note* under *name*. A small text, written as a whole: the last one counts.
+
+        Raises:
+            DutyLost, TooLarge, LogUnavailable
+        """
+
+    async def lost(self) -> None:
+        """Return once the duty is ours no more."""
+
+
 class EventLog(Protocol):
     """Where events, parked deliveries and dead letters are kept."""
 
@@ -170,6 +197,24 @@ class EventLog(Protocol):
 
         Raises:
             TooLarge, LogUnavailable
+        """
+
+    def duty(self) -> AbstractAsyncContextManager[Duty]:
+        """Wait until the group's duty is ours, however long that takes; leaving the block gives it back within seconds.
+
+        To be used from `open` to `close`; waits out an unavailable log by itself. There is one duty a group.
+
+        Raises:
+            LogMisconfigured: the topic of the notes is missing or does not fit: says the command that mends it.
+        """
+
+    def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
+        """The records of a source topic appended at or after *moment* (Unix seconds), up to what was the end at the call.
+
+        All partitions; in order within each. What is appended meanwhile may come too, or not.
+
+        Raises:
+            LogUnavailable
         """
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
@@ -256,3 +301,7 @@ def retry_topic(group: str, topic: str) -> str:
 
 def dead_letter_topic(group: str, topic: str) -> str:
     return f"{group}.{topic}-dlt"
+
+
+def notes_topic(group: str) -> str:
+    return f"{group}.notes"
