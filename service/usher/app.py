@@ -34,10 +34,12 @@ from usher.engine.port import EventLog, LogConfig
 from usher.engine.worker import Worker
 from usher.eventlog import open_log
 from usher.handler import Handler, Router
+from usher.identity.poll import Feed, Pollers
 from usher.metrics import Metrics
 from usher.outcome import Duration, seconds
 from usher.plugins import find, select
 from usher.settings import Settings, SettingsError
+from usher.systems import Systems, open_systems
 from usher.watchdog import Watchdog
 from usher.web import OK, Ingress, Server, build_web
 
@@ -60,7 +62,7 @@ def log_config(settings: Settings) -> LogConfig:
     """What the log is told."""
     return LogConfig(
         group=settings.group,
-        topics=settings.topics,
+        topics=settings.topic_names,
         start_from=settings.start_from,
         drain=drain_budget(settings),
         options=settings.kafka,
@@ -122,6 +124,7 @@ class App:
     router: Router
     metrics: Metrics
     transport: Transport
+    systems: Systems
     sender: Post
     handler_settings: Mapping[str, Any]
     now: Callable[[], float]
@@ -152,12 +155,14 @@ class App:
             server = self._make_server()
             await server.start()
             self.port = server.port
-            self.logger.info("listening", http=f"{self.settings.http.host}:{server.port}", webhook=self._webhook())
-            announcing = asyncio.create_task(self._announce_ready())
+            self.logger.info("listening", http=f"{self.settings.http.host}:{server.port}", webhooks=self._webhooks())
+            beside = [asyncio.create_task(self._announce_ready()), asyncio.create_task(self._poll())]
             try:
                 await self.worker.run()
             finally:
-                announcing.cancel()
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside, timeout=_LEAVE)
                 await server.stop()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.log.close(), _LEAVE)
@@ -190,11 +195,13 @@ class App:
                 logger=self.logger,
                 now=self.now,
                 rng=self.rng,
+                system_of=self.systems.of,
             ),
             group=settings.group,
             metrics=self.metrics,
             logger=self.logger,
             rng=self.rng,
+            sources=self.systems.sources_of_topics(settings),
             limits=Limits(
                 records=settings.max_in_flight,
                 drain=drain_budget(settings),
@@ -206,20 +213,52 @@ class App:
         )
 
     def _make_server(self) -> Server:
-        secrets = [secret.get_secret_value() for secret in self.settings.authgear.webhook_secret]
-        ingress = Ingress(self.log, self.settings.ingest_topic, secrets, self.metrics, self.logger) if secrets else None
-        application = build_web(vital=self, metrics=self.metrics, log=self.logger, ingress=ingress)
+        ingresses = {
+            system.path: Ingress(
+                self.log, self.settings.ingest_topic, system.source, self.metrics, self.logger, complete=system.complete
+            )
+            for system in self.systems
+            if system.receives
+        }
+        application = build_web(vital=self, metrics=self.metrics, log=self.logger, ingresses=ingresses)
         return Server(application, self.settings.http.host, self.settings.http.port, grace=_CALLS)
 
-    def _webhook(self) -> str:
-        if self.settings.authgear.webhook_secret:
-            return "/ingest/authgear"
-        return "none: set USHER_AUTHGEAR__WEBHOOK_SECRET to open /ingest/authgear"
+    def _webhooks(self) -> str:
+        paths = [system.path for system in self.systems if system.receives]
+        return ", ".join(paths) or "none: set USHER_<SYSTEM>__WEBHOOK_SECRET to open /ingest/<system>"
+
+    async def _poll(self) -> None:
+        """Poll what is to be polled, from when the log is open until the worker stops."""
+        feeds: list[Feed] = [feed for system in self.systems for feed in system.feeds]
+        if not feeds:
+            return
+        await self._until_ready()
+        pollers = Pollers(
+            self.log,
+            self.settings.ingest_topic,
+            feeds,
+            metrics=self.metrics,
+            logger=self.logger,
+            rng=self.rng,
+            now=self.now,
+        )
+        polling, stopping = asyncio.create_task(pollers.run()), asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([polling, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            polling.cancel()
+            stopping.cancel()
+            await asyncio.gather(polling, stopping, return_exceptions=True)
 
     async def _announce_ready(self) -> None:
-        while self.worker is None or not self.worker.ready:  # noqa: ASYNC110 - for a log line; probes ask by themselves
+        await self._until_ready()
+        self.logger.info(
+            "ready", log=self.settings.log, group=self.settings.group, topics=list(self.settings.topic_names)
+        )
+
+    async def _until_ready(self) -> None:
+        while self.worker is None or not self.worker.ready:  # noqa: ASYNC110 - probes ask by themselves
             await asyncio.sleep(0.05)
-        self.logger.info("ready", log=self.settings.log, group=self.settings.group, topics=list(self.settings.topics))
 
 
 def build(
@@ -241,6 +280,13 @@ def build(
     metrics, transport = Metrics(), Transport()
     default_email, default_sms = open_channels(settings, transport)
     templates = open_templates(settings, found)
+    systems = open_systems(settings, lambda: transport.session)
+    if not settings.ingest_topic and any(system.receives or system.feeds for system in systems):
+        raise SettingsError(
+            [
+                "USHER_TOPICS: webhooks and pollers need a topic without a source, to append to; add one, as in identity.events"
+            ]
+        )
     try:
         sender = Post(
             templates,
@@ -256,6 +302,7 @@ def build(
         router=Router(found, settings.triggered_by),
         metrics=metrics,
         transport=transport,
+        systems=systems,
         sender=sender,
         handler_settings=settings.for_handlers(found),
         now=now,

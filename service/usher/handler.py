@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from usher.delivery import Origin, idempotency_key
 from usher.event import EVENT_TYPES, RENAMED_TYPES, UNKNOWN, Event, User
 from usher.outcome import Duration, OnUnknown, Reject, RetryPolicy, seconds
+from usher.system import IdentitySystem
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -88,6 +89,22 @@ class Context:
     origin: Origin | None = None
     clock: Clock | None = None
     message: Outgoing | None = None
+    system: IdentitySystem | None = None
+
+    @property
+    def identity(self) -> IdentitySystem:
+        """The identity system that the event came from, through its API.
+
+        Raises:
+            Reject: there are no credentials for it, or it can't be told which it is.
+        """
+        if self.system is None:
+            source = self.event.source
+            raise Reject(
+                f"{self.handler} needs the API of {source} (tenant {self.event.tenant!r}), and nothing is set for it; "
+                f"set USHER_{source.upper()}__…, see `usher check`"
+            )
+        return self.system
 
     @property
     def log(self) -> FilteringBoundLogger:

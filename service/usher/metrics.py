@@ -22,7 +22,7 @@ class Metrics:
         self.records = Counter("usher_records", "Records read from source topics.", ["topic"], registry=registry)
         self.filtered = Counter(
             "usher_events_filtered",
-            "Records that no handler runs for. reason: prefilter, triggered_by, type, duplicate, empty.",
+            "Records that no handler runs for. reason: prefilter, triggered_by, type, duplicate, empty, nothing.",
             ["reason"],
             registry=registry,
         )
@@ -85,8 +85,21 @@ class Metrics:
         )
         self.ingested = Counter(
             "usher_ingested",
-            "Webhook calls answered. outcome: stored, bad-signature, too-large, incomplete, not-json, log-down, undecodable.",
+            "Events that webhooks brought, and calls refused. outcome: stored, undecodable, nothing, bad-signature, too-large, "
+            "incomplete, not-json, lookup-failed, log-down.",
             ["source", "outcome"],
+            registry=registry,
+        )
+        self.polled = Counter(
+            "usher_polled",
+            "Events that pollers found, and looks that failed. outcome: stored, known, undecodable, failed.",
+            ["feed", "outcome"],
+            registry=registry,
+        )
+        self.polled_at = Gauge(
+            "usher_polled_timestamp_seconds",
+            "When a feed was last read without a failure, in Unix seconds; on the worker that polls.",
+            ["feed"],
             registry=registry,
         )
         self._attempt: dict[tuple[str, str], tuple[Counter, Histogram]] = {}

@@ -22,8 +22,10 @@ from usher.delivery import Headers
 from usher.engine.port import LogUnavailable, Place, TooLarge
 from usher.metrics import Metrics
 from usher.sources import prefilter
-from usher.web import OK, PATH, SIGNATURE, Ingress, Server, build_web
+from usher.sources.authgear import SIGNATURE, Authgear
+from usher.web import OK, Ingress, Server, build_web
 
+PATH = "/ingest/authgear"
 SECRET = "whsec-first"
 EVENT = {
     "id": "0000000000000001",
@@ -83,14 +85,16 @@ class Site:
             ingress = Ingress(
                 sink=self.shelf,
                 topic="identity.events",
-                secrets=secrets,
+                source=Authgear(secrets),
                 metrics=self.metrics,
                 log=log,
                 clock=lambda: self.now,
                 **options,
             )
         self.server = Server(
-            build_web(vital=self.vitals, metrics=self.metrics, log=log, ingress=ingress), "127.0.0.1", 0
+            build_web(vital=self.vitals, metrics=self.metrics, log=log, ingresses={PATH: ingress} if ingress else {}),
+            "127.0.0.1",
+            0,
         )
 
     @property
@@ -208,11 +212,11 @@ async def test_without_a_secret_there_is_no_such_path() -> None:
         assert await post(client, BODY, signed(BODY)) == 404
 
 
-@pytest.mark.parametrize("secrets", [(), ("",), ("good", ""), "one-text"])
+@pytest.mark.parametrize("secrets", [("",), ("good", ""), "one-text"])
 def test_an_empty_secret_is_refused_at_construction(secrets: Any) -> None:
     """An empty key would sign for anybody, and a text is not a list of secrets."""
     with pytest.raises(ValueError, match="secrets"):
-        Ingress(sink=Shelf(), topic="t", secrets=secrets, metrics=Metrics(), log=structlog.get_logger())
+        Authgear(secrets)
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"{", b'{"a": NaN}', b"\xff{}", b"a=1&b=2", gzip.compress(BODY)])

@@ -156,7 +156,7 @@ def test_check_tells_what_is_wrong_and_the_way_out(usher: Usher) -> None:
     assert "404" in by_what["webhook"]["text"]
     assert by_what["webhook"]["status"] == "warn"
     assert by_what[RETRY]["status"] in {"ok", "warn"}
-    assert {row["area"] for row in fine.rows} == {"settings", "handlers", "templates", "channels", "log"}
+    assert {row["area"] for row in fine.rows} == {"settings", "handlers", "templates", "channels", "systems", "log"}
 
     broken = usher("check", "--json", "--log", "kafka://127.0.0.1:1")
     assert broken.code == Exit.LOG_UNREACHABLE

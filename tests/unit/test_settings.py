@@ -43,7 +43,7 @@ def test_an_empty_environment_is_a_service_that_starts() -> None:
 
     assert settings.log == "sqlite:///usher.db"
     assert settings.sqlite_path == Path("usher.db")
-    assert settings.topics == ("identity.events",)
+    assert settings.topic_names == ("identity.events",)
     assert settings.ingest_topic == "identity.events"
     assert settings.triggered_by == ("admin_api",)
     assert settings.http == Address("127.0.0.1", 8080)
@@ -69,7 +69,7 @@ def test_every_kind_of_value_is_read_as_it_is_written() -> None:
 
     assert settings.kafka_servers == ("a:9092", "b:9092")
     assert settings.sqlite_path is None
-    assert settings.topics == ("one", "two")
+    assert settings.topic_names == ("one", "two")
     assert settings.ingest_topic == "one"
     assert settings.http == Address("::1", 0)
     assert str(settings.http) == "[::1]:0"
@@ -278,7 +278,7 @@ def test_a_flag_beats_the_environment_and_the_environment_beats_the_file(tmp_pat
         sendgrid__base_url="http://localhost:1",
     )
 
-    assert (settings.service_name, settings.group, settings.topics) == ("Acme & Sons", "environment", ("flag",))
+    assert (settings.service_name, settings.group, settings.topic_names) == ("Acme & Sons", "environment", ("flag",))
     assert settings.http.port == 0
     assert settings.sendgrid.base_url == "http://localhost:1"
 

@@ -12,16 +12,18 @@ from usher.cli import _handler_view, _topics
 from usher.cli._wiring import browser
 from usher.engine.port import LogError, LogUnavailable, TopicState
 from usher.handler import Handler, HandlerError, Router
+from usher.outcome import Outcome
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
+from usher.systems import open_systems
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """One finding. *unreachable*: the log could not be asked, so that nothing is known."""
 
-    area: Literal["settings", "handlers", "templates", "channels", "log"]
+    area: Literal["settings", "handlers", "templates", "channels", "systems", "log"]
     status: Literal["ok", "warn", "problem"]
     what: str
     text: str
@@ -44,7 +46,7 @@ async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
     else:
         lines += _templates(settings, found)
     lines += _channels(settings)
-    return [*_settings(settings, found), *lines, *await _log(settings)]
+    return [*_settings(settings, found), *lines, *await _systems(settings), *await _log(settings)]
 
 
 def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Line]:
@@ -54,11 +56,6 @@ def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Line]:
             handler, _, option = row.name.removeprefix(PREFIX).partition("__")
             hidden = option and handler.lower() in settings.handler_options and row.name not in told
             yield Line("settings", "ok", row.name, MASK if hidden else row.text)
-    if settings.authgear.webhook_secret:
-        yield Line("settings", "ok", "webhook", "POST /ingest/authgear is open to signed webhooks")
-    else:
-        text = "POST /ingest/authgear answers 404: set USHER_AUTHGEAR__WEBHOOK_SECRET to take webhooks"
-        yield Line("settings", "warn", "webhook", text)
     if settings.login_url is None:
         yield Line("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
 
@@ -102,6 +99,29 @@ def _channels(settings: Settings) -> Iterator[Line]:
             yield Line("channels", "warn", f"{what}: outbox", text)
         elif not problems:
             yield Line("channels", "ok", f"{what}: {provider}", "configured; credentials are not tried")
+
+
+async def _systems(settings: Settings) -> list[Line]:
+    """The identity systems: what they may send us, and whether their APIs take our credentials."""
+    async with Transport() as transport:
+        systems = open_systems(settings, lambda: transport.session)
+        lines = [
+            Line(
+                "systems", "ok", f"{system.title}: webhook", f"POST {system.path} is open to those who know its secret"
+            )
+            for system in systems
+            if system.receives
+        ]
+        if not lines:
+            text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET to take webhooks"
+            lines.append(Line("systems", "warn", "webhook", text))
+        for system in systems:
+            if system.api is not None:
+                try:
+                    lines.append(Line("systems", "ok", f"{system.title}: API", await system.api.check()))
+                except Outcome as trouble:
+                    lines.append(Line("systems", "problem", f"{system.title}: API", trouble.reason))
+    return lines
 
 
 async def _log(settings: Settings) -> list[Line]:

@@ -39,7 +39,7 @@ async def replay(settings: Settings, choice: Choice, manner: Manner) -> None:
     """
     async with browser(settings) as log:
         now = _now()
-        chosen = _choose(await dead.read(log, settings.group, settings.topics), choice, settings, now)
+        chosen = _choose(await dead.read(log, settings.group, settings.topic_names), choice, settings, now)
         plan = dead.sort_out(chosen, now, even_expired=manner.even_expired)
         if manner.dry_run:
             _tell_dry(chosen, now, manner)
@@ -65,7 +65,7 @@ async def drop(settings: Settings, choice: Choice, manner: Manner) -> None:
     """
     async with browser(settings) as log:
         now = _now()
-        chosen = _choose(await dead.read(log, settings.group, settings.topics), choice, settings, now)
+        chosen = _choose(await dead.read(log, settings.group, settings.topic_names), choice, settings, now)
         droppable = [filed for filed in chosen if filed.letter.state in OPEN_STATES]
         if manner.dry_run:
             _tell_dry(droppable, now, manner)
@@ -85,7 +85,7 @@ async def drop(settings: Settings, choice: Choice, manner: Manner) -> None:
 def _choose(letters: Sequence[Filed], choice: Choice, settings: Settings, now: int) -> list[Filed]:
     """Letters named are taken in any state, to say why they are left out; otherwise only open ones are meant."""
     if choice.names:
-        letters = dead.named(letters, dict.fromkeys(choice.names), settings.topics)
+        letters = dead.named(letters, dict.fromkeys(choice.names), settings.topic_names)
     else:
         letters = [filed for filed in letters if filed.letter.state in OPEN_STATES]
     return [filed for filed in letters if choice.takes(filed, now)]

@@ -78,7 +78,7 @@ def show(
     from usher.cli._letter_view import details, row
 
     settings = opt.load(log=log, group=group, topics=topics)
-    filed = named(asyncio.run(_read(settings)), [letter], settings.topics)[0]
+    filed = named(asyncio.run(_read(settings)), [letter], settings.topic_names)[0]
     shown = row(filed, time.time_ns() // 1_000_000) | details(filed.letter, payload=payload)
     if json:
         print_json([shown])
@@ -159,7 +159,7 @@ async def _read(settings: Settings) -> list[Filed]:
     from usher.cli._wiring import browser
 
     async with browser(settings) as log:
-        return await _dead_letters.read(log, settings.group, settings.topics)
+        return await _dead_letters.read(log, settings.group, settings.topic_names)
 
 
 def _chosen(

@@ -58,7 +58,7 @@ def why(
         )
         table(columns, map(_cells, fates))
     if not fates:
-        raise Stop(f"there is no event {event_id} in {', '.join(settings.topics)}", Exit.NOT_FOUND)
+        raise Stop(f"there is no event {event_id} in {', '.join(settings.topic_names)}", Exit.NOT_FOUND)
 
 
 async def _trace(settings: Settings, wanted: Wanted) -> list[Fate]:
@@ -69,7 +69,9 @@ async def _trace(settings: Settings, wanted: Wanted) -> list[Fate]:
 
     routing = Router(find_handlers(settings), settings.triggered_by)
     async with browser(settings) as log:
-        return await trace(log, settings.group, settings.topics, routing, wanted, dedupe_window=settings.dedupe_window)
+        return await trace(
+            log, settings.group, settings.topic_names, routing, wanted, dedupe_window=settings.dedupe_window
+        )
 
 
 def _row(fate: Fate) -> dict[str, object]:

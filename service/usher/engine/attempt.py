@@ -19,9 +19,23 @@ from usher.engine.letters import EXPIRED, HANDLER_GONE, UNDECODABLE
 from usher.event import Event, Undecodable
 from usher.handler import Context, Handler, Outgoing, Router, Sender
 from usher.metrics import Metrics
-from usher.outcome import Dead, Done, NoAddress, OnUnknown, Outcome, Park, RetryPolicy, Skip, Unknown, Verdict, decide
+from usher.outcome import (
+    Dead,
+    Done,
+    NoAddress,
+    OnUnknown,
+    Outcome,
+    Park,
+    Reject,
+    RetryPolicy,
+    Skip,
+    Unknown,
+    Verdict,
+    decide,
+)
 from usher.redact import scrub
 from usher.sources import decode
+from usher.system import IdentitySystem
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -56,9 +70,16 @@ class _Clock:
         self.limit.reschedule(asyncio.get_running_loop().time() + self.seconds)
 
 
+def _no_system(_event: Event) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Makes attempts. *policy* is for handlers without one of their own; *now* gives Unix seconds."""
+    """Makes attempts. *policy* is for handlers without one of their own; *now* gives Unix seconds.
+
+    *system_of* gives the identity system that an event came from, where its API may be asked.
+    """
 
     router: Router
     sender: Sender
@@ -69,6 +90,7 @@ class Attempts:
     logger: FilteringBoundLogger
     now: Callable[[], float]
     rng: random.Random
+    system_of: Callable[[Event], IdentitySystem | None] = _no_system
 
     async def make(self, flight: Flight) -> tuple[Verdict, Delivery]:
         """Try the delivery once: the verdict, and the delivery as the attempt has left it.
@@ -133,12 +155,15 @@ class Attempts:
             http=self.http,
             settings=self.settings.get(handler.name),
             already_sent=delivery.sent,
+            system=self.system_of(event),
         )
         error: BaseException | None = None
         began = time.perf_counter()
         try:
             async with asyncio.timeout(handler.timeout) as limit:
                 ctx.clock = _Clock(limit, handler.timeout)
+                if ctx.system is not None and not (event.user.email or event.user.phone):
+                    event = ctx.event = await _looked_up(event, ctx.system)
                 await handler.function(event, ctx)
         except TimeoutError as ended:
             error = _timed_out(ctx, handler, ended, ours=limit.expired())
@@ -163,6 +188,18 @@ class Attempts:
             self.logger.debug("nothing sent", reason=verdict.reason, **about)
         elif not isinstance(ending.error, Outcome):  # nobody meant it: whoever wrote the handler wants to see where
             self.logger.warning("handler failed", exc_info=ending.error, **about)
+
+
+async def _looked_up(event: Event, system: IdentitySystem) -> Event:
+    """*event* with the user as the identity system knows him; as it is, where he can't be named or looked up there."""
+    if event.user.id is None and event.context.user_id is None:
+        return event
+    try:
+        found = await system.user(event)
+    except Reject:  # this system has no look-up
+        return event
+    said = event.user.model_dump(exclude_none=True)
+    return event.model_copy(update={"user": found.model_copy(update=said)})
 
 
 def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:

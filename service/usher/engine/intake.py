@@ -6,18 +6,17 @@ Hides the prefilter, decoding, dedupe, routing, and rule 6: what is parked or kn
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from usher.delivery import Delivery, Origin, Record, lane_of
+from usher.delivery import Delivery, Origin, Record, StoredRecord, lane_of
 from usher.engine.lanes import Flight, Shard
 from usher.engine.port import Batch
 from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
-from usher.sources import decode
-from usher.sources.prefilter import prefilter
+from usher.sources import Source, decode, in_an_envelope, prefilter, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,21 @@ _WINDOW = 100
 """Records of a partition over which the ratio of undecodable ones is taken."""
 
 
-class Intake:
-    """Reads records on behalf of a router. One for all claims."""
+NO_SOURCES: Mapping[str, Source] = {}
+"""No topic holds a system's own events: all are canonical."""
 
-    def __init__(self, router: Router, metrics: Metrics, limits: FloodLimits) -> None:
+
+class Intake:
+    """Reads records on behalf of a router. One for all claims. *sources* read the topics that hold a system's own events."""
+
+    def __init__(
+        self, router: Router, metrics: Metrics, limits: FloodLimits, sources: Mapping[str, Source] = NO_SOURCES
+    ) -> None:
         self._limits = limits
         self._router = router
         self._metrics = metrics
-        self._may_be_ours = prefilter(router.actors)
+        self._prefilter = prefilter(router.actors)
+        self._sources = sources
 
     def take(self, shard: Shard, batch: Batch) -> list[Flight | Undecoded]:
         """What is to be done about a batch, in order; never waits.
@@ -59,19 +65,20 @@ class Intake:
         """
         todo: list[Flight | Undecoded] = []
         filtered: Counter[str] = Counter()
-        may_be_ours, ledger = self._may_be_ours, shard.ledger
+        source = self._sources.get(batch.claim.topic)
+        may_be_ours, ledger = self._prefilter_of(source), shard.ledger
         shard.backlog = None
         ledger.position = batch.next
         for index, record in enumerate(batch.records, 1):
             value = record.value
             if value is None:
                 filtered["empty"] += 1
-            elif not may_be_ours(value):
+            elif not may_be_ours(value) and not (record.headers and in_an_envelope(record.headers)):
                 filtered["prefilter"] += 1
             elif ledger.already_done(record.offset):
                 self.remember(shard, [record])  # so that its second arrival is known
             else:
-                reason = self._take_one(shard, record, value, todo)
+                reason = self._take_one(shard, record, value, source, todo)
                 if reason is _UNDECODED:
                     if self._flooded(shard, shard.records + index):
                         self._rest(shard, batch, index)
@@ -103,23 +110,37 @@ class Intake:
 
     def remember(self, shard: Shard, records: Sequence[Record]) -> None:
         """Note the events in records that were read in an earlier claim, so that their second arrival is known."""
+        source = self._sources.get(shard.claim.topic)
+        may_be_ours = self._prefilter_of(source)
         for record in records:
-            if record.value is not None and self._may_be_ours(record.value):
+            if record.value is not None and may_be_ours(record.value):
                 try:
-                    event = decode(record.value)
+                    event = decode(record.value) if source is None else _event_of(source, record)
                 except Undecodable:
                     continue
-                if self._router.match(event):
+                if event is not None and self._router.match(event):
                     shard.recent.duplicate(event.identity, record.offset, record.timestamp)
 
-    def _take_one(self, shard: Shard, record: Record, value: bytes, todo: list[Flight | Undecoded]) -> str | None:
+    def _prefilter_of(self, source: Source | None) -> Callable[[bytes], bool]:
+        return self._prefilter if source is None or source.plain else _always
+
+    def _take_one(
+        self, shard: Shard, record: Record, value: bytes, source: Source | None, todo: list[Flight | Undecoded]
+    ) -> str | None:
         """Add what is to be done about a record; otherwise the reason why nothing is, or that it could not be decoded."""
-        try:
-            event = decode(value)
-        except Undecodable as error:
-            shard.ledger.begin(record.offset, [""])
-            todo.append(Undecoded(record, str(error)))
-            return _UNDECODED
+        if source is None:
+            try:
+                event = decode(value)
+            except Undecodable as error:
+                return self._undecoded(shard, record, str(error), todo)
+        else:
+            arrival = read_record(source, record)
+            if arrival is None:
+                return "nothing"
+            value = arrival.value
+            if arrival.event is None:
+                return self._undecoded(shard, _with(record, value), arrival.reason, todo)
+            event = arrival.event
         handlers = self._router.match(event)
         if not handlers:
             return self._router.why_filtered(event)
@@ -136,6 +157,28 @@ class Intake:
             shard.ledger.begin(record.offset, names, [h.name for h in handlers if h.name not in names])
             todo.extend(fresh)
         return None
+
+    @staticmethod
+    def _undecoded(shard: Shard, record: Record, reason: str, todo: list[Flight | Undecoded]) -> str:
+        shard.ledger.begin(record.offset, [""])
+        todo.append(Undecoded(record, reason))
+        return _UNDECODED
+
+
+def _event_of(source: Source, record: Record) -> Event | None:
+    arrival = read_record(source, record)
+    return None if arrival is None else arrival.event
+
+
+def _with(record: Record, value: bytes) -> Record:
+    """*record* with another *value*."""
+    return StoredRecord(
+        record.topic, record.partition, record.offset, record.timestamp, record.key, value, record.headers
+    )
+
+
+def _always(_value: bytes) -> bool:
+    return True
 
 
 def flights(event: Event, record: Record | Origin, value: bytes, handlers: Iterable[Handler]) -> Iterator[Flight]:

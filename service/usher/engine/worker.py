@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usher.engine.attempt import Attempts
 from usher.engine.driver import Driver, Limits
-from usher.engine.intake import Intake
+from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.lanes import Shard
 from usher.engine.port import Batch, Claim, ClaimLost, EventLog, LogUnavailable
 from usher.engine.settle import Settler
 from usher.engine.tail import Tail
 from usher.metrics import Metrics
 from usher.redact import scrub
+from usher.sources import Source
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -44,6 +45,7 @@ class Worker:
         logger: FilteringBoundLogger,
         rng: random.Random,
         limits: Limits,
+        sources: Mapping[str, Source] = NO_SOURCES,
     ) -> None:
         self._log = log
         self._handlers = attempts.router.handlers
@@ -51,7 +53,7 @@ class Worker:
         self._logger = logger
         self._limits = limits
         self._id = uuid.UUID(int=rng.getrandbits(128)).hex[:12]
-        self._intake = Intake(attempts.router, metrics, limits)
+        self._intake = Intake(attempts.router, metrics, limits, sources)
         settler = Settler(log, group, metrics, logger)
         self._driver = Driver(attempts, settler, limits, metrics, commit=self._commit_one, failed=self._fail)
         self._tail = Tail(log, attempts.router, self._intake, settler, self._driver, self._open_claim, limits, logger)

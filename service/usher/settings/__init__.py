@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -16,11 +16,19 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 from usher.handler import Handler, nearest
 from usher.outcome import RetryPolicy
 from usher.settings import values
+from usher.settings.auth0 import Auth0
+from usher.settings.authgear import Authgear
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, leaves
+from usher.settings.genauth import GenAuth
+from usher.settings.keycloak import Keycloak
 from usher.settings.report import Row, current, default_text, option_row, sentences
-from usher.settings.values import Address
+from usher.settings.tenant import Tenant
+from usher.settings.values import SYSTEMS, Address, SourceTopic
 
-__all__ = ["Address", "Authgear", "Row", "SendGrid", "Settings", "SettingsError", "Smtp", "Twilio", "settings_table"]
+__all__ = [
+    "SYSTEMS", "Address", "Auth0", "Authgear", "GenAuth", "Keycloak", "Row", "SendGrid", "Settings", "SettingsError", "Smtp",
+    "SourceTopic", "Tenant", "Twilio", "settings_table",
+]  # fmt: skip
 
 
 class SettingsError(Exception):
@@ -55,14 +63,6 @@ class Smtp(BaseModel):
     )
 
 
-class Authgear(BaseModel):
-    model_config = ConfigDict(frozen=True, validate_default=True)
-
-    webhook_secret: values.Secrets = Field(
-        (), description="what Authgear signs webhooks with; several while one replaces the other. None: no webhook"
-    )
-
-
 class Settings(BaseSettings):
     """All settings. `load` reads them from the environment; the constructor takes exactly what it is given."""
 
@@ -71,7 +71,11 @@ class Settings(BaseSettings):
     log: values.LogUrl = Field(
         "sqlite:///usher.db", description="where events are: the embedded log, or `kafka://host:port[,host:port]`"
     )
-    topics: values.Topics = Field(("identity.events",), description="the topics to read, comma separated")
+    topics: values.Topics = Field(
+        (SourceTopic("identity.events"),),
+        description="the topics to read, comma separated; `topic=source` where a system's own events are in it, as in "
+        "`identity.events,keycloak-admin=keycloak`",
+    )
     group: values.Topic = Field(
         "usher", description="the consumer group; it also begins the names of Usher's own topics"
     )
@@ -116,9 +120,13 @@ class Settings(BaseSettings):
     twilio: Twilio = Twilio()
     smtp: Smtp = Smtp()
     authgear: Authgear = Authgear()
-    ingest_topic: values.Topic = Field(
-        default_factory=lambda given: given.get("topics", ("identity.events",))[0],
-        description="the topic that webhooks and `usher emit` append to; default: the first of `USHER_TOPICS`",
+    auth0: Auth0 = Auth0()
+    genauth: GenAuth = GenAuth()
+    keycloak: Keycloak = Keycloak()
+    ingest_topic: str = Field(
+        default_factory=lambda given: next((topic.name for topic in given.get("topics", ()) if not topic.source), ""),
+        description="the topic that webhooks, pollers and `usher emit` append to; default: the first of `USHER_TOPICS` "
+        "without a source",
     )
     dedupe_window: values.Duration = Field(
         600.0, description="a second arrival of an event within this time is not sent twice"
@@ -144,6 +152,8 @@ class Settings(BaseSettings):
     )
     kafka: Mapping[str, str] = Field({}, exclude=True, repr=False)
     """The Kafka client's own options, by lower-case name; may hold secrets."""
+    tenants: Mapping[str, Mapping[str, Tenant]] = Field({}, exclude=True, repr=False)
+    """Further tenants: by system, by name. `tenants_of` has all of them."""
     handler_options: Mapping[str, Mapping[str, str]] = Field({}, exclude=True, repr=False)
     """What the environment says for handlers, by handler and field; `for_handlers` checks and types it."""
 
@@ -178,8 +188,9 @@ class Settings(BaseSettings):
         for name, value in overrides.items():
             if value is not None:
                 found.put(tuple(name.split("__")), value)
+        tenants = {system: _tenants(cls, system, given, found.problems) for system, given in found.tenants.items()}
         try:
-            settings = cls(**found.values, kafka=found.kafka, handler_options=found.options)
+            settings = cls(**found.values, kafka=found.kafka, handler_options=found.options, tenants=tenants)
         except ValidationError as error:
             found.problems += sentences(error, leaves(cls))
         if found.problems:
@@ -197,10 +208,17 @@ class Settings(BaseSettings):
             ("USHER_TWILIO__FROM", self.sms == "twilio" and not self.twilio.from_, "USHER_SMS=twilio"),
         ]  # fmt: skip
         problems = [f"{name}: is needed for {why}; set it" for name, lacks, why in wanting if lacks]
-        if self.ingest_topic not in self.topics:
+        if self.ingest_topic and SourceTopic(self.ingest_topic) not in self.topics:
             problems.append(
-                f"USHER_INGEST_TOPIC={self.ingest_topic!r}: should be one of USHER_TOPICS, or nobody would read it"
+                f"USHER_INGEST_TOPIC={self.ingest_topic!r}: should be one of USHER_TOPICS, without a source: what is "
+                "appended there is Usher's own form, and nobody else would read it"
             )
+        problems += [
+            f"USHER_TOPICS={topic}: nothing is set for a tenant {topic.tenant!r}; set USHER_{topic.source.upper()}__"
+            f"{topic.tenant.upper()}__…, or leave it out"
+            for topic in self.topics
+            if topic.tenant and topic.tenant not in self.tenants.get(topic.source, {})
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -209,6 +227,16 @@ class Settings(BaseSettings):
     def retry_policy(self) -> RetryPolicy:
         """What `USHER_RETRY_DELAYS` says for handlers without a policy of their own."""
         return RetryPolicy(self.retry_delays)
+
+    @property
+    def topic_names(self) -> tuple[str, ...]:
+        """The topics to read, by name alone."""
+        return tuple(topic.name for topic in self.topics)
+
+    def tenants_of(self, system: str) -> Mapping[str, Tenant]:
+        """The tenants of an identity system for which anything is set, by name; the one without a name is first."""
+        first: Tenant = getattr(self, system)
+        return {**({"": first} if first.model_fields_set else {}), **self.tenants.get(system, {})}
 
     @property
     def sqlite_path(self) -> Path | None:
@@ -257,6 +285,9 @@ class Settings(BaseSettings):
     def shown(self) -> list[Row]:
         """Every setting as it is in force, secrets masked; the note is ``set`` or ``default``."""
         rows = [current(leaf, self) for leaf in leaves(type(self))]
+        for system, tenants in self.tenants.items():
+            for name, tenant in tenants.items():
+                rows += [current(leaf, tenant) for leaf in leaves(type(tenant), _prefix(system, name))]
         for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka}.items()):
             rows += [
                 option_row(f"{PREFIX}{group.upper()}__{name.upper()}", text) for name, text in sorted(options.items())
@@ -268,9 +299,35 @@ def settings_table() -> list[Row]:
     """Every environment name with its default and meaning: what the README shows."""
     return [
         *(Row(leaf.name, default_text(leaf), leaf.field.description or "") for leaf in leaves(Settings)),
+        Row(
+            "USHER_<SYSTEM>__<NAME>__…",
+            "",
+            "the same for a further tenant, as in `USHER_KEYCLOAK__SHOP__REALM`; its path is `/ingest/keycloak/shop`",
+        ),
         Row("USHER_KAFKA__…", "", "an option of the Kafka client, as in `USHER_KAFKA__SECURITY_PROTOCOL`"),
         Row("USHER_<HANDLER>__…", "", "a setting of a handler's own; `usher handlers` lists them"),
     ]
+
+
+def _prefix(system: str, tenant: str) -> str:
+    return f"{PREFIX}{system.upper()}__{tenant.upper()}__"
+
+
+def _tenants(
+    settings: type[Settings], system: str, given: Mapping[str, Mapping[str, str]], problems: list[str]
+) -> dict[str, Tenant]:
+    """The further tenants of a system, by name."""
+    model = cast("type[Tenant]", settings.model_fields[system].annotation)
+    made: dict[str, Tenant] = {}
+    for name, texts in given.items():
+        prefix = _prefix(system, name)
+        filled = Environment(texts, model, prefix)
+        problems += filled.problems
+        try:
+            made[name] = model.model_validate(filled.values)
+        except ValidationError as error:
+            problems += sentences(error, leaves(model, prefix))
+    return made
 
 
 def _handler_settings(handler: Handler, options: Mapping[str, str], problems: list[str]) -> BaseModel | None:

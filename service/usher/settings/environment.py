@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
 from usher.handler import nearest
+from usher.settings.tenant import TENANT_NAME, Tenant
 from usher.settings.values import split
 
 PREFIX = "USHER_"
@@ -76,18 +77,25 @@ def is_secret_name(name: str) -> bool:
 class Environment:
     """The names of an environment, sorted into a model's fields. *problems* collects one line for each mistake.
 
-    *values* is nested as the model is. Where the *prefix* is the service's own, *kafka* has the client's options, and
-    *options* the groups that may belong to handlers.
+    *values* is nested as the model is. Where the *prefix* is the service's own, *kafka* has the client's options,
+    *options* the groups that may belong to handlers, and *tenants* what is set for further tenants: by system, by the
+    tenant's name, then as it was given.
     """
 
     def __init__(self, given: Mapping[str, str], model: type[BaseModel], prefix: str = PREFIX) -> None:
         self.values: dict[str, Any] = {}
         self.options: dict[str, dict[str, str]] = {}
         self.kafka: dict[str, str] = {}
+        self.tenants: dict[str, dict[str, dict[str, str]]] = {}
         self.problems: list[str] = []
         self._given = given
         self._prefix = prefix
         self._leaves = {leaf.name: leaf for leaf in leaves(model, prefix)}
+        self._tenanted = {
+            key
+            for key, field in model.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Tenant)
+        }
         self._groups = {leaf.path[0].upper() for leaf in self._leaves.values() if len(leaf.path) > 1}
         for name, text in given.items():
             if name.startswith(prefix) and text and not _is_service_link(name, text):
@@ -102,6 +110,12 @@ class Environment:
         elif plain != name and (leaf := self._leaves.get(plain)) and leaf.secret:
             if (content := self._from_file(name, text)) is not None:
                 self.put(leaf.path, split(content) if leaf.several else content)
+        elif (
+            group.lower() in self._tenanted
+            and TENANT_NAME.fullmatch(tenant := field.partition("__")[0].lower())
+            and "__" in field
+        ):
+            self.tenants.setdefault(group.lower(), {}).setdefault(tenant, {})[name] = text
         elif free and group.lower() == FREE_GROUP:
             self._take_kafka(name, field.lower(), text)
         elif free:

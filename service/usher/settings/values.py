@@ -18,6 +18,8 @@ from pydantic import BeforeValidator, SecretStr
 
 from usher.outcome import seconds
 
+SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
+"""The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -29,6 +31,18 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class SourceTopic(NamedTuple):
+    """A topic to read. Where *source* is named its records are that system's own, of the *tenant* with this name in the settings."""
+
+    name: str
+    source: str = ""
+    tenant: str = ""
+
+    def __str__(self) -> str:
+        tenant = f"/{self.tenant}" if self.tenant else ""
+        return f"{self.name}={self.source}{tenant}" if self.source else self.name
 
 
 def split(value: Any) -> Any:
@@ -79,9 +93,22 @@ def _topic(value: Any) -> str:
     return value
 
 
-def _topics(value: Any) -> tuple[str, ...]:
-    topics = tuple(_topic(name) for name in split(value))
-    if not topics or len(set(topics)) < len(topics):
+def _source_topic(value: Any) -> SourceTopic:
+    if isinstance(value, SourceTopic):
+        return value
+    topic, named, rest = str(value).partition("=")
+    source, _, tenant = rest.partition("/")
+    if named and source not in SYSTEMS:
+        raise ValueError(
+            f"should name a source after '=', one of {', '.join(SYSTEMS)}, as in keycloak-admin=keycloak; a tenant may "
+            "follow, as in keycloak-admin=keycloak/shop"
+        )
+    return SourceTopic(_topic(topic), source, tenant)
+
+
+def _topics(value: Any) -> tuple[SourceTopic, ...]:
+    topics = tuple(_source_topic(name) for name in split(value))
+    if not topics or len({topic.name for topic in topics}) < len(topics):
         raise ValueError("should name one topic or more, comma separated, each once")
     return topics
 
@@ -178,7 +205,7 @@ StartFrom = Annotated[str | float, BeforeValidator(_start)]
 HostPort = Annotated[Address, BeforeValidator(_address)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Topic = Annotated[str, BeforeValidator(_topic)]
-Topics = Annotated[tuple[str, ...], BeforeValidator(_topics)]
+Topics = Annotated[tuple[SourceTopic, ...], BeforeValidator(_topics)]
 Triggers = Annotated[tuple[str, ...], BeforeValidator(_triggers)]
 LogUrl = Annotated[str, BeforeValidator(_log)]
 Url = Annotated[str, BeforeValidator(_url)]

@@ -1,18 +1,25 @@
-"""Sources: how one identity system's events become Events. `decode` is the door; one file a system behind it."""
+"""Sources: how one identity system's events become Events. `decode` reads what is stored; one file a system behind it.
+
+What a system sends is read by its `Source`, once, before it is stored; what is stored is canonical, whoever sent it.
+"""
 
 from __future__ import annotations
 
 from usher.event import Event, Undecodable
 from usher.sources import authgear
 from usher.sources.canonical import event_of, text
-from usher.sources.document import NotJson, dump, parse, strip
-from usher.sources.prefilter import never_filtered, prefilter
+from usher.sources.document import NotJson, dump, parse, strip, unwrap
+from usher.sources.prefilter import in_an_envelope, never_filtered, prefilter
+from usher.sources.source import Arrival, Source, read_record
 
-__all__ = ["NotJson", "decode", "dump", "event_key", "never_filtered", "parse", "prefilter", "strip"]
+__all__ = [
+    "Arrival", "NotJson", "Source", "decode", "dump", "event_key", "in_an_envelope", "never_filtered", "parse", "prefilter",
+    "read_record", "strip",
+]  # fmt: skip
 
 
 def decode(value: bytes) -> Event:
-    """The event in these bytes, less credentials. What names no other source is Authgear's.
+    """The event in these stored bytes, less credentials. What names no other source is Authgear's.
 
     Raises:
         Undecodable: there is none; the reason is short and quotes nothing of the content.
@@ -20,12 +27,21 @@ def decode(value: bytes) -> Event:
     document = parse(value)
     if not isinstance(document, dict):
         raise Undecodable(f"no event: a JSON object was expected, this is a {type(document).__name__}")
-    if text(document.get("type")) is None:
-        raise Undecodable("no event: the field 'type' is missing, or is no text")
+    if text(document.get("type")) is None or "specversion" in document:
+        document = _inner(document)
     source = text(document.get("source")) or authgear.NAME
     if source == authgear.NAME:
         return authgear.event(strip(document), value)
     return event_of(strip(document), value)
+
+
+def _inner(document: dict[str, object]) -> dict[str, object]:
+    """The document in a CloudEvent."""
+    inner = unwrap(document)
+    if not isinstance(inner, dict) or text(inner.get("type")) is None:
+        stub = text(document.get("undecodable"))  # `source.undecoded` made it
+        raise Undecodable(stub or "no event: the field 'type' is missing, or is no text")
+    return inner
 
 
 def event_key(event: Event) -> bytes:

@@ -5,13 +5,18 @@ Events reach us by webhook (the hooked types) or from the audit log (the admin's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from usher.event import Event
+from usher.event import Event, Undecodable
 from usher.sources.canonical import context_of, event_of, text
+from usher.sources.document import NotJson, dump, parse, strip, unwrap
+from usher.sources.prefilter import never_filtered
+from usher.sources.source import Arrival, check_secrets, signed_by_any
 
 NAME = "authgear"
+SIGNATURE = "x-authgear-body-signature"
+"""The hex HMAC-SHA256 of the raw body, without a time in it."""
 
 _MUTATION = "admin_api.mutation."
 _EXPIRED = f"{_MUTATION}set_password_expired.executed"
@@ -22,6 +27,43 @@ _CANONICAL = {
 _LOGIN_ID = "https://authgear.com/claims/login_id/"
 _LOST = (".removed", ".disconnected")
 """Ends of the types whose ``identity`` is what the user has just lost: its address may be another person's by now."""
+
+
+class Authgear:
+    """One app of Authgear, or several that share a signing secret: an event names its app itself."""
+
+    name = NAME
+    plain = True
+    refusal = f"{SIGNATURE} is missing, or was not made from this body by a known secret"
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
+        self._secrets = check_secrets(secrets)
+
+    def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
+        return signed_by_any(self._secrets, body, headers.get(SIGNATURE, ""))
+
+    def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:  # noqa: ARG002
+        """`Source.arrivals`. What can't be read is stored as it came: Authgear's events hold no credentials."""
+        try:
+            document = unwrap(parse(body))
+        except NotJson:
+            raise
+        except Undecodable as refusal:
+            return [Arrival(None, never_filtered(body), str(refusal))]
+        return [of_document(document, body)]
+
+
+def of_document(document: Any, value: bytes | None = None) -> Arrival:
+    """The arrival of one event's document; *value* are the bytes it came in, where they hold nothing else."""
+    kept = strip(document)
+    if value is None or kept is not document:
+        value = dump(kept)
+    if not isinstance(kept, dict) or text(kept.get("type")) is None:
+        return Arrival(None, never_filtered(value), "no event: the field 'type' is missing, or is no text")
+    try:
+        return Arrival(event(kept, value), value)
+    except Undecodable as refusal:
+        return Arrival(None, never_filtered(value), str(refusal))
 
 
 def event(document: Mapping[str, Any], value: bytes) -> Event:

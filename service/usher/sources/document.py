@@ -6,6 +6,8 @@ or Infinity, at most 200 levels deep, whole numbers of at most 4,300 digits.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from typing import Any, NoReturn
@@ -47,6 +49,23 @@ def parse(value: bytes) -> Any:
     except ValueError as refusal:
         reason = scrub(f"no JSON document that can be read: {refusal}")
         raise (Undecodable if _is_json(text) else NotJson)(reason) from None
+
+
+def unwrap(document: Any) -> Any:
+    """What a CloudEvent in structured form carries (CloudEvents 1.0, JSON format); any other document as it is.
+
+    Raises:
+        NotJson, Undecodable: its ``data_base64`` holds no JSON.
+    """
+    if type(document) is dict and "specversion" in document:
+        if "data" in document:
+            return document["data"]
+        if isinstance(encoded := document.get("data_base64"), str):
+            try:
+                return parse(base64.b64decode(encoded, validate=True))
+            except binascii.Error:
+                raise Undecodable("the CloudEvent's data_base64 is not base64") from None
+    return document
 
 
 def dump(document: Any) -> bytes:

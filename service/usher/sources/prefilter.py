@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 
+from usher.delivery import Headers
 from usher.event import UNKNOWN
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@ -]+")
 """Actors made of these have two spellings in JSON: themselves, and ones with ``\\u`` in them."""
 
 
+_CLOUD_EVENT = b"application/cloudevents"
 _BACKSLASH = ord("\\")
 """Looked for as a number: that is a memchr, and a text of two characters is fifty times slower to find."""
 
@@ -39,6 +41,11 @@ def never_filtered(value: bytes) -> bytes:
     For what is known to be undecodable and must end as a dead letter, whoever it names.
     """
     return value if _in_doubt(value) else value + b"\n"
+
+
+def in_an_envelope(headers: Headers) -> bool:
+    """Whether a record says that it is a CloudEvent in structured form, in which anything may be encoded (Kafka binding 1.0, 3.3)."""
+    return any(name.lower() == "content-type" and value.startswith(_CLOUD_EVENT) for name, value in headers)
 
 
 def _one(literal: bytes) -> Callable[[bytes], bool]:

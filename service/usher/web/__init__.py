@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
 from usher.metrics import Metrics
 from usher.web.health import OK, Vital, health_routes
-from usher.web.ingress import DEFAULT_LIMIT, PATH, SIGNATURE, Ingress, Sink
+from usher.web.ingress import DEFAULT_LIMIT, Complete, Ingress, Sink
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["DEFAULT_LIMIT", "OK", "PATH", "SIGNATURE", "Ingress", "Server", "Sink", "Vital", "build_web"]
+__all__ = ["DEFAULT_LIMIT", "OK", "Complete", "Ingress", "Server", "Sink", "Vital", "build_web"]
 
 _LINGER = 1.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the sender sees the answer and no reset."""
@@ -28,13 +29,13 @@ _protocol_log.propagate = False
 
 
 def build_web(
-    *, vital: Vital, metrics: Metrics, log: FilteringBoundLogger, ingress: Ingress | None = None
+    *, vital: Vital, metrics: Metrics, log: FilteringBoundLogger, ingresses: Mapping[str, Ingress] | None = None
 ) -> web.Application:
-    """The application: health and metrics, and the webhook where there is an *ingress* (without one its path is 404)."""
+    """The application: health and metrics, and the webhooks by their paths (any other path is 404)."""
     app = web.Application(middlewares=[_without_500(log)])
     app.add_routes(health_routes(vital, metrics))
-    if ingress is not None:
-        app.router.add_post(PATH, ingress.handle)
+    for path, ingress in (ingresses or {}).items():
+        app.router.add_post(path, ingress.handle)
     app.on_response_prepare.append(_without_banner)
     return app
 

@@ -1,40 +1,41 @@
-"""The webhook ingress: a signed body becomes a record of the log, or an answer that says why not.
+"""The webhook ingress: a verified body becomes records of the log, or an answer that says why not.
 
-Authgear never sends again, so the answers are chosen for what is lost by them: success only once the log has acknowledged,
-and a signed document that nobody can decode is stored all the same, to end where an operator sees it.
+Some systems never send again, so the answers are chosen for what is lost by them: success only once the log has acknowledged
+all of a body, and what nobody can decode leaves a record all the same, to end where an operator sees it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from usher import sources
 from usher.delivery import Headers
 from usher.engine.port import LogError, Place, TooLarge
-from usher.event import Undecodable
+from usher.event import Identity, Undecodable
 from usher.metrics import Metrics
+from usher.outcome import Outcome
 from usher.redact import scrub
+from usher.sources import Arrival, Source, event_key
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-SOURCE = "authgear"
-PATH = f"/ingest/{SOURCE}"
-SIGNATURE = "x-authgear-body-signature"
 DEFAULT_LIMIT = 512 * 1024
 """Bytes of a body that are read: a stored event with its headers must fit into a Kafka record of 1 MiB, twice over."""
 
 _RETRY_AFTER = "5"
 _WARN_EVERY = 60.0
+_MOST_HALF_STORED = 10_000
+
+Complete = Callable[[Arrival], Awaitable[Arrival]]
+"""Asks the identity system for what an event doesn't say and routing needs. Raises `usher.outcome.Outcome` if it can't now."""
 
 
 class Sink(Protocol):
@@ -53,42 +54,51 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class Ingress:
-    """What answers ``POST /ingest/authgear``.
+    """What answers ``POST /ingest/<source>`` for one tenant.
 
     Args:
         sink: takes the events; it has acknowledged when its ``append`` returns.
         topic: the topic they are appended to.
-        secrets: the signing secrets, at least one; more than one while they are rotated.
+        source: verifies a body, and reads it.
+        complete: fills in what the source can't know.
         limit: the largest body taken, in bytes.
         patience: seconds for a body to arrive, and again for the log to acknowledge.
     """
 
     sink: Sink
     topic: str
-    secrets: Sequence[str] = field(repr=False)
+    source: Source
     metrics: Metrics
     log: FilteringBoundLogger
+    complete: Complete | None = None
     limit: int = DEFAULT_LIMIT
     patience: float = 30.0
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
     _forged: int = field(init=False, default=0)
     _warned_at: float = field(init=False, default=float("-inf"))
-
-    def __post_init__(self) -> None:
-        if isinstance(self.secrets, str) or not self.secrets or not all(self.secrets):
-            raise ValueError("secrets: at least one is needed and none may be empty; an empty key signs for anybody")
+    _half_stored: OrderedDict[Identity, None] = field(init=False, default_factory=OrderedDict)
+    """Events of batches that were stored in part and refused: the sender repeats the batch, and these are there already."""
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one call: 200 stored, 202 stored undecoded, 400, 401, 408, 413, 503. Never anything else."""
         try:
             body = await self._body(request)
-            self._verify(body, request.headers.get(SIGNATURE, ""))
-            outcome = await self._store(body)
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            if not self.source.verified(headers, body):
+                self._warn()
+                raise _Refused(401, "bad-signature", self.source.refusal)
+            arrivals = await self._read(body, headers)
+            await self._store(arrivals)
         except _Refused as refusal:
             self._count(refusal.outcome)
             return _answer(refusal.status, refusal.message)
-        self._count(outcome)
-        return _answer(200 if outcome == "stored" else 202, outcome)
+        outcomes = ["undecodable" if arrival.event is None else "stored" for arrival in arrivals]
+        for outcome in outcomes or ["nothing"]:
+            self._count(outcome)
+        if outcomes and "stored" not in outcomes:
+            return _answer(202, "undecodable")
+        return _answer(200, "stored" if outcomes else "nothing to store")
 
     async def _body(self, request: web.Request) -> bytes:
         """The raw body, as it was signed; reading ends as soon as it is too large."""
@@ -108,64 +118,71 @@ class Ingress:
             raise _Refused(400, "incomplete", "the body ended early, or is not encoded as its headers say") from None
         return bytes(body)
 
-    def _verify(self, body: bytes, given: str) -> None:
-        """Compare with what each secret would sign; all are tried, so that the time tells nothing."""
-        signature = given.strip().lower().encode("utf-8", "surrogateescape")
-        matches = [
-            hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode(), signature)
-            for secret in self.secrets
-        ]
-        if not any(matches):
-            self._warn()
-            raise _Refused(
-                401, "bad-signature", f"{SIGNATURE} is missing, or was not made from this body by a known secret"
-            )
-
-    async def _store(self, body: bytes) -> str:
-        """Append the body, less credentials; the outcome is ``stored`` or ``undecodable``."""
-        key, value, reason = _record(body)
+    async def _read(self, body: bytes, headers: dict[str, str]) -> Sequence[Arrival]:
+        try:
+            arrivals = self.source.arrivals(body, headers, self.now())
+        except Undecodable as refusal:
+            raise _Refused(400, "not-json", str(refusal)) from None
+        if self.complete is None:
+            return arrivals
         try:
             async with asyncio.timeout(self.patience):
-                place = await self.sink.append(self.topic, key, value)
+                return [arrival if arrival.event is None else await self.complete(arrival) for arrival in arrivals]
+        except (Outcome, TimeoutError) as trouble:
+            self._complain("webhook refused: the identity system did not answer", trouble)
+            raise _Refused(503, "lookup-failed", "the identity system could not be asked; send it again") from None
+
+    async def _store(self, arrivals: Sequence[Arrival]) -> None:
+        """Append all; what an earlier, half stored call of the same batch has brought is passed over."""
+        stored: list[Identity] = []
+        try:
+            async with asyncio.timeout(self.patience):
+                for arrival in arrivals:
+                    identity = arrival.event.identity if arrival.event else None
+                    if identity not in self._half_stored:
+                        await self._append(arrival)
+                    if identity is not None:
+                        self._half_stored.pop(identity, None)
+                        stored.append(identity)
         except TooLarge:
+            self._remember(stored)
             raise _Refused(413, "too-large", "the log takes no record of this size") from None
         except (LogError, OSError, TimeoutError) as trouble:
-            self.log.warning(
-                "webhook refused: log down", topic=self.topic, error=scrub(trouble) or type(trouble).__name__
-            )
+            self._remember(stored)
+            self._complain("webhook refused: log down", trouble)
             raise _Refused(503, "log-down", "the log can't be written now; send it again") from None
-        self.log.debug("webhook stored", topic=place.topic, partition=place.partition, bytes=len(value), reason=reason)
-        return "undecodable" if reason else "stored"
+
+    async def _append(self, arrival: Arrival) -> None:
+        key = event_key(arrival.event) if arrival.event else None
+        place = await self.sink.append(self.topic, key, arrival.value)
+        self.log.debug(
+            "webhook stored",
+            topic=place.topic,
+            partition=place.partition,
+            bytes=len(arrival.value),
+            reason=arrival.reason,
+        )
+
+    def _remember(self, stored: Sequence[Identity]) -> None:
+        self._half_stored.update(dict.fromkeys(stored))
+        while len(self._half_stored) > _MOST_HALF_STORED:
+            self._half_stored.popitem(last=False)
+
+    def _complain(self, what: str, trouble: BaseException) -> None:
+        self.log.warning(
+            what, source=self.source.name, topic=self.topic, error=scrub(trouble) or type(trouble).__name__
+        )
 
     def _count(self, outcome: str) -> None:
-        self.metrics.ingested.labels(source=SOURCE, outcome=outcome).inc()
+        self.metrics.ingested.labels(source=self.source.name, outcome=outcome).inc()
 
     def _warn(self) -> None:
         """One line a minute however many there are: a flood of forgeries must not become a flood of lines."""
         self._forged += 1
         now = self.clock()
         if now - self._warned_at >= _WARN_EVERY:
-            self.log.warning("webhook refused: bad signature", source=SOURCE, count=self._forged)
+            self.log.warning("webhook refused: bad signature", source=self.source.name, count=self._forged)
             self._forged, self._warned_at = 0, now
-
-
-def _record(body: bytes) -> tuple[bytes | None, bytes, str]:
-    """Key and value to store, and why it is no event where it is none: such a value must get past the prefilter.
-
-    What can't be parsed can't be stripped either, and is stored as it came.
-    """
-    try:
-        document = sources.parse(body)
-    except sources.NotJson as refusal:
-        raise _Refused(400, "not-json", str(refusal)) from None
-    except Undecodable as refusal:
-        return None, sources.never_filtered(body), str(refusal)
-    kept = sources.strip(document)
-    value = body if kept is document else sources.dump(kept)
-    try:
-        return sources.event_key(sources.decode(value)), value, ""
-    except Undecodable as refusal:
-        return None, sources.never_filtered(value), str(refusal)
 
 
 def _answer(status: int, message: str) -> web.Response:

@@ -1,0 +1,193 @@
+"""A call to an identity system's API, and what its failure means for the delivery behind it. Hides HTTP and tokens.
+
+Any 5xx, no answer, and 429 (with the wait it asks for) are worth another attempt; refused credentials are the operator's
+affair and count none; what else is refused is refused for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple, NoReturn
+
+import aiohttp
+
+from usher.event import Event, User
+from usher.outcome import Hold, Reject, Retry
+from usher.system import PasswordLink
+
+_PATIENCE = aiohttp.ClientTimeout(total=20, connect=10)
+_MOST = 4 * 1024 * 1024
+"""Bytes of an answer that are read."""
+_REFUSED = 60.0
+"""Seconds until credentials that were refused are tried again."""
+_EARLY = 30.0
+"""Seconds before its end in which a token is not used any more."""
+_LONGEST_WAIT = 3600.0
+
+
+class Token(NamedTuple):
+    """A bearer token, and for how many seconds it holds."""
+
+    text: str
+    seconds: float
+
+
+class Answer(NamedTuple):
+    """An answer below 500 that is no 401, 403 or 429. *body* is the JSON document in it, None where there is none."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+@dataclass(slots=True)
+class Api:
+    """One system's API.
+
+    Args:
+        what: names it in reasons, as in ``Keycloak (realm shop)``.
+        base_url: without a slash at its end.
+        session: gives the pooled HTTP session; asked at each call.
+        fetch_token: gets a token; it is kept until shortly before its end. None: the API wants none.
+        hint: the settings to look at, where credentials are refused.
+        clock: monotonic seconds.
+    """
+
+    what: str
+    base_url: str
+    session: Callable[[], aiohttp.ClientSession] = field(repr=False)
+    fetch_token: Callable[[], Awaitable[Token]] | None = field(default=None, repr=False)
+    hint: str = ""
+    clock: Callable[[], float] = time.monotonic
+    _token: str | None = field(default=None, init=False, repr=False)
+    _ends: float = field(default=0.0, init=False)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Call with our token; one that was refused is fetched anew, once.
+
+        Raises:
+            Retry, Hold: it may work later.
+        """
+        for fresh in (False, True):
+            own = dict(headers or {})
+            if self.fetch_token is not None:
+                own["authorization"] = f"Bearer {await self._current(fresh=fresh)}"
+            answer = await self.ask(method, path, json=json, params=params, headers=own)
+            if answer.status != 401 or self.fetch_token is None:
+                break
+        if answer.status in (401, 403):
+            self.refused(answer.status)
+        return answer
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        form: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Call once, without a token; 401 and 403 are answers like others here.
+
+        Raises:
+            Retry: no answer, 5xx or 429.
+        """
+        try:
+            async with self.session().request(
+                method, self.base_url + path, json=json, data=form, params=params, headers=headers,
+                timeout=_PATIENCE, allow_redirects=False,
+            ) as response:  # fmt: skip
+                if response.status >= 500:
+                    raise Retry(f"{self.what} answered {response.status}", after=_wait(response.headers))
+                if response.status == 429:
+                    raise Retry(f"{self.what} says that we ask too often", after=_wait(response.headers))
+                return Answer(response.status, response.headers, await _document(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as trouble:
+            # Without its text: that may hold the URL, and with it a user's id or address.
+            raise Retry(f"{self.what} could not be asked: {type(trouble).__name__}") from None
+
+    def refused(self, status: int) -> NoReturn:
+        """Our credentials are no good, or lack a right: nobody's attempt is counted for that.
+
+        Raises:
+            Hold
+        """
+        self._token = None
+        raise Hold(f"{self.what} refuses our credentials ({status}); see {self.hint}", after=_REFUSED)
+
+    async def _current(self, *, fresh: bool) -> str:
+        async with self._turn:
+            if fresh or self._token is None or self.clock() >= self._ends:
+                assert self.fetch_token is not None  # noqa: S101
+                token = await self.fetch_token()
+                self._token, self._ends = token.text, self.clock() + max(token.seconds - _EARLY, token.seconds / 2)
+            return self._token
+
+
+class Actions:
+    """The base of every system's client: what a system does not offer is refused for good, by name."""
+
+    what = "this identity system"
+
+    async def user(self, event: Event) -> User:  # noqa: ARG002
+        self._lacks("a look-up of users")
+
+    async def require_password_change(self, event: Event) -> None:  # noqa: ARG002
+        self._lacks("a way to require a new password at the next login")
+
+    async def clear_password_change(self, event: Event) -> None:  # noqa: ARG002
+        self._lacks("a flag to clear: it forgets it by itself once the password was changed")
+
+    async def password_link(self, event: Event) -> PasswordLink:  # noqa: ARG002
+        self._lacks("a link that we could send")
+
+    async def send_password_reset(self, event: Event) -> None:  # noqa: ARG002
+        self._lacks("a reset message of its own")
+
+    def _lacks(self, thing: str) -> NoReturn:
+        raise Reject(f"{self.what} has not {thing}")
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds that an answer asks us to wait: ``Retry-After``, or the reset of an exhausted rate limit (Unix seconds)."""
+    if (after := headers.get("Retry-After")) is not None:
+        try:
+            wait = float(after)
+        except ValueError:
+            try:
+                wait = parsedate_to_datetime(after).timestamp() - time.time()
+            except ValueError:
+                return None
+    elif headers.get("X-RateLimit-Remaining") == "0" and headers.get("X-RateLimit-Reset", "").isdecimal():
+        wait = float(headers["X-RateLimit-Reset"]) - time.time()
+    else:
+        return None
+    return min(max(wait, 0.0), _LONGEST_WAIT) if wait == wait else None  # noqa: PLR0124 - NaN
+
+
+async def _document(response: aiohttp.ClientResponse) -> Any:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _MOST:
+            raise aiohttp.ClientPayloadError("the answer is too large")
+    try:
+        return json.loads(body) if body else None
+    except ValueError:
+        return None

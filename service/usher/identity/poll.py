@@ -1,0 +1,203 @@
+"""The pollers: what no webhook tells, or could not tell while Usher was down, is read from the systems' own logs.
+
+One worker of a group polls; where it is goes into the log's notes after what it brought is in the log, so that a crash reads
+a page twice and loses none. What the log has already, from a webhook or an earlier reading, is not appended again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from usher.engine.port import Duty, EventLog, LogError, TooLarge
+from usher.event import Undecodable
+from usher.metrics import Metrics
+from usher.outcome import Hold, Outcome, Retry
+from usher.redact import scrub
+from usher.sources import Arrival, decode, event_key
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+_SLOWEST = 300.0
+"""Seconds to wait at most between tries after failures."""
+_SKEW = 120.0
+"""Seconds by which the clocks of a system and of the log's broker may differ."""
+
+
+class Page(NamedTuple):
+    """What one look brought: arrivals in the order in which they happened, where to go on, and whether there is more at once.
+
+    *cursor* is the feed's own, at most some kilobytes.
+    """
+
+    arrivals: Sequence[Arrival]
+    cursor: bytes
+    more: bool = False
+
+
+class Feed(Protocol):
+    """A log of an identity system that can be read on from where one was. Whatever keeps a connection closes it in `close`."""
+
+    @property
+    def name(self) -> str:
+        """Names it among all feeds of a group for ever: its place is kept under this name."""
+
+    @property
+    def every(self) -> float:
+        """Seconds between looks while there is nothing new; 0 where `page` itself waits for news."""
+
+    async def page(self, cursor: bytes | None) -> Page:
+        """What came after *cursor*, up to a page of it; None: begin now, bring nothing of the past.
+
+        Pages may overlap: what was brought before is told from what is new by its id.
+
+        Raises:
+            usher.outcome.Retry, usher.outcome.Hold: not now; says when.
+            usher.outcome.Reject: the cursor is of no use any more. Polling goes on from now, and says so.
+        """
+
+    def since(self, cursor: bytes) -> float:
+        """The earliest moment (Unix seconds, the system's clock) of which the page after *cursor* may tell."""
+
+    async def close(self) -> None: ...
+
+
+class Pollers:
+    """Reads feeds into a topic while this worker has the group's duty."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        topic: str,
+        feeds: Sequence[Feed],
+        *,
+        metrics: Metrics,
+        logger: FilteringBoundLogger,
+        rng: random.Random,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._log, self._topic, self._feeds = log, topic, feeds
+        self._metrics, self._logger, self._rng, self._now = metrics, logger, rng, now
+
+    async def run(self) -> None:
+        """Poll until cancelled; while another worker has the duty, wait for it."""
+        while True:
+            try:
+                async with self._log.duty() as duty:
+                    self._logger.info("polling", feeds=[feed.name for feed in self._feeds])
+                    await self._poll_all(duty)
+                    self._logger.info("polling has passed to another worker")
+            except LogError as error:
+                self._logger.warning("polling can't begin, trying again", error=scrub(error))
+                await asyncio.sleep(5.0)
+
+    async def _poll_all(self, duty: Duty) -> None:
+        """Until the duty is lost."""
+        polling = [asyncio.create_task(self._poll(feed, duty)) for feed in self._feeds]
+        lost = asyncio.create_task(duty.lost())
+        try:
+            await asyncio.wait([lost, *polling], return_when=asyncio.FIRST_COMPLETED)
+            for task in (lost, *polling):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (lost, *polling):
+                task.cancel()
+            await asyncio.gather(lost, *polling, return_exceptions=True)
+            for feed in self._feeds:
+                await feed.close()
+
+    async def _poll(self, feed: Feed, duty: Duty) -> None:
+        cursor, known, failures = duty.note(feed.name), Known(self._log, self._topic), 0
+        while True:
+            try:
+                page = await feed.page(cursor)
+                await self._bring(feed, page, known, cursor)
+            except Outcome as trouble:
+                cursor = None if not isinstance(trouble, Retry | Hold) else cursor
+                failures += 1
+                await self._rest(feed, trouble, failures)
+                continue
+            except (TooLarge, LogError) as trouble:
+                failures += 1
+                await self._rest(feed, trouble, failures)
+                continue
+            if page.cursor != cursor:
+                await duty.keep(feed.name, page.cursor)
+                cursor = page.cursor
+            failures = 0
+            self._metrics.polled_at.labels(feed.name).set(self._now())
+            if not page.more:
+                await asyncio.sleep(feed.every)
+
+    async def _bring(self, feed: Feed, page: Page, known: Known, cursor: bytes | None) -> None:
+        if all(arrival in known for arrival in page.arrivals):
+            self._metrics.polled.labels(feed.name, "known").inc(len(page.arrivals))
+            return
+        await known.look(self._now() if cursor is None else feed.since(cursor))
+        for arrival in page.arrivals:
+            outcome = "known"
+            if arrival not in known:
+                key = event_key(arrival.event) if arrival.event else None
+                await self._log.append(self._topic, key, arrival.value)
+                known.add(arrival)
+                outcome = "stored" if arrival.event else "undecodable"
+            self._metrics.polled.labels(feed.name, outcome).inc()
+
+    async def _rest(self, feed: Feed, trouble: Exception, failures: int) -> None:
+        asked = getattr(trouble, "after", None)
+        backoff = min(max(feed.every, 1.0) * 2.0 ** min(failures, 10), _SLOWEST) * self._rng.uniform(1.0, 1.2)
+        wait = backoff if asked is None else max(asked, 1.0)
+        self._metrics.polled.labels(feed.name, "failed").inc()
+        self._logger.warning(
+            "polling failed, trying again",
+            feed=feed.name,
+            error=scrub(trouble) or type(trouble).__name__,
+            wait=round(wait, 1),
+        )
+        await asyncio.sleep(wait)
+
+
+class Known:
+    """What is in a topic already, as far back as a feed may tell of. Holds a digest a record, and forgets the old."""
+
+    def __init__(self, log: EventLog, topic: str) -> None:
+        self._log, self._topic = log, topic
+        self._digests: dict[bytes, float] = {}
+        self._seen_to: float | None = None
+
+    async def look(self, since: float) -> None:
+        """Learn what was appended from *since* (Unix seconds) until now, or since the last look."""
+        start = (since if self._seen_to is None else self._seen_to) - _SKEW
+        latest = start if self._seen_to is None else self._seen_to
+        async for records in self._log.since(self._topic, start):
+            for record in records:
+                at = record.timestamp / 1000
+                latest = max(latest, at)
+                value = record.value or b""
+                try:
+                    self._digests[_digest(Arrival(decode(value), value))] = at
+                except Undecodable:
+                    self._digests[_digest(Arrival(None, value))] = at
+        self._seen_to = latest
+        oldest = since - _SKEW
+        self._digests = {digest: at for digest, at in self._digests.items() if at >= oldest}
+
+    def add(self, arrival: Arrival) -> None:
+        self._digests[_digest(arrival)] = float("inf") if self._seen_to is None else self._seen_to
+
+    def __contains__(self, arrival: object) -> bool:
+        return isinstance(arrival, Arrival) and _digest(arrival) in self._digests
+
+
+def _digest(arrival: Arrival) -> bytes:
+    """Of the event's identity; of the bytes, where there is no event."""
+    about = (
+        arrival.value if arrival.event is None else "\0".join(arrival.event.identity).encode("utf-8", "surrogatepass")
+    )
+    return hashlib.blake2b(about, digest_size=16).digest()

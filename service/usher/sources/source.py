@@ -1,0 +1,171 @@
+"""What every source offers, and what all of them do alike: one protocol, so that the rest of Usher knows no system by name.
+
+A `Source` is one tenant of one identity system. It is pure: it verifies and reads what it is given, and asks nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from usher.delivery import Record
+from usher.event import Event, Undecodable
+from usher.redact import scrub
+from usher.sources.canonical import event_of
+from usher.sources.document import dump, parse, strip, unwrap
+from usher.sources.prefilter import never_filtered
+
+
+class Arrival(NamedTuple):
+    """What a source made of one thing it was sent: the event, and the bytes to be stored, from which `decode` makes it again.
+
+    *event* is None where there is none in it: *reason* says why, and *value* is what an operator will see of it.
+    """
+
+    event: Event | None
+    value: bytes
+    reason: str = ""
+
+
+class Source(Protocol):
+    """One tenant of one identity system: how what it sends is verified, and how that becomes Events."""
+
+    @property
+    def name(self) -> str:
+        """The system's, as in ``event.source``."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether its own bytes hold ``context.triggered_by`` as it stands: only then may they be filtered unparsed."""
+
+    @property
+    def refusal(self) -> str:
+        """What to answer to a caller who could not prove itself."""
+
+    def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether a webhook call is from the system. *headers* have lower-case names; compares in constant time."""
+
+    def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:
+        """What a webhook's body, or one record of a raw topic, holds, in order; nothing, where it is a test or a keep-alive.
+
+        Credentials are gone from all of it. *received* is in Unix seconds.
+
+        Raises:
+            NotJson: the body is of another format altogether.
+        """
+
+
+def arrival(event: Event) -> Arrival:
+    """The arrival of an event that a source has derived: it is stored in the canonical form."""
+    return Arrival(event, dump(strip(event.model_dump(exclude_unset=True))))
+
+
+def undecoded(source: str, tenant: str, content: Any, reason: str) -> Arrival:
+    """The arrival of what is no event: a stub that tells it from others and holds nothing of it.
+
+    What can't be read can't be stripped of credentials, so none of it is stored.
+    """
+    body = content if isinstance(content, bytes) else dump(content)
+    digest, told = hashlib.sha256(body).hexdigest(), scrub(reason)
+    stub = {"undecodable": told, "source": source, "tenant": tenant, "bytes": len(body), "sha256": digest}
+    return Arrival(None, never_filtered(dump(stub)), told)
+
+
+def derive(
+    source: str,
+    document: Mapping[str, Any],
+    *,
+    id: str,  # noqa: A002
+    type: str,  # noqa: A002
+    raw_type: str,
+    tenant: str,
+    triggered_by: str,
+    basis: str,
+    timestamp: float | None,
+    user: Mapping[str, Any],
+    context: Mapping[str, Any] | None = None,
+) -> Event:
+    """The Event of a system that does not write the canonical form. *document* is what it wrote, and becomes the payload.
+
+    Args:
+        source: the system's name.
+        document: kept as ``payload``, less credentials.
+        id: the event's own, or one that is derived from what makes it that event.
+        type: canonical where there is one, else as *raw_type*.
+        raw_type: the system's own name for it.
+        tenant: which of the system's tenants.
+        triggered_by: ``admin_api``, ``user``, ``system`` or ``unknown``.
+        basis: the rule that decided so, for `usher explain`.
+        timestamp: when it happened, in Unix seconds, where the system says.
+        user: fields of `usher.event.User`.
+        context: further fields of the context.
+    """
+    fields = {"timestamp": timestamp, "user_id": user.get("id"), **(context or {})}
+    known = {name: value for name, value in fields.items() if value is not None}
+    return event_of(
+        {},
+        b"",
+        id=id,
+        type=type,
+        raw_type=raw_type,
+        source=source,
+        tenant=tenant,
+        user={name: value for name, value in user.items() if value is not None},
+        context={**known, "triggered_by": triggered_by, "triggered_by_basis": basis},
+        payload=strip(dict(document)),
+    )
+
+
+def read_record(source: Source, record: Record) -> Arrival | None:
+    """What a record of a raw topic holds; None: nothing that matters. CloudEvents in binary form have their headers.
+
+    Never raises: what can't be read is an arrival without an event.
+    """
+    headers = {name.lower(): value.decode("utf-8", "replace") for name, value in record.headers if value is not None}
+    value = record.value or b""
+    try:
+        arrivals = source.arrivals(value, headers, record.timestamp / 1000)
+    except Undecodable as refusal:
+        return undecoded(source.name, "", value, str(refusal))
+    if len(arrivals) > 1:
+        return undecoded(source.name, "", value, f"a record holds one event, this one holds {len(arrivals)}")
+    return arrivals[0] if arrivals else None
+
+
+def document_of(body: bytes) -> Any:
+    """The JSON document in a body or record; out of its envelope, where that is a CloudEvent.
+
+    Raises:
+        NotJson, Undecodable
+    """
+    return unwrap(parse(body))
+
+
+def signed_by_any(secrets: Sequence[str], body: bytes, given: str) -> bool:
+    """Whether *given* is the hex HMAC-SHA256 of *body* by one of the secrets. All are tried: the time tells nothing."""
+    signature = given.strip().lower().encode("utf-8", "surrogateescape")
+    matches = [
+        hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode(), signature)
+        for secret in secrets
+    ]
+    return any(matches)
+
+
+def equal_to_any(secrets: Sequence[str], given: str) -> bool:
+    """Whether *given* is one of the secrets itself, compared in constant time."""
+    text = given.encode("utf-8", "surrogateescape")
+    matches = [hmac.compare_digest(secret.encode(), text) for secret in secrets]
+    return any(matches)
+
+
+def check_secrets(secrets: Sequence[str]) -> tuple[str, ...]:
+    """*secrets* as they are.
+
+    Raises:
+        ValueError: one is empty: with it anybody could sign.
+    """
+    if isinstance(secrets, str) or not all(secrets):
+        raise ValueError("secrets: a sequence is needed and none may be empty; an empty key signs for anybody")
+    return tuple(secrets)

@@ -1,0 +1,55 @@
+"""A System: one tenant of an identity system, with all that Usher does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+
+from usher.identity.poll import Feed
+from usher.sources import Arrival, Source
+from usher.system import IdentitySystem
+
+Session = Callable[[], aiohttp.ClientSession]
+"""Gives the pooled HTTP session, once there is one."""
+
+
+class Api(IdentitySystem, Protocol):
+    """An identity system's API, as far as Usher itself uses it."""
+
+    async def check(self) -> str:
+        """What `usher check` tells of it when credentials and address are good.
+
+        Raises:
+            usher.outcome.Outcome: they are not, or it can't be told now.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What the settings say of one tenant.
+
+    *name* is its name in the settings, empty for the first. *tenant* is what its events carry as ``event.tenant``, None
+    where they say it themselves. *receives*: whether there is a secret, and so a webhook. *api* is None without credentials.
+    *complete* asks the system for what the filter needs and an event does not say; *feeds* are those to be polled.
+    """
+
+    source: Source
+    name: str = ""
+    tenant: str | None = None
+    receives: bool = False
+    api: Api | None = None
+    complete: Callable[[Arrival], Awaitable[Arrival]] | None = None
+    feeds: Sequence[Feed] = ()
+
+    @property
+    def title(self) -> str:
+        """As in ``keycloak/shop``: names it to people, in paths and in `USHER_TOPICS`."""
+        return f"{self.source.name}/{self.name}" if self.name else self.source.name
+
+    @property
+    def path(self) -> str:
+        """Of its webhook."""
+        return f"/ingest/{self.title}"
