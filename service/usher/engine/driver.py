@@ -213,7 +213,8 @@ class Driver:
         if parked:
             self._settler.parked_line(delivery, verdict)
             self.due_soon.set()
-            self.park_queue(shard, lane)
+            if shard.ours:  # rule 9: what is queued is the next owner's by now
+                self.park_queue(shard, lane)
             if flight.done_elsewhere:  # said while we were writing: our word came last, and has to be taken back
                 await self._settler.done(shard, flight, Done())
 

@@ -91,6 +91,8 @@ class Shard:
         self.lanes: dict[str, Lane] = {}
         self.flights: dict[str, Flight] = {}
         self.known_done: set[str] = set()
+        self.doubtful: set[str] = set()
+        """Deliveries of which a park record was refused: it may be written all the same, long after what we wrote since."""
         self.requests: dict[str, Delivery] = {}
         self.replayed: set[str] = set()
         self.tasks: set[asyncio.Task[Any]] = set()

@@ -62,7 +62,15 @@ class Settler:
             TooLarge: it fits into the source topic but, with its headers, not into the retry topic.
         """
         headers = [*parked.headers(), (WRITER, shard.writer)]
-        if not await self._durable(shard, lambda: self.log.park(shard.claim, parked.key, parked.value, headers)):
+
+        async def write() -> None:
+            try:
+                await self.log.park(shard.claim, parked.key, parked.value, headers)
+            except LogUnavailable:
+                shard.doubtful.add(parked.key)
+                raise
+
+        if not await self._durable(shard, write):
             return False
         flight.parked = True
         if shard.ours:

@@ -104,10 +104,9 @@ class Tail:
         self, shard: Shard, records: Sequence[Record], act: Callable[[Shard, str, Delivery | None], None]
     ) -> None:
         for record in records:
-            head = Head(record.headers)
-            if shard.loaded and head.get(WRITER) == shard.writer:
-                continue
             key = (record.key or b"").decode("utf-8", "replace")
+            if shard.loaded and Head(record.headers).get(WRITER) == shard.writer and key not in shard.doubtful:
+                continue
             try:
                 delivery = None if record.value is None else Delivery.from_record(record)
             except ValueError as error:
