@@ -79,7 +79,10 @@ class User(BaseModel):
 
 
 class EventContext(BaseModel):
-    """The circumstances: who triggered it, when, in which language. Unknown fields are kept."""
+    """The circumstances: who triggered it, when, in which language. Unknown fields are kept.
+
+    ``told`` says how the user hears of it without a message of ours, where its source knows: bundled handlers then send none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -87,6 +90,7 @@ class EventContext(BaseModel):
     user_id: str | None = None
     triggered_by: str = UNKNOWN
     triggered_by_basis: str | None = None
+    told: str | None = None
     language: str | None = None
     preferred_languages: tuple[str, ...] = ()
     app_id: str | None = None

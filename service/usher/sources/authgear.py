@@ -1,18 +1,21 @@
 """Authgear: its raw events are canonical as they are, but for a few names and for where the user's addresses lie.
 
-Events reach us by webhook (the hooked types) or from the audit log (the admin's password operations); the shape is one.
+Events reach us by webhook (the hooked types) or from the audit log (those, and the admin's password operations); the shape
+is one. What no event says is what Authgear itself has told the user: see `Habits`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
 
 from usher.event import Event, Undecodable
 from usher.sources.canonical import context_of, event_of, text
 from usher.sources.document import NotJson, dump, parse, strip, unwrap
 from usher.sources.prefilter import never_filtered
-from usher.sources.source import Arrival, check_secrets, signed_by_any
+from usher.sources.source import Arrival, check_secrets, signed_by_any, undecoded
 
 NAME = "authgear"
 SIGNATURE = "x-authgear-body-signature"
@@ -27,6 +30,44 @@ _CANONICAL = {
 _LOGIN_ID = "https://authgear.com/claims/login_id/"
 _LOST = (".removed", ".disconnected")
 """Ends of the types whose ``identity`` is what the user has just lost: its address may be another person's by now."""
+OUR_CALLS: Mapping[str, str] = {"usage": "usher"}
+"""What our calls of the Admin API say of themselves; Authgear puts it into the ``audit_context`` of the events they cause."""
+_CREATING = 600.0
+"""Seconds after a user's creation in which an expired password is part of it."""
+
+Step = Literal["created", "reset"]
+"""What an administrator does to an account that involves a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What the team's back office does with passwords, which no event says.
+
+    *mails*: where it has Authgear mail the password (``sendPassword``; only users with an email address get it).
+    *expires*: where a call of ``setPasswordExpired`` follows.
+    """
+
+    mails: frozenset[Step] = frozenset()
+    expires: frozenset[Step] = frozenset()
+
+    def told(self, event: Event) -> str | None:
+        """How the user hears of *event* without us; None: he does not."""
+        if event.context.triggered_by != "admin_api":
+            return None
+        step = _STEPS.get(event.type)
+        mailed = "Authgear mails the password itself (USHER_AUTHGEAR__SENDS_PASSWORD)"
+        if step in self.mails and event.user.email:
+            return mailed
+        if step == "reset" and step in self.expires:
+            return "the password is expired next, and that is told (USHER_AUTHGEAR__EXPIRES_PASSWORD)"
+        if event.type == "password.expired" and "created" in self.expires and _is_new(event):
+            return "part of the creation of the user, which is told (USHER_AUTHGEAR__EXPIRES_PASSWORD)"
+        if event.type == "password.expired" and "reset" in self.expires & self.mails and event.user.email:
+            return mailed
+        return None
+
+
+_STEPS: Mapping[str, Step] = {"user.created": "created", "password.reset": "reset"}
 
 
 class Authgear:
@@ -36,8 +77,9 @@ class Authgear:
     plain = True
     refusal = f"{SIGNATURE} is missing, or was not made from this body by a known secret"
 
-    def __init__(self, secrets: Sequence[str] = ()) -> None:
+    def __init__(self, secrets: Sequence[str] = (), habits: Habits = Habits()) -> None:
         self._secrets = check_secrets(secrets)
+        self._habits = habits
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
         return signed_by_any(self._secrets, body, headers.get(SIGNATURE, ""))
@@ -50,20 +92,32 @@ class Authgear:
             raise
         except Undecodable as refusal:
             return [Arrival(None, never_filtered(body), str(refusal))]
-        return [of_document(document, body)]
+        return [self.arrival(document, body)]
+
+    def arrival(self, document: Any, value: bytes | None = None) -> Arrival:
+        """The arrival of one event's document; *value* are the bytes it came in, where they hold nothing else."""
+        if isinstance(document, dict) and document.keys() >= _SMS_GATEWAY and "type" not in document:
+            reason = "no event but a call of the custom SMS gateway: give that another URL"
+            return undecoded(NAME, text(document.get("app_id")) or "", document, reason)
+        kept = strip(document)
+        if value is None or kept is not document:
+            value = dump(kept)
+        if not isinstance(kept, dict) or text(kept.get("type")) is None:
+            return Arrival(None, never_filtered(value), "no event: the field 'type' is missing, or is no text")
+        try:
+            found = event(kept, value)
+        except Undecodable as refusal:
+            return Arrival(None, never_filtered(value), str(refusal))
+        told = found.context.told or self._habits.told(found)
+        if told == found.context.told:
+            return Arrival(found, value)
+        marked = {**kept, "id": found.id, "context": {**_dict(kept.get("context")), "told": told}}
+        value = dump(marked)
+        return Arrival(event(marked, value), value)
 
 
-def of_document(document: Any, value: bytes | None = None) -> Arrival:
-    """The arrival of one event's document; *value* are the bytes it came in, where they hold nothing else."""
-    kept = strip(document)
-    if value is None or kept is not document:
-        value = dump(kept)
-    if not isinstance(kept, dict) or text(kept.get("type")) is None:
-        return Arrival(None, never_filtered(value), "no event: the field 'type' is missing, or is no text")
-    try:
-        return Arrival(event(kept, value), value)
-    except Undecodable as refusal:
-        return Arrival(None, never_filtered(value), str(refusal))
+_SMS_GATEWAY = frozenset({"to", "body", "template_variables"})
+"""Fields of the call with which Authgear has somebody else send an SMS. It is signed like a webhook, and holds the code."""
 
 
 def event(document: Mapping[str, Any], value: bytes) -> Event:
@@ -72,6 +126,8 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
     given = document.get("payload")
     payload: dict[str, Any] = given if isinstance(given, dict) else {}
     context = context_of(document, basis="native")
+    if OUR_CALLS.items() <= _dict(context.get("audit_context")).items():
+        context.setdefault("told", "Usher itself did this, by its own call of the Admin API")
     derived: dict[str, Any] = {
         "type": _canonical(raw_type, payload),
         "source": NAME,
@@ -137,6 +193,15 @@ def _login_id(value: object, kind: object) -> Mapping[str, Any]:
     if kind == "phone" or (kind is None and login.startswith("+")):
         return {"phone_number": login}
     return {}
+
+
+def _is_new(event: Event) -> bool:
+    """Whether the event is from the first minutes of its user."""
+    created, now = text(_dict(event.payload.get("user")).get("created_at")), event.context.timestamp
+    try:
+        return created is not None and now is not None and now - datetime.fromisoformat(created).timestamp() < _CREATING
+    except (ValueError, OverflowError):
+        return False
 
 
 def _dict(value: object) -> Mapping[str, Any]:
