@@ -78,9 +78,9 @@ class ParkedTable:
         self._count += not known
 
     def merge(self, delivery: Delivery) -> None:
-        """Put, unless more attempts are known already: of two writes about one delivery the one with more attempts counts."""
-        row = self._one("SELECT attempt FROM parked WHERE key = ?", delivery.key)
-        if row is None or delivery.attempt >= row[0]:
+        """Put, unless better is known: of two writes about one delivery more attempts count, of equals the later due time."""
+        row = self._one("SELECT attempt, ifnull(due, 0) FROM parked WHERE key = ?", delivery.key)
+        if row is None or (delivery.attempt, delivery.due or 0) >= row:
             self.put(delivery)
 
     def remove(self, key: str) -> None:
