@@ -16,9 +16,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest_v1
 from aiokafka.protocol.api import Request
+from tests.contract.logs import PATIENCE, Worker
 from tests.kafka import Broker
 from tests.service import environment, running, usher
 
+from usher.engine.port import LogConfig, notes_topic
+from usher.eventlog.kafka import KafkaLog
 from usher.testing import raw_event
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
@@ -92,17 +95,35 @@ async def administered(broker: Broker) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def prepare(broker: Broker) -> None:
-    """What an administrator does: the three topics, the documented rights, and two events."""
+    """What an administrator does: the topics, the documented rights, and two events."""
     async with administered(broker) as admin:
         own = [NewTopic(f"{GROUP}.{TOPIC}-{kind}", 2, 1, topic_configs=configs) for kind, configs in (
             ("retry", {"cleanup.policy": "compact"}), ("dlt", {}),
         )]  # fmt: skip
-        await admin.create_topics([NewTopic(TOPIC, 2, 1), *own])
+        notes = NewTopic(notes_topic(GROUP), 1, 1, topic_configs={"cleanup.policy": "compact"})
+        await admin.create_topics([NewTopic(TOPIC, 2, 1), *own, notes])
         answer: Any = await admin._client.send(admin._client.get_random_node(), _CreateAcls(list(documented())))
         assert [error for error, _ in answer.creation_responses if error] == []
     async with AIOKafkaProducer(bootstrap_servers=broker.servers, **_ADMIN, sasl_plain_password="a") as producer:
         for id_, address in (("0a", "ann@example.org"), ("0b", "no-address")):
             await producer.send_and_wait(TOPIC, raw_event(id=id_, email=address), key=id_.encode())
+
+
+async def has_duty(broker: Broker) -> None:
+    """What a worker that polls does beside."""
+    options = {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_plain_username": "usher",
+        "sasl_plain_password": "u",
+    }
+    worker = Worker(KafkaLog(broker.servers, LogConfig(GROUP, (TOPIC,), options=options)), "polls", [])
+    await worker.log.open(worker)
+    try:
+        async with asyncio.timeout(PATIENCE), worker.log.duty() as duty:
+            await duty.keep("audit", b"1")
+    finally:
+        await worker.log.close()
 
 
 async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -> None:
@@ -129,6 +150,7 @@ async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -
                 assert code == expected, f"{command}: {out}{err}"
             _, out, _ = await usher("dlq", "list", "--state", "all", "--json", cwd=tmp_path, env=env)
             assert sorted(letter["state"] for letter in json.loads(out)) == ["dropped", "replaced"]
+        await has_duty(broker)
         assert [line for line in service.lines if line.get("level") in {"warning", "error"}] == []
     finally:
         await asyncio.to_thread(broker.stop)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from usher.delivery import Headers, StoredRecord
 from usher.engine.port import Claim, LogConfig, LogUnavailable, Owner, Place, Position, TooLarge
+from usher.testing.duty import DutyRoll
 
 MAX_BYTES = 1_048_576
 
@@ -65,6 +66,7 @@ class Group:
     committed: dict[Place, Position] = field(default_factory=dict)
     changed: bool = False
     dealing: asyncio.Task[None] | None = None
+    duty: DutyRoll = field(default_factory=DutyRoll)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ class MemoryBroker:
         """Take all claims of *member* away without asking it: it still believes to hold them, and still reads."""
         group = self.group(member.config.group)
         group.members.remove(member)
+        group.duty.depose(member)
         for place, claim in member.held.items():
             if group.owned.get(place) is claim:
                 del group.owned[place]
@@ -176,6 +179,7 @@ class MemoryBroker:
 
     async def readmit(self, member: Member) -> None:
         """Let an evicted member notice: its claims are released, and it joins again."""
+        self.group(member.config.group).duty.tell(member)
         await _release(member)
         self.join(member)
 
@@ -200,6 +204,7 @@ class MemoryBroker:
         group = self.group(member.config.group)
         if member in group.members:
             group.members.remove(member)
+        group.duty.tell(member)
         for place, claim in member.held.items():
             if group.owned.get(place) is claim:
                 del group.owned[place]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from usher.delivery import Headers, Record
 from usher.engine.port import (
@@ -13,6 +14,7 @@ from usher.engine.port import (
     Claim,
     ClaimLost,
     Committed,
+    Duty,
     LogConfig,
     LogError,
     Owner,
@@ -136,6 +138,21 @@ class MemoryLog:
         place = Place(topic, self.broker.partition_of(key))
         await self.broker.write(place, key, value, headers)
         return place
+
+    def duty(self) -> AbstractAsyncContextManager[Duty]:
+        return self.broker.group(self.config.group).duty.duty(self.broker, self)
+
+    async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
+        """As the port says.
+
+        Raises:
+            LogUnavailable: the broker is.
+        """
+        self.broker.check()
+        stamp = round(moment * 1000)
+        for log in self.broker.topic(topic):
+            if later := [record for record in log.records if record.timestamp >= stamp]:
+                yield later
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
         """As the port says.

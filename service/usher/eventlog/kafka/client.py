@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
@@ -185,7 +186,14 @@ class Clients:
     def _timed(self, seconds: float) -> dict[str, Any]:
         return {**self._common, "request_timeout_ms": int(seconds * 1_000)}
 
-    def member(self, group: str, drain: float) -> AIOKafkaConsumer:
+    @property
+    def session(self) -> float:
+        """Seconds after which a member that is not heard of is put out of its group."""
+        return float(self._options.consumer["session_timeout_ms"]) / 1_000
+
+    def member(
+        self, group: str, drain: float, assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
+    ) -> AIOKafkaConsumer:
         """A consumer that joins *group*; others wait for it up to *drain* seconds and a margin while it lets go."""
         rebalance = drain + COMMIT_TIMEOUT + _JOIN_MARGIN
         # A join is answered when all members have joined: a request that gave up before would join a second time.
@@ -195,7 +203,7 @@ class Clients:
             **_READING,
             group_id=group,
             rebalance_timeout_ms=int(rebalance * 1_000),
-            partition_assignment_strategy=(RangePartitionAssignor,),
+            partition_assignment_strategy=(assignor,),
         )
 
     def committer(self, group: str) -> AIOKafkaConsumer:

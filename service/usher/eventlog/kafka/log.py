@@ -18,7 +18,9 @@ from usher.engine.port import (
     Batch,
     CaughtUp,
     Claim,
+    Duty,
     LogConfig,
+    LogError,
     LogUnavailable,
     Owner,
     Place,
@@ -27,9 +29,10 @@ from usher.engine.port import (
     retry_topic,
 )
 from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
+from usher.eventlog.kafka.duty import Notes
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.member import Beginning, Member
-from usher.eventlog.kafka.ranges import read_between
+from usher.eventlog.kafka.ranges import read_between, read_since
 from usher.eventlog.kafka.start import Offsets, Start, committed
 from usher.eventlog.kafka.table import TableReader
 from usher.eventlog.kafka.topics import Topic, Topics
@@ -58,6 +61,7 @@ class KafkaLog:
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
         self._member = Member(self._clients, config.group, config.topics, config.drain, self._locate)
+        self._notes = Notes(self._clients, self._writer, config.group, self._prepare_notes)
         self._history_slots = asyncio.Semaphore(_READERS)
 
     async def open(self, owner: Owner) -> None:
@@ -90,9 +94,16 @@ class KafkaLog:
             started.pop_all()  # all is well: close() ends them
 
     async def _verify_topics(self, admin: AIOKafkaAdminClient) -> None:
-        topics = Topics(admin, self._clients.servers, self._config.group, self._config.topics)
-        self._topics = await topics.verified()
+        self._topics = await self._topics_of(admin).verified()
         self._writer.limit({name: topic.max_bytes for name, topic in self._topics.items()})
+
+    async def _prepare_notes(self) -> None:
+        if self._admin is None:
+            raise LogError("the log is not open")
+        await self._topics_of(self._admin).ensure_notes()
+
+    def _topics_of(self, admin: AIOKafkaAdminClient) -> Topics:
+        return Topics(admin, self._clients.servers, self._config.group, self._config.topics)
 
     async def close(self) -> None:
         """As `EventLog.close`; takes some seconds at most, also when Kafka is dead."""
@@ -148,6 +159,26 @@ class KafkaLog:
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
         return await self._writer.write(topic, key, value, headers)
+
+    def duty(self) -> contextlib.AbstractAsyncContextManager[Duty]:
+        return self._notes.duty()
+
+    async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
+        """As `EventLog.since`.
+
+        Raises:
+            LogUnavailable
+        """
+        consumer = self._clients.reader()
+        try:
+            await consumer.start()
+            partitions = [TopicPartition(topic, number) for number in range(self._topics[topic].partitions)]
+            async for records in read_since(consumer, partitions, moment):
+                yield records
+        except (KafkaError, TimeoutError) as error:
+            raise self._clients.unavailable(error, f"read {topic}") from error
+        finally:
+            await stop(consumer)
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
         """As `EventLog.ends`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -49,3 +49,18 @@ async def read_between(consumer: AIOKafkaConsumer, bounds: Bounds) -> AsyncItera
             moved = loop.time()
         elif loop.time() - moved > _STALLED:
             raise TimeoutError(f"{partition.topic}/{partition.partition} can't be read beyond offset {position}")
+
+
+async def read_since(
+    consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], moment: float
+) -> AsyncIterator[Sequence[Record]]:
+    """The records from the first one stamped at or after *moment* (Unix seconds) to the end as it is now.
+
+    Raises:
+        TimeoutError, KafkaError: as `read_between`.
+    """
+    ends = await consumer.end_offsets(partitions)
+    found = await consumer.offsets_for_times(dict.fromkeys(partitions, max(0, round(moment * 1_000))))
+    bounds = {each: (at.offset, ends[each]) for each, at in found.items() if at is not None}
+    async for records in read_between(consumer, bounds):
+        yield records

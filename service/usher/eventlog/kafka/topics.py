@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
 
-from usher.engine.port import LogMisconfigured, TopicState, dead_letter_topic, retry_topic
+from usher.engine.port import LogMisconfigured, TopicState, dead_letter_topic, notes_topic, retry_topic
 
 DEFAULT_MAX_BYTES: Final = 1_048_588
 _SEEN_WITHIN: Final = 10.0
@@ -18,6 +18,7 @@ _RETENTION: Final = str(90 * 24 * 3_600 * 1_000)
 _KINDS: Final = {
     "retry": {"cleanup.policy": "compact"},
     "dlt": {"cleanup.policy": "delete", "retention.ms": _RETENTION},
+    "notes": {"cleanup.policy": "compact"},
 }
 
 
@@ -74,6 +75,22 @@ class Topics:
             LogMisconfigured, KafkaError
         """
         return await self._mend(await self._look_up(self._names()))
+
+    async def ensure_notes(self) -> None:
+        """Create the topic of the notes where it is missing: one partition, with as many replicas as the sources have.
+
+        Raises:
+            LogMisconfigured: it could not be created, or is not compacted; with the command to run.
+            KafkaError, TimeoutError
+        """
+        name = notes_topic(self._group)
+        known = await self._look_up([name, *self._sources])
+        if (topic := known.get(name)) is None:
+            replicas = min((source.replicas for source in known.values()), default=1)
+            await self._create(name, Topic(1, replicas), _KINDS["notes"])
+            await self._until_seen({name: 1})
+        elif topic.compacted is False:
+            raise LogMisconfigured(f"topic {name} is not compacted: {self._compact_command(name)}")
 
     async def states(self) -> Sequence[TopicState]:
         """What there is, in the order source, retry, dead letters for each source topic."""
@@ -149,19 +166,17 @@ class Topics:
                 await self._widen(name, like.partitions)
                 created.append(name)
         if created:
-            await self._until_seen(known)
+            await self._until_seen(
+                {name: known[source].partitions for source, name, _ in self._own() if source in known}
+            )
         return created
 
-    async def _until_seen(self, before: Mapping[str, Topic]) -> None:
-        """A topic that was created or widened is told of by the brokers a little later."""
-        sources = {name: source for source, name, _ in self._own() if source in before}
+    async def _until_seen(self, wanted: Mapping[str, int]) -> None:
+        """A topic that was created or widened is told of by the brokers a little later. *wanted* are partition counts."""
         async with asyncio.timeout(_SEEN_WITHIN):
             while True:
-                known = await self._look_up(list(sources))
-                if all(
-                    name in known and known[name].partitions >= before[source].partitions
-                    for name, source in sources.items()
-                ):
+                known = await self._look_up(list(wanted))
+                if all(name in known and known[name].partitions >= count for name, count in wanted.items()):
                     return
                 await asyncio.sleep(0.1)
 
@@ -217,9 +232,12 @@ class Topics:
         if topic.partitions < like.partitions:
             return self._widen_command(name, like.partitions)
         if kind == "retry" and topic.compacted is False:
-            tool = f"kafka-configs.sh --bootstrap-server {self._servers} --entity-type topics --entity-name {name}"
-            return f"{tool} --alter --add-config cleanup.policy=compact"
+            return self._compact_command(name)
         return ""
+
+    def _compact_command(self, name: str) -> str:
+        tool = f"kafka-configs.sh --bootstrap-server {self._servers} --entity-type topics --entity-name {name}"
+        return f"{tool} --alter --add-config cleanup.policy=compact"
 
     def _create_command(self, name: str, partitions: int, replicas: int, configs: Mapping[str, str]) -> str:
         extra = "".join(f" --config {key}={value}" for key, value in configs.items())

@@ -22,15 +22,18 @@ from usher.engine.port import (
     CaughtUp,
     Claim,
     ClaimLost,
+    Duty,
     LogConfig,
     LogUnavailable,
     Owner,
     Place,
     Position,
     dead_letter_topic,
+    notes_topic,
     retry_topic,
 )
 from usher.eventlog.sqlite import tables
+from usher.eventlog.sqlite.duty import Notes
 from usher.eventlog.sqlite.file import DatabaseFile, only_worker
 from usher.eventlog.sqlite.topics import PAGE, Topics
 
@@ -73,6 +76,7 @@ class SqliteLog:
         self._bells = dict.fromkeys(config.topics, self._read_bell)
         self._bells.update((retry_topic(config.group, topic), _Bell()) for topic in config.topics)
         self._turn = 0
+        self._notes = Notes(self._file, notes_topic(config.group), self._write)
 
     async def open(self, owner: Owner) -> None:
         """As the port says.
@@ -97,6 +101,7 @@ class SqliteLog:
 
     async def close(self) -> None:
         self._held = {}
+        self._notes.end()
         if self._pruning is not None:
             self._pruning.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -174,6 +179,23 @@ class SqliteLog:
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
         return await self._write(topic, key, value, headers)
+
+    def duty(self) -> contextlib.AbstractAsyncContextManager[Duty]:
+        return self._notes.duty()
+
+    async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
+        """As the port says.
+
+        Raises:
+            LogUnavailable
+        """
+        stamp = round(moment * 1000)
+        position = await self._file.read(lambda db: tables.offset_since(db, topic, stamp))
+        end = await self._file.read(lambda db: tables.bounds(db, topic)[1])
+        later = partial(tables.page, topic=topic, limit=PAGE, end=end, since=stamp - 1)
+        while records := await self._file.read(partial(later, start=position)):
+            yield records
+            position = records[-1].offset + 1
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
         """As the port says; never less than what has been read, also where retention took the last record.

@@ -144,6 +144,19 @@ def time_at(db: sqlite3.Connection, topic: str, start: int) -> int | None:
     return row[0] if row else None
 
 
+def offset_since(db: sqlite3.Connection, topic: str, moment: float) -> int:
+    """The first offset from which on records are stamped at or after *moment* (Unix milliseconds): looks at few of them."""
+    low, high = bounds(db, topic)
+    while low < high:
+        middle = (low + high) // 2
+        stamped = time_at(db, topic, middle)
+        if stamped is None or stamped >= moment:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def committed(db: sqlite3.Connection, group: str, topic: str) -> Position | None:
     row = db.execute('SELECT next, mark FROM commits WHERE "group" = ? AND topic = ?', (group, topic)).fetchone()
     return Position(*row) if row else None

@@ -1,0 +1,206 @@
+"""Hides how one worker of a group has the duty: the assignment of the notes' partition in a consumer group of its own.
+
+The right ends by our own clock, not by the broker's word, which a frozen worker reads late: a lease that each commit renews, and
+that is no longer than the session after which the broker gives the partition to another. A commit is what the broker takes from
+the partition's owner only. While a rebalance goes on nobody is given the partition, so the lease stands until it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+
+from usher.engine.port import Duty, LogUnavailable, notes_topic
+from usher.eventlog.duty import HeldDuty
+from usher.eventlog.kafka.client import Clients, stop
+from usher.eventlog.kafka.errors import brief
+from usher.eventlog.kafka.holder import holder_assignor
+from usher.eventlog.kafka.ranges import read_between
+from usher.eventlog.kafka.writer import Writer
+
+_log = structlog.get_logger(__name__)
+_NOBODYS: Final = TopicPartition("nobodys", 0)
+_BEATS: Final = 4
+"""How often a lease is renewed before it would end."""
+_PAUSE: Final = 1.0
+_FAILURES: Final = (KafkaError, ConsumerStoppedError, IllegalStateError, TimeoutError)
+
+
+class Notes:
+    """The group's topic of notes, and the duty that goes with it. *prepare* sees to it that the topic is there."""
+
+    def __init__(self, clients: Clients, writer: Writer, group: str, prepare: Callable[[], Awaitable[None]]) -> None:
+        self._clients = clients
+        self._writer = writer
+        self._partition = TopicPartition(notes_topic(group), 0)
+        self._prepare = prepare
+
+    @contextlib.asynccontextmanager
+    async def duty(self) -> AsyncIterator[Duty]:
+        """As `EventLog.duty`."""
+        while True:
+            candidate = _Candidate(self._clients, self._partition)
+            try:
+                if held := await self._won(candidate):
+                    yield held
+                    return
+            finally:
+                await candidate.leave()
+            await asyncio.sleep(_PAUSE)
+
+    async def _won(self, candidate: _Candidate) -> HeldDuty | None:
+        """The duty, once it is the candidate's; None where another attempt is due."""
+        topic = self._partition.topic
+
+        async def write(name: str, note: bytes) -> None:
+            if await candidate.settled():
+                await self._writer.write(topic, name.encode(), note, (), 0)
+
+        try:
+            await self._prepare()
+            await candidate.win()
+            held = HeldDuty(await self._folded(), write)
+        except (*_FAILURES, LogUnavailable) as error:
+            _log.warning("the duty can't be had yet", topic=topic, error=brief(error))
+            return None
+        if not candidate.begin(held):
+            return None
+        _log.info("duty begins", topic=topic)
+        return held
+
+    async def _folded(self) -> dict[str, bytes]:
+        """The last note of each name."""
+        consumer, notes = self._clients.reader(), {}
+        try:
+            await consumer.start()
+            first = await consumer.beginning_offsets([self._partition])
+            ends = await consumer.end_offsets([self._partition])
+            bounds = {self._partition: (first[self._partition], ends[self._partition])}
+            async for records in read_between(consumer, bounds):
+                notes.update({record.key: record.value for record in records})
+        finally:
+            await stop(consumer)
+        # Others may write there too: what has no name, or is deleted, is no note.
+        return {key.decode(errors="replace"): value for key, value in notes.items() if key and value is not None}
+
+
+class _Candidate(ConsumerRebalanceListener):
+    """One consumer's membership: waits for its turn, has it, and is over."""
+
+    def __init__(self, clients: Clients, partition: TopicPartition) -> None:
+        self._clients = clients
+        self._partition = partition
+        self._held: HeldDuty | None = None
+        self._assigned = asyncio.Event()
+        self._over = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._until = 0.0
+        self._lease: asyncio.TimerHandle | None = None
+        self._beat = clients.session / _BEATS
+        self._watching: asyncio.Task[None] | None = None
+        # Members that are slow to rejoin are left behind after the session: by then their lease has ended.
+        assignor = holder_assignor(lambda: self._until > self._loop.time())
+        self._consumer: AIOKafkaConsumer = clients.member(partition.topic, clients.session, assignor)
+
+    async def win(self) -> None:
+        """Wait until the partition is ours, and the lease has begun.
+
+        Raises:
+            KafkaError, ConsumerStoppedError, IllegalStateError, TimeoutError: it takes another consumer.
+        """
+        self._consumer.subscribe([self._partition.topic], listener=self)
+        await self._consumer.start()
+        while not self._assigned.is_set():
+            await self._consumer.getmany(_NOBODYS, timeout_ms=0)  # raises where the membership is beyond hope
+            await _any_of(self._beat, self._assigned)
+        await self._renew()
+        self._watching = asyncio.create_task(self._watch())
+
+    def begin(self, held: HeldDuty) -> bool:
+        """Let *held* end with the lease; False where that has ended already."""
+        self._held = held
+        return not self._has_ended()
+
+    async def settled(self) -> bool:
+        """Wait while a rebalance goes on. Whether the duty is ours then."""
+        while not self._has_ended():
+            if self._assigned.is_set():
+                return True
+            await _any_of(None, self._assigned, self._over)
+        return False
+
+    async def leave(self) -> None:
+        """End it, and let another one have it. Bounded."""
+        self._end()
+        if self._watching is None:
+            await stop(self._consumer)
+        else:
+            await asyncio.shield(self._watching)
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002
+        """A rebalance begins: nothing is decided yet."""
+        self._assigned.clear()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        if self._partition in assigned:
+            self._consumer.pause(self._partition)  # it is owned, not read
+            self._assigned.set()
+        elif self._until:
+            self._lost("another worker has it")
+
+    async def _watch(self) -> None:
+        """Renew the lease in time; when it is over, leave the group, whatever the holder is about."""
+        while not self._over.is_set():
+            await _any_of(self._beat, self._over)
+            if self._assigned.is_set() and not self._has_ended():
+                with contextlib.suppress(*_FAILURES):  # whatever it is: the lease ends if it lasts
+                    await self._renew()
+        await stop(self._consumer)
+
+    async def _renew(self) -> None:
+        asked = self._loop.time()
+        async with asyncio.timeout(self._beat):
+            await self._consumer.getmany(_NOBODYS, timeout_ms=0)  # who does not poll is put out of the group
+            await self._consumer.commit({self._partition: (0, "")})
+        if self._over.is_set() or not self._assigned.is_set():
+            return
+        self._until = asked + self._clients.session
+        if self._lease is not None:
+            self._lease.cancel()
+        self._lease = self._loop.call_at(self._until, self._has_ended)
+
+    def _has_ended(self) -> bool:
+        """Whether it is over; asked also where the loop may have stood still."""
+        if not self._over.is_set() and self._loop.time() >= self._until:
+            self._lost("the log did not confirm it in time")
+        return self._over.is_set()
+
+    def _lost(self, reason: str) -> None:
+        if not self._over.is_set():
+            _log.warning("duty lost", topic=self._partition.topic, reason=reason)
+            self._end()
+
+    def _end(self) -> None:
+        self._over.set()
+        self._until = 0.0
+        if self._lease is not None:
+            self._lease.cancel()
+        if self._held is not None:
+            self._held.end()
+
+
+async def _any_of(seconds: float | None, *events: asyncio.Event) -> None:
+    """Wait until one of *events* is set, or *seconds* have passed."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -1,0 +1,67 @@
+"""Hides that the duty of the embedded log is a lock of its only worker's, and its notes a compacted topic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+
+from usher.delivery import Headers
+from usher.engine.port import Duty, LogUnavailable
+from usher.eventlog.duty import HeldDuty
+from usher.eventlog.sqlite import tables
+from usher.eventlog.sqlite.file import DatabaseFile
+from usher.eventlog.sqlite.topics import PAGE
+
+_PAUSE_SECONDS = 1.0
+Write = Callable[[str, bytes | None, bytes | None, Headers], Awaitable[object]]
+
+
+class Notes:
+    """The notes in *topic* of an open *file*, and the duty that goes with them. *write* appends to a topic."""
+
+    def __init__(self, file: DatabaseFile, topic: str, write: Write) -> None:
+        self._file = file
+        self._topic = topic
+        self._write = write
+        self._turn = asyncio.Lock()
+        self._held: HeldDuty | None = None
+        self._closed = False
+
+    @contextlib.asynccontextmanager
+    async def duty(self) -> AsyncIterator[Duty]:
+        """As `EventLog.duty`; what is waited for is another duty of this worker."""
+        async with self._turn:
+            held = self._held = HeldDuty(await self._all(), self._keep)
+            try:
+                yield held
+            finally:
+                held.end()
+
+    def end(self) -> None:
+        """The log is closed."""
+        self._closed = True
+        if self._held is not None:
+            self._held.end()
+
+    async def _all(self) -> dict[str, bytes]:
+        notes: dict[str, bytes] = {}
+        position = 0
+        while True:
+            try:
+                page = await self._file.read(partial(tables.page, topic=self._topic, start=position, limit=PAGE))
+            except LogUnavailable:
+                if self._closed:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            if not page:
+                return notes
+            notes.update(
+                {record.key.decode(): record.value for record in page if record.key and record.value is not None}
+            )
+            position = page[-1].offset + 1
+
+    async def _keep(self, name: str, note: bytes) -> None:
+        await self._write(self._topic, name.encode(), note, ())

@@ -1,0 +1,351 @@
+"""The contract of the group's duty, its notes, and records since a moment, on every log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from tests.contract.logs import PATIENCE, Harness, KafkaHarness, MemoryHarness, SqliteHarness, Worker, drained
+from tests.kafka import Broker
+
+from usher.engine.port import Duty, DutyLost, EventLog, LogConfig, LogMisconfigured, TooLarge, notes_topic
+from usher.eventlog.kafka import KafkaLog
+
+FAST = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500}
+HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
+    "memory": lambda _request, _folder: MemoryHarness(),
+    "sqlite": lambda _request, folder: SqliteHarness(folder / "usher.db"),
+    "kafka": lambda request, _folder: FastKafkaHarness(request.getfixturevalue("kafka")),
+}
+
+
+class FastKafkaHarness(KafkaHarness):
+    """Its workers are missed after three seconds."""
+
+    @property
+    def config(self) -> LogConfig:
+        return replace(super().config, options=FAST)
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.kafka] * (name == "kafka")) for name in HARNESSES])
+async def logs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Harness]:
+    harness = HARNESSES[request.param](request, tmp_path)
+    await harness.create()
+    yield harness
+    await harness.close()
+
+
+async def another(logs: Harness, first: Worker) -> Worker:
+    """Who else may want the duty: another worker, where the group can have one."""
+    return await logs.worker("another", claims=0) if logs.shares else first
+
+
+class Holder:
+    """A task that waits for the duty of *log*, and has it until it is told to stop."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._duty: asyncio.Future[Duty] = asyncio.get_running_loop().create_future()
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(self._hold())
+
+    async def _hold(self) -> None:
+        async with self._log.duty() as duty:
+            self._duty.set_result(duty)
+            await self._stop.wait()
+
+    @property
+    def waits(self) -> bool:
+        return not self._duty.done()
+
+    async def duty(self) -> Duty:
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.shield(self._duty)
+
+    async def stop(self) -> None:
+        self._stop.set()
+        if self.waits:
+            self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+@contextlib.asynccontextmanager
+async def holding(log: EventLog) -> AsyncIterator[Holder]:
+    holder = Holder(log)
+    try:
+        yield holder
+    finally:
+        await holder.stop()
+
+
+async def lost(duty: Duty) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await duty.lost()
+
+
+async def test_the_last_note_of_each_name_outlives_the_worker(logs: Harness) -> None:
+    """A worker that comes after finds what was last kept under each name, and nothing under others."""
+    first = await logs.worker("first")
+    async with first.log.duty() as duty:
+        assert duty.note("audit") is None
+        await duty.keep("audit", b"1")
+        await duty.keep("audit", b"2")
+        await duty.keep("empty", b"")
+        assert duty.note("audit") == b"2"
+    await first.log.close()
+
+    second = await logs.worker("second")
+    async with second.log.duty() as duty:
+        assert (duty.note("audit"), duty.note("empty"), duty.note("other")) == (b"2", b"", None)
+
+
+async def test_the_second_waits_until_the_first_leaves(logs: Harness) -> None:
+    """While one has the duty nobody else gets it; once it leaves, the next has it, with the notes of the first."""
+    first = await logs.worker("first")
+    second = await another(logs, first)
+    async with holding(first.log) as holder:
+        duty = await holder.duty()
+        async with holding(second.log) as waiter:
+            for n in range(20):  # a join takes effect within these
+                await duty.keep("audit", str(n).encode())
+                await asyncio.sleep(0.05)
+            assert waiter.waits
+            await holder.stop()
+            taken = await waiter.duty()
+            assert taken.note("audit") == b"19"
+            await taken.keep("audit", b"20")
+
+
+async def test_who_has_left_can_keep_nothing(logs: Harness) -> None:
+    """After its block a duty is lost: lost() returns, keep() raises, and what it tried to keep is not there."""
+    worker = await logs.worker()
+    async with worker.log.duty() as duty:
+        await duty.keep("audit", b"1")
+
+    await lost(duty)
+    with pytest.raises(DutyLost, match="audit"):
+        await duty.keep("audit", b"2")
+    async with worker.log.duty() as again:
+        assert again.note("audit") == b"1"
+
+
+async def test_a_note_that_is_too_large_is_refused(logs: Harness) -> None:
+    """The log takes no note over its limit, and takes the next one as ever."""
+    worker = await logs.worker()
+    async with worker.log.duty() as duty:
+        with pytest.raises(TooLarge):
+            await duty.keep("audit", b"x" * 1_048_600)
+        await duty.keep("audit", b"1")
+        assert duty.note("audit") == b"1"
+
+
+async def test_since_brings_what_was_appended_from_a_moment_on(logs: Harness) -> None:
+    """Exactly the records stamped at the moment or after it come, of all partitions, those of one in order."""
+    worker = await logs.worker()
+    for n in range(12):
+        await worker.log.append(logs.topic, f"user-{n}".encode(), b"before")
+    await logs.pass_time(0.25)
+    await worker.log.append(logs.topic, b"ada", b"0")
+    for n in range(1, 12):
+        await worker.log.append(logs.topic, f"user-{n}".encode(), str(n).encode())
+    everything = await drained(worker.log.since(logs.topic, 0.0))
+    [moment] = [record.timestamp for record in everything if record.value == b"0"]
+
+    records = await drained(worker.log.since(logs.topic, moment / 1_000))
+
+    assert sorted(int(record.value or b"-1") for record in records) == list(range(12))
+    assert len({record.partition for record in records}) == logs.partitions
+    offsets = [(record.partition, record.offset) for record in records]
+    assert [each for each in offsets if each[0] == 0] == sorted(each for each in offsets if each[0] == 0)
+    assert len(everything) == 24
+
+
+async def test_since_ends_where_there_is_nothing(logs: Harness) -> None:
+    """Nothing comes of an empty topic, and nothing where all records are older."""
+    worker = await logs.worker()
+    assert await drained(worker.log.since(logs.topic, 0.0)) == []
+    await worker.log.append(logs.topic, b"ada", b"1")
+    [record] = await drained(worker.log.since(logs.topic, 0.0))
+    assert await drained(worker.log.since(logs.topic, record.timestamp / 1_000 + 3_600)) == []
+
+
+async def test_in_memory_an_evicted_holder_can_keep_nothing() -> None:
+    """Another has the duty at once; the evicted one hears of it when it keeps a note."""
+    logs = MemoryHarness()
+    first = await logs.worker("first")
+    second = await logs.worker("second", claims=0)
+    async with holding(first.log) as holder, holding(second.log) as waiter:
+        duty = await holder.duty()
+        await duty.keep("audit", b"1")
+        logs.broker.evict(first.log)  # type: ignore[arg-type]  # it is a MemoryLog
+        assert (await waiter.duty()).note("audit") == b"1"
+        with pytest.raises(DutyLost):
+            await duty.keep("audit", b"0")
+        await lost(duty)
+        assert (await waiter.duty()).note("audit") == b"1"
+    await logs.close()
+
+
+async def test_in_memory_a_holder_that_is_closed_has_lost_the_duty() -> None:
+    """A worker that goes without leaving its block leaves the duty to the next."""
+    logs = MemoryHarness()
+    first = await logs.worker("first")
+    second = await logs.worker("second", claims=0)
+    async with holding(first.log) as holder, holding(second.log) as waiter:
+        duty = await holder.duty()
+        await first.log.close()
+        await lost(duty)
+        await waiter.duty()
+    await logs.close()
+
+
+class Frozen:
+    """A worker with the duty on an event loop of its own, which stands still from then on until it is thawed."""
+
+    def __init__(self, logs: Harness) -> None:
+        self._logs = logs
+        self.has_it = threading.Event()
+        self._thaw = threading.Event()
+        self.outcome: list[str] = []
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()))
+        self._thread.start()
+
+    async def _live(self) -> None:
+        worker = Worker(self._logs.log(), "frozen", [])
+        await worker.log.open(worker)
+        async with worker.log.duty() as duty:
+            await duty.keep("audit", b"1")
+            self.has_it.set()
+            self._thaw.wait(PATIENCE)
+            try:
+                await duty.keep("audit", b"late")
+                self.outcome.append("kept")
+            except DutyLost:
+                self.outcome.append("refused")
+            async with asyncio.timeout(1):
+                await duty.lost()
+                self.outcome.append("lost")
+        await worker.log.close()
+
+    def thaw(self) -> None:
+        """Let it go on, to its end."""
+        self._thaw.set()
+        self._thread.join(PATIENCE)
+
+
+@pytest.fixture
+async def fast(kafka: Broker) -> AsyncIterator[FastKafkaHarness]:
+    harness = FastKafkaHarness(kafka)
+    await harness.create()
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture
+def frozen(fast: FastKafkaHarness) -> Iterator[Frozen]:
+    worker = Frozen(fast)
+    yield worker
+    worker.thaw()
+
+
+async def test_on_kafka_a_frozen_holder_is_replaced_and_refused_when_it_thaws(
+    fast: FastKafkaHarness, frozen: Frozen
+) -> None:
+    """Who does not answer within its session loses the duty; on thawing its keep is refused, and lost() returns at once."""
+    assert await asyncio.to_thread(frozen.has_it.wait, PATIENCE)
+    second = await fast.worker("second", claims=0)
+    async with holding(second.log) as waiter:
+        taken = await waiter.duty()
+        assert taken.note("audit") == b"1"
+        await asyncio.to_thread(frozen.thaw)
+        assert frozen.outcome == ["refused", "lost"]
+        await taken.keep("audit", b"2")
+    async with second.log.duty() as duty:
+        assert duty.note("audit") == b"2"
+
+
+async def test_on_kafka_who_comes_and_goes_does_not_disturb_the_holder(fast: FastKafkaHarness) -> None:
+    """Workers join and leave beside it, and the holder has the duty all the time."""
+    first = await fast.worker("first")
+    others = [await fast.worker(f"other-{n}", claims=0) for n in range(3)]
+    async with holding(first.log) as holder:
+        duty = await holder.duty()
+        losing = asyncio.create_task(duty.lost())
+        for n in range(2):
+            async with contextlib.AsyncExitStack() as waiters:
+                waiting = [await waiters.enter_async_context(holding(other.log)) for other in others]
+                for _ in range(30):
+                    await duty.keep("audit", str(n).encode())
+                    await asyncio.sleep(0.05)
+                assert [waiter.waits for waiter in waiting] == [True] * 3
+        assert not losing.done()
+        losing.cancel()
+
+
+async def test_on_kafka_the_duty_outlasts_its_session(fast: FastKafkaHarness) -> None:
+    """A holder that keeps nothing for longer than its session has the duty still."""
+    first = await fast.worker("first")
+    async with holding(first.log) as holder:
+        duty = await holder.duty()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await duty.lost()
+        await duty.keep("audit", b"1")
+
+
+async def test_on_kafka_a_holder_without_its_broker_loses_the_duty_and_gets_it_again(own_kafka: Broker) -> None:
+    """The duty can't be confirmed: it is lost within the session; when the broker is back it is had again, with its notes."""
+    logs = FastKafkaHarness(own_kafka)
+    await logs.create()
+    worker = await logs.worker()
+    async with holding(worker.log) as holder:
+        duty = await holder.duty()
+        await duty.keep("audit", b"1")
+        own_kafka.kill()
+        await lost(duty)
+        with pytest.raises(DutyLost):
+            await duty.keep("audit", b"2")
+    async with holding(worker.log) as holder:
+        await asyncio.to_thread(own_kafka.start)
+        assert (await holder.duty()).note("audit") == b"1"
+    await logs.close()
+
+
+async def test_on_kafka_the_topic_of_the_notes_is_made_when_the_duty_is_wanted(fast: FastKafkaHarness) -> None:
+    """A worker that never wants the duty makes no topic for it; one that does makes one partition, compacted."""
+    worker = await fast.worker()
+    async with fast.broker.admin() as admin:
+        assert notes_topic(fast.group) not in await admin.list_topics()
+        async with worker.log.duty():
+            assert await partitions(admin, notes_topic(fast.group)) == 1
+
+
+async def partitions(admin: AIOKafkaAdminClient, topic: str) -> int:
+    [described] = await admin.describe_topics([topic])
+    return len(described["partitions"])
+
+
+async def test_on_kafka_notes_that_would_be_deleted_by_age_are_refused(fast: FastKafkaHarness) -> None:
+    """A topic of that name that is not compacted is an error that says the command."""
+    await fast.broker.create_topic(notes_topic(fast.group), 1, cleanup_policy="delete")
+    worker = await fast.worker()
+    with pytest.raises(
+        LogMisconfigured, match=f"{notes_topic(fast.group)} is not compacted: kafka-configs.sh .*compact"
+    ):
+        async with worker.log.duty():
+            pytest.fail("it was granted")
+
+
+async def test_on_kafka_a_log_that_is_not_open_has_no_duty(fast: FastKafkaHarness) -> None:
+    """To wait for the duty of a log that was never opened would be for ever: it is an error."""
+    log = KafkaLog(fast.broker.servers, fast.config)
+    with pytest.raises(Exception, match="not open"):
+        async with log.duty():
+            pytest.fail("it was granted")
