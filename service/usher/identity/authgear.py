@@ -1,0 +1,237 @@
+"""Authgear's Admin API: GraphQL over one address, with a token that we sign ourselves. Hides both, and its ids and errors.
+
+Our calls are told in Authgear's audit log like an administrator's. So the token says that they are ours, and the events that
+come of them say so too: nobody is written to about what Usher itself did.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import aiohttp
+import jwt
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from usher.event import Event, User
+from usher.identity.api import Actions, Answer, Api, Token
+from usher.outcome import Hold, Reject, Retry, Skip
+from usher.sources.authgear import OUR_CALLS
+from usher.system import PasswordLink
+
+PATH = "/_api/admin/graphql"
+
+_TOKEN_LIFE = 300
+"""Seconds; what Authgear's own examples give."""
+_SMALLEST_KEY = 2048
+_REFUSED = 60.0
+"""Seconds until what an operator has to mend is tried again."""
+_NAME = re.compile(r"[A-Za-z]{1,64}")
+_GONE = {"UserNotFound", "NotFound"}
+_PASSING = {"InternalError", "UnexpectedError", "ServiceUnavailable", "TooManyRequest", "RateLimited", "DataRace"}
+_REFUSALS = {"Forbidden", "Unauthorized"}
+_NO_PASSWORD = {"AuthenticatorNotFound", "NoPassword"}
+
+_USER = "query ($id: ID!) { node(id: $id) { ... on User { standardAttributes } } }"
+_EXPIRE = """mutation ($id: ID!, $expired: Boolean!) {
+  setPasswordExpired(input: {userID: $id, expired: $expired}) { user { id } }
+}"""
+_SEND = "mutation ($loginID: ID!) { sendResetPasswordMessage(input: {loginID: $loginID}) }"
+_LOGS = """query ($from: DateTime, $types: [AuditLogActivityType!], $first: Int, $after: String) {
+  auditLogs(rangeFrom: $from, activityTypes: $types, first: $first, after: $after, sortDirection: ASC) {
+    edges { cursor node { createdAt data } }
+    pageInfo { hasNextPage }
+  }
+}"""
+
+
+class Key(NamedTuple):
+    """What the token is made from: the project's id, the key's id, and the key."""
+
+    app_id: str
+    key_id: str
+    private: RSAPrivateKey
+
+
+class Logs(NamedTuple):
+    """One page of the audit log, oldest first: the edges as they came, whether there are more, and the API's own time."""
+
+    edges: Sequence[Mapping[str, Any]]
+    more: bool
+    date: str
+
+
+def read_key(pem: str) -> RSAPrivateKey:
+    """The private key in *pem*, whose lines an environment variable may hold divided by a written-out line feed.
+
+    Raises:
+        ValueError: it is none that Authgear could have made. Quotes nothing of it.
+    """
+    try:
+        key = load_pem_private_key(pem.replace("\\n", "\n").encode(), password=None)
+    except (ValueError, TypeError):
+        raise ValueError(
+            "should be a private key in PEM form (-----BEGIN PRIVATE KEY-----), without a passphrase; "
+            "download it anew under Advanced, Admin API, and mount it as a file"
+        ) from None
+    if not isinstance(key, RSAPrivateKey) or key.key_size < _SMALLEST_KEY:
+        raise ValueError(f"should be an RSA key of {_SMALLEST_KEY} bits or more: Authgear takes RS256 only")
+    return key
+
+
+class AdminApi(Actions):
+    """One project's Admin API.
+
+    Args:
+        endpoint: the project's, without a path.
+        key: signs our calls.
+        session: gives the pooled HTTP session.
+        types: the activity types that will be asked for; `check` tries them.
+        prefix: of the settings' names, for reasons.
+        now: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        key: Key,
+        session: Callable[[], aiohttp.ClientSession],
+        *,
+        types: Sequence[str] = (),
+        prefix: str = "USHER_AUTHGEAR__",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.what = f"Authgear (app {key.app_id})"
+        self._key, self._types, self._prefix, self._now = key, types, prefix, now
+        hint = f"{prefix}APP_ID, {prefix}KEY_ID and {prefix}PRIVATE_KEY, and this machine's clock"
+        self._api = Api(self.what, endpoint, session, self._sign, hint)
+
+    async def user(self, event: Event) -> User:
+        data = await self._ask(_USER, id=_node_id(event))
+        node = data.get("node")
+        if not isinstance(node, dict):
+            raise Skip(f"{self.what} has no such user any more")
+        given = node.get("standardAttributes")
+        known = {name: value for name, value in (given or {}).items() if isinstance(value, str) and value}
+        return User(
+            id=event.user.id or event.context.user_id,
+            email=known.get("email"),
+            phone=known.get("phone_number"),
+            name=known.get("name") or known.get("given_name"),
+            locale=known.get("locale"),
+        )
+
+    async def require_password_change(self, event: Event) -> None:
+        await self._ask(_EXPIRE, id=_node_id(event), expired=True)
+
+    async def clear_password_change(self, event: Event) -> None:
+        await self._ask(_EXPIRE, id=_node_id(event), expired=False)
+
+    async def password_link(self, event: Event) -> PasswordLink:  # noqa: ARG002
+        raise Reject(
+            f"{self.what} gives no link that we could send: its API makes codes for login and verification only; "
+            "send_password_reset has it send its own message"
+        )
+
+    async def send_password_reset(self, event: Event) -> None:
+        user = event.user if event.user.email or event.user.phone else await self.user(event)
+        login_id = user.email or user.phone
+        if login_id is None:
+            raise Skip("the user has neither email address nor phone number that a reset message could go to")
+        await self._ask(_SEND, loginID=login_id)
+
+    async def check(self) -> str:
+        await self.logs(None, self._types, first=1)
+        return f"the Admin API of {self._key.app_id} takes our key, and its audit log can be read"
+
+    async def logs(self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None) -> Logs:
+        """A page of the audit log, from *since* (ISO 8601) on; *types* are activity types as the API spells them.
+
+        Raises:
+            Retry, Hold
+        """
+        answer = await self._post(_LOGS, {"from": since, "types": list(types), "first": first, "after": after})
+        data = self._data(answer, self._operators)
+        found = data.get("auditLogs")
+        if not isinstance(found, dict):
+            raise Retry(f"{self.what} answered without an audit log")
+        edges = [edge for edge in found.get("edges") or () if isinstance(edge, dict)]
+        return Logs(
+            edges, bool(edges and (found.get("pageInfo") or {}).get("hasNextPage")), answer.headers.get("Date", "")
+        )
+
+    async def _ask(self, query: str, **variables: Any) -> Mapping[str, Any]:
+        return self._data(await self._post(query, variables), self._deliverys)
+
+    async def _post(self, query: str, variables: Mapping[str, Any]) -> Answer:
+        answer = await self._api.call("POST", PATH, json={"query": query, "variables": variables})
+        if answer.status != 200 or not isinstance(answer.body, dict):
+            raise Hold(
+                f"{self.what}: there is no Admin API at its endpoint (it answered {answer.status}); see {self._prefix}ENDPOINT",
+                after=_REFUSED,
+            )
+        return answer
+
+    def _data(self, answer: Answer, refuse: Callable[[str], NoReturn]) -> Mapping[str, Any]:
+        """What was asked for. GraphQL's errors come with status 200; their messages may quote what we asked: they stay here."""
+        names = _error_names(answer.body.get("errors"))
+        for name in names:
+            if name in _REFUSALS:
+                self._api.refused(answer.status)
+            if name in _PASSING:
+                raise Retry(f"{self.what} can't now: {name}")
+        if names:
+            refuse(names[0])
+        data = answer.body.get("data")
+        if not isinstance(data, dict):
+            raise Retry(f"{self.what} answered without data")
+        return data
+
+    def _deliverys(self, name: str) -> NoReturn:
+        """A call for one delivery was refused: that concerns no other."""
+        if name in _GONE:
+            raise Skip(f"{self.what} has no such user any more")
+        if name in _NO_PASSWORD:
+            raise Skip(f"the user has no password in {self.what}")
+        raise Reject(f"{self.what} refuses: {name}")
+
+    def _operators(self, name: str) -> NoReturn:
+        """The audit log was refused: our place in it is as good as ever, the settings may not be."""
+        raise Hold(f"{self.what} refuses to show its audit log ({name}); see {self._prefix}POLL_TYPES", after=_REFUSED)
+
+    async def _sign(self) -> Token:
+        now = int(self._now())
+        claims = {"aud": [self._key.app_id], "iat": now, "exp": now + _TOKEN_LIFE, "audit_context": dict(OUR_CALLS)}
+        signed = jwt.encode(claims, self._key.private, "RS256", headers={"kid": self._key.key_id})
+        return Token(signed, _TOKEN_LIFE)
+
+
+def activity_type(raw_type: str) -> str:
+    """An event's type as the API spells it: ``user.created`` is ``USER_CREATED``."""
+    return raw_type.replace(".", "_").upper()
+
+
+def _node_id(event: Event) -> str:
+    """The Relay id of the event's user: unpadded base64url of ``User:`` and the id.
+
+    Raises:
+        Reject: the event names no user.
+    """
+    user_id = event.user.id or event.context.user_id
+    if not user_id:
+        raise Reject("the event does not say which user it is about")
+    return base64.urlsafe_b64encode(f"User:{user_id}".encode()).rstrip(b"=").decode()
+
+
+def _error_names(errors: object) -> list[str]:
+    """A word for each GraphQL error: its reason, else its kind, else that the query itself was refused."""
+    names = []
+    for error in errors if isinstance(errors, list) else ():
+        extensions = error.get("extensions") if isinstance(error, dict) else None
+        told = [extensions.get("reason"), extensions.get("errorName")] if isinstance(extensions, dict) else []
+        names.append(next((name for name in told if isinstance(name, str) and _NAME.fullmatch(name)), "InvalidQuery"))
+    return names

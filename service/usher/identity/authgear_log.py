@@ -1,0 +1,151 @@
+"""The feed of Authgear's audit log: which stretch of it is asked for next. Hides that its times are whole seconds and come late.
+
+An entry has the time of its event and is written when the event's transaction is done, in a database of which a copy is
+read. So each look begins some minutes before the newest entry that is known. Its pages are numbered by offset, and entries
+of one second have no order: so each page begins at the last one's last second, and what comes twice is known by its id.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from usher.event import RENAMED_TYPES
+from usher.identity.authgear import AdminApi, activity_type
+from usher.identity.poll import Page
+from usher.outcome import Reject
+from usher.sources import Arrival
+from usher.sources.authgear import NAME, Authgear
+from usher.sources.source import undecoded
+
+OVERLAP = 300.0
+"""Seconds before the newest known entry at which a look begins."""
+PAGE = 100
+"""Entries asked for at once; Authgear may give fewer."""
+_RAW_TYPES: Mapping[str, str] = {
+    **{name: raw for raw, name in RENAMED_TYPES.items()},
+    "password.expired": "admin_api.mutation.set_password_expired.executed",
+}
+"""Authgear's names of those canonical types that it names otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the feed is, in Unix seconds.
+
+    *begin* is when it began, *newest* the time of the newest entry that was brought. Within a look of several pages *at* is
+    where the next one begins, and *after* the API's own cursor where a page holds nothing but one second.
+    """
+
+    begin: float
+    newest: float
+    at: float | None = None
+    after: str | None = None
+
+    @property
+    def start(self) -> float:
+        """The earliest time of which the next page may tell."""
+        return max(self.begin, self.newest - OVERLAP) if self.at is None else self.at
+
+    def dump(self) -> bytes:
+        return json.dumps([self.begin, self.newest, self.at, self.after]).encode()
+
+    @classmethod
+    def load(cls, cursor: bytes) -> _Place:
+        """Raises Reject: no cursor of ours."""
+        try:
+            begin, newest, at, after = json.loads(cursor)
+            place = cls(float(begin), float(newest), None if at is None else float(at), after)
+            _iso(place.start)
+        except (ValueError, TypeError, OverflowError):
+            raise Reject("the place kept for the audit log can't be read") from None
+        return place
+
+
+class AuditLog:
+    """`usher.identity.poll.Feed`: the audit log of one project.
+
+    Args:
+        api: the project's.
+        app_id: the project's id.
+        source: makes arrivals of the entries, as of the webhook's bodies.
+        types: event types, canonical or raw.
+        every: seconds between looks.
+        now: Unix seconds; asked only where the API does not tell its own time.
+    """
+
+    def __init__(
+        self,
+        api: AdminApi,
+        app_id: str,
+        source: Authgear,
+        types: Sequence[str],
+        every: float,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.name, self.every = f"{NAME}/{app_id}/audit-log", every
+        self._api, self._app_id, self._source, self._now = api, app_id, source, now
+        self._types = activity_types(types)
+
+    async def page(self, cursor: bytes | None) -> Page:
+        """`Feed.page`. Beginning is by Authgear's own clock, as far as its answer tells the time."""
+        if cursor is None:
+            begin = _moment_of(await self._api.logs(_iso(self._now()), self._types, first=1), self._now)
+            return Page((), _Place(begin, begin).dump())
+        place = _Place.load(cursor)
+        found = await self._api.logs(_iso(place.start), self._types, first=PAGE, after=place.after)
+        arrivals = [self._arrival(edge["node"]) for edge in found.edges if isinstance(edge.get("node"), dict)]
+        return Page(arrivals, _next(place, found.edges, more=found.more).dump(), found.more)
+
+    def since(self, cursor: bytes) -> float:
+        return _Place.load(cursor).start
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _arrival(self, node: Mapping[str, Any]) -> Arrival:
+        data = node.get("data")
+        if not isinstance(data, dict):
+            return undecoded(NAME, self._app_id, dict(node), "an entry of the audit log without the event in it")
+        return self._source.arrival(data)
+
+
+def activity_types(types: Sequence[str]) -> list[str]:
+    """Event types, canonical or raw, as the API spells them."""
+    return list(dict.fromkeys(activity_type(_RAW_TYPES.get(name, name)) for name in types))
+
+
+def _next(place: _Place, edges: Sequence[Mapping[str, Any]], *, more: bool) -> _Place:
+    times = [at for edge in edges if (at := _time_of(edge)) is not None]
+    newest = max([place.newest, *times])
+    if not more:
+        return _Place(place.begin, newest)
+    last = max(times, default=place.start)
+    if last > place.start:
+        return replace(place, newest=newest, at=last, after=None)
+    return replace(place, newest=newest, at=place.start, after=edges[-1].get("cursor"))
+
+
+def _time_of(edge: Mapping[str, Any]) -> float | None:
+    node = edge.get("node")
+    try:
+        return datetime.fromisoformat(node["createdAt"]).timestamp() if isinstance(node, dict) else None
+    except (LookupError, TypeError, ValueError):
+        return None
+
+
+def _moment_of(answer: Any, now: Callable[[], float]) -> float:
+    try:
+        return parsedate_to_datetime(answer.date).timestamp()
+    except (TypeError, ValueError):
+        return float(int(now()))
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z")
