@@ -161,7 +161,7 @@ class FakeProviders:
         if fault is not None and fault.how == "hang":
             await self._closing.wait()
         if fault is not None and fault.how != "answer":
-            _reset(http)
+            cut(http)
         return _http(reply)
 
     def _judge(self, request: Request) -> tuple[Reply, bool]:
@@ -226,7 +226,7 @@ def _http(reply: Reply) -> web.Response:
     return web.Response(status=reply.status or 500, body=reply.body, headers=headers)
 
 
-def _reset(http: web.Request) -> None:
+def cut(http: web.Request) -> None:
     """Close with a TCP reset, as a balancer does that lost its backend."""
     if http.transport is not None:
         connection = http.transport.get_extra_info("socket")

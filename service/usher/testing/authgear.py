@@ -1,0 +1,313 @@
+"""A loopback Authgear: its Admin API with users and an audit log, which checks tokens, gives pages, and fails on demand.
+
+    async with FakeAuthgear() as fake:
+        fake.users["u-1"] = {"email": "kim.berg@example.com"}
+        fake.happens(raw_event("password.reset", tenant=fake.app_id, user_id="u-1"))
+        fake.script(answer(503), RESET)         # the next two requests; then it behaves
+        ... USHER_AUTHGEAR__ENDPOINT=fake.url, __APP_ID=fake.app_id, __KEY_ID=fake.key_id, __PRIVATE_KEY=fake.private_key
+
+It knows the calls that Usher makes, not GraphQL. Like Authgear it tells whole seconds, has no order within one, gives
+at most a page however much is asked for, and writes down what its API is asked to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import random
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from usher.testing.providers import Fault, cut
+
+PATH = "/_api/admin/graphql"
+_ROOT = re.compile(r"\b(auditLogs|node|setPasswordExpired|sendResetPasswordMessage)\s*\(")
+_ACTIVITY_TYPES = frozenset(
+    {
+        "USER_CREATED", "USER_AUTHENTICATED", "USER_PROFILE_UPDATED", "USER_DISABLED", "USER_REENABLED", "USER_DELETED",
+        "IDENTITY_EMAIL_ADDED", "IDENTITY_EMAIL_UPDATED", "IDENTITY_PHONE_ADDED", "IDENTITY_PHONE_UPDATED",
+        *(
+            f"ADMIN_API_MUTATION_{name}_EXECUTED"
+            for name in (
+                "CREATE_USER", "UPDATE_USER", "DELETE_USER", "RESET_PASSWORD", "SET_PASSWORD_EXPIRED",
+                "SEND_RESET_PASSWORD_MESSAGE", "GENERATE_OOB_OTP_CODE", "SET_DISABLED_STATUS",
+            )
+        ),
+    }
+)  # fmt: skip
+"""Some of those that Authgear knows."""
+
+
+class Refusal(Exception):
+    """A GraphQL error: *reason* is what Authgear's clients go by, empty where the query itself is at fault."""
+
+    def __init__(self, message: str, reason: str = "", kind: str = "") -> None:
+        super().__init__(message)
+        self.reason, self.kind = reason, kind or reason
+
+
+class FakeAuthgear:
+    """An async context manager.
+
+    Args:
+        app_id: the project's id.
+        page_size: as many entries a page has at most.
+        slow: seconds before each answer.
+        now: Unix seconds.
+        port: 0 lets the system choose.
+    """
+
+    def __init__(
+        self,
+        app_id: str = "example",
+        *,
+        page_size: int = 100,
+        slow: float = 0.0,
+        now: Callable[[], float] = time.time,
+        port: int = 0,
+    ) -> None:
+        self.app_id, self.key_id, self.url = app_id, "fake-key", ""
+        self.page_size, self.slow = page_size, slow
+        self.users: dict[str, dict[str, Any]] = {}
+        """Standard attributes by user id."""
+        self.without_password: set[str] = set()
+        self.expired: dict[str, bool] = {}
+        """Whose password was set to expired, or not to."""
+        self.sent: list[str] = []
+        """The login ids to which a reset message was sent."""
+        self.asked: list[str] = []
+        """The root field of each call that came to something."""
+        self.answered: list[int | str] = []
+        """The status of each request, or how it went without one."""
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._now, self._port, self._seq = now, port, 0x1000
+        self._log: list[dict[str, Any]] = []
+        self._script: deque[Fault] = deque()
+        self._rng = random.Random(self._seq)
+        self._changed = asyncio.Condition()
+        self._closing = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def private_key(self) -> str:
+        """The Admin API key, as the portal gives it for download."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
+
+    def script(self, *faults: Fault) -> None:
+        """What to do with the next requests, one each, before anything else is looked at."""
+        self._script.extend(faults)
+
+    def happens(self, event: bytes | Mapping[str, Any]) -> None:
+        """Write an event to the audit log, as it is: its own time says where it stands there, however late it comes."""
+        self._log.append(json.loads(event) if isinstance(event, bytes) else dict(event))
+
+    async def wait_answered(self, count: int) -> None:
+        """Return once at least *count* requests have been dealt with (a hanging one: has come)."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.answered) >= count)
+
+    async def __aenter__(self) -> FakeAuthgear:
+        app = web.Application()
+        app.router.add_post(PATH, self._serve)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closing.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _serve(self, http: web.Request) -> web.Response:
+        body = await http.read()
+        await asyncio.sleep(self.slow)
+        fault = self._script.popleft() if self._script else None
+        if fault is None or fault.how == "drop":
+            response = self._answer(http.headers.get("Authorization", ""), body)
+        else:
+            response = web.Response(status=fault.status or 500, headers=dict(fault.headers), body=fault.body or b"")
+        async with self._changed:
+            self.answered.append(response.status if fault is None or fault.how == "answer" else fault.how)
+            self._changed.notify_all()
+        if fault is not None and fault.how == "hang":
+            await self._closing.wait()
+        if fault is not None and fault.how != "answer":
+            cut(http)
+        return response
+
+    def _answer(self, authorization: str, body: bytes) -> web.Response:
+        claims = self._claims(authorization)
+        if claims is None:
+            return web.Response(status=403, text="Forbidden\n")
+        try:
+            call = json.loads(body)
+            root, variables = _ROOT.search(call["query"]), call.get("variables") or {}
+            if root is None:
+                raise Refusal("Cannot query field")
+            self.asked.append(root[1])
+            data = {root[1]: self._calls[root[1]](self, variables, claims.get("audit_context") or {})}
+        except Refusal as refusal:
+            return web.json_response({"data": None, "errors": [_error(refusal)]}, headers=self._date())
+        except (ValueError, KeyError, TypeError):
+            return web.Response(status=400, text="Bad Request\n")
+        return web.json_response({"data": data}, headers=self._date())
+
+    def _claims(self, authorization: str) -> dict[str, Any] | None:
+        """What a good token says; None: it is no good."""
+        kind, _, token = authorization.partition(" ")
+        try:
+            if kind != "Bearer" or jwt.get_unverified_header(token).get("kid") != self.key_id:
+                return None
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                self._key.public_key(),
+                ["RS256"],
+                audience=self.app_id,
+                options={"require": ["exp", "iat", "aud"]},
+            )
+        except jwt.InvalidTokenError:
+            return None
+        return claims
+
+    def _date(self) -> dict[str, str]:
+        return {"Date": datetime.fromtimestamp(self._now(), UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")}
+
+    # The calls.
+
+    def _audit_logs(self, given: Mapping[str, Any], _audit: object) -> dict[str, Any]:
+        types = given.get("types")
+        for number, name in enumerate(types or (), 1):
+            if name not in _ACTIVITY_TYPES:
+                raise Refusal(f'Variable "$types" got invalid value. In element #{number}: unknown "{name}".')
+        since = datetime.fromisoformat(given["from"]).timestamp() if given.get("from") else 0.0
+        found = [entry for entry in self._log if _stamp(entry) >= since and (not types or _activity(entry) in types)]
+        self._rng.shuffle(found)  # entries of one second come as they like, differently each time
+        found.sort(key=_stamp)
+        start = _offset(given["after"]) + 1 if given.get("after") else 0
+        limit = min(given.get("first") or self.page_size, self.page_size)
+        page = found[start : start + limit]
+        return {
+            "edges": [{"cursor": _cursor(start + number), "node": _node(entry)} for number, entry in enumerate(page)],
+            "pageInfo": {"hasNextPage": len(page) == limit},
+        }
+
+    def _user_node(self, given: Mapping[str, Any], _audit: object) -> dict[str, Any] | None:
+        attributes = self.users.get(_user_id(given["id"]))
+        return None if attributes is None else {"standardAttributes": attributes}
+
+    def _set_expired(self, given: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
+        user_id, expired = _user_id(given["id"]), given["expired"]
+        if user_id not in self.users:
+            raise Refusal("user not found", "UserNotFound", "NotFound")
+        if user_id in self.without_password:
+            raise Refusal("authenticator not found", "AuthenticatorNotFound", "NotFound")
+        self.expired[user_id] = expired
+        user = {"id": user_id, "standard_attributes": self.users[user_id]}
+        self._note("set_password_expired", {"user": user, "expired": expired}, user_id, audit)
+        return {"user": {"id": given["id"]}}
+
+    def _send_reset(self, given: Mapping[str, Any], audit: Mapping[str, Any]) -> None:
+        login_id = given["loginID"]
+        known = {value for attributes in self.users.values() for value in attributes.values()}
+        if login_id not in known:
+            raise Refusal(f"no user is known by {login_id}", "UserNotFound", "NotFound")
+        self.sent.append(login_id)
+        self._note("send_reset_password_message", {"login_id": login_id}, "", audit)
+
+    _calls: Mapping[str, Callable[..., Any]] = {
+        "auditLogs": _audit_logs,
+        "node": _user_node,
+        "setPasswordExpired": _set_expired,
+        "sendResetPasswordMessage": _send_reset,
+    }
+
+    def _note(self, name: str, payload: Mapping[str, Any], user_id: str, audit: Mapping[str, Any]) -> None:
+        self._seq += 1
+        self.happens(
+            {
+                "id": f"{self._seq:016x}",
+                "seq": self._seq,
+                "type": f"admin_api.mutation.{name}.executed",
+                "payload": payload,
+                "context": {
+                    "timestamp": int(self._now()),
+                    "user_id": user_id or None,
+                    "triggered_by": "admin_api",
+                    "audit_context": {"http_url": f"{self.url}{PATH}", **audit},
+                    "preferred_languages": [],
+                    "app_id": self.app_id,
+                },
+            }
+        )
+
+
+def _node(entry: Mapping[str, Any]) -> dict[str, Any]:
+    created = datetime.fromtimestamp(_stamp(entry), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "id": _relay(f"AuditLog:{entry['id']}"),
+        "activityType": _activity(entry),
+        "createdAt": created,
+        "data": entry,
+    }
+
+
+def _activity(entry: Mapping[str, Any]) -> str:
+    return str(entry["type"]).replace(".", "_").upper()
+
+
+def _stamp(entry: Mapping[str, Any]) -> int:
+    return int(entry["context"]["timestamp"])
+
+
+def _cursor(offset: int) -> str:
+    return _relay(f"offset:{offset}")
+
+
+def _offset(cursor: str) -> int:
+    try:
+        return int(_unrelay(cursor).removeprefix("offset:"))
+    except ValueError:
+        raise Refusal("invalid pagination cursor", "InvalidCursor", "BadRequest") from None
+
+
+def _user_id(node_id: str) -> str:
+    kind, _, user_id = _unrelay(node_id).partition(":")
+    if kind != "User":
+        raise Refusal("invalid ID", "Invalid")
+    return user_id
+
+
+def _relay(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def _unrelay(text: str) -> str:
+    if "=" in text:
+        raise Refusal("illegal base64 data", "Invalid")
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise Refusal("illegal base64 data", "Invalid") from None
+
+
+def _error(refusal: Refusal) -> dict[str, Any]:
+    error: dict[str, Any] = {"message": str(refusal), "locations": [], "path": []}
+    if refusal.reason:
+        error["extensions"] = {"errorName": refusal.kind, "reason": refusal.reason}
+    return error
