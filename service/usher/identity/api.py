@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, NoReturn
@@ -85,7 +85,7 @@ class Api:
         for fresh in (False, True):
             own = dict(headers or {})
             if self.fetch_token is not None:
-                own["authorization"] = f"Bearer {await self._current(fresh=fresh)}"
+                own["authorization"] = f"Bearer {await self.token(fresh=fresh)}"
             answer = await self.ask(method, path, json=json, params=params, headers=own)
             if answer.status != 401 or self.fetch_token is None:
                 break
@@ -113,14 +113,44 @@ class Api:
                 method, self.base_url + path, json=json, data=form, params=params, headers=headers,
                 timeout=_PATIENCE, allow_redirects=False,
             ) as response:  # fmt: skip
-                if response.status >= 500:
-                    raise Retry(f"{self.what} answered {response.status}", after=_wait(response.headers))
-                if response.status == 429:
-                    raise Retry(f"{self.what} says that we ask too often", after=_wait(response.headers))
+                self._check(response)
                 return Answer(response.status, response.headers, await _document(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as trouble:
             # Without its text: that may hold the URL, and with it a user's id or address.
             raise Retry(f"{self.what} could not be asked: {type(trouble).__name__}") from None
+
+    async def stream(
+        self, path: str, *, params: Sequence[tuple[str, str]], headers: Mapping[str, str], silence: float
+    ) -> aiohttp.ClientResponse:
+        """Begin to read an answer that has no end; the caller closes it. *silence*: seconds without a byte that end it.
+
+        Raises:
+            Retry, Hold: it may work later.
+        """
+        patience = aiohttp.ClientTimeout(total=None, connect=10, sock_read=silence)
+        for fresh in (False, True):
+            own = {**headers, "authorization": f"Bearer {await self.token(fresh=fresh)}"}
+            try:
+                response = await self.session().get(
+                    self.base_url + path, params=params, headers=own, timeout=patience, allow_redirects=False
+                )
+            except (aiohttp.ClientError, TimeoutError, OSError) as trouble:
+                raise Retry(f"{self.what} could not be asked: {type(trouble).__name__}") from None
+            if response.status == 200:
+                return response
+            response.close()
+            self._check(response)
+            if response.status != 401:
+                break
+        if response.status in (401, 403):
+            self.refused(response.status)
+        return response
+
+    def _check(self, response: aiohttp.ClientResponse) -> None:
+        if response.status >= 500:
+            raise Retry(f"{self.what} answered {response.status}", after=_wait(response.headers))
+        if response.status == 429:
+            raise Retry(f"{self.what} says that we ask too often", after=_wait(response.headers))
 
     def refused(self, status: int) -> NoReturn:
         """Our credentials are no good, or lack a right: nobody's attempt is counted for that.
@@ -131,7 +161,12 @@ class Api:
         self._token = None
         raise Hold(f"{self.what} refuses our credentials ({status}); see {self.hint}", after=_REFUSED)
 
-    async def _current(self, *, fresh: bool) -> str:
+    async def token(self, *, fresh: bool = False) -> str:
+        """A token that holds, from `fetch_token` where the one we have does not or *fresh* is asked for.
+
+        Raises:
+            Retry, Hold: there is none now.
+        """
         async with self._turn:
             if fresh or self._token is None or self.clock() >= self._ends:
                 assert self.fetch_token is not None  # noqa: S101

@@ -21,6 +21,7 @@ from usher.outcome import seconds
 SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
 """The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 
 class Address(NamedTuple):
@@ -160,6 +161,13 @@ def _base_url(value: Any) -> str:
     return text
 
 
+def _domain(value: Any) -> str:
+    text = str(value).lower()
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError("should be a domain alone, as in acme.eu.auth0.com: no https://, no path")
+    return text
+
+
 def _smtp_url(value: Any) -> Any:
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     try:
@@ -210,6 +218,7 @@ Triggers = Annotated[tuple[str, ...], BeforeValidator(_triggers)]
 LogUrl = Annotated[str, BeforeValidator(_log)]
 Url = Annotated[str, BeforeValidator(_url)]
 BaseUrl = Annotated[str, BeforeValidator(_base_url)]
+Domain = Annotated[str, BeforeValidator(_domain)]
 SmtpUrl = Annotated[SecretStr, BeforeValidator(_smtp_url)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
 MailFrom = Annotated[str, BeforeValidator(_mail_from)]

@@ -1,0 +1,256 @@
+"""What Usher pulls from Auth0: the Events API, a stream without an end, and the tenant logs, page by page.
+
+Hides how a place in each is kept. A cursor is a small JSON document that also says of which moment it is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from usher.event import Undecodable
+from usher.identity.auth0 import Auth0Api
+from usher.identity.poll import Page
+from usher.outcome import Reject, Retry
+from usher.sources import Arrival, dump, parse
+from usher.sources.auth0 import Auth0
+from usher.sources.auth0_rules import moment
+from usher.sources.canonical import text
+from usher.sources.source import undecoded
+
+_EVENT_TYPES = ("user.created", "user.updated", "user.deleted")
+_REOPEN = 2.0
+"""Seconds until a stream that Auth0 has closed is opened again: what it asks for itself."""
+_SILENCE = 90.0
+"""Seconds without even a heartbeat after which a stream is taken for dead."""
+_LARGEST = 4 * 1024 * 1024
+"""Bytes of one message of the stream."""
+_LATE = 600.0
+"""Seconds by which an event may be told after later ones: Auth0 promises no order."""
+_OVERLAP = 30.0
+"""Seconds of the logs that are read again, since entries become visible a little out of order."""
+_TAKE = 100
+"""Log entries of a page: the most that Auth0 gives."""
+
+
+class Message(NamedTuple):
+    """One message of a stream of server-sent events."""
+
+    event: str
+    id: str
+    data: str
+
+
+class Place(NamedTuple):
+    """Where a feed is: the moment that what comes next is from or after, and Auth0's own names for the spot.
+
+    *next* is where reading went on to beyond *start*, before the end was reached.
+    """
+
+    at: float
+    start: str | None = None
+    next: str | None = None
+
+    def cursor(self) -> bytes:
+        return dump({name: value for name, value in self._asdict().items() if value is not None})
+
+
+def _place(cursor: bytes) -> Place:
+    try:
+        document = parse(cursor)
+        return Place(float(document["at"]), text(document.get("start")), text(document.get("next")))
+    except (Undecodable, LookupError, TypeError, ValueError, AttributeError):
+        raise Reject("the place that was kept for Auth0 can't be read") from None
+
+
+class EventsFeed:
+    """The Events API. A page is one message: Auth0 goes on after the offset of the last one that was kept."""
+
+    every = _REOPEN
+
+    def __init__(self, api: Auth0Api, source: Auth0, *, now: Callable[[], float] = time.time) -> None:
+        self.name = f"auth0/{api.domain}/events"
+        self._api, self._source, self._now = api, source, now
+        self._response: aiohttp.ClientResponse | None = None
+        self._messages: AsyncIterator[Message] | None = None
+        self._at: bytes | None = None
+        """The cursor that the open stream goes on from."""
+
+    async def page(self, cursor: bytes | None) -> Page:
+        if cursor is None:  # kept at once: what happens before the first message comes must survive a restart
+            await self.close()
+            return Page((), Place(self._now()).cursor(), more=True)
+        try:
+            if (self._messages is None or cursor != self._at) and not await self._open(cursor):
+                return Page((), Place(_place(cursor).at).cursor(), more=True)
+            message = await self._next()
+        except BaseException:
+            await self.close()
+            raise
+        if message is None:
+            await self.close()
+            return Page((), cursor)
+        arrivals, at = self._read(message)
+        self._at = Place(at, message.id).cursor()
+        return Page(arrivals, self._at, more=True)
+
+    def since(self, cursor: bytes) -> float:
+        return _place(cursor).at - _LATE
+
+    async def close(self) -> None:
+        if self._response is not None:
+            self._response.close()
+        self._response = self._messages = self._at = None
+
+    async def _open(self, cursor: bytes) -> bool:
+        """Open the stream; false: the offset has expired, and the moment it was from is what is left to go by."""
+        await self.close()
+        place = _place(cursor)
+        start = ("from", place.start) if place.start else ("from_timestamp", _iso(place.at))
+        params = [start, *(("event_type", type_) for type_ in _EVENT_TYPES)]
+        response = await self._api.events(params, _SILENCE)
+        if response.status == 200:
+            self._response, self._messages, self._at = response, _messages(response.content), cursor
+            return True
+        if response.status in (400, 410) and place.start:
+            return False
+        raise Reject(f"Auth0 gives no events from there ({response.status}); some may be missing")
+
+    async def _next(self) -> Message | None:
+        """The next message that moves the place; None where the stream has ended, as it does every few minutes."""
+        assert self._messages is not None  # noqa: S101
+        try:
+            async for message in self._messages:
+                if message.event == "error":
+                    raise Retry("Auth0 ended the stream of events with an error")
+                if message.id:
+                    return message
+        except (aiohttp.ClientError, TimeoutError, OSError) as trouble:
+            raise Retry(f"the stream of events was cut: {type(trouble).__name__}") from None
+        return None
+
+    def _read(self, message: Message) -> tuple[Sequence[Arrival], float]:
+        """What is in a message, and the moment it tells of."""
+        if message.event == "offset-only":
+            return (), self._now()
+        data = message.data.encode("utf-8", "surrogatepass")
+        try:
+            found = self._source.of_document(parse(data))
+        except Undecodable as refusal:
+            found = undecoded(self._source.name, self._api.domain, data, str(refusal))
+        event = None if found is None else found.event
+        happened = None if event is None else event.context.timestamp
+        return (() if found is None else (found,)), self._now() if happened is None else happened
+
+
+class LogsFeed:
+    """The tenant logs, from a checkpoint on. The last half minute of what was read is read again.
+
+    *types* are the codes of the entries to bring; ``*`` is all.
+    """
+
+    def __init__(
+        self,
+        api: Auth0Api,
+        source: Auth0,
+        *,
+        every: float,
+        types: Collection[str],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = f"auth0/{api.domain}/logs"
+        self.every = every
+        self._api, self._source, self._now = api, source, now
+        self._types = types
+
+    async def page(self, cursor: bytes | None) -> Page:
+        if cursor is None:
+            newest = await self._entries({"sort": "date:-1", "per_page": "1", "page": "0"})
+            return Page((), self._settled(Place(self._now()), newest).cursor())
+        place = _place(cursor)
+        entries = await self._entries(_onward(place.next or place.start))
+        full = len(entries) >= _TAKE
+        reached = self._settled(place, _until(entries, self._now() - _OVERLAP))
+        onward = _id(entries[-1]) if full else None
+        return Page(list(self._arrivals(entries)), reached._replace(next=onward).cursor(), more=full)
+
+    def since(self, cursor: bytes) -> float:
+        return _place(cursor).at - _OVERLAP
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _settled(self, place: Place, entries: Sequence[dict[str, Any]]) -> Place:
+        """The place after *entries*, of which none will have to be read again."""
+        if not entries:
+            return place
+        return Place(moment(entries[-1].get("date")) or place.at, _id(entries[-1]))
+
+    def _arrivals(self, entries: Sequence[dict[str, Any]]) -> Iterator[Arrival]:
+        for entry in entries:
+            wanted = "*" in self._types or entry.get("type") in self._types
+            if wanted and (found := self._source.of_document(entry)) is not None:
+                yield found
+
+    async def _entries(self, params: dict[str, str]) -> list[dict[str, Any]]:
+        answer = await self._api.call("GET", "/api/v2/logs", params=params)
+        if answer.status != 200 or not isinstance(answer.body, list):
+            raise Reject(f"Auth0 gives no log entries from there ({answer.status}); some may be missing")
+        found = [entry for entry in answer.body if isinstance(entry, dict) and _id(entry)]
+        return sorted(found, key=lambda entry: (len(_id(entry)), _id(entry)))
+
+
+def _onward(checkpoint: str | None) -> dict[str, str]:
+    if checkpoint is None:  # there was not one entry when it began: all there are now came later
+        return {"sort": "date:1", "per_page": str(_TAKE), "page": "0"}
+    return {"from": checkpoint, "take": str(_TAKE)}
+
+
+def _until(entries: Sequence[dict[str, Any]], latest: float) -> Sequence[dict[str, Any]]:
+    """Those before the first one that is younger than *latest*."""
+    for index, entry in enumerate(entries):
+        if (moment(entry.get("date")) or latest) > latest:
+            return entries[:index]
+    return entries
+
+
+def _id(entry: dict[str, Any]) -> str:
+    return text(entry.get("log_id")) or text(entry.get("_id")) or ""
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def _messages(content: aiohttp.StreamReader) -> AsyncIterator[Message]:
+    """The messages of a stream (WHATWG HTML, 9.2.6); one that is cut off is none."""
+    fields: dict[str, list[str]] = {}
+    async for line in _lines(content):
+        if not line:
+            if fields:
+                yield Message(_last(fields, "event"), _last(fields, "id"), "\n".join(fields.get("data", ())))
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            if name != "retry":
+                fields.setdefault(name, []).append(value.removeprefix(" "))
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[str]:
+    buffer = bytearray()
+    async for chunk in content.iter_any():
+        buffer += chunk
+        *lines, rest = buffer.split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode("utf-8", "replace")
+        buffer = bytearray(rest)
+        if len(buffer) > _LARGEST:
+            raise aiohttp.ClientPayloadError("a line of the stream is too long")
+
+
+def _last(fields: dict[str, list[str]], name: str) -> str:
+    return fields[name][-1] if name in fields else ""

@@ -1,0 +1,151 @@
+"""Who triggered what in Auth0, which has no mark for it, and which of its two reports of a new user counts.
+
+Hides the order in which a team's settings are asked. Every ruling says which rule decided, for `usher explain`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from usher.event import UNKNOWN
+from usher.sources.canonical import text
+
+if TYPE_CHECKING:
+    from usher.sources.auth0_logs import LogEntry
+
+_BY_USERS = frozenset(
+    ("scp", "fcp", "scpr", "fcpr", "sce", "fce", "scpn", "fcpn", "scu", "fcu", "sv", "fv", "svr", "fvr")
+)
+"""Codes of log entries about what only the user does, unless an administrator's application is named."""
+_LANGUAGES = ("locale", "lang", "language", "preferred_language")
+"""Where in ``user_metadata`` teams keep the language: Auth0 has no field for it."""
+
+
+class Ruling(NamedTuple):
+    """Who triggered it, and the rule that decided, in words for an operator."""
+
+    triggered_by: str
+    basis: str
+
+
+OWN = Ruling("system", "client: it is Usher's own application")
+USER_CLIENT = Ruling("user", "client: the application is in USHER_AUTH0__USER_CLIENTS")
+ADMIN_CLIENT = Ruling("admin_api", "client: the application is in USHER_AUTH0__ADMIN_CLIENTS")
+OTHER_CLIENT = Ruling("user", "client: the application is not in USHER_AUTH0__ADMIN_CLIENTS")
+MARKER = Ruling("admin_api", "app_metadata: it has one of USHER_AUTH0__ADMIN_MARKERS")
+DASHBOARD = Ruling("admin_api", "channel: it was done in the dashboard")
+MANAGEMENT_API = Ruling("admin_api", "sapi: the Management API was called, by none of USHER_AUTH0__USER_CLIENTS")
+SELF_SERVICE = Ruling("user", "log type: users do this themselves, and no administrator's application is named")
+TEST = Ruling(UNKNOWN, "a0purpose: a test event of the event stream")
+UNDECIDED = Ruling(UNKNOWN, "undecided: neither USHER_AUTH0__ADMIN_CLIENTS nor USHER_AUTH0__ADMIN_MARKERS says it")
+LOG_UNDECIDED = Ruling(UNKNOWN, "undecided: a log entry of this type does not say it")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a team says of its tenant.
+
+    Args:
+        created_from: what counts as ``user.created``: the event stream's event, or the log entry of the API call.
+        admin_clients: ids of the applications through which only administrators act.
+        user_clients: ids of those that call the Management API for what users do themselves.
+        admin_markers: ``key`` or ``key=value`` in ``app_metadata`` of users that a back office makes.
+        own_client: Usher's own application: what it does is nobody's message.
+        reset_flag: the key in ``app_metadata`` that requires a new password.
+    """
+
+    created_from: Literal["events", "logs"] = "events"
+    admin_clients: frozenset[str] = frozenset()
+    user_clients: frozenset[str] = frozenset()
+    admin_markers: tuple[str, ...] = ()
+    own_client: str | None = None
+    reset_flag: str = "needsPasswordReset"
+
+    def of_event(self, raw_type: str, document: Mapping[str, Any]) -> Ruling:
+        """Of an event of an event stream."""
+        data = dict_in(document, "data")
+        if document.get("a0purpose") == "test":
+            return TEST
+        client = text(dict_in(dict_in(data, "context"), "client").get("id"))
+        if (ruling := self._of_client(client)) is not None:
+            return ruling
+        # The marker stays with the user for ever: it says who made him, and nothing of who did what came later.
+        if raw_type == "user.created" and self._marked(dict_in(dict_in(data, "object"), "app_metadata")):
+            return MARKER
+        return OTHER_CLIENT if client and self.admin_clients else UNDECIDED
+
+    def of_log(self, entry: LogEntry) -> Ruling:
+        """Of a log entry."""
+        if (ruling := self._of_client(entry.client)) is not None:
+            return ruling
+        if entry.code == "sapi":
+            return MANAGEMENT_API
+        if entry.by_dashboard:
+            return DASHBOARD
+        if entry.code in _BY_USERS:
+            return SELF_SERVICE
+        return OTHER_CLIENT if entry.code == "ss" and entry.client and self.admin_clients else LOG_UNDECIDED
+
+    def type_of_log(self, entry: LogEntry, triggered_by: str) -> str:
+        """The canonical type of a log entry, or its code where it has none."""
+        if entry.code == "scpr":
+            return "password.reset_requested"
+        if entry.code == "scp":  # an administrator's is told by its `sapi`, as a reset
+            return "password.changed" if triggered_by == "user" else entry.code
+        call = entry.user_call
+        if call is None or triggered_by == "system":  # our own flag must not come back as an administrator's
+            return entry.code
+        if call == "create":
+            return "user.created" if self.created_from == "logs" else entry.code
+        if "password" in entry.asked:
+            return "password.reset"
+        return "password.expired" if dict_in(entry.asked, "app_metadata").get(self.reset_flag) is True else entry.code
+
+    def _of_client(self, client: str | None) -> Ruling | None:
+        if client is None:
+            return None
+        if client == self.own_client:
+            return OWN
+        if client in self.user_clients:
+            return USER_CLIENT
+        return ADMIN_CLIENT if client in self.admin_clients else None
+
+    def _marked(self, app_metadata: Mapping[str, Any]) -> bool:
+        for marker in self.admin_markers:
+            key, compared, wanted = marker.partition("=")
+            value = app_metadata.get(key)
+            if (isinstance(value, str) and value == wanted) if compared else bool(value):
+                return True
+        return False
+
+
+def user_of(profile: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of `usher.event.User` in a profile as Auth0 writes it, in events, logs and the API's answers alike."""
+    email, metadata = text(profile.get("email")), dict_in(profile, "user_metadata")
+    name = text(profile.get("name"))
+    languages = [metadata.get(key) for key in _LANGUAGES] + [profile.get("locale")]
+    return {
+        "id": text(profile.get("user_id")),
+        "email": email,
+        "phone": text(profile.get("phone_number")),
+        "name": (None if name == email else name) or text(profile.get("given_name")),
+        "locale": next(filter(None, map(text, languages)), None),
+    }
+
+
+def dict_in(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under *name*; an empty one where there is none."""
+    value = document.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def moment(value: object) -> float | None:
+    """A time as Auth0 writes it, in Unix seconds; UTC where it names no zone."""
+    try:
+        at = datetime.fromisoformat(text(value) or "")
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

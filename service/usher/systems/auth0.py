@@ -1,0 +1,63 @@
+"""Auth0, as the settings describe it."""
+
+from __future__ import annotations
+
+from usher.identity.auth0 import Auth0Api
+from usher.identity.auth0_feeds import EventsFeed, LogsFeed
+from usher.identity.poll import Feed
+from usher.settings import Auth0, SettingsError
+from usher.sources.auth0 import Auth0 as Source
+from usher.sources.auth0_rules import Rules
+from usher.systems.system import Session, System
+
+
+def open_system(settings: Auth0, name: str, session: Session) -> System:
+    """One tenant of Auth0.
+
+    Raises:
+        SettingsError: the API's settings are given in part, or polling without them.
+    """
+    secrets = [secret.get_secret_value() for secret in settings.webhook_token]
+    source = Source(secrets, tenant=settings.domain or "", rules=_rules(settings))
+    api = _api(settings, name, session)
+    feeds: list[Feed] = []
+    if settings.poll and api is not None:
+        if "events" in settings.feeds:
+            feeds.append(EventsFeed(api, source))
+        if "logs" in settings.feeds:
+            feeds.append(LogsFeed(api, source, every=settings.poll_every, types=settings.log_types))
+    return System(source=source, name=name, tenant=settings.domain, receives=bool(secrets), api=api, feeds=tuple(feeds))
+
+
+def _rules(settings: Auth0) -> Rules:
+    return Rules(
+        created_from=settings.created_from,
+        admin_clients=frozenset(settings.admin_clients),
+        user_clients=frozenset(settings.user_clients),
+        admin_markers=settings.admin_markers,
+        own_client=settings.client_id,
+        reset_flag=settings.reset_flag,
+    )
+
+
+def _api(settings: Auth0, name: str, session: Session) -> Auth0Api | None:
+    prefix = "USHER_AUTH0__" + (f"{name.upper()}__" if name else "")
+    wanted = {"DOMAIN": settings.domain, "CLIENT_ID": settings.client_id, "CLIENT_SECRET": settings.client_secret}
+    missing = [prefix + setting for setting, value in wanted.items() if not value]
+    if missing and (settings.poll or settings.client_id or settings.client_secret):
+        why = f"{prefix}POLL" if settings.poll else "the API"
+        raise SettingsError([f"{setting}: is needed for {why}; set it" for setting in missing])
+    if settings.domain is None or settings.client_id is None or settings.client_secret is None:
+        return None
+    return Auth0Api(
+        settings.domain,
+        client_id=settings.client_id,
+        client_secret=settings.client_secret.get_secret_value(),
+        base_url=settings.base_url or f"https://{settings.domain}",
+        session=session,
+        settings_prefix=prefix,
+        feeds=settings.feeds if settings.poll else (),
+        reset_flag=settings.reset_flag,
+        app_client_id=settings.app_client_id,
+        link_expires_after=settings.link_expires_after,
+    )
