@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote, unquote
 
@@ -271,7 +272,7 @@ def delivery_key(handler: str, identity: Identity, partition: int, offset: int) 
     Parts are percent-quoted, and an id too long to be one is replaced by its SHA-256, so that a key can be taken apart.
     """
     source, tenant, event_id = identity
-    return f"{handler}/{_part(source)}/{_part(tenant)}/{_part(event_id)}@{partition}-{offset}"
+    return f"{handler}/{_scope(source, tenant)}/{_part(event_id)}@{partition}-{offset}"
 
 
 def bounded(text: str) -> str:
@@ -286,7 +287,7 @@ def idempotency_key(handler: str, identity: Identity) -> str:
 
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:
     """The (source, tenant, user) part of a lane. An event without a user has a lane of its own, named by *otherwise*."""
-    scope = f"{_part(source)}/{_part(tenant)}"
+    scope = _scope(source, tenant)
     return f"{scope}/{_part(user_id)}" if user_id else f"{scope}//{otherwise}"
 
 
@@ -294,6 +295,11 @@ def offset_in(key: str) -> int:
     """The source offset in a delivery's key; -1 where it is not one."""
     tail = key.rpartition("@")[2].partition("-")[2]
     return int(tail) if tail.isdecimal() else -1
+
+
+@lru_cache(maxsize=1024)
+def _scope(source: str, tenant: str) -> str:
+    return f"{_part(source)}/{_part(tenant)}"
 
 
 def _part(text: str) -> str:

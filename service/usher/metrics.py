@@ -6,9 +6,13 @@ in one process (tests) do not add up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 _SEND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -26,20 +30,11 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self.attempts = Counter(
-            "usher_attempts",
-            "Attempts that ended. outcome: done, skipped, retry, failed, rejected, unknown, held, expired.",
-            ["handler", "outcome"],
-            registry=registry,
-        )
         self.skipped = Counter(
             "usher_skips",
             "Deliveries that had nothing to send. reason: no-address, other.",
             ["handler", "reason"],
             registry=registry,
-        )
-        self.handler_seconds = Histogram(
-            "usher_handler_seconds", "How long an attempt took.", ["handler"], buckets=_SEND_BUCKETS, registry=registry
         )
         self.dead_letters = Counter(
             "usher_dead_letters", "Dead letters written.", ["handler", "reason"], registry=registry
@@ -102,18 +97,13 @@ class Metrics:
             ["feed"],
             registry=registry,
         )
-        self._attempt: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+        self._attempts = _Attempts()
+        registry.register(self._attempts)
         self._partitions: set[tuple[str, str]] = set()
 
     def attempt(self, handler: str, outcome: str, seconds: float | None = None) -> None:
         """One attempt has ended, after *seconds* (None: it was not made)."""
-        children = self._attempt.get((handler, outcome))
-        if children is None:
-            children = (self.attempts.labels(handler, outcome), self.handler_seconds.labels(handler))
-            self._attempt[handler, outcome] = children
-        children[0].inc()
-        if seconds is not None:
-            children[1].observe(seconds)
+        self._attempts.add(handler, outcome, seconds)
 
     def partitions(self, parked: Mapping[tuple[str, int], int], lag: Mapping[tuple[str, int], int]) -> None:
         """What is parked and unread in each partition held now; what was told of others is taken back."""
@@ -127,3 +117,41 @@ class Metrics:
         for gauge, told in ((self.parked, parked), (self.lag, lag)):
             for (topic, partition), value in told.items():
                 gauge.labels(topic, str(partition)).set(value)
+
+
+class _Attempts(Collector):
+    """What is counted for each attempt: plain numbers, which become metrics when they are asked for.
+
+    The library's own counters take a lock and walk their buckets each time, which is a good part of an attempt's overhead.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[tuple[str, str], int] = {}
+        self._took: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def add(self, handler: str, outcome: str, seconds: float | None) -> None:
+        label = (handler, outcome)
+        self._ended[label] = self._ended.get(label, 0) + 1
+        if seconds is not None:
+            took = self._took.get(handler)
+            if took is None:
+                took = self._took[handler] = [0] * (len(_SEND_BUCKETS) + 1)
+                self._seconds[handler] = 0.0
+            took[bisect_left(_SEND_BUCKETS, seconds)] += 1
+            self._seconds[handler] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily(
+            "usher_attempts",
+            "Attempts that ended. outcome: done, skipped, retry, failed, rejected, unknown, held, expired.",
+            labels=["handler", "outcome"],
+        )
+        for label, count in self._ended.items():
+            ended.add_metric(label, count)
+        yield ended
+        took = HistogramMetricFamily("usher_handler_seconds", "How long an attempt took.", labels=["handler"])
+        bounds = [*(str(bound) for bound in _SEND_BUCKETS), "+Inf"]
+        for handler, counts in self._took.items():
+            took.add_metric([handler], list(zip(bounds, accumulate(counts), strict=True)), self._seconds[handler])
+        yield took

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usher.engine.claims import MARK_LIMIT, Ledger, Mark, handlers_hash
@@ -157,3 +157,31 @@ def test_nothing_unsettled_is_ever_called_done(records: list[tuple[int, bool]], 
     unsettled = {offset for offset, settled in records if not settled}
     assert {o for o in range(61) if o >= again.next and not third.already_done(o)} == unsettled
     assert all(offset >= again.next for offset in unsettled)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    handlers=st.integers(1, 20),
+    gaps=st.lists(st.sampled_from([1, 1, 2, 63, 64, 200, 9_000, 20_000]), min_size=20, max_size=20),
+    done=st.lists(st.integers(0, 19), min_size=1, max_size=7),
+)
+def test_while_there_is_room_a_mark_tells_of_everything(handlers: int, gaps: list[int], done: list[int]) -> None:
+    """However far apart the undone offsets lie and however many handlers are done on them: nothing is left out."""
+    names = [f"handler_{number}" for number in range(handlers)]
+    ledger = Ledger(0, "", names)
+    offset, begun = 0, 0
+    while ledger.room > 0:
+        ledger.begin(offset, names)
+        for number in done:
+            if handlers > 1 and number < handlers - 1:
+                ledger.settle(offset, names[number])
+        begun += 1
+        offset += gaps[begun % len(gaps)]
+        ledger.position = offset
+    written = ledger.snapshot()
+    mark = Mark.decode(written.mark, written.next)
+
+    assert begun > 100
+    assert mark is not None
+    assert len(mark.undone) == begun
+    assert mark.seen == offset

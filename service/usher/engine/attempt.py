@@ -10,10 +10,11 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from usher.delivery import Delivery
+from usher.engine.deadline import Deadlines
 from usher.engine.lanes import Flight
 from usher.engine.letters import EXPIRED, HANDLER_GONE, UNDECODABLE
 from usher.event import Event, Undecodable
@@ -56,20 +57,6 @@ class Ending:
         return self.message is not None and self.message.state == "sent"
 
 
-@dataclass(slots=True)
-class _Clock:
-    """The handler's timeout, which stands still while its message waits for a turn at the provider."""
-
-    limit: asyncio.Timeout
-    seconds: float
-
-    def stop(self) -> None:
-        self.limit.reschedule(None)
-
-    def start(self) -> None:
-        self.limit.reschedule(asyncio.get_running_loop().time() + self.seconds)
-
-
 def _no_system(_event: Event) -> None:
     return None
 
@@ -91,6 +78,7 @@ class Attempts:
     now: Callable[[], float]
     rng: random.Random
     system_of: Callable[[Event], IdentitySystem | None] = _no_system
+    deadlines: Deadlines = field(default_factory=Deadlines, init=False)
 
     async def make(self, flight: Flight) -> tuple[Verdict, Delivery]:
         """Try the delivery once: the verdict, and the delivery as the attempt has left it.
@@ -144,11 +132,12 @@ class Attempts:
 
     async def _run(self, handler: Handler, event: Event, delivery: Delivery) -> Ending:
         """Run *handler* once. Raises nothing but `asyncio.CancelledError`."""
-        attempt = delivery.attempt + 1
+        limit = self.deadlines.limit(handler.timeout)
         ctx = Context(
             event=event,
             handler=handler.name,
-            attempt=attempt,
+            attempt=delivery.attempt + 1,
+            clock=limit,
             sender=self.sender,
             logger=self.logger,
             origin=delivery.origin,
@@ -160,13 +149,12 @@ class Attempts:
         error: BaseException | None = None
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(handler.timeout) as limit:
-                ctx.clock = _Clock(limit, handler.timeout)
+            with limit:
                 if ctx.system is not None and not (event.user.email or event.user.phone):
                     event = ctx.event = await _looked_up(event, ctx.system)
                 await handler.function(event, ctx)
         except TimeoutError as ended:
-            error = _timed_out(ctx, handler, ended, ours=limit.expired())
+            error = _timed_out(ctx, handler, ended, ours=limit.expired)
         except asyncio.CancelledError as ended:
             task = asyncio.current_task()
             if task is None or task.cancelling():

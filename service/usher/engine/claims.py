@@ -103,10 +103,15 @@ def digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()[: len(NOBODY) - 1]
 
 
+_ROOM = MARK_LIMIT * 3 // 4 - 64
+"""Bytes that the offsets in a Mark may take, before base64 and beside its head."""
+
+
 @dataclass(slots=True)
 class _Pending:
     left: set[str]
     done: int
+    several: bool
 
 
 class Ledger:
@@ -122,6 +127,8 @@ class Ledger:
         self._bit = {name: 1 << index for index, name in enumerate(self._names)}
         self._hash = handlers_hash(self._names)
         self._pending: dict[int, _Pending] = {}
+        self._several = 0
+        self._bits_size = -(-len(self._names) // 7)
         loaded = Mark.decode(mark, start) or Mark(start, start)
         self._seen = loaded.seen
         self._undone_before = dict(loaded.undone)
@@ -136,6 +143,17 @@ class Ledger:
         """How many offsets have something unsettled."""
         return len(self._pending)
 
+    @property
+    def room(self) -> int:
+        """How many more records may be read so that a Mark can surely tell of them all, whichever of them are undone then."""
+        first = next(iter(self._pending), self.position)
+        carried = len(self._undone_before) if self.position < self._seen else 0
+        known = len(self._pending) + carried
+        # A gap below 64 takes a byte, and one below 8192 two: of those there are not more than fit into the distance.
+        gaps = known + min(known, (max(self.position, self._seen) - min(first, self.position)) // 64)
+        bits = (self._several + carried) * self._bits_size
+        return (_ROOM - gaps - bits) // (2 + (self._bits_size if len(self._names) > 1 else 0))
+
     def already_done(self, offset: int) -> bool:
         """Whether the loaded Mark says that nothing is left to do for this offset."""
         return offset < self._seen and offset not in self._undone_before
@@ -145,9 +163,13 @@ class Ledger:
         done = self._undone_before.get(offset, 0) if self._bits_valid else 0
         return frozenset(name for name, bit in self._bit.items() if done & bit) if done else frozenset()
 
-    def begin(self, offset: int, handlers: Iterable[str], done: Iterable[str] = ()) -> None:
+    def begin(self, offset: int, handlers: Iterable[str], done: Collection[str] = ()) -> None:
         """A record was read and *handlers* are to run on it (*done* had run before). To be called in offset order."""
-        self._pending[offset] = _Pending(set(handlers), sum(self._bit.get(name, 0) for name in done))
+        left = set(handlers)
+        bits = sum(self._bit.get(name, 0) for name in done) if done else 0
+        several = bits > 0 or len(left) > 1
+        self._several += several
+        self._pending[offset] = _Pending(left, bits, several)
 
     def settle(self, offset: int, handler: str) -> None:
         """*handler* is done with the offset, or handed it over to a topic that has acknowledged it."""
@@ -158,6 +180,7 @@ class Ledger:
         pending.done |= self._bit.get(handler, 0)
         if not pending.left:
             del self._pending[offset]
+            self._several -= pending.several
 
     def waits_for(self, offset: int, handler: str) -> bool:
         """Whether this delivery was read and is not settled."""

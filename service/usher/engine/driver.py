@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usher.delivery import Delivery
@@ -36,14 +37,14 @@ class Limits:
 
     Intake stops at *fresh* of the process's limits, so that due retries always find room: else a full house of records
     that wait and retries that wait would block each other. A claim is not read while *intake_stops* of its offsets are
-    unsettled, nor so far that there could be more than *per_claim*: its Mark has to tell them all.
+    unsettled, nor so far that there could be more than *per_claim*, or more than its Mark can tell (`Ledger.room`).
     """
 
     records: int = 10_000
     size: int = 64 * 1024 * 1024
     fresh: float = 0.9
-    per_claim: int = 1_000
-    intake_stops: int = 750
+    per_claim: int = 2_400
+    intake_stops: int = 1_800
     per_lane: int = 100
     read: int = 2_000
     commit_every: float = 0.5
@@ -281,11 +282,11 @@ class Driver:
         task = asyncio.create_task(work)
         if kept:
             shard.tasks.add(task)
-            task.add_done_callback(shard.tasks.discard)
-        task.add_done_callback(self._notice)
+        task.add_done_callback(partial(self._ended, shard))
         return task
 
-    def _notice(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, shard: Shard, task: asyncio.Task[Any]) -> None:
+        shard.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 

@@ -137,6 +137,8 @@ class Worker:
 
     async def claimed(self, claims: Sequence[Claim]) -> None:
         """`Owner.claimed`: begin to load each claim; it is read once its table has caught up."""
+        if self._stopping.is_set():
+            return  # whoever leaves begins nothing: the next owner starts where this claim does
         for claim in claims:
             self._claim_count += 1
             shard = Shard(claim, f"{self._id}.{self._claim_count}", self._handlers, self._limits.dedupe_window)
@@ -161,9 +163,9 @@ class Worker:
         deadline = clock() + self._limits.drain
         while shard.tasks and (left := deadline - clock()) > 0:  # what ends may leave behind others to be parked
             await asyncio.wait(shard.tasks, timeout=left)
+        shard.ours = False  # from here on a tombstone tells of a success: the commit does not know what ends beside it
         if shard.loaded:
             await self._commit([shard], orderly=True)
-        shard.ours = False
         self._shards.pop(shard.claim, None)
         self._driver.forget_queued(shard)
         if not shard.tasks:
@@ -257,12 +259,18 @@ class Worker:
         if self._driver.full:
             return [], 0
         limits = self._limits
-        ready = [
-            s for s in self._shards.values() if s.open and s.backlog is None and len(s.ledger) < limits.intake_stops
-        ]
+        ready: list[Shard] = []
+        room = limits.read
+        for shard in self._shards.values():
+            if shard.open and shard.backlog is None and len(shard.ledger) < limits.intake_stops:
+                fits = shard.ledger.room
+                if fits > 0:
+                    ready.append(shard)
+                    room = min(room, fits)
         fullest = max((len(shard.ledger) for shard in ready), default=0)
         fitting = int(self._driver.space / self._record_size)
-        return [shard.claim for shard in ready], max(1, min(limits.read, limits.per_claim - fullest, fitting))
+        most = min(limits.read, limits.per_claim - fullest, fitting)
+        return [shard.claim for shard in ready], max(1, min(most, room))
 
     async def _run_due(self) -> None:
         due_soon = self._driver.due_soon
@@ -292,7 +300,7 @@ class Worker:
     async def _commit(self, shards: Sequence[Shard], *, orderly: bool = False) -> bool:
         """Whether the log has taken what is new, or nothing is."""
         async with self._committing:
-            positions = {shard.claim: shard.ledger.snapshot(orderly=orderly) for shard in shards if shard.ours}
+            positions = {shard.claim: shard.ledger.snapshot(orderly=orderly) for shard in shards if shard.ours or orderly}
             changed = {
                 s.claim: positions[s.claim]
                 for s in shards

@@ -27,7 +27,9 @@ _CANONICAL = {
     f"{_MUTATION}reset_password.executed": "password.reset",
     f"{_MUTATION}send_reset_password_message.executed": "password.reset_requested",
 }
-_LOGIN_ID = "https://authgear.com/claims/login_id/"
+_LOGIN_ID_VALUE = "https://authgear.com/claims/login_id/value"
+_LOGIN_ID_TYPE = "https://authgear.com/claims/login_id/type"
+_NONE: Mapping[str, Any] = {}
 _LOST = (".removed", ".disconnected")
 """Ends of the types whose ``identity`` is what the user has just lost: its address may be another person's by now."""
 OUR_CALLS: Mapping[str, str] = {"usage": "usher"}
@@ -137,7 +139,9 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
     }
     if not isinstance(document.get("user"), dict):
         derived["user"] = _user(raw_type, payload, context)
-    return event_of({"raw_type": raw_type, **document}, value, **derived)
+    if "raw_type" not in document:
+        derived["raw_type"] = raw_type
+    return event_of(document, value, **derived)
 
 
 def _canonical(raw_type: str, payload: Mapping[str, Any]) -> str:
@@ -152,8 +156,10 @@ def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any])
     email, phone = text(known.get("email")), text(known.get("phone_number"))
     if email is None or phone is None:
         for claims in _claims(raw_type, payload):
-            email = email or text(claims.get("email"))
-            phone = phone or text(claims.get("phone_number"))
+            if email is None:
+                email = text(claims.get("email"))
+            if phone is None:
+                phone = text(claims.get("phone_number"))
     return {
         "id": text(context.get("user_id")) or text(user.get("id")),
         "email": email,
@@ -167,19 +173,21 @@ def _claims(raw_type: str, payload: Mapping[str, Any]) -> Iterator[Mapping[str, 
     """Where else an address may be: the identities that the user has now, then the login id that was given."""
     identities = payload.get("identities")
     candidates = list(identities) if isinstance(identities, list) else []
-    candidates.append(payload.get("new_identity"))
-    if not raw_type.endswith(_LOST):
-        candidates.append(payload.get("identity"))
+    if "new_identity" in payload:
+        candidates.append(payload["new_identity"])
+    if "identity" in payload and not raw_type.endswith(_LOST):
+        candidates.append(payload["identity"])
     for identity in candidates:
         claims = _dict(_dict(identity).get("claims"))
         if claims:
             yield claims
-            yield _login_id(claims.get(f"{_LOGIN_ID}value"), claims.get(f"{_LOGIN_ID}type"))
+            if _LOGIN_ID_VALUE in claims:
+                yield _login_id(claims[_LOGIN_ID_VALUE], claims.get(_LOGIN_ID_TYPE))
     login_id = payload.get("login_id")
     if isinstance(login_id, dict):
         yield login_id
         yield _login_id(login_id.get("value"), login_id.get("type") or login_id.get("key"))
-    else:
+    elif login_id is not None:
         yield _login_id(login_id, None)
 
 
@@ -205,4 +213,4 @@ def _is_new(event: Event) -> bool:
 
 
 def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else _NONE

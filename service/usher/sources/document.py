@@ -26,7 +26,7 @@ _SECRET_NAME = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_LONGEST_NAME = 48
+_LONGEST_NAME = 80
 _MOST_NAMES = 4096
 _harmless: set[str] = set()
 """Field names already found not to name a credential: asking a set is what makes `strip` cheap on every event."""
@@ -82,14 +82,21 @@ def strip(document: Any) -> Any:
 
 
 def _holds_credential(document: Any) -> bool:
+    harmless = _harmless
     nodes = [document]
     for node in nodes:  # grows while it is walked
         if type(node) is dict:
-            if not _harmless.issuperset(node) and any(_is_credential(*pair) for pair in node.items()):
-                return True
-            nodes += [item for item in node.values() if type(item) is dict or type(item) is list]
-        elif type(node) is list:
-            nodes += node
+            if not harmless.issuperset(node):
+                for name in node.keys() - harmless:
+                    if _is_credential(name, node[name]):
+                        return True
+            node = node.values()
+        elif type(node) is not list:
+            continue
+        for item in node:
+            kind = type(item)
+            if kind is dict or kind is list:
+                nodes.append(item)
     return False
 
 

@@ -1,0 +1,89 @@
+"""The timeouts of attempts: hides one timer for all that have the same time. `asyncio.timeout` sets and cancels one each.
+
+Attempts of equal length end in the order in which they began, so that the first of a queue is the next to be due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+
+class Limit:
+    """``with`` it, the task is cancelled once its time is over, and what it was doing raises TimeoutError.
+
+    `stop` it while the time should not count, `start` it anew from the whole time: the `Clock` of an attempt.
+    """
+
+    __slots__ = ("_cancelling", "_queue", "_task", "expired")
+
+    def __init__(self, queue: _Queue) -> None:
+        self._queue = queue
+        self.expired = False
+
+    def __enter__(self) -> Limit:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - an attempt runs in a task
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._queue.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._queue.waiting.pop(self, None)
+        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def stop(self) -> None:
+        self._queue.waiting.pop(self, None)
+
+    def start(self) -> None:
+        self.stop()
+        if not self.expired:
+            self._queue.add(self)
+
+    def expire(self) -> None:
+        self.expired = True
+        self._task.cancel()
+
+
+class _Queue:
+    """All that have *seconds* from when they began. *waiting* maps each to its end, by the loop's clock, the earliest first."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.waiting: dict[Limit, float] = {}
+
+    def add(self, limit: Limit) -> None:
+        end = self.waiting[limit] = self._loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(end, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        while self.waiting:
+            limit, end = next(iter(self.waiting.items()))
+            if end > now:
+                self._timer = self._loop.call_at(end, self._fire)
+                return
+            del self.waiting[limit]
+            limit.expire()
+
+
+class Deadlines:
+    """Makes limits, for one event loop."""
+
+    def __init__(self) -> None:
+        self._queues: dict[float, _Queue] = {}
+
+    def limit(self, seconds: float) -> Limit:
+        """A limit of so many seconds, not begun yet."""
+        queue = self._queues.get(seconds)
+        if queue is None:
+            queue = self._queues[seconds] = _Queue(seconds)
+        return Limit(queue)
