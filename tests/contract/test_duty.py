@@ -289,6 +289,25 @@ async def test_on_kafka_who_comes_and_goes_does_not_disturb_the_holder(fast: Fas
         losing.cancel()
 
 
+async def test_on_kafka_of_many_that_come_at_once_one_has_the_duty(fast: FastKafkaHarness) -> None:
+    """Workers that ask at the same moment, and leave as soon as they have it, have it one after the other."""
+    workers = [await fast.worker("first")] + [await fast.worker(f"other-{n}", claims=0) for n in range(4)]
+    holders = 0
+
+    async def once(log: EventLog) -> None:
+        nonlocal holders
+        async with log.duty() as duty:
+            holders += 1
+            assert holders == 1
+            await duty.keep("count", str(int(duty.note("count") or b"0") + 1).encode())
+            holders -= 1
+
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(once(worker.log) for worker in workers))
+    async with workers[0].log.duty() as duty:
+        assert duty.note("count") == b"5"
+
+
 async def test_on_kafka_the_duty_outlasts_its_session(fast: FastKafkaHarness) -> None:
     """A holder that keeps nothing for longer than its session has the duty still."""
     first = await fast.worker("first")

@@ -123,6 +123,8 @@ class Duty(Protocol):
     async def keep(self, name: str, note: bytes) -> None:
         """Keep *note* under *name*. A small text, written as a whole: the last one counts.
 
+        One that raised or was cancelled may land later, over a newer one: an older note must cost no more than repeats.
+
         Raises:
             DutyLost, TooLarge, LogUnavailable
         """

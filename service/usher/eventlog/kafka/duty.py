@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 
 from usher.engine.port import Duty, LogUnavailable, notes_topic
 from usher.eventlog.duty import HeldDuty
@@ -30,6 +30,7 @@ _NOBODYS: Final = TopicPartition("nobodys", 0)
 _BEATS: Final = 4
 """How often a lease is renewed before it would end."""
 _PAUSE: Final = 1.0
+_SHORTLY: Final = 0.1
 _FAILURES: Final = (KafkaError, ConsumerStoppedError, IllegalStateError, TimeoutError)
 
 
@@ -113,14 +114,18 @@ class _Candidate(ConsumerRebalanceListener):
         """Wait until the partition is ours, and the lease has begun.
 
         Raises:
-            KafkaError, ConsumerStoppedError, IllegalStateError, TimeoutError: it takes another consumer.
+            KafkaError, ConsumerStoppedError, TimeoutError: it takes another consumer.
         """
         self._consumer.subscribe([self._partition.topic], listener=self)
         await self._consumer.start()
-        while not self._assigned.is_set():
+        while not self._until:
             await self._consumer.getmany(_NOBODYS, timeout_ms=0)  # raises where the membership is beyond hope
             await _any_of(self._beat, self._assigned)
-        await self._renew()
+            try:
+                if self._assigned.is_set():
+                    await self._renew()
+            except (CommitFailedError, IllegalStateError):  # others have joined meanwhile: it is dealt anew
+                await asyncio.sleep(_SHORTLY)
         self._watching = asyncio.create_task(self._watch())
 
     def begin(self, held: HeldDuty) -> bool:
