@@ -140,8 +140,8 @@ class Shard:
             if (parked is None or offset < parked.offset) and (first_parking is None or offset < first_parking):
                 return lane.queue.popleft()
             return None  # it is being parked behind what stands before it
-        if parked is None or (first_parking is not None and first_parking < parked.offset):
-            return None
+        if parked is None or (first_parking is not None and first_parking <= parked.offset):
+            return None  # or it is itself being parked: what we write now must not come after what becomes of it
         if parked.offset >= self.position:  # rule 7: it waits until the source was read past it, and is due then
             if parked.due is None:
                 self.table.postpone(parked.key, now)

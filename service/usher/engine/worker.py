@@ -259,18 +259,12 @@ class Worker:
         if self._driver.full:
             return [], 0
         limits = self._limits
-        ready: list[Shard] = []
-        room = limits.read
-        for shard in self._shards.values():
-            if shard.open and shard.backlog is None and len(shard.ledger) < limits.intake_stops:
-                fits = shard.ledger.room
-                if fits > 0:
-                    ready.append(shard)
-                    room = min(room, fits)
+        ready = [
+            s for s in self._shards.values() if s.open and s.backlog is None and len(s.ledger) < limits.intake_stops
+        ]
         fullest = max((len(shard.ledger) for shard in ready), default=0)
         fitting = int(self._driver.space / self._record_size)
-        most = min(limits.read, limits.per_claim - fullest, fitting)
-        return [shard.claim for shard in ready], max(1, min(most, room))
+        return [shard.claim for shard in ready], max(1, min(limits.read, limits.per_claim - fullest, fitting))
 
     async def _run_due(self) -> None:
         due_soon = self._driver.due_soon
@@ -300,7 +294,7 @@ class Worker:
     async def _commit(self, shards: Sequence[Shard], *, orderly: bool = False) -> bool:
         """Whether the log has taken what is new, or nothing is."""
         async with self._committing:
-            positions = {shard.claim: shard.ledger.snapshot(orderly=orderly) for shard in shards if shard.ours or orderly}
+            positions = {s.claim: s.ledger.snapshot(orderly=orderly) for s in shards if s.ours or orderly}
             changed = {
                 s.claim: positions[s.claim]
                 for s in shards
