@@ -259,12 +259,18 @@ class Worker:
         if self._driver.full:
             return [], 0
         limits = self._limits
-        ready = [
-            s for s in self._shards.values() if s.open and s.backlog is None and len(s.ledger) < limits.intake_stops
-        ]
+        ready: list[Shard] = []
+        room = limits.read
+        for shard in self._shards.values():
+            if shard.open and shard.backlog is None and len(shard.ledger) < limits.intake_stops:
+                fits = shard.ledger.room
+                if fits > 0:
+                    ready.append(shard)
+                    room = min(room, fits)
         fullest = max((len(shard.ledger) for shard in ready), default=0)
         fitting = int(self._driver.space / self._record_size)
-        return [shard.claim for shard in ready], max(1, min(limits.read, limits.per_claim - fullest, fitting))
+        most = min(limits.read, limits.per_claim - fullest, fitting)
+        return [shard.claim for shard in ready], max(1, min(most, room))
 
     async def _run_due(self) -> None:
         due_soon = self._driver.due_soon
