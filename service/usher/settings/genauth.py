@@ -1,15 +1,57 @@
-"""The settings of GenAuth."""
+"""The settings of GenAuth and Authing."""
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr
 
 from usher.settings import values
 from usher.settings.tenant import Tenant
+
+
+def _country_code(value: Any) -> str:
+    code = str(value).strip().removeprefix("+")
+    if not code.isdecimal() or not 1 <= len(code) <= 3:
+        raise ValueError("should be a country code, as in 86 or +44")
+    return code
+
+
+def _brand_of(url: str) -> Literal["genauth", "authing"]:
+    """Which of the two names a host expects in the signature; hosts of one's own are mostly Authing's private deployments."""
+    return "genauth" if (urlsplit(url).hostname or "").endswith("genauth.ai") else "authing"
 
 
 class GenAuth(Tenant):
     webhook_secret: values.Secrets = Field(
         (),
         description="the secret that GenAuth sends with webhooks; several while one replaces the other. None: no webhook",
+    )
+    url: values.BaseUrl = Field(
+        "https://api.genauth.ai", description="the API's address; Authing's is `https://api.authing.cn`"
+    )
+    access_key_id: str | None = Field(None, description="the key that requests to the API are signed with: its id")
+    access_key_secret: SecretStr | None = Field(None, description="its secret; without both the API is not used")
+    user_pool_id: str | None = Field(
+        default_factory=lambda given: given.get("access_key_id"),
+        description="the user pool's id, the tenant of its events; default: the access key's id, which is the pool's own. "
+        "Without either: as each webhook says",
+    )
+    brand: Literal["genauth", "authing"] = Field(
+        default_factory=lambda given: _brand_of(given.get("url", "")),
+        description="whose names signatures carry, `genauth` or `authing`; default: by the address",
+    )
+    country_code: Annotated[str, BeforeValidator(_country_code)] = Field(
+        "86", description="the country of phone numbers that come without `phoneCountryCode`"
+    )
+    repeat_window: values.Duration = Field(
+        120.0,
+        gt=0,
+        description="webhooks have no id: the same call again within this time is a repeat, later it is a second event",
+    )
+    poll: bool = Field(False, description="read the admin audit logs for what webhooks missed or could not tell")
+    poll_every: values.Duration = Field(30.0, gt=0, description="how often")
+    messages_per_minute: values.Count | None = Field(
+        100, description="at most so many messages a minute for the users of one tenant; more wait, in order"
     )

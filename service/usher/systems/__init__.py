@@ -9,7 +9,7 @@ from usher.event import Event
 from usher.settings import SYSTEMS, Settings, Tenant
 from usher.sources import Source
 from usher.system import IdentitySystem
-from usher.systems import auth0, authgear
+from usher.systems import auth0, authgear, genauth
 from usher.systems.system import Session, System
 
 __all__ = ["Session", "System", "Systems", "open_systems"]
@@ -17,6 +17,7 @@ __all__ = ["Session", "System", "Systems", "open_systems"]
 _OPEN: Mapping[str, Callable[[Any, str, Session], System]] = {
     "authgear": authgear.open_system,
     "auth0": auth0.open_system,
+    "genauth": genauth.open_system,
 }
 
 

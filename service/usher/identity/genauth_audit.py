@@ -1,0 +1,80 @@
+"""The feed of GenAuth's admin audit log: what administrators did to users, also while no webhook reached us.
+
+Entries are found by time, in no order that is promised, and some while after they happened; so each look goes back a little
+and reads all pages of a stretch that has ended. What it brings twice has the same id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from usher.identity.genauth import GenAuthApi
+from usher.identity.poll import Page
+from usher.outcome import Reject
+from usher.sources import Arrival
+from usher.sources.genauth_audit import entry_time, event_of_entry
+from usher.sources.source import arrival
+
+_LATE = 300.0
+"""Seconds by which an entry may come late, and the clocks differ."""
+_MOST = 5_000
+"""Entries in one look; a stretch with more is halved, as long as that leads anywhere."""
+
+
+class AuditFeed:
+    """A `usher.identity.poll.Feed`.
+
+    Args:
+        tenant: the user pool, as in ``event.tenant``.
+        every: seconds between looks.
+        now: Unix seconds.
+    """
+
+    def __init__(
+        self, api: GenAuthApi, *, name: str, tenant: str, every: float, now: Callable[[], float] = time.time
+    ) -> None:
+        self.name, self.every = name, every
+        self._api, self._tenant, self._now = api, tenant, now
+
+    async def page(self, cursor: bytes | None) -> Page:
+        now = self._now()
+        if cursor is None:
+            return Page((), _cursor(now))
+        done = _moment(cursor)
+        if done >= now:
+            return Page((), cursor)
+        end, entries = await self._stretch(done, now)
+        return Page(events_of(entries, self._tenant), _cursor(end), more=end < now)
+
+    def since(self, cursor: bytes) -> float:
+        return _moment(cursor) - _LATE
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+    async def _stretch(self, done: float, end: float) -> tuple[float, Sequence[Any]]:
+        """All entries from shortly before *done* until *end*, or until an earlier end that is told."""
+        start = done - _LATE
+        while (entries := await self._api.audits(start, end, most=_MOST if end - done > 1.0 else None)) is None:
+            end = done + (end - done) / 2
+        return end, entries
+
+
+def events_of(entries: Iterable[Any], tenant: str) -> list[Arrival]:
+    """The arrivals of those entries that are events, in the order in which they happened."""
+    told = sorted((entry for entry in entries if isinstance(entry, dict)), key=lambda entry: entry_time(entry) or 0.0)
+    found = (event_of_entry(entry, tenant) for entry in told)
+    return [arrival(event) for event in found if event is not None]
+
+
+def _cursor(moment: float) -> bytes:
+    return f"{moment:.3f}".encode()
+
+
+def _moment(cursor: bytes) -> float:
+    try:
+        return float(cursor)
+    except ValueError:
+        raise Reject("the place in the audit log is not readable") from None

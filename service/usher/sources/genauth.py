@@ -1,0 +1,312 @@
+"""GenAuth and Authing: webhooks that are not signed and carry no id, no time and no actor. Hides what stands in for each.
+
+A body is ``{eventName, data}``, as JSON or as a form; a login comes without that envelope, and a test of the console's
+without a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import phonenumbers
+
+from usher.event import UNKNOWN, Event, Undecodable
+from usher.sources.canonical import text
+from usher.sources.document import NotJson, dump, parse, strip, unwrap
+from usher.sources.forms import form_document
+from usher.sources.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
+
+NAME = "genauth"
+SECRET_HEADERS = ("x-authing-webhook-secret", "x-authing-token", "x-genauth-token")
+"""All three are documented, and which one a pool sends depends on its age and brand."""
+PASSWORD_CHANGED = "user:password-changed"  # noqa: S105 - an event's name
+"""Somebody has changed a password, or tried to: it says neither who nor whether it worked."""
+
+_POOL_HEADERS = ("x-authing-userpool-id", "x-genauth-userpool-id")
+_CREATED = frozenset(("user:created", "register"))
+_RESET_FLAGS = ("resetPasswordOnNextLogin", "resetPasswordOnFirstLogin")
+_OWN_TIME = {"user:updated": "updatedAt", "login": "lastLogin"}
+"""Where an event's user tells when it happened. Elsewhere ``updatedAt`` may be older than the event."""
+_USERS_OWN = frozenset(("login", "mfa:verified", "refresh-token"))
+_SOURCE_TYPES = {
+    "adminCreated": "admin_api",
+    "excel": "admin_api",
+    "register": "user",
+    "sync": "system",
+    "syncTask": "system",
+}
+_SECRETS_BY_PLACE = frozenset(("oauth", "secretInfo"))
+"""Fields in which tokens of other systems lie under those systems' own names."""
+_BUCKETED = re.compile(r"([0-9a-f]{40})\.(\d+)")
+
+
+class GenAuth:
+    """One user pool.
+
+    Args:
+        secrets: any of them proves a webhook.
+        tenant: the pool's id; empty: as each webhook says.
+        country_code: of phone numbers that come without one.
+        repeat_window: seconds in which the same body again is the same event, where nothing in it tells.
+    """
+
+    name = NAME
+    plain = False
+    refusal = f"none of {', '.join(SECRET_HEADERS)} holds a known secret"
+
+    def __init__(
+        self,
+        secrets: Sequence[str] = (),
+        *,
+        tenant: str = "",
+        country_code: str = "86",
+        repeat_window: float = 120.0,
+    ) -> None:
+        self._secrets = check_secrets(secrets)
+        self._tenant, self._country_code, self._window = tenant, country_code, repeat_window
+
+    def verified(self, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002 - nothing is signed
+        matches = [equal_to_any(self._secrets, headers.get(name, "")) for name in SECRET_HEADERS]
+        return any(matches)  # all were compared: the time tells nothing
+
+    def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:
+        """`Source.arrivals`. What a test sends is nothing; what can't be read leaves a stub."""
+        try:
+            document = _document(body, headers)
+            call = _call(document)
+        except NotJson:
+            raise
+        except Undecodable as refusal:
+            return [undecoded(NAME, self._pool(headers, {}), body, str(refusal))]
+        return [] if call is None else [arrival(self._event(call, headers, received))]
+
+    def _event(self, call: _Call, headers: Mapping[str, str], received: float) -> Event:
+        actor, basis = _origin(call)
+        return derive(
+            NAME,
+            call.document,
+            id=self._id(call, received),
+            type=_type(call),
+            raw_type=call.name,
+            tenant=self._pool(headers, call.data, call.person),
+            triggered_by=actor,
+            basis=basis,
+            timestamp=_time(call.person.get("createdAt" if call.name in _CREATED else _OWN_TIME.get(call.name, ""))),
+            user=user_fields(call.person, self._country_code),
+        )
+
+    def _id(self, call: _Call, received: float) -> str:
+        """What makes it this event. A user is created once; what tells its own time is told apart by that.
+
+        Anything else is the same only within its bucket of time: `Repeats` joins what a bucket's edge has cut.
+        """
+        if call.name in _CREATED and (user := user_id_of(call.person)) is not None:
+            return created_id(user)
+        about = hashlib.sha1(dump(call.document), usedforsecurity=False).hexdigest()
+        timed = text(call.person.get(_OWN_TIME.get(call.name, ""))) is not None
+        return about if timed else f"{about}.{int(received // self._window)}"
+
+    def _pool(self, headers: Mapping[str, str], *places: Mapping[str, Any]) -> str:
+        told = [headers.get(name) for name in _POOL_HEADERS] + [text(place.get("userPoolId")) for place in places]
+        return self._tenant or next(filter(None, told), "")
+
+
+class _Call(NamedTuple):
+    """What a webhook tells: *document* is all of it, cleaned; *person* is whom it is about, as far as it says."""
+
+    name: str
+    data: Mapping[str, Any]
+    person: Mapping[str, Any]
+    document: Mapping[str, Any]
+
+
+class Repeats:
+    """Joins repeats of a call that the edge between two buckets of time has cut in two.
+
+    Calls within *window* seconds of the first one are that one; later ones are new, since their bucket is another. It
+    knows what this process has seen: across a restart the buckets alone decide.
+    """
+
+    def __init__(self, window: float, most: int = 10_000) -> None:
+        self._window, self._most = window, most
+        self._first: OrderedDict[str, tuple[float, str]] = OrderedDict()
+
+    def joined(self, event: Event, received: float) -> Event:
+        """*event*, under the id of the call that it repeats. *received* is in Unix seconds."""
+        match = _BUCKETED.fullmatch(event.id)
+        if match is None:
+            return event
+        about = f"{event.tenant}/{match[1]}"
+        at, known = self._first.get(about, (float("-inf"), ""))
+        if abs(received - at) < self._window:
+            return event.model_copy(update={"id": known})
+        self._first.pop(about, None)
+        self._first[about] = (received, event.id)
+        while len(self._first) > self._most:
+            self._first.popitem(last=False)
+        return event
+
+
+def created_id(user: str) -> str:
+    """The id of the event that *user* was created, whoever tells of it."""
+    return f"created-{user}"
+
+
+def user_id_of(person: Mapping[str, Any]) -> str | None:
+    """The id of a user, in the older shape or the newer one."""
+    return text(person.get("userId")) or text(person.get("id")) or text(person.get("_id"))
+
+
+def user_fields(person: Mapping[str, Any], country_code: str) -> dict[str, Any]:
+    """The fields of `usher.event.User`, from a user in either shape."""
+    return {
+        "id": user_id_of(person),
+        "email": text(person.get("email")),
+        "phone": e164(text(person.get("phone")), text(person.get("phoneCountryCode")) or country_code),
+        "name": text(person.get("name")) or text(person.get("nickname")) or text(person.get("givenName")),
+        "locale": text(person.get("locale")),
+    }
+
+
+def e164(phone: str | None, country_code: str) -> str | None:
+    """*phone* with its country code, without what is dialled only inside the country; as it is, where that can't be told."""
+    digits = country_code.strip().removeprefix("+")
+    if phone is None or phone.strip().startswith("+") or not (digits.isascii() and digits.isdecimal()):
+        return phone
+    region = phonenumbers.region_code_for_country_code(int(digits))
+    try:
+        number = phonenumbers.parse(phone, None if region == "ZZ" else region)
+    except phonenumbers.NumberParseException:
+        return phone
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def who_made(source_type: object, register_source: object) -> tuple[str, str]:
+    """Who created a user, and the rule that says so: by ``userSourceType``, else by ``registerSource``."""
+    kind = text(source_type)
+    if kind is not None and kind in _SOURCE_TYPES:
+        return _SOURCE_TYPES[kind], f"userSourceType {kind}"
+    sources = register_source if isinstance(register_source, list) else [register_source]
+    told = [source for source in map(text, sources) if source is not None]
+    for prefixes, actor in ((("import:",), "admin_api"), (("basic:", "social:"), "user")):
+        for source in told:
+            if source.startswith(prefixes):
+                return actor, f"registerSource {source}"
+    return UNKNOWN, "neither userSourceType nor registerSource tells"
+
+
+def _document(body: bytes, headers: Mapping[str, str]) -> Any:
+    """The body's document, without credentials.
+
+    Raises:
+        NotJson, Undecodable
+    """
+    try:
+        document = unwrap(parse(body))
+    except NotJson:
+        kind = headers.get("content-type", "")
+        if not kind.startswith("application/x-www-form-urlencoded") and not body.startswith(b"eventName="):
+            raise
+        document = form_document(body)
+        if isinstance(document.get("data"), str):
+            document["data"] = parse(document["data"].encode())
+    _clean(document)
+    return strip(document)
+
+
+def _clean(document: Any) -> bool:
+    """Take out of *document*, in place, what `strip` can't see; whether anything was: documents within texts."""
+    nodes, changed = [document], False
+    for node in nodes:  # grows while it is walked
+        if isinstance(node, dict):
+            for name in _SECRETS_BY_PLACE & node.keys():
+                changed = changed or node[name] is not None
+                node[name] = None
+        elif not isinstance(node, list):
+            continue
+        for place, item in list(node.items() if isinstance(node, dict) else enumerate(node)):
+            if isinstance(item, str):
+                kept = _clean_text(item)
+                changed = changed or kept is not item
+                node[place] = kept
+            else:
+                nodes.append(item)
+    return changed
+
+
+def _clean_text(item: str) -> str | None:
+    """A text that holds a JSON document: without credentials; None, where it only begins like one."""
+    if '"' not in item or item.lstrip()[:1] not in {"{", "["}:
+        return item
+    try:
+        inner = parse(item.encode())
+    except (Undecodable, UnicodeEncodeError):
+        return None
+    changed = _clean(inner)
+    kept = strip(inner)
+    return dump(kept).decode() if changed or kept is not inner else item
+
+
+def _call(document: Any) -> _Call | None:
+    """What *document* tells; None: it is a test.
+
+    Raises:
+        Undecodable: nothing that is known.
+    """
+    if not isinstance(document, dict):
+        raise Undecodable(f"no event: a JSON object was expected, this is a {type(document).__name__}")
+    name, given = text(document.get("eventName")), document.get("data")
+    if name is None and "userPoolId" in document and user_id_of(document) is not None:
+        return _Call("login", document, document, document)
+    if name == "test" or (name is None and document.keys() == {"description"}):
+        return None
+    if name is None:
+        raise Undecodable("no event: the field 'eventName' is missing, or is no text")
+    data: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    return _Call(name, data, _person(name, data), document)
+
+
+def _person(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    users = data.get("users")
+    sole = users[0] if isinstance(users, list) and len(users) == 1 else None
+    for user in (data.get("user"), sole):
+        if isinstance(user, dict):
+            return user
+    if isinstance(sole, str):
+        return {"userId": sole}
+    about_a_user = name in _CREATED or name == "login" or name.startswith("user:")
+    return data if about_a_user else {"userId": data.get("userId")}
+
+
+def _type(call: _Call) -> str:
+    if call.name in _CREATED:
+        return "user.created"
+    updates = call.data.get("updates")
+    flagged = isinstance(updates, dict) and any(updates.get(flag) in (True, "true") for flag in _RESET_FLAGS)
+    if call.name == "user:password-update-remind" or (call.name == "user:updated" and flagged):
+        return "password.expired"
+    return call.name
+
+
+def _origin(call: _Call) -> tuple[str, str]:
+    if call.name in _CREATED:
+        return who_made(call.person.get("userSourceType"), call.person.get("registerSource"))
+    if call.name in _USERS_OWN:
+        return "user", f"{call.name} is the user's own doing"
+    if call.name == "user:password-update-remind":
+        return "system", "GenAuth reminds by itself"
+    return UNKNOWN, f"a webhook {call.name} does not tell who did it"
+
+
+def _time(value: object) -> float | None:
+    """Unix seconds of an ISO 8601 time with its zone."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return None if moment is None or moment.tzinfo is None else max(moment.timestamp(), 0.0)
+    except (ValueError, OverflowError):
+        return None

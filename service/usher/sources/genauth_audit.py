@@ -1,0 +1,103 @@
+"""GenAuth's admin audit log: which of its entries are events, and what they say of whom. Hides how an entry is read.
+
+What an entry's texts hold is documented nowhere, so little is taken for granted: they are looked through for the user's id
+and for a password that was set, and kept nowhere, for there may be passwords in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from usher.event import Event, Undecodable
+from usher.sources.canonical import text
+from usher.sources.document import dump, parse
+from usher.sources.genauth import NAME, created_id, user_id_of
+from usher.sources.source import derive
+
+_KEPT = ("requestId", "operationType", "resourceType", "adminUserId", "timestamp")
+_SETS_PASSWORD = frozenset(("password", "newPassword", "autoGeneratePassword"))
+
+
+def event_of_entry(entry: Any, tenant: str) -> Event | None:
+    """The event that one entry of get-admin-audit-logs tells; None: it tells none that matters, or not of whom.
+
+    An administrator created a user, or set a user's password. Addresses are not in it.
+    """
+    if not isinstance(entry, dict) or entry.get("resourceType") != "user" or entry.get("success") is False:
+        return None
+    given = [_inner(entry.get(name)) for name in ("operationParam", "targetValue", "originValue")]
+    user = next(filter(None, map(_user_in, given)), None)
+    operation = entry.get("operationType")
+    if user is None or operation not in ("create", "update"):
+        return None
+    if operation == "update" and not _sets_password(*given):
+        return None
+    kept = {name: text(entry.get(name)) for name in _KEPT}
+    return derive(
+        NAME,
+        {name: value for name, value in kept.items() if value is not None},
+        id=created_id(user) if operation == "create" else _entry_id(kept, user),
+        type="user.created" if operation == "create" else "password.reset",
+        raw_type=f"audit:user:{operation}",
+        tenant=tenant,
+        triggered_by="admin_api",
+        basis=f"admin audit log: {operation} by an administrator",
+        timestamp=entry_time(entry),
+        user={"id": user},
+    )
+
+
+def entry_time(entry: Mapping[str, Any]) -> float | None:
+    """When an entry's operation was, in Unix seconds."""
+    told = entry.get("timestamp")
+    try:
+        moment = datetime.fromisoformat(told) if isinstance(told, str) else None
+        return None if moment is None or moment.tzinfo is None else max(moment.timestamp(), 0.0)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _entry_id(kept: Mapping[str, str | None], user: str) -> str:
+    """The request's own id and the user's: one request may change several users."""
+    about = dump([user, kept["requestId"] or kept])
+    return f"audit-{hashlib.sha1(about, usedforsecurity=False).hexdigest()}"
+
+
+def _inner(value: object) -> Any:
+    """The document in one of an entry's texts; None, where there is none."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value.encode())
+    except (Undecodable, UnicodeEncodeError):
+        return None
+
+
+def _user_in(document: Any) -> str | None:
+    """The user that a document names, the outermost first."""
+    return next(filter(None, map(user_id_of, _objects(document))), None)
+
+
+def _sets_password(parameters: Any, target: Any, origin: Any) -> bool:
+    """Whether a password was set: by what was asked for, else by what is another now than it was.
+
+    That there is one in the new value alone says nothing: whole users are written there, with their hashes.
+    """
+    if any(node.get(name) for node in _objects(parameters) for name in _SETS_PASSWORD):
+        return True
+    before, after = ([node["password"] for node in _objects(value) if "password" in node] for value in (origin, target))
+    return bool(before and after) and before != after
+
+
+def _objects(document: Any) -> Iterator[Mapping[str, Any]]:
+    """The objects in a document, outermost first."""
+    nodes = [document]
+    for node in nodes:  # grows while it is walked
+        if isinstance(node, dict):
+            yield node
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node

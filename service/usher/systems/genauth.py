@@ -1,0 +1,160 @@
+"""GenAuth and Authing, as the settings describe them, and what is asked of their API before an event is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from usher.event import UNKNOWN, Event
+from usher.identity.api import Api
+from usher.identity.genauth import GenAuthApi
+from usher.identity.genauth_audit import AuditFeed, events_of
+from usher.outcome import Reject, Retry, Skip
+from usher.settings import GenAuth, SettingsError
+from usher.sources import Arrival, genauth
+from usher.sources.genauth import PASSWORD_CHANGED, Repeats, who_made
+from usher.sources.source import arrival as arrival_of
+from usher.systems.system import Session, System
+
+_T = TypeVar("_T")
+_BEFORE, _AFTER = 300.0, 60.0
+"""Seconds around a webhook in which an administrator's entry is looked for: both clocks and the log may be late."""
+_LATER = (2.0,)
+"""Seconds until the audit log is looked at again, where it has no entry yet."""
+_AGAIN = (0.5, 2.0)
+"""Seconds until a look-up that failed is tried again: by default GenAuth sends no webhook twice."""
+
+
+def open_system(settings: GenAuth, name: str, session: Session) -> System:
+    """One user pool.
+
+    Raises:
+        SettingsError: half of an access key, or a poll without one.
+    """
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
+    tenant, api = settings.user_pool_id, _open_api(settings, name, session)
+    source = genauth.GenAuth(
+        secrets,
+        tenant=tenant or "",
+        country_code=settings.country_code,
+        repeat_window=settings.repeat_window,
+    )
+    feeds: Sequence[AuditFeed] = ()
+    if settings.poll and api is not None:
+        title = f"genauth/{name}" if name else "genauth"
+        feeds = [AuditFeed(api, name=f"{title}:audit", tenant=tenant or "", every=settings.poll_every)]
+    return System(
+        source=source,
+        name=name,
+        tenant=tenant,
+        receives=bool(secrets),
+        api=api,
+        complete=Completion(api, Repeats(settings.repeat_window)),
+        feeds=feeds,
+    )
+
+
+def _open_api(settings: GenAuth, name: str, session: Session) -> GenAuthApi | None:
+    prefix = f"USHER_GENAUTH__{name.upper()}__" if name else "USHER_GENAUTH__"
+    secret = settings.access_key_secret
+    if (settings.access_key_id is None) != (secret is None):
+        missing = "SECRET" if secret is None else "ID"
+        raise SettingsError(
+            [f"{prefix}ACCESS_KEY_{missing}: is needed beside the other half of the access key; set it"]
+        )
+    if settings.access_key_id is None or secret is None:
+        if settings.poll:
+            raise SettingsError([f"{prefix}ACCESS_KEY_ID: is needed for {prefix}POLL; set it and its secret"])
+        return None
+    what = f"{settings.brand.capitalize().replace('Genauth', 'GenAuth')} (user pool {settings.user_pool_id})"
+    api = Api(what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID and {prefix}ACCESS_KEY_SECRET")
+    return GenAuthApi(
+        api,
+        key_id=settings.access_key_id,
+        key_secret=secret.get_secret_value(),
+        brand=settings.brand,
+        country_code=settings.country_code,
+    )
+
+
+@dataclass(slots=True)
+class Completion:
+    """`System.complete`: finds out who triggered an event, and which call of a webhook repeats which.
+
+    Args:
+        api: None: nobody can be asked.
+        repeats: what this process has seen.
+        now: Unix seconds.
+        sleep: waits for as many seconds.
+    """
+
+    api: GenAuthApi | None
+    repeats: Repeats
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+    async def __call__(self, arrival: Arrival) -> Arrival:
+        """*arrival* with what could be found out.
+
+        Raises:
+            usher.outcome.Retry, usher.outcome.Hold: the API could not be asked.
+        """
+        event = arrival.event
+        if event is None:
+            return arrival
+        received = self.now()
+        found = await self._by_audit_log(event, received)
+        if found is not None:
+            return found
+        completed = self.repeats.joined(await self._by_profile(event), received)
+        return arrival if completed is event else arrival_of(completed)
+
+    async def _by_profile(self, event: Event) -> Event:
+        """Who created a user, by the user's ``userSourceType``: what else a webhook says is the older, weaker sign."""
+        sure = event.context.triggered_by_basis or ""
+        user = event.user.id
+        if self.api is None or user is None or event.type != "user.created":
+            return event
+        if event.context.triggered_by == "admin_api" or sure.startswith("userSourceType"):
+            return event
+        api = self.api
+        try:
+            profile = await self._patiently(lambda: api.profile(user))
+        except (Skip, Reject) as refusal:
+            return _decided(event, UNKNOWN, f"get-user tells nothing: {refusal.reason}")
+        actor, basis = who_made(profile.get("userSourceType"), profile.get("registerSource"))
+        return _decided(event, actor, f"get-user: {basis}")
+
+    async def _by_audit_log(self, event: Event, received: float) -> Arrival | None:
+        """The administrator's own entry about this change of a password, which then stands for it: its id is exact."""
+        api = self.api
+        if api is None or event.raw_type != PASSWORD_CHANGED or event.user.id is None:
+            return None
+        start, end = received - _BEFORE, received + _AFTER
+        for wait in (0.0, *_LATER):
+            if wait:
+                await self.sleep(wait)
+            entries = await self._patiently(lambda: api.audits(start, end)) or ()
+            for found in reversed(events_of(entries, event.tenant)):
+                change = found.event
+                if change is not None and change.type == "password.reset" and change.user.id == event.user.id:
+                    return found
+        return None
+
+    async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        for wait in _AGAIN:
+            try:
+                return await ask()
+            except Retry as trouble:
+                if trouble.after is not None:
+                    raise
+                await self.sleep(wait)
+        return await ask()
+
+
+def _decided(event: Event, actor: str, basis: str) -> Event:
+    context = event.context.model_copy(update={"triggered_by": actor, "triggered_by_basis": basis})
+    return event.model_copy(update={"context": context})
