@@ -1,11 +1,18 @@
 """Welcomes by mail whom an administrator has created."""
 
-from usher import Context, Event, Skip, on
+from pydantic import BaseModel
+
+from usher import Context, Event, on
+from usher_handlers._sending import Sending, send
 
 
-@on("user.created")
+class Settings(BaseModel):
+    """`USHER_WELCOME_EMAIL__SENDING`: ``words``, ``link`` or ``system``; see docs/handlers.md."""
+
+    sending: Sending = "words"
+
+
+@on("user.created", settings=Settings)
 async def welcome_email(event: Event, ctx: Context) -> None:
     """Tell a user whom an administrator created how to set a password."""
-    if event.context.told:
-        raise Skip(event.context.told)
-    await ctx.email("welcome_email", to=event.user)
+    await send(event, ctx, "welcome_email", ctx.settings.sending)

@@ -49,12 +49,22 @@ _RAW_TYPES = frozenset(
         *(f"admin_api.mutation.{name}.executed" for name in _MUTATIONS),
     )
 )  # fmt: skip
+_AUTH0_TYPES = frozenset(
+    (
+        "user.updated",
+        "ss", "fs", "fcp", "fcpr", "scp", "sapi", "mgmt_api_read", "fapi", "sce", "fce", "scpn", "fcpn", "scu", "fcu", "sv", "fv",
+        "svr", "fvr", "si", "fi", "sdu", "fdu", "fn", "fcph", "pwd_leak", "signup_pwd_leak", "reset_pwd_leak", "limit_wc",
+        "limit_mu", "ublkdu", "gd_enrollment_complete", "gd_unenroll", "gd_user_delete", "gd_start_enroll", "cls", "cs",
+        "s", "f", "fp", "fu", "slo", "flo", "sscim", "fscim",
+    )
+)  # fmt: skip
+"""Auth0's: of its event streams, and the codes of its log entries."""
 RENAMED_TYPES = {
     "admin_api.mutation.reset_password.executed": "password.reset",
     "admin_api.mutation.send_reset_password_message.executed": "password.reset_requested",
 }
 """Raw names under which no event ever arrives: a handler for one of them would be silent for ever."""
-EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES
+EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES | _AUTH0_TYPES
 """Every type a handler may ask for: the canonical ones and the sources' raw names."""
 
 

@@ -161,7 +161,8 @@ class Handler:
     """A declared handler: the function, and when and how it runs. Calling it calls the function.
 
     ``triggered_by`` None means the service's filter. ``timeout`` is in seconds and starts with the attempt.
-    ``expires_after`` is in seconds of the event's own time; None never expires. ``origin`` is ``file:line``.
+    ``expires_after`` is in seconds of the event's own time; None never expires. ``optional``: it runs only where it is named.
+    ``origin`` is ``file:line``.
     """
 
     name: str
@@ -174,6 +175,7 @@ class Handler:
     expires_after: float | None = _DEFAULT_EXPIRY.total_seconds()
     on_unknown: OnUnknown | None = None
     settings: type[BaseModel] | None = None
+    optional: bool = False
     origin: str = ""
 
     async def __call__(self, event: Event, ctx: Context) -> None:
@@ -185,7 +187,7 @@ class Handler:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
-_OPTIONS = ("triggered_by", "retry", "timeout", "ordered", "expires_after", "on_unknown", "settings")
+_OPTIONS = ("triggered_by", "retry", "timeout", "ordered", "expires_after", "on_unknown", "settings", "optional")
 
 
 def on(
@@ -197,6 +199,7 @@ def on(
     expires_after: Duration | None = _DEFAULT_EXPIRY,
     on_unknown: OnUnknown | None = None,
     settings: type[BaseModel] | None = None,
+    optional: bool = False,
     **unknown: object,
 ) -> Callable[[HandlerFunction], Handler]:
     """Declare an async function of ``(event, ctx)`` as the handler of these event types.
@@ -211,6 +214,7 @@ def on(
         on_unknown: when it can't be known whether a message went out: ``resend`` or ``hold`` (as a dead letter);
             None: mail is sent again, SMS is held.
         settings: a pydantic model, filled from ``USHER_<NAME OF THE HANDLER>__<FIELD>`` and found in ``ctx.settings``.
+        optional: True: it is off until `USHER_HANDLERS` names it, for one that changes something elsewhere.
 
     Raises:
         HandlerError: at import, with the place and the way out.
@@ -247,6 +251,7 @@ def on(
             expires_after=expiry_s,
             on_unknown=on_unknown,
             settings=settings,
+            optional=optional,
             origin=where,
         )
 

@@ -25,7 +25,7 @@ _MODULE_PREFIX = "_usher_handlers_dir_"
 
 
 def discover(handlers_dir: Path | None = None, only: Sequence[str] = ()) -> list[Handler]:
-    """The handlers to run, by name: those that `find` finds, or *only* these of them.
+    """The handlers to run, by name: of those that `find` finds, as `select` understands *only*.
 
     Raises:
         HandlerError
@@ -50,18 +50,23 @@ def find(handlers_dir: Path | None = None, announced: Iterable[EntryPoint] | Non
 
 
 def select(found: Iterable[Handler], only: Sequence[str]) -> list[Handler]:
-    """Those of *found* whose names are in *only*; all where *only* is empty.
+    """Those of *found* that are to run: by name, or all but the optional ones where *only* names none.
+
+    A name with ``+`` before it is one more: ``("+b",)`` are all that run anyway, and b.
 
     Raises:
         HandlerError: a name that none of them has.
     """
     handlers = list(found)
     known = sorted({handler.name for handler in handlers})
-    for name in only:
+    more = {name[1:] for name in only if name.startswith("+")}
+    alone = {name for name in only if not name.startswith("+")}
+    for name in (*alone, *more):
         if name not in known:
             there = f"there are {', '.join(known)}" if known else "none was found at all"
             raise HandlerError(f"USHER_HANDLERS names {name!r}, which is no handler{nearest(name, known)}; {there}")
-    return [handler for handler in handlers if not only or handler.name in only]
+    wanted = alone or {handler.name for handler in handlers if not handler.optional}
+    return [handler for handler in handlers if handler.name in wanted | more]
 
 
 def _announced(point: EntryPoint) -> Handler:

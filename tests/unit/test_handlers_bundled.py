@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+
 import pytest
 
-from usher import Handler
+from usher import Handler, Skip
 from usher.channels.gsm7 import length
 from usher.channels.templates import Brand, Templates, template_folders
-from usher.testing import an_event, run
+from usher.plugins import GROUP, find, select
+from usher.testing import FakeIdentity, an_event, run
+from usher_handlers.clear_reset_flag import clear_reset_flag
+from usher_handlers.force_password_change import force_password_change
 from usher_handlers.reset_instructions import reset_instructions
 from usher_handlers.sms_notice import sms_notice
 from usher_handlers.welcome_email import welcome_email
@@ -150,3 +156,101 @@ async def test_mail_loads_nothing_and_links_only_to_the_service() -> None:
 
     assert html.count("http") == html.count('href="https://login.example.com"') == 1
     assert not any(tag in html for tag in ("<img", "<link", "<script", "url("))
+
+
+ENDS = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("handler", "type_"), [(welcome_email, "user.created"), (reset_instructions, "password.reset")]
+)
+@pytest.mark.parametrize(("language", "said"), [("en", "01 May 2026, 12:30 UTC"), ("de", "01.05.2026, 12:30 Uhr UTC")])
+async def test_a_mail_may_have_a_link_of_the_identity_system(
+    handler: Handler, type_: str, language: str, said: str
+) -> None:
+    """The link is in both parts of the mail, with its end, and nobody is sent to Forgot Password first."""
+    system = FakeIdentity(expires_at=ENDS)
+
+    result = await run(handler, an_event(type_, language=language), settings={"sending": "link"}, system=system)
+
+    (mail,) = result.emails
+    assert system.calls == ["password_link"]
+    for part in (mail.text, mail.html or ""):
+        assert system.url in part
+        assert said in part
+        assert "login.example.com" not in part
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+async def test_an_sms_may_have_the_link(language: str) -> None:
+    """Where there is only a number."""
+    event = an_event("password.reset", email=None, phone=PHONE, language=language)
+
+    result = await run(reset_instructions, event, settings={"sending": "link"}, system=FakeIdentity())
+
+    assert FakeIdentity().url in result.texts[0].body
+
+
+async def test_a_link_is_not_made_for_nobody() -> None:
+    """A link that goes nowhere would work all the same."""
+    system = FakeIdentity()
+
+    result = await run(welcome_email, an_event(email=None), settings={"sending": "link"}, system=system)
+
+    assert result.outcome == "skipped"
+    assert "password_link" not in system.calls
+
+
+@pytest.mark.parametrize(
+    ("handler", "type_"), [(welcome_email, "user.created"), (reset_instructions, "password.expired")]
+)
+async def test_the_identity_system_may_send_its_own_message(handler: Handler, type_: str) -> None:
+    """Then nothing of ours goes out."""
+    system = FakeIdentity()
+
+    result = await run(handler, an_event(type_), settings={"sending": "system"}, system=system)
+
+    assert (result.outcome, result.emails, system.calls) == ("done", [], ["send_password_reset"])
+
+
+async def test_a_change_of_password_is_forced_on_whom_an_administrator_made() -> None:
+    """At the first login; after a reset only where the setting says so; never on who signed up."""
+    system = FakeIdentity()
+
+    async def outcome(type_: str, **more: bool) -> str:
+        return (await run(force_password_change, an_event(type_), system=system, settings=more)).outcome
+
+    assert await outcome("user.created") == "done"
+    assert await outcome("password.reset") == "skipped"
+    assert await outcome("password.reset", after_reset=True) == "done"
+    assert system.calls == ["require_password_change"] * 2
+    assert (await run(force_password_change, an_event(triggered_by="user"), system=system)).outcome == "filtered"
+
+
+async def test_the_flag_is_cleared_by_the_users_own_change() -> None:
+    """Whatever the service's filter says: it is the user who changes the password."""
+    system = FakeIdentity()
+    event = an_event("password.changed", triggered_by="user")
+
+    assert (await run(clear_reset_flag, event, system=system)).outcome == "done"
+    assert system.calls == ["clear_password_change"]
+    system.trouble = Skip("it was required again")
+    assert (await run(clear_reset_flag, event, system=system)).outcome == "skipped"
+
+
+async def test_without_the_api_they_say_what_to_set() -> None:
+    """The dead letter names the settings."""
+    result = await run(force_password_change, an_event())
+
+    assert result.outcome == "rejected"
+    assert "USHER_AUTHGEAR__" in result.reason
+
+
+def test_what_changes_the_identity_system_is_off_unless_named() -> None:
+    """Two of the bundled ones."""
+    found = find(announced=[point for point in entry_points(group=GROUP) if point.value.startswith("usher_handlers.")])
+
+    assert sorted({handler.name for handler in found} - {handler.name for handler in select(found, ())}) == [
+        "clear_reset_flag",
+        "force_password_change",
+    ]

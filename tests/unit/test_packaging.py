@@ -38,7 +38,13 @@ def test_the_command_and_the_handlers_are_announced() -> None:
     """One name everywhere: file, function and entry point are the same word."""
     announced = [point for point in entry_points(group="usher.handlers") if point.module.startswith("usher_handlers.")]
 
-    assert {point.name for point in announced} == {"welcome_email", "sms_notice", "reset_instructions"}
+    assert {point.name for point in announced} == {
+        "welcome_email",
+        "sms_notice",
+        "reset_instructions",
+        "force_password_change",
+        "clear_reset_flag",
+    }
     assert all(point.value == f"usher_handlers.{point.name}:{point.name}" for point in announced)
     assert all((ROOT / "handlers" / "usher_handlers" / f"{point.name}.py").is_file() for point in announced)
     assert [point.value for point in entry_points(group="console_scripts", name="usher")] == ["usher.cli:main"]

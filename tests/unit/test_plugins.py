@@ -169,3 +169,22 @@ def test_a_name_that_no_handler_has_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(HandlerError, match=r"'welcome_mail', .*did you mean 'welcome_email'.*there are welcome_email"):
         select(find(tmp_path, announced=()), ("welcome_mail",))
+
+
+def test_an_optional_handler_is_off_until_it_is_named(tmp_path: Path) -> None:
+    """It changes something elsewhere: alone by its name, beside the others with a plus."""
+    write(tmp_path, "greet.py")
+    write(
+        tmp_path, "change.py", HANDLER.format(name="change").replace('"user.created"', '"user.created", optional=True')
+    )
+    found = find(tmp_path, announced=())
+
+    def names(*only: str) -> list[str]:
+        return [handler.name for handler in select(found, only)]
+
+    assert names() == ["greet"]
+    assert names("+change") == ["change", "greet"]
+    assert names("change") == ["change"]
+    assert names("greet", "+change") == ["change", "greet"]
+    with pytest.raises(HandlerError, match=r"'chanje', which is no handler \(did you mean 'change'\?\)"):
+        names("+chanje")

@@ -22,6 +22,8 @@ from usher.settings import Settings
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
+    from usher.system import IdentitySystem
+
 _NAMES = {"email": "mail", "sms": "SMS"}
 
 
@@ -30,7 +32,7 @@ class _Calls(Exception):
 
 
 class _NoHttp:
-    """Stands where a handler finds its HTTP session."""
+    """Stands where a handler finds its HTTP session, or the identity system."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _Calls(name)
@@ -80,6 +82,7 @@ class Rehearsal:
             ),
             http=cast("ClientSession", _NoHttp()),
             settings=self._own.get(handler.name),
+            system=cast("IdentitySystem", _NoHttp()),
         )
         error: BaseException | None = None
         try:

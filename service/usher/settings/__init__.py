@@ -88,7 +88,10 @@ class Settings(BaseSettings):
         ("admin_api",),
         description="whose doing is told: values of `context.triggered_by`, unless a handler names its own",
     )
-    handlers: values.Names = Field((), description="the handlers to run, by name; default: all that are found")
+    handlers: values.Names = Field(
+        (),
+        description="the handlers to run, by name; default: all that are found but the optional ones. `+name`: this one as well",
+    )
     handlers_dir: values.Folder | None = Field(None, description="a folder with handlers of your own, `*.py`")
     retry_delays: values.Delays = Field(
         (10.0, 60.0, 600.0, 3600.0),

@@ -8,12 +8,13 @@
         assert result.emails[0].to == "kim.berg@example.com"
 
 Beside it, for the tests of Usher itself and for demonstrations: `usher.testing.log` (a log in memory, with faults) and
-`usher.testing.providers` (loopback SendGrid and Twilio).
+`usher.testing.providers` (loopback SendGrid and Twilio); `usher.testing.auth0` and its like speak for the identity systems.
 """
 
 from usher.testing.channels import RecordingEmail, RecordingSms
 from usher.testing.clock import Clock
 from usher.testing.events import an_event, raw_event
+from usher.testing.identity import FakeIdentity
 from usher.testing.run import Result, run
 
-__all__ = ["Clock", "RecordingEmail", "RecordingSms", "Result", "an_event", "raw_event", "run"]
+__all__ = ["Clock", "FakeIdentity", "RecordingEmail", "RecordingSms", "Result", "an_event", "raw_event", "run"]

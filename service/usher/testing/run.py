@@ -26,6 +26,7 @@ from usher.handler import Context, Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, RetryPolicy
 from usher.sources import event_key
+from usher.system import IdentitySystem
 from usher.testing.channels import RecordingEmail, RecordingSms
 from usher.testing.clock import Clock
 
@@ -65,6 +66,7 @@ async def run(
     templates: Path | None = None,
     retry: RetryPolicy | None = None,
     now: float | None = None,
+    system: IdentitySystem | None = None,
 ) -> Result:
     """Run *handler* once for *event*.
 
@@ -78,6 +80,7 @@ async def run(
         templates: a folder that overrides, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
         retry: the service's policy, for handlers without their own.
         now: Unix seconds; default: the present.
+        system: what is found in ``ctx.identity``, as a `FakeIdentity`; default: nothing is set up there.
 
     Raises:
         pydantic.ValidationError: *settings* do not fit the handler's model.
@@ -103,6 +106,7 @@ async def run(
             ),
             now=clock,
             rng=random.Random(0),
+            system_of=lambda _event: system,
         )
         verdict, _ = await attempts.make(Flight(_delivery(handler, event, attempt, clock()), event))
     return Result(

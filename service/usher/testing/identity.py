@@ -1,0 +1,45 @@
+"""An identity system for the tests of handlers that use `ctx.identity`: it does nothing, and keeps what it was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from usher.event import Event, User
+from usher.outcome import Outcome
+from usher.system import PasswordLink
+
+
+@dataclass
+class FakeIdentity:
+    """A `usher.system.IdentitySystem`.
+
+    *calls* are the names of the calls, in order. *trouble* is raised by each instead, where there is one.
+    """
+
+    url: str = "https://id.example.com/set?ticket=fake-ticket"
+    expires_at: datetime | None = None
+    trouble: Outcome | None = None
+    calls: list[str] = field(default_factory=list)
+
+    async def user(self, event: Event) -> User:
+        self._called("user")
+        return event.user
+
+    async def require_password_change(self, event: Event) -> None:  # noqa: ARG002
+        self._called("require_password_change")
+
+    async def clear_password_change(self, event: Event) -> None:  # noqa: ARG002
+        self._called("clear_password_change")
+
+    async def password_link(self, event: Event) -> PasswordLink:  # noqa: ARG002
+        self._called("password_link")
+        return PasswordLink(self.url, self.expires_at)
+
+    async def send_password_reset(self, event: Event) -> None:  # noqa: ARG002
+        self._called("send_password_reset")
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.trouble is not None:
+            raise self.trouble
