@@ -48,9 +48,14 @@ class _Place:
     after: str | None = None
 
     @property
+    def earliest(self) -> float:
+        """Of this time a look may tell; never earlier than that of an earlier place."""
+        return max(self.begin, self.newest - OVERLAP)
+
+    @property
     def start(self) -> float:
-        """The earliest time of which the next page may tell."""
-        return max(self.begin, self.newest - OVERLAP) if self.at is None else self.at
+        """Where the next page begins."""
+        return self.earliest if self.at is None else self.at
 
     def dump(self) -> bytes:
         return json.dumps([self.begin, self.newest, self.at, self.after]).encode()
@@ -104,7 +109,7 @@ class AuditLog:
         return Page(arrivals, _next(place, found.edges, more=found.more).dump(), found.more)
 
     def since(self, cursor: bytes) -> float:
-        return _Place.load(cursor).start
+        return _Place.load(cursor).earliest
 
     async def close(self) -> None:
         """Nothing is held open."""

@@ -13,18 +13,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from usher.engine.port import Duty, EventLog, LogError, TooLarge
-from usher.event import Undecodable
+from usher.engine.port import Duty, DutyLost, EventLog, LogError, TooLarge
+from usher.event import Identity, Undecodable
 from usher.metrics import Metrics
-from usher.outcome import Hold, Outcome, Retry
+from usher.outcome import Outcome, Reject
 from usher.redact import scrub
 from usher.sources import Arrival, decode, event_key
+from usher.sources.source import undecoded
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 _SLOWEST = 300.0
 """Seconds to wait at most between tries after failures."""
+_RETRY_DUTY = 60.0
+"""Seconds to wait at most until the duty is asked for again."""
 _SKEW = 120.0
 """Seconds by which the clocks of a system and of the log's broker may differ."""
 
@@ -86,18 +89,27 @@ class Pollers:
 
     async def run(self) -> None:
         """Poll until cancelled; while another worker has the duty, wait for it."""
+        failures = 0
         while True:
             try:
                 async with self._log.duty() as duty:
+                    failures = 0
                     self._logger.info("polling", feeds=[feed.name for feed in self._feeds])
                     await self._poll_all(duty)
                     self._logger.info("polling has passed to another worker")
+            except DutyLost:
+                self._logger.info("polling has passed to another worker")
             except LogError as error:
+                failures += 1
                 self._logger.warning("polling can't begin, trying again", error=scrub(error))
-                await asyncio.sleep(5.0)
+                await asyncio.sleep(min(2.0**failures, _RETRY_DUTY))
 
     async def _poll_all(self, duty: Duty) -> None:
-        """Until the duty is lost."""
+        """Until the duty is lost.
+
+        Raises:
+            DutyLost: a feed's place could not be kept because of that.
+        """
         polling = [asyncio.create_task(self._poll(feed, duty)) for feed in self._feeds]
         lost = asyncio.create_task(duty.lost())
         try:
@@ -109,87 +121,109 @@ class Pollers:
             for task in (lost, *polling):
                 task.cancel()
             await asyncio.gather(lost, *polling, return_exceptions=True)
-            for feed in self._feeds:
-                await feed.close()
+            await asyncio.gather(*(feed.close() for feed in self._feeds), return_exceptions=True)
 
     async def _poll(self, feed: Feed, duty: Duty) -> None:
-        cursor, known, failures = duty.note(feed.name), Known(self._log, self._topic), 0
+        """One feed, for ever: whatever befalls it is no other feed's affair.
+
+        Raises:
+            DutyLost
+        """
+        cursor, known, failures = duty.note(feed.name), Known(self._log, self._topic, self._now), 0
         while True:
             try:
                 page = await feed.page(cursor)
                 await self._bring(feed, page, known, cursor)
-            except Outcome as trouble:
-                cursor = None if not isinstance(trouble, Retry | Hold) else cursor
+                moved = page.cursor != cursor
+                if moved:
+                    await duty.keep(feed.name, page.cursor)
+            except DutyLost:
+                raise
+            except Exception as trouble:  # noqa: BLE001 - what a system answers may surprise its feed
+                if isinstance(trouble, Reject):
+                    cursor = None
                 failures += 1
                 await self._rest(feed, trouble, failures)
                 continue
-            except (TooLarge, LogError) as trouble:
-                failures += 1
-                await self._rest(feed, trouble, failures)
-                continue
-            if page.cursor != cursor:
-                await duty.keep(feed.name, page.cursor)
-                cursor = page.cursor
-            failures = 0
+            cursor, failures = page.cursor, 0
             self._metrics.polled_at.labels(feed.name).set(self._now())
-            if not page.more:
+            if not (page.more and moved):
                 await asyncio.sleep(feed.every)
 
     async def _bring(self, feed: Feed, page: Page, known: Known, cursor: bytes | None) -> None:
-        if all(arrival in known for arrival in page.arrivals):
-            self._metrics.polled.labels(feed.name, "known").inc(len(page.arrivals))
-            return
-        await known.look(self._now() if cursor is None else feed.since(cursor))
+        """Append what the log has not got.
+
+        Raises:
+            LogUnavailable: some of it may be there.
+        """
+        if not all(arrival in known for arrival in page.arrivals):
+            await known.look(self._now() if cursor is None else feed.since(cursor))
         for arrival in page.arrivals:
-            outcome = "known"
-            if arrival not in known:
-                key = event_key(arrival.event) if arrival.event else None
-                await self._log.append(self._topic, key, arrival.value)
-                known.add(arrival)
-                outcome = "stored" if arrival.event else "undecodable"
+            outcome = "known" if arrival in known else await self._append(arrival)
+            known.add(arrival)
             self._metrics.polled.labels(feed.name, outcome).inc()
+
+    async def _append(self, arrival: Arrival) -> str:
+        """Append one arrival; what the log will never take becomes a stub, else it would hold up all that follows."""
+        event = arrival.event
+        try:
+            await self._log.append(self._topic, event_key(event) if event else None, arrival.value)
+        except TooLarge as refusal:
+            about = event.identity if event else Identity("", "", "")
+            stub = undecoded(about.source, about.tenant, arrival.value, f"event {about.id}: {refusal}")
+            await self._log.append(self._topic, None, stub.value)
+            return "undecodable"
+        return "stored" if event else "undecodable"
 
     async def _rest(self, feed: Feed, trouble: Exception, failures: int) -> None:
         asked = getattr(trouble, "after", None)
         backoff = min(max(feed.every, 1.0) * 2.0 ** min(failures, 10), _SLOWEST) * self._rng.uniform(1.0, 1.2)
         wait = backoff if asked is None else max(asked, 1.0)
+        # Of what nobody meant only the kind is told: its text may quote what a system answered.
+        meant = isinstance(trouble, Outcome | LogError)
+        error = scrub(trouble) if meant else type(trouble).__name__
         self._metrics.polled.labels(feed.name, "failed").inc()
-        self._logger.warning(
-            "polling failed, trying again",
-            feed=feed.name,
-            error=scrub(trouble) or type(trouble).__name__,
-            wait=round(wait, 1),
-        )
+        if isinstance(trouble, Reject):
+            self._logger.warning("polling has lost its place, and goes on from now", feed=feed.name, error=error)
+        else:
+            self._logger.warning("polling failed, trying again", feed=feed.name, error=error, wait=round(wait, 1))
         await asyncio.sleep(wait)
 
 
 class Known:
     """What is in a topic already, as far back as a feed may tell of. Holds a digest a record, and forgets the old."""
 
-    def __init__(self, log: EventLog, topic: str) -> None:
-        self._log, self._topic = log, topic
+    def __init__(self, log: EventLog, topic: str, now: Callable[[], float]) -> None:
+        self._log, self._topic, self._now = log, topic, now
         self._digests: dict[bytes, float] = {}
+        self._back_to = 0.0
         self._seen_to: float | None = None
 
     async def look(self, since: float) -> None:
-        """Learn what was appended from *since* (Unix seconds) until now, or since the last look."""
-        start = (since if self._seen_to is None else self._seen_to) - _SKEW
-        latest = start if self._seen_to is None else self._seen_to
+        """Learn what was appended from *since* (Unix seconds) until now, or since the last look.
+
+        Raises:
+            LogUnavailable
+        """
+        oldest, now = since - _SKEW, self._now()
+        anew = self._seen_to is None or oldest < self._back_to
+        latest = oldest if self._seen_to is None else self._seen_to
+        start = oldest if anew else latest - _SKEW
         async for records in self._log.since(self._topic, start):
             for record in records:
                 at = record.timestamp / 1000
-                latest = max(latest, at)
+                latest = max(latest, min(at, now))  # one from the future must not hide those that come next
                 value = record.value or b""
                 try:
-                    self._digests[_digest(Arrival(decode(value), value))] = at
+                    digest = _digest(Arrival(decode(value), value))
                 except Undecodable:
-                    self._digests[_digest(Arrival(None, value))] = at
-        self._seen_to = latest
-        oldest = since - _SKEW
+                    digest = _digest(Arrival(None, value))
+                self._digests[digest] = at
+        self._back_to, self._seen_to = oldest, latest
         self._digests = {digest: at for digest, at in self._digests.items() if at >= oldest}
 
     def add(self, arrival: Arrival) -> None:
-        self._digests[_digest(arrival)] = float("inf") if self._seen_to is None else self._seen_to
+        self._digests.setdefault(_digest(arrival), self._now())
 
     def __contains__(self, arrival: object) -> bool:
         return isinstance(arrival, Arrival) and _digest(arrival) in self._digests
