@@ -23,6 +23,7 @@ import structlog
 
 from usher import __version__, logs
 from usher.channels import Email, Sms
+from usher.channels.cap import Cap
 from usher.channels.gate import Gate
 from usher.channels.open import open_email, open_sms
 from usher.channels.post import Post
@@ -32,6 +33,7 @@ from usher.engine.attempt import Attempts
 from usher.engine.driver import Limits
 from usher.engine.port import EventLog, LogConfig
 from usher.engine.worker import Worker
+from usher.event import Event
 from usher.eventlog import open_log
 from usher.handler import Handler, Router
 from usher.identity.poll import Feed, Pollers
@@ -293,6 +295,7 @@ def build(
             sender=settings.mail_from,
             email=Gate(email or default_email, "email", metrics),
             sms=Gate(sms or default_sms, "sms", metrics),
+            cap_of=_caps(systems, metrics),
         )
     except ValueError as error:
         raise SettingsError([f"USHER_MAIL_FROM: {error}"]) from None
@@ -311,6 +314,26 @@ def build(
     )
 
 
+def collect_less() -> None:
+    """Set the cyclic garbage collector for a process that is the service, and nothing else."""
+    gc.set_threshold(*_COLLECT)
+
+
+def _caps(systems: Systems, metrics: Metrics) -> Callable[[Event], Cap | None]:
+    """Finds the cap for an event's tenant."""
+    caps = {
+        system.title: Cap(system.title, system.messages_per_minute, metrics)
+        for system in systems
+        if system.messages_per_minute is not None
+    }
+
+    def cap_of(event: Event) -> Cap | None:
+        system = systems.which(event) if caps else None
+        return None if system is None else caps.get(system.title)
+
+    return cap_of
+
+
 def run(settings: Settings) -> int:
     """`usher run`: serve until SIGTERM or SIGINT. Returns the exit code.
 
@@ -318,7 +341,7 @@ def run(settings: Settings) -> int:
         HandlerError, SettingsError, LogMisconfigured, OSError: it could not start; the text is for the operator.
     """
     logs.configure(settings.log_level, settings.log_format)
-    gc.set_threshold(*_COLLECT)
+    collect_less()
     app = build(settings)
     _tell_handlers(app)
     runner = asyncio.Runner(loop_factory=_loop_factory())

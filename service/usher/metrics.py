@@ -78,6 +78,12 @@ class Metrics:
             ["channel", "reason"],
             registry=registry,
         )
+        self.capped = Counter(
+            "usher_messages_capped",
+            "Messages that were put off because their tenant has had its share of the minute.",
+            ["system"],
+            registry=registry,
+        )
         self.ingested = Counter(
             "usher_ingested",
             "Events that webhooks brought, and calls refused. outcome: stored, undecodable, nothing, bad-signature, too-large, "

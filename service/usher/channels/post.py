@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from usher.channels import Email, Mail, Sms, Text
 from usher.channels.address import email_address, mail_from, phone_number
+from usher.channels.cap import Cap
 from usher.channels.templates import Templates
-from usher.event import User
+from usher.event import Event, User
 from usher.handler import Outgoing
 from usher.outcome import NoAddress
 
@@ -27,17 +28,28 @@ class Post:
         sms: the provider of SMS, likewise.
         at_once: how many messages are on their way at a time. Others wait for their turn, and their handlers' timeouts
             with them: a thousand due at once must not time out in a queue of our own.
+        cap_of: the cap for the users of an event's tenant; None: there is none.
 
     Raises:
         ValueError: *sender* holds no valid address.
     """
 
-    def __init__(self, templates: Templates, *, sender: str, email: Email, sms: Sms, at_once: int = 100) -> None:
+    def __init__(
+        self,
+        templates: Templates,
+        *,
+        sender: str,
+        email: Email,
+        sms: Sms,
+        at_once: int = 100,
+        cap_of: Callable[[Event], Cap | None] = lambda _event: None,
+    ) -> None:
         self._turns = asyncio.Semaphore(at_once)
         self._templates = templates
         self._sender = mail_from(sender)
         self._email = email
         self._sms = sms
+        self._cap_of = cap_of
 
     async def email(self, outgoing: Outgoing) -> None:
         """Render the mail and have it sent.
@@ -45,6 +57,7 @@ class Post:
         Raises:
             NoAddress: the user has no email address.
             Reject: the address can't be one, or the template can't be rendered: no retry can help.
+            Hold: the tenant has had its messages of this minute.
             Retry, Reject, Unknown, Hold: as the provider and its gate say.
         """
         to = email_address(_address(outgoing.to, "email", "no email address"))
@@ -67,6 +80,7 @@ class Post:
         Raises:
             NoAddress: the user has no phone number.
             Reject: the number can't be one, or the template can't be rendered: no retry can help.
+            Hold: the tenant has had its messages of this minute.
             Retry, Reject, Unknown, Hold: as the provider and its gate say.
         """
         to = phone_number(_address(outgoing.to, "phone", "no phone number"))
@@ -83,6 +97,8 @@ class Post:
         async with self._turns:
             if clock is not None:
                 clock.start()
+            if (cap := self._cap_of(outgoing.event)) is not None:
+                cap.take(outgoing.idempotency_key)
             yield
 
 

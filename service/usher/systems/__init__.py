@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 from usher.event import Event
-from usher.settings import SYSTEMS, Settings, Tenant
+from usher.settings import SYSTEMS, Settings, SettingsError, Tenant
 from usher.sources import Source
 from usher.system import IdentitySystem
 from usher.systems import auth0, authgear, genauth
 from usher.systems.system import Session, System
 
-__all__ = ["Session", "System", "Systems", "open_systems"]
+__all__ = ["Session", "System", "Systems", "open_source", "open_systems"]
 
 _OPEN: Mapping[str, Callable[[Any, str, Session], System]] = {
     "authgear": authgear.open_system,
@@ -26,16 +27,21 @@ class Systems(tuple[System, ...]):
 
     __slots__ = ()
 
-    def of(self, event: Event) -> IdentitySystem | None:
-        """The API of the system that *event* came from; None where it can't be told, or there are no credentials.
+    def which(self, event: Event) -> System | None:
+        """The system that *event* came from; None where it can't be told.
 
         By the tenant; where just one tenant of the system is set up and does not say which it is, it is that one.
         """
         ours = [system for system in self if system.source.name == event.source]
         for system in ours:
             if system.tenant is not None and system.tenant == event.tenant:
-                return system.api
-        return ours[0].api if len(ours) == 1 and ours[0].tenant is None else None
+                return system
+        return ours[0] if len(ours) == 1 and ours[0].tenant is None else None
+
+    def of(self, event: Event) -> IdentitySystem | None:
+        """The API of the system that *event* came from; None where it can't be told, or there are no credentials."""
+        system = self.which(event)
+        return None if system is None else system.api
 
     def sources_of_topics(self, settings: Settings) -> Mapping[str, Source]:
         """The topics that hold a system's own events, and what reads them."""
@@ -49,10 +55,37 @@ def open_systems(settings: Settings, session: Session) -> Systems:
     Raises:
         SettingsError: what is set for one does not fit together.
     """
-    opened = []
+    opened: list[System] = []
     for system in SYSTEMS:
         tenants: dict[str, Tenant] = dict(settings.tenants_of(system))
         if any((topic.source, topic.tenant) == (system, "") for topic in settings.topics):
             tenants.setdefault("", getattr(settings, system))
-        opened += [_OPEN[system](tenant, name, session) for name, tenant in tenants.items()]
+        for name, tenant in tenants.items():
+            one = _OPEN[system](tenant, name, session)
+            opened.append(replace(one, messages_per_minute=tenant.messages_per_minute))
     return Systems(opened)
+
+
+def open_source(settings: Settings, title: str) -> Source:
+    """What reads the events of the tenant *title*, as in ``keycloak`` or ``keycloak/shop``; the first one needs no settings.
+
+    Raises:
+        SettingsError: there is no such system or tenant.
+    """
+    system, _, name = title.partition("/")
+    if system not in _OPEN:
+        raise SettingsError(
+            [f"{title!r} is no source; write one of {', '.join(_OPEN)}, a tenant may follow: keycloak/shop"]
+        )
+    tenants: dict[str, Tenant] = {"": getattr(settings, system), **settings.tenants_of(system)}
+    if name not in tenants:
+        raise SettingsError(
+            [
+                f"{title!r}: nothing is set for a tenant {name!r}; set USHER_{system.upper()}__{name.upper()}__…, or leave it out"
+            ]
+        )
+    return _OPEN[system](tenants[name], name, _no_session).source
+
+
+def _no_session() -> NoReturn:
+    raise RuntimeError("reading asks nobody")

@@ -34,6 +34,7 @@ class System:
     *name* is its name in the settings, empty for the first. *tenant* is what its events carry as ``event.tenant``, None
     where they say it themselves. *receives*: whether there is a secret, and so a webhook. *api* is None without credentials.
     *complete* asks the system for what the filter needs and an event does not say; *feeds* are those to be polled.
+    *messages_per_minute* caps what is sent.
     """
 
     source: Source
@@ -43,6 +44,7 @@ class System:
     api: Api | None = None
     complete: Callable[[Arrival], Awaitable[Arrival]] | None = None
     feeds: Sequence[Feed] = ()
+    messages_per_minute: int | None = None
 
     @property
     def title(self) -> str:

@@ -1,0 +1,170 @@
+"""The cap of messages a minute: never more, in order, nobody lost, and no crowd comes back at once."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usher import User
+from usher.channels.cap import Cap
+from usher.channels.post import Post
+from usher.channels.templates import Brand, Templates
+from usher.handler import Outgoing
+from usher.metrics import Metrics
+from usher.outcome import Hold, NoAddress
+from usher.testing import RecordingEmail, RecordingSms, an_event
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def made(per_minute: int) -> tuple[Cap, Hand, Metrics]:
+    clock, metrics = Hand(), Metrics()
+    return Cap("genauth/shop", per_minute, metrics, clock), clock, metrics
+
+
+def wait_of(cap: Cap, key: str) -> float:
+    """The seconds for which *key* is put off; 0: it may go."""
+    try:
+        cap.take(key)
+    except Hold as hold:
+        return hold.after
+    return 0.0
+
+
+def test_up_to_the_cap_nothing_waits() -> None:
+    """Who stays below it never notices it; the one above is told when."""
+    cap, _clock, metrics = made(3)
+
+    assert [wait_of(cap, key) for key in "abc"] == [0, 0, 0]
+    with pytest.raises(Hold, match="genauth/shop has had its 3 messages of this minute"):
+        cap.take("d")
+    assert metrics.registry.get_sample_value("usher_messages_capped_total", {"system": "genauth/shop"}) == 1
+
+
+def test_a_minute_later_there_is_room_again() -> None:
+    """A window that moves: it is not the clock's minute that counts."""
+    cap, clock, _ = made(2)
+    cap.take("a")
+    clock.now += 30
+    cap.take("b")
+    clock.now += 29.9
+    assert wait_of(cap, "c") > 0
+    clock.now += 100
+
+    assert [wait_of(cap, key) for key in "de"] == [0, 0]
+
+
+def test_a_thousand_at_once_get_a_moment_each() -> None:
+    """Spread as far apart as the cap says; none of the waits is the same."""
+    cap, _clock, _ = made(60)
+    waits = [wait_of(cap, f"k{number}") for number in range(1000)]
+
+    held = [wait for wait in waits if wait]
+    assert len(held) == 940
+    assert held == sorted(held)
+    assert min(later - earlier for earlier, later in itertools.pairwise(held)) >= 1.0
+    assert max(held) < 60 + 940 * 1.05
+
+
+def test_nobody_overtakes_those_who_wait() -> None:
+    """A fresh message queues behind them, though there would be room for it at this moment."""
+    cap, clock, _ = made(1)
+    cap.take("a")
+    wait = wait_of(cap, "b")
+    clock.now += wait - 0.5
+
+    assert wait_of(cap, "fresh") > 0.5
+    clock.now += 0.5
+    assert wait_of(cap, "b") == 0
+
+
+def test_those_who_do_not_come_back_block_nobody() -> None:
+    """A delivery that was put off may have expired, or be another worker's by now."""
+    cap, clock, _ = made(1)
+    cap.take("a")
+    clock.now += wait_of(cap, "gone") + 61
+
+    assert wait_of(cap, "fresh") == 0
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 40), st.integers(1, 30)), min_size=1, max_size=8),
+    st.integers(1, 20),
+    st.lists(st.floats(0, 0.5), min_size=1, max_size=50),
+)
+def test_never_more_than_the_cap_in_any_minute_and_all_are_sent(
+    bursts: list[tuple[float, int]], per_minute: int, late: list[float]
+) -> None:
+    """Bursts at any time, each delivery coming back at its moment or a little late: the cap holds, and nobody waits for ever."""
+    cap, clock, _ = made(per_minute)
+    due: list[tuple[float, str]] = []
+    at = clock.now
+    for gap, count in bursts:
+        at += gap
+        due += [(at, f"k{len(due) + number}") for number in range(count)]
+    heapq.heapify(due)
+    total, sent, tries = len(due), [], Counter[str]()
+    while due:
+        clock.now, key = heapq.heappop(due)
+        tries[key] += 1
+        if wait := wait_of(cap, key):
+            heapq.heappush(due, (clock.now + wait + late[len(tries) % len(late)], key))
+        else:
+            sent.append(clock.now)
+        assert tries[key] < 5
+
+    assert len(sent) == total
+    for moment in sent:
+        assert bisect.bisect_left(sent, moment + 60) - bisect.bisect_left(sent, moment) <= per_minute
+
+
+async def test_the_post_asks_the_cap_before_the_provider(tmp_path: Path) -> None:
+    """What is over the cap never leaves; what has no address, or another tenant's user, takes none of it."""
+    (tmp_path / "hi").mkdir()
+    (tmp_path / "hi/en.txt").write_text("Subject: Hi\n\nHello")
+    cap, _clock, _metrics = made(1)
+    email = RecordingEmail()
+    post = Post(
+        Templates([tmp_path], brand=Brand()),
+        sender="a@example.com",
+        email=email,
+        sms=RecordingSms(),
+        cap_of=lambda event: cap if event.tenant == "shop" else None,
+    )
+
+    def outgoing(key: str, to: User, tenant: str = "shop") -> Outgoing:
+        log: Any = _Silent()
+        event = an_event(tenant=tenant)
+        return Outgoing("hi", to, event, {}, "hi", key, "email", log)
+
+    kim = User(email="kim.berg@example.com")
+    with pytest.raises(NoAddress):
+        await post.email(outgoing("nobody", User()))
+    await post.email(outgoing("first", kim))
+    over = outgoing("second", kim)
+    with pytest.raises(Hold):
+        await post.email(over)
+    await post.email(outgoing("third", kim, tenant="other"))
+
+    assert over.state == "new"
+    assert [mail.idempotency_key for mail in email.sent] == ["first", "third"]
+
+
+class _Silent:
+    def info(self, *_: object, **__: object) -> None: ...
