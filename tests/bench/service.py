@@ -13,7 +13,7 @@ from typing import Any
 from tests.bench.job import Job, Stopwatch
 
 from usher import logs
-from usher.app import App, build, log_config
+from usher.app import App, build, collect_less, log_config
 from usher.engine.port import Batch, Claim
 from usher.eventlog.kafka import KafkaLog
 from usher.handler import Handler
@@ -46,6 +46,7 @@ def settings_of(job: Job, log: str, **settings: Any) -> Settings:
             **settings,
         }
     )
+    collect_less()
     logs.configure(made.log_level, "json", (Path(job.folder) / "usher.log").open("a"))
     return made
 
