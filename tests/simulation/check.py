@@ -3,87 +3,116 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
-from tests.simulation.world import World
+from tests.simulation.handlers import TIMEOUT
+from tests.simulation.history import fold
+from tests.simulation.repeats import Repeats
+from tests.simulation.world import DRAIN, World
 
 _SLACK = 1e-6
 
 
 def violations(world: World) -> list[str]:
     """Everything that is wrong with what happened."""
-    return [*world.violations, *_lost(world), *_out_of_order(world), *_unexcused(world), *_early(world)]
+    names = [handler.name for handler in world.handlers.all]
+    repeats = Repeats(world.history, names, slowest=world.plan.family.slowest, drain=DRAIN)
+    return [
+        *world.history.violations,
+        *_lost(world),
+        *_not_ours(world),
+        *_out_of_order(world),
+        *repeats.violations(),
+        *_early(world),
+        *_forgetful(world),
+        *_cut_short(world),
+    ]
 
 
-def _lost(world: World) -> list[str]:
+def _lost(world: World) -> Iterator[str]:
     """Every delivery of every event was done or dead-lettered; undecodable bytes are dead letters."""
-    done = {(attempt.handler, attempt.event) for attempt in world.attempts if attempt.result == "done"}
+    done = {attempt.delivery for attempt in world.history.attempts if attempt.result == "done"}
     dead = {(letter.handler, letter.delivery.identity.id) for letter in world.letters()}
     undecodable = {
         (letter.delivery.origin.partition, letter.delivery.offset) for letter in world.letters() if not letter.handler
     }
-    wrong = []
-    for sent in world.sent:
+    for sent in world.history.sent:
         if not sent.decodable:
             if (sent.place.partition, sent.offset) not in undecodable:
-                wrong.append(f"lost: the undecodable {sent.event}")
+                yield f"lost: the undecodable {sent.event}"
             continue
-        for handler in world.handlers:
+        for handler in world.handlers.all if sent.ours else ():
             about = (handler.name, sent.event)
             if about not in done and about not in dead:
-                wrong.append(f"lost: {handler.name}({sent.event})")
-    return wrong
+                yield f"lost: {handler.name}({sent.event})"
 
 
-def _out_of_order(world: World) -> list[str]:
+def _not_ours(world: World) -> Iterator[str]:
+    """No handler runs for what it is not for, nor for an event's second arrival in the topic."""
+    strange = {sent.event for sent in world.history.sent if not sent.ours}
+    again = {(sent.place.partition, sent.offset) for sent in world.history.sent if sent.again}
+    for attempt in world.history.attempts:
+        if attempt.event in strange:
+            yield f"not ours: {attempt.handler} ran for {attempt.event}"
+        if (attempt.partition, attempt.offset) in again:
+            yield f"twice: {attempt.handler} ran for the second arrival of {attempt.event}"
+
+
+def _out_of_order(world: World) -> Iterator[str]:
     """In each lane first effects come in source order; what was given up before does not count."""
     first: dict[tuple[str, str], float] = {}
-    for attempt in world.attempts:
-        if attempt.result == "done" and attempt.ended is not None:
-            about = (attempt.handler, attempt.event)
-            first[about] = min(attempt.ended, first.get(about, attempt.ended))
+    for attempt in world.history.attempts:
+        if attempt.result == "done":
+            first[attempt.delivery] = min(attempt.ended, first.get(attempt.delivery, attempt.ended))
     buried: dict[tuple[str, str], float] = {}
     for letter in world.letters():
         buried.setdefault((letter.handler, letter.delivery.identity.id), letter.at / 1000)
     lanes: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for sent in world.sent:
-        if sent.decodable:
-            for handler in world.handlers:
+    for sent in world.history.sent:
+        if sent.decodable and sent.ours and not sent.again:
+            for handler in world.handlers.all:
                 lanes[handler.name, sent.user].append(sent.event)
-    wrong = []
     for (name, user), events in lanes.items():
         for index, later in enumerate(events):
             at = first.get((name, later))
             for earlier in events[:index]:
                 over = min(first.get((name, earlier), 1e18), buried.get((name, earlier), 1e18))
                 if at is not None and at < over - 0.002:
-                    wrong.append(f"order: {name} did {later} before {earlier} of {user}")
-    return wrong
+                    yield f"order: {name} did {later} before {earlier} of {user}"
 
 
-def _unexcused(world: World) -> list[str]:
-    """Only what a fault caught in flight or uncommitted was done more than once; an operator's replay may add one."""
-    times: dict[tuple[str, str], int] = defaultdict(int)
-    for attempt in world.attempts:
-        if attempt.result == "done":
-            times[attempt.handler, attempt.event] += 1
-    return [
-        f"twice: {handler}({event}) was done {count} times"
-        for (handler, event), count in times.items()
-        if count > 1 + world.replayed[handler, event] and (handler, event) not in world.excused
-    ]
-
-
-def _early(world: World) -> list[str]:
+def _early(world: World) -> Iterator[str]:
     """No attempt began before the time that the one before it asked for, or the policy says."""
     least: dict[tuple[str, str, int], float] = {}
-    for attempt in world.attempts:
+    for attempt in world.history.attempts:
         if attempt.not_before:
-            about = (attempt.handler, attempt.event, attempt.number + 1)
+            about = (*attempt.delivery, attempt.number + 1)
             least[about] = min(attempt.not_before, least.get(about, attempt.not_before))
-    return [
-        f"early: {attempt.handler}({attempt.event}) attempt {attempt.number}, by {least[about] - attempt.began:.6f} s"
-        for attempt in world.attempts
-        if (about := (attempt.handler, attempt.event, attempt.number)) in least
-        and attempt.began < least[about] - _SLACK
-        and (attempt.handler, attempt.event) not in world.replayed
-    ]
+    for attempt in world.history.attempts:
+        about = (*attempt.delivery, attempt.number)
+        if about in least and attempt.began < least[about] - _SLACK and not world.history.replayed[attempt.delivery]:
+            early = least[about] - attempt.began
+            yield f"early: {attempt.handler}({attempt.event}) attempt {attempt.number}, by {early:.6f} s"
+
+
+def _forgetful(world: World) -> Iterator[str]:
+    """What the table said when a claim began is obeyed: the attempts that were made, and the time when the next is due."""
+    for attempt in world.history.attempts:
+        known = fold(world.history.writes(attempt, attempt.tenure.known))
+        if known is None or known.parked is None or world.history.replayed[attempt.delivery]:
+            continue
+        who = f"{attempt.handler}({attempt.event})"
+        if attempt.number <= known.parked.attempt:
+            yield f"forgotten: {who} began attempt {attempt.number}, and {known.parked.attempt} had been made"
+        elif known.parked.due is not None and attempt.began < known.parked.due / 1000 - _SLACK:
+            early = known.parked.due / 1000 - attempt.began
+            yield f"early: {who} ran {early:.6f} s before the table said"
+
+
+def _cut_short(world: World) -> Iterator[str]:
+    """What runs when a worker is asked to let go may end within the drain."""
+    for attempt in world.history.attempts:
+        asked = attempt.tenure.asked_back
+        timed_out = attempt.ended >= attempt.began + TIMEOUT - _SLACK
+        if attempt.result == "CancelledError" and not timed_out and asked <= attempt.ended < asked + DRAIN - _SLACK:
+            yield f"cut short: {attempt.handler}({attempt.event}) after {attempt.ended - asked:.3f} s of the drain"

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +32,16 @@ _PATIENCE = 240.0
 class Mutant:
     """What *breaks* (a rule of docs/parking.md or a promise) when *old* becomes *new* in *file*, for each of *edits*.
 
-    *seed* is the first to be played: one that is known to notice soon. *unnoticed* says that the schedules do not tell it
-    from the engine yet, or can't, and why; it is kept in the list and left out of the test.
+    *also* are edits of a second file. *family* names the schedules that are about it. *unnoticed* says that they do not tell
+    it from the engine yet, or can't, and why; it is kept in the list and not played.
     """
 
     name: str
     breaks: str
     file: str
     edits: tuple[tuple[str, str], ...]
-    seed: int = 0
+    family: str = "anything"
+    also: tuple[str, tuple[tuple[str, str], ...]] | None = None
     unnoticed: str = ""
 
 
@@ -53,14 +55,14 @@ MUTANTS = (
         "rule 1",
         "engine/parked.py",
         (("WHERE lane = ? ORDER BY offset LIMIT 1", "WHERE lane = ? ORDER BY offset DESC LIMIT 1"),),
-        seed=1,
+        family="burst",
     ),
     Mutant(
         "two-drivers-of-one-lane",
         "rule 1",
         "engine/driver.py",
         (("if shard.open and not lane.driven:", "if shard.open:"),),
-        seed=6,
+        family="burst",
     ),
     Mutant(
         "settled-before-the-park-is-acknowledged",
@@ -75,7 +77,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        seed=154,
+        family="uncommitted",
     ),
     Mutant(
         "queued-behind-what-is-parked",
@@ -87,12 +89,14 @@ MUTANTS = (
                 "if len(lane.queue) >= self._limits.per_lane:",
             ),
         ),
+        family="burst",
     ),
     Mutant(
         "no-tombstone-after-done",
         "rule 4",
         "engine/settle.py",
         (("if not flight.parked and shard.ours:", "if shard.ours:"),),
+        family="burst",
     ),
     Mutant(
         "the-next-of-the-lane-is-not-started",
@@ -104,6 +108,7 @@ MUTANTS = (
                 "            if shard.open and (flight := shard.next_in(lane, self.now_ms())) is not None:",
             ),
         ),
+        family="burst",
     ),
     Mutant(
         "gate-opened-before-the-table-is-folded",
@@ -116,28 +121,28 @@ MUTANTS = (
             ),
             ("                await self.opened(shard)\n", ""),
         ),
-        seed=1,
+        family="burst",
     ),
     Mutant(
         "heads-are-not-freed",
         "rule 5",
         "engine/tail.py",
         (("for _ in shard.table.free_heads(self.engine.now_ms()):", "for _ in ():"),),
-        seed=8,
+        family="burst",
     ),
     Mutant(
         "what-is-parked-is-not-skipped",
         "rule 6",
         "engine/intake.py",
         ((" and f.delivery.key not in shard.table]", "]"),),
-        unnoticed="400 schedules from seed 0 passed; whether it can be seen is not known",
+        family="uncommitted",
     ),
     Mutant(
         "what-has-a-tombstone-is-not-skipped",
         "rule 6",
         "engine/intake.py",
         (("if f.delivery.key not in shard.known_done and", "if"),),
-        unnoticed="400 schedules from seed 0 passed; whether it can be seen is not known",
+        family="uncommitted",
     ),
     Mutant(
         "parked-runs-before-the-source",
@@ -149,7 +154,11 @@ MUTANTS = (
                 "        if False:  # rule 7",
             ),
         ),
-        unnoticed="250 schedules from seed 0 passed; whether it can be seen is not known",
+        also=(
+            "engine/parked.py",
+            (("AND NOT taken AND offset < ? ORDER BY due", "AND NOT taken AND ? NOTNULL ORDER BY due"),),
+        ),
+        family="burst",
     ),
     Mutant(
         "a-stranger-is-not-answered",
@@ -161,21 +170,21 @@ MUTANTS = (
                 "            return\n",
             ),
         ),
-        unnoticed="250 schedules from seed 0 passed; whether it can be seen is not known",
+        family="late writes",
     ),
     Mutant(
         "a-stranger-is-always-believed",
         "rule 8",
         "engine/tail.py",
         (("if delivery is not None and shard.done_for_good(delivery):", "if False:"),),
-        unnoticed="250 schedules from seed 0 passed; whether it can be seen is not known",
+        family="late writes",
     ),
     Mutant(
         "fewer-attempts-win",
         "rule 8",
         "engine/parked.py",
-        (("if row is None or delivery.attempt >= row[0]:", "if row is None or delivery.attempt <= row[0]:"),),
-        unnoticed="250 schedules from seed 0 passed; whether it can be seen is not known",
+        (("(delivery.attempt, delivery.due or 0) >= row:", "(delivery.attempt, delivery.due or 0) <= row:"),),
+        family="late writes",
     ),
     Mutant(
         "a-strangers-put-removes",
@@ -187,35 +196,35 @@ MUTANTS = (
                 "        else:\n            shard.table.remove(key)\n        if flight is not None:",
             ),
         ),
-        seed=143,
+        family="late writes",
     ),
     Mutant(
         "a-late-success-writes-no-tombstone",
         "rule 9",
         "engine/driver.py",
         (("if not shard.ours and not isinstance(verdict, Done):", "if not shard.ours:"),),
-        unnoticed="what outlives its claim is excused, whenever the repeat began",
+        family="moves",
     ),
     Mutant(
         "a-late-failure-is-written",
         "rule 9",
         "engine/driver.py",
         (("if not shard.ours and not isinstance(verdict, Done):", "if False:"),),
-        unnoticed="nothing checks yet who wrote a park or a dead letter",
+        family="moves",
     ),
     Mutant(
         "a-replay-parks",
         "rule 10",
         "engine/attempt.py",
         (("may_park=delivery.replay is None,", "may_park=True,"),),
-        seed=7,
+        family="letters",
     ),
     Mutant(
         "a-replay-is-not-answered",
         "rule 10",
         "engine/tail.py",
         (("if DROPPED not in outcomes and await self.settler.answer(shard, request.replay.id):", "if not outcomes:"),),
-        seed=2,
+        family="letters",
     ),
     Mutant(
         "an-expired-replay-runs",
@@ -227,7 +236,7 @@ MUTANTS = (
                 "return delivery.replay is None",
             ),
         ),
-        seed=4,
+        family="letters",
     ),
     Mutant(
         "committed-before-it-is-settled",
@@ -239,21 +248,21 @@ MUTANTS = (
                 "undone: dict[int, int] = {}",
             ),
         ),
-        seed=1,
+        family="burst",
     ),
     Mutant(
         "mark-not-carried-forward",
         "promise 1: the Mark",
         "engine/claims.py",
         (("            undone |= carried\n", ""),),
-        seed=18,
+        family="anything",
     ),
     Mutant(
         "mark-of-another-base-is-used",
         "promise 1: the Mark",
         "engine/claims.py",
         (("        if found != base:\n            return None\n", ""),),
-        seed=3,
+        family="anything",
     ),
     Mutant(
         "tombstone-before-the-dead-letter",
@@ -270,7 +279,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        seed=8,
+        family="letters",
     ),
     Mutant(
         "settled-before-the-dead-letter",
@@ -286,7 +295,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        unnoticed="250 schedules from seed 0 passed; whether it can be seen is not known",
+        family="letters",
     ),
     Mutant(
         "two-at-once",
@@ -296,48 +305,49 @@ MUTANTS = (
             ("while (other := self._running.get(lane.key)) is not None:", "while (other := None) is not None:"),
             ("            del self._running[lane.key]\n", "            self._running.pop(lane.key, None)\n"),
         ),
-        seed=19,
+        family="moves",
     ),
     Mutant(
         "no-drain",
         "promise 4: a graceful move repeats nothing",
         "engine/worker.py",
         (("deadline = clock() + self._limits.drain", "deadline = clock()"),),
-        unnoticed="what outlives its claim is excused, however long the drain was",
+        family="moves",
     ),
     Mutant(
         "no-commit-when-a-claim-goes",
         "promise 4: a graceful move repeats nothing",
         "engine/worker.py",
         (("            await self._commit([shard], orderly=True)\n", "            pass\n"),),
-        seed=54,
+        family="moves",
     ),
     Mutant(
         "a-second-arrival-is-not-known",
         "promise 4: duplicates in the topic",
         "engine/lanes.py",
         (("if known is not None and known[0] < offset and timestamp - known[1] <= self._window:", "if False:"),),
-        unnoticed="no event is appended twice yet",
+        family="moves",
     ),
     Mutant(
         "due-rounded-down",
         "no early retry",
         "engine/attempt.py",
         (("due = math.ceil(verdict.due * 1000)", "due = math.floor(verdict.due * 1000)"),),
-        seed=4,
+        family="uncommitted",
     ),
     Mutant(
         "jitter-takes-away",
         "no early retry",
         "outcome.py",
         (("(1 + self.jitter * rng.random())", "(1 - self.jitter * rng.random())"),),
+        family="uncommitted",
     ),
     Mutant(
         "nothing-expires",
         "promise 7",
         "engine/attempt.py",
         (("if self._too_late(handler, event, delivery):", "if False:"),),
-        seed=1,
+        family="anything",
     ),
     Mutant(
         "memory-without-bound",
@@ -349,14 +359,74 @@ MUTANTS = (
                 "return False",
             ),
         ),
-        unnoticed="the checks do not look at what is in memory yet",
+        family="flood",
     ),
     Mutant(
         "a-claim-without-bound",
         "promise 6",
         "engine/worker.py",
         (("min(limits.read, limits.per_claim - fullest, fitting)", "limits.read"),),
-        unnoticed="the checks do not look at what is in memory yet",
+        family="flood",
+    ),
+    Mutant(
+        "a-late-write-of-our-own-is-not-answered",
+        "rule 8",
+        "engine/tail.py",
+        ((" and key not in shard.doubtful:", ":"),),
+        family="late writes",
+    ),
+    Mutant(
+        "of-equal-attempts-the-last-written-counts",
+        "rule 8: never early",
+        "engine/parked.py",
+        (("(delivery.attempt, delivery.due or 0) >= row:", "delivery.attempt >= row[0]:"),),
+        family="late writes",
+    ),
+    Mutant(
+        "runs-while-it-is-being-parked",
+        "rule 8",
+        "engine/lanes.py",
+        (("first_parking <= parked.offset", "first_parking < parked.offset"),),
+        family="late writes",
+    ),
+    Mutant(
+        "what-waited-for-the-source-is-not-woken",
+        "rule 7",
+        "engine/lanes.py",
+        (("                self.table.postpone(parked.key, now)\n", "                pass\n"),),
+        family="burst",
+    ),
+    Mutant(
+        "a-queue-is-parked-when-its-claim-has-gone",
+        "rule 9",
+        "engine/driver.py",
+        (("            if shard.ours:  # rule 9: what is queued", "            if True:  # rule 9: what is queued"),),
+        family="moves",
+    ),
+    Mutant(
+        "a-success-beside-the-last-commit-is-not-told",
+        "rule 9",
+        "engine/worker.py",
+        (
+            ("        shard.ours = False  # from here on", "        # from here on"),
+            (
+                "            await self._commit([shard], orderly=True)\n",
+                "            await self._commit([shard], orderly=True)\n        shard.ours = False\n",
+            ),
+        ),
+        family="moves",
+    ),
+    Mutant(
+        "who-leaves-takes-claims",
+        "rule 9",
+        "engine/worker.py",
+        (
+            (
+                "        if self._stopping.is_set():\n            return  # whoever leaves",
+                "        if False:\n            return  # whoever leaves",
+            ),
+        ),
+        family="moves",
     ),
 )
 
@@ -379,32 +449,32 @@ def mutate(mutant: Mutant, folder: Path) -> None:
     """
     copy = folder / "usher"
     shutil.copytree(PACKAGE, copy)
-    path = copy / mutant.file
-    text = path.read_text()
-    for old, new in mutant.edits:
-        if text.count(old) != 1:
-            raise OutOfDate(
-                f"mutant {mutant.name}: {mutant.file} holds {text.count(old)} times {old!r}; say anew what it replaces"
-            )
-        text = text.replace(old, new)
-    path.write_text(text)
+    for file, edits in ((mutant.file, mutant.edits), *([mutant.also] if mutant.also else [])):
+        path = copy / file
+        text = path.read_text()
+        for old, new in edits:
+            if text.count(old) != 1:
+                raise OutOfDate(
+                    f"mutant {mutant.name}: {file} holds {text.count(old)} times {old!r}; say anew what it replaces"
+                )
+            text = text.replace(old, new)
+        path.write_text(text)
 
 
-def hunt(mutant: Mutant, *, schedules: int, seed: int | None = None) -> Verdict:
-    """Play *schedules* with the mutant, beginning at *seed*, until one of them notices.
+def hunt(mutant: Mutant, *, schedules: int, seed: int = 0) -> Verdict:
+    """Play *schedules* of the mutant's family with it, from *seed* on, until one of them notices.
 
     Raises:
         OutOfDate: the engine has changed.
         RuntimeError: the child ended otherwise than by a verdict.
     """
-    first = mutant.seed if seed is None else seed
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as name:
         mutate(mutant, Path(name))
         paths = [name, str(ROOT)]
-        command = [sys.executable, "-m", "tests.simulation.run", "--seed", str(first), "--schedules", str(schedules)]
+        command = [sys.executable, "-m", "tests.simulation.run", "--seed", str(seed), "--schedules", str(schedules)]
         child = subprocess.run(
-            [*command, "--until-noticed", name],
+            [*command, "--family", mutant.family, "--until-noticed", name],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             cwd=ROOT,
             capture_output=True,
@@ -415,36 +485,39 @@ def hunt(mutant: Mutant, *, schedules: int, seed: int | None = None) -> Verdict:
     lines = child.stdout.splitlines()
     if child.returncode not in {0, 1} or not lines:
         raise RuntimeError(f"mutant {mutant.name}: {child.stderr[-2000:] or child.stdout[-2000:]}")
-    played = int(lines[-1])
-    return Verdict(lines[:-1], played, time.monotonic() - began, first + played - 1)
+    *sentences, played, last = lines
+    return Verdict(sentences, int(played), time.monotonic() - began, int(last))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description="See that the simulation notices each mutant.")
     parser.add_argument("names", nargs="*", help="these only")
-    parser.add_argument("--schedules", type=int, default=1000)
-    parser.add_argument("--seed", type=int, help="the first seed, instead of the known one")
+    parser.add_argument("--schedules", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0, help="where each mutant's family begins")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants that are played at once")
     options = parser.parse_args()
-    survived = 0
-    for mutant in MUTANTS:
-        if options.names and mutant.name not in options.names:
-            continue
-        if mutant.unnoticed and not options.names:
-            print(f"{mutant.name:42} left out: {mutant.unnoticed}")
-            continue
-        try:
-            verdict = hunt(mutant, schedules=options.schedules, seed=options.seed)
-        except OutOfDate as error:
-            print(f"OUT OF DATE: {error}")
-            survived += 1
-            continue
-        survived += not verdict.sentences
-        told = verdict.sentences[0] if verdict.sentences else "SURVIVED"
-        print(
-            f"{mutant.name:42} {verdict.schedules:5} schedules {verdict.seconds:5.1f} s  seed {verdict.last_seed}  {told}"
-        )
-        sys.stdout.flush()
+    chosen = [mutant for mutant in MUTANTS if (mutant.name in options.names or not options.names)]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        survived = 0
+        for line, noticed in pool.map(lambda mutant: _tell(mutant, options), chosen):
+            print(line, flush=True)
+            survived += not noticed
     return 1 if survived else 0
+
+
+def _tell(mutant: Mutant, options: argparse.Namespace) -> tuple[str, bool]:
+    """A line about what came of a mutant, and whether it is well."""
+    if mutant.unnoticed and not options.names:
+        return f"{mutant.name:44} left out: {mutant.unnoticed}", True
+    try:
+        verdict = hunt(mutant, schedules=options.schedules, seed=options.seed)
+    except OutOfDate as error:
+        return f"OUT OF DATE: {error}", False
+    why = verdict.sentences[0] if verdict.sentences else "SURVIVED"
+    told = (
+        f"{mutant.name:44} {verdict.schedules:4} schedules {verdict.seconds:5.1f} s  seed {verdict.last_seed:4}  {why}"
+    )
+    return told, bool(verdict.sentences)
 
 
 if __name__ == "__main__":

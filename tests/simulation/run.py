@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.simulation.check import violations
 from tests.simulation.loop import Deadlock, SimulatedLoop
-from tests.simulation.world import Plan, World
+from tests.simulation.plan import FAMILIES, Plan, seeds_of
+from tests.simulation.world import World
 
 import usher
 
@@ -46,8 +47,8 @@ def play(plan: Plan) -> tuple[list[str], list[str]]:
 
 def _bury(loop: SimulatedLoop, world: World) -> None:
     """End what killed processes left behind, so that the collector finds nothing to complain of."""
-    for process, *_ in world.processes:
-        process.dead = True
+    for running in world.processes:
+        running.process.dead = True
     for left in asyncio.all_tasks(loop):
         left._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch
         with contextlib.suppress(Exception):
@@ -78,6 +79,7 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the seeds")
+    parser.add_argument("--family", choices=[family.name for family in FAMILIES], help="schedules of this family only")
     parser.add_argument(
         "--until-noticed", metavar="FOLDER", help="the engine lies in FOLDER: stop at the first violation"
     )
@@ -85,6 +87,8 @@ def main() -> int:
     warnings.simplefilter("ignore", RuntimeWarning)
     sys.unraisablehook = lambda _: None  # killed processes leave coroutines that can't end well
     seeds = range(options.seed, options.seed + options.schedules)
+    if options.family:
+        seeds = seeds_of(options.family, options.seed, options.schedules)
     if options.until_noticed:
         return _until_noticed(seeds, options.until_noticed)
     began = time.monotonic()
@@ -131,15 +135,15 @@ def _story_of(seed: int) -> str:
 
 
 def _until_noticed(seeds: range, folder: str) -> int:
-    """Print what was noticed, and after how many schedules. The engine has to be the one in *folder*."""
+    """Print what was noticed, after how many schedules, and the last seed. The engine has to be the one in *folder*."""
     if not Path(usher.__file__).is_relative_to(folder):
         sys.exit(f"the engine comes from {usher.__file__}, not from {folder}")
     for number, seed in enumerate(seeds, 1):
         wrong, _ = play(Plan.of(seed))
         if wrong:
-            print("\n".join([*wrong, str(number)]))
+            print(*wrong, number, seed, sep="\n")
             return 1
-    print(len(seeds))
+    print(len(seeds), seeds[-1], sep="\n")
     return 0
 
 

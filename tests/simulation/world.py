@@ -1,115 +1,55 @@
-"""One schedule: the real workers on the in-memory log, a script of events, handlers and faults drawn from a seed.
+"""One schedule: the real workers on the hostile log, with events, handlers, faults and an operator drawn from a seed.
 
-What happens is recorded in `World.attempts` and `World.story`; `tests.simulation.check` says whether it may.
+What happens is recorded in `World.history` and `World.story`; `tests.simulation.check` says whether it may.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
-from tests.simulation.loop import PROCESS, Process, SimulatedLoop
+from tests.simulation.faults import Faults
+from tests.simulation.handlers import EXPIRY, POLICY, Handlers
+from tests.simulation.history import History, Life, Sent
+from tests.simulation.hostile import GROUP, RETRY_TOPIC, TOPIC, HostileBroker, HostileLog
+from tests.simulation.loop import Process, SimulatedLoop
+from tests.simulation.plan import Plan
 
-from usher import Context, Event, Reject, Retry, RetryPolicy, on
-from usher.delivery import Delivery, Headers, StoredRecord
+from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.driver import Limits
-from usher.engine.letters import OPEN_STATES, Letter, fold, pending_requests, request
-from usher.engine.port import (
-    Batch,
-    Claim,
-    LogConfig,
-    LogUnavailable,
-    Owner,
-    Place,
-    Position,
-    dead_letter_topic,
-    retry_topic,
-)
+from usher.engine.letters import OPEN_STATES, REQUEST_PREFIX, Letter, fold, pending_requests, request
+from usher.engine.port import LogUnavailable, Place, dead_letter_topic
 from usher.engine.worker import Worker
-from usher.handler import Handler, Router
+from usher.handler import Router
 from usher.metrics import Metrics
-from usher.outcome import Hold, Unknown
-from usher.testing.broker import Group, MemoryBroker
-from usher.testing.log import MemoryLog
 
-TOPIC = "events"
-GROUP = "usher"
-_IDLE = 6
 EPOCH = 1_700_000_000.0
-SESSION = 10.0
-EXPIRY = 600.0
 DRAIN = 3.0
-SLOWEST_WRITE = 0.31
-_DELAYS = (2, 10)
-POLICY = RetryPolicy(_DELAYS, jitter=0.1)
-FAULTS = ("crash", "graceful", "freeze", "outage", "refuse", "join", "compact", "ambush", "hand-back", "reset")
+_MOST_RELEASE = 5.0
+_STOP_WITHIN = 60.0
 _QUIET = structlog.make_filtering_bound_logger(50)
 _SILENT = structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=_QUIET, processors=[])
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Everything about a schedule that is not chance of the moment: what `shrink` makes smaller."""
+@dataclass(eq=False)
+class Running:
+    """A worker in its process."""
 
-    seed: int
-    events: int
-    users: int
-    partitions: int
-    handlers: int
-    faults: tuple[str, ...]
-    rounds: int
-    replays: bool
+    process: Process
+    worker: Worker
+    log: HostileLog
+    task: asyncio.Task[Any]
+    limits: Limits
 
-    @classmethod
-    def of(cls, seed: int) -> Plan:
-        rng = random.Random(seed)
-        faults = tuple(fault for fault in FAULTS if rng.random() < 0.35)
-        return cls(
-            seed=seed,
-            events=rng.randrange(2, 12),
-            users=rng.randrange(1, 4),
-            partitions=rng.choice((1, 1, 2)),
-            handlers=rng.choice((1, 1, 2)),
-            faults=faults,
-            rounds=rng.randrange(0, 7),
-            replays=rng.random() < 0.4,
-        )
-
-
-@dataclass
-class Attempt:
-    """One attempt of a handler, as the world saw it."""
-
-    process: str
-    handler: str
-    event: str
-    number: int
-    began: float
-    replay: bool
-    ended: float | None = None
-    result: str = "running"
-    not_before: float = 0.0
-    """When the next attempt may begin at the earliest, by what the handler or the policy said."""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """An event as it lies in the log."""
-
-    event: str
-    user: str
-    place: Place
-    offset: int
-    decodable: bool
-    expired: bool
+    @property
+    def up(self) -> bool:
+        return not self.process.dead and not self.task.done()
 
 
 class World:
@@ -119,21 +59,12 @@ class World:
         self.plan = plan
         self.loop = loop
         self.rng = random.Random(plan.seed + 1)
-        self.broker = _Broker(self)
-        self.attempts: list[Attempt] = []
+        self.history = History()
         self.story: list[str] = []
-        self.sent: list[Sent] = []
-        self.processes: list[tuple[Process, Worker, _Log, asyncio.Task[Any]]] = []
-        self.running: Counter[tuple[str, str, str]] = Counter()
-        self.violations: list[str] = []
-        self.excused: set[tuple[str, str]] = set()
-        self.replayed: Counter[tuple[str, str]] = Counter()
-        self.handlers = [self._handler(f"h{number}") for number in range(plan.handlers)]
-        self.ambush: tuple[str, bool] | None = None
-        """Kill the first process that begins such a write: before it lands, or (True) after that, unheard."""
-        self.ambushed: tuple[Process, _Log] | None = None
-        self._script: dict[tuple[str, str], list[str]] = {}
-        self._names = 0
+        self.broker = HostileBroker(loop, self.rng, plan.family, self.history, partitions=plan.partitions, epoch=EPOCH)
+        self.handlers = Handlers(plan.handlers, plan.family, self.rng, self.history, now=self.now, tell=self.tell)
+        self.processes: list[Running] = []
+        self.faults = Faults(self)
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
@@ -141,35 +72,104 @@ class World:
     def tell(self, what: str) -> None:
         self.story.append(f"{self.loop.time() - 1_000:8.3f}  {what}")
 
+    async def pause(self, most: float) -> None:
+        await asyncio.sleep(self.rng.random() * most)
+
     # What happens
 
     async def play(self) -> None:
         """The whole schedule: events and faults, then everything is healed and comes to rest."""
         self.start()
-        for index in range(self.plan.events):
-            await self._append(index)
-            await self._pause(2.0)
-        for _ in range(self.plan.rounds):
-            await self._pause(12.0)
-            await self._fault()
-            if self.plan.replays and self.rng.random() < 0.5:
-                await self._ask_replay()
-        await self._heal()
+        await asyncio.gather(self._append_all(), self._meddle())
+        self._heal()
         if self.plan.replays:
-            await self._ask_replay()
+            self._ask_replay()
         await self._rest()
-        await self._stop_all()
+        for running in self.processes:
+            if running.up:
+                await self.stop(running)
+
+    async def _append_all(self) -> None:
+        for index in range(self.plan.events):
+            self._append(index)
+            await self.pause(self.plan.family.pause)
+
+    async def _meddle(self) -> None:
+        """Faults, one after the other, and an operator between them."""
+        for _ in range(self.plan.rounds):
+            await self.pause(self.plan.family.between)
+            await self.faults.strike()
+            if self.plan.replays and self.rng.random() < 0.5:
+                self._ask_replay()
+
+    def _append(self, index: int) -> None:
+        rng = self.rng
+        if self.history.sent and rng.random() < self.plan.family.twice:
+            self._append_again(rng.choice(self.history.sent))
+        event, user = f"e{index}", f"u{rng.randrange(self.plan.users)}"
+        chance = rng.random()
+        decodable, ours = chance > 0.05, not 0.05 < chance < 0.15
+        happened = self.now() - rng.choice((0,) * 17 + (EXPIRY - 1, EXPIRY - 8, EXPIRY * 2))
+        document = {
+            "id": event,
+            "type": "user.created",
+            "payload": {"user": {"id": user}},
+            "context": {
+                "timestamp": happened,
+                "user_id": user,
+                "triggered_by": "admin_api" if ours else "user",
+                "app_id": "a",
+            },
+        }
+        value = json.dumps(document).encode() if decodable else b"{not json " + event.encode()
+        place = Place(TOPIC, self.broker.partition_of(user.encode()))
+        record = self.broker.put(place, user.encode(), value)
+        what = "" if decodable and ours else ", undecodable" if not decodable else ", not ours"
+        self.tell(f"{event} of {user} is appended at {place.partition}@{record.offset}{what}")
+        self.history.sent.append(Sent(event, user, place, record.offset, decodable, ours))
+        self.handlers.prepare(event)
+
+    def _append_again(self, sent: Sent) -> None:
+        """A producer that heard no answer repeats what is there already."""
+        if not sent.decodable or sent.again:
+            return
+        partition = self.broker.partition(*sent.place)
+        first = partition.records[sent.offset]
+        record = self.broker.put(sent.place, first.key, first.value)
+        self.tell(f"{sent.event} of {sent.user} is appended again at {sent.place.partition}@{record.offset}")
+        self.history.sent.append(Sent(sent.event, sent.user, sent.place, record.offset, ours=sent.ours, again=True))
+
+    def _ask_replay(self) -> None:
+        pending = self.requests()
+        asked = {delivery.replay.letter for delivery in pending if delivery.replay}
+        for letter in self.letters():
+            if letter.state in OPEN_STATES and letter.id not in asked and self.rng.random() < 0.7:
+                key, value, headers = request(letter, id=f"r{len(self.story)}-{letter.id}")
+                self.broker.put(Place(RETRY_TOPIC, letter.partition), key.encode(), value, headers)
+                self.history.replayed[letter.handler, letter.delivery.identity.id] += 1
+                self.tell(f"an operator asks for a replay of {letter.handler}({letter.delivery.identity.id})")
+
+    # Processes
+
+    def alive(self) -> list[Running]:
+        """The workers that are up and not frozen."""
+        return [running for running in self.processes if running.up and not running.process.frozen]
+
+    def up(self) -> bool:
+        """Whether any worker is there, frozen or not."""
+        return any(running.up for running in self.processes)
 
     def start(self) -> None:
-        self._names += 1
-        process = Process(f"w{self._names}")
+        process = Process(f"w{len(self.processes) + 1}")
         self.tell(f"{process.name} starts")
-        log = _Log(self, process)
-        worker = self._worker(log)
+        self.history.lives[process.name] = Life(process.name)
+        log, limits = HostileLog(self, process, _MOST_RELEASE), self._limits()
+        worker = self._worker(log, limits)
         task = self.loop.spawn(process, self._life(worker, log))
-        self.processes.append((process, worker, log, task))
+        self.processes.append(Running(process, worker, log, task, limits))
 
-    async def _life(self, worker: Worker, log: MemoryLog) -> None:
+    @staticmethod
+    async def _life(worker: Worker, log: HostileLog) -> None:
         while True:
             try:
                 await worker.run()
@@ -179,10 +179,22 @@ class World:
             await log.close()
             return
 
-    def _worker(self, log: MemoryLog) -> Worker:
+    def _limits(self) -> Limits:
+        small, rng = self.plan.family.small, self.rng
+        per_claim = rng.choice((4, 8)) if small and rng.random() < 0.5 else 100
+        return Limits(
+            records=rng.choice((4, 8)) if small else rng.choice((4, 100)),
+            per_claim=per_claim,
+            intake_stops=per_claim * 3 // 4,
+            per_lane=rng.choice((1, 3)),
+            read=rng.choice((1, 3, 100)) if per_claim < 100 or not small else rng.choice((1, 3)),
+            drain=DRAIN,
+        )
+
+    def _worker(self, log: HostileLog, limits: Limits) -> Worker:
         metrics, unused = Metrics(), cast("Any", None)
         attempts = Attempts(
-            router=Router(self.handlers, ["admin_api"]),
+            router=Router(self.handlers.all, ["admin_api"]),
             sender=unused,
             http=unused,
             settings={},
@@ -192,267 +204,57 @@ class World:
             now=self.now,
             rng=self.rng,
         )
-        limits = Limits(
-            records=self.rng.choice((4, 100)),
-            per_claim=self.rng.choice((4, 100)),
-            intake_stops=self.rng.choice((3, 75)),
-            per_lane=self.rng.choice((1, 3)),
-            read=self.rng.choice((1, 3, 100)),
-            drain=DRAIN,
-        )
         return Worker(log, attempts, group=GROUP, metrics=metrics, logger=_SILENT, rng=self.rng, limits=limits)
 
-    async def _append(self, index: int) -> None:
-        rng, user = self.rng, f"u{self.rng.randrange(self.plan.users)}"
-        event_id, decodable, expired = f"e{index}", rng.random() > 0.05, rng.random() < 0.05
-        happened = self.now() - (EXPIRY * 2 if expired else 0)
-        document = {
-            "id": event_id,
-            "type": "user.created",
-            "payload": {"user": {"id": user}},
-            "context": {"timestamp": happened, "user_id": user, "triggered_by": "admin_api", "app_id": "a"},
-        }
-        value = json.dumps(document).encode() if decodable else b"{not json " + event_id.encode()
-        place = Place(TOPIC, self.broker.partition_of(user.encode()))
-        offset = self.broker.put(place, user.encode(), value)
-        self.tell(
-            f"{event_id} of {user} is appended at {place.partition}@{offset}{'' if decodable else ', undecodable'}"
-        )
-        self.sent.append(Sent(event_id, user, place, offset, decodable, expired))
-        for handler in self.handlers:
-            self._script[handler.name, event_id] = self._behaviour()
-
-    def _behaviour(self) -> list[str]:
-        rng = self.rng
-        if rng.random() < 0.5:
-            return []
-        if rng.random() < 0.1:
-            return ["reject"]
-        kinds = ("fail", "fail", "later", "hold", "hang", "stubborn", "unknown", "slow")
-        return [rng.choice(kinds) for _ in range(rng.randrange(1, 5))]
-
-    def _handler(self, name: str) -> Handler:
-        async def act(event: Event, ctx: Context) -> None:
-            await self._act(name, event, ctx)
-
-        act.__name__ = name
-        return on("user.created", timeout=5, expires_after=EXPIRY)(act)
-
-    async def _act(self, name: str, event: Event, ctx: Context) -> None:
-        process = PROCESS.get()
-        assert process is not None
-        user = event.user.id or ""
-        attempt = Attempt(process.name, name, event.id, ctx.attempt, self.now(), replay=False)
-        self.attempts.append(attempt)
-        lane = (process.name, name, user)
-        if self.running[lane]:
-            self.violations.append(f"two at once: {name} for {user} in {process.name}, the second is {event.id}")
-        if event.context.timestamp is not None and event.context.timestamp + EXPIRY < self.now():
-            self.violations.append(f"too late: {name} ran for {event.id}")
-        self.running[lane] += 1
-        try:
-            await self._behave(name, event.id, ctx)
-        except BaseException as error:
-            attempt.result = type(error).__name__
-            attempt.not_before = self.now() + _least_wait(error, ctx.attempt)
-            raise
-        else:
-            attempt.result = "done"
-        finally:
-            attempt.ended = self.now()
-            self.running[lane] -= 1
-            self.tell(f"{process.name} {name}({event.id}) attempt {ctx.attempt}: {attempt.result}")
-
-    async def _behave(self, name: str, event: str, ctx: Context) -> None:
-        script = self._script[name, event]
-        how = script.pop(0) if script else "done"
-        await asyncio.sleep(self.rng.choice((0, 0, 0.01, 1.0)))
-        if how == "reject":
-            raise Reject("no")
-        if how == "fail":
-            raise RuntimeError("failed")
-        if how == "later":
-            raise Retry("busy", after=self.rng.choice((0.5, 7, 30)))
-        if how == "hold":
-            raise Hold("paused", after=3)
-        if how == "unknown":
-            raise Unknown("no answer", otherwise="resend")
-        if how == "slow":
-            await asyncio.sleep(4)
-        if how == "hang":
-            await asyncio.sleep(10_000)
-        if how == "stubborn":
-            try:
-                await asyncio.sleep(10_000)
-            except asyncio.CancelledError:
-                await asyncio.sleep(4)
-                raise RuntimeError("would not be cancelled") from None
-
-    # Faults
-
-    async def _fault(self) -> None:
-        if not self.plan.faults:
-            return
-        kind = self.rng.choice(self.plan.faults)
-        alive = [entry for entry in self.processes if not entry[0].dead and not entry[0].frozen and not entry[3].done()]
-        if kind == "outage":
-            self.tell("the log is unavailable")
-            self.broker.unavailable = True
-            await self._pause(8.0)
-            self.broker.unavailable = False
-            self.broker.ring()
-            self.tell("the log is back")
-        elif kind == "refuse":
-            self.broker.fail_next(
-                self.rng.randrange(1, 3), LogUnavailable("refused"), lands_after=self.rng.choice((None, 0.5))
-            )
-            self.tell("the next writes are refused")
-        elif kind == "compact":
-            self.broker.compact(retry_topic(GROUP, TOPIC))
-            self.tell("the retry topic is compacted")
-        elif kind == "hand-back":
-            self.tell("all claims are taken back and dealt anew")
-            self.broker.deal_anew()
-        elif kind == "ambush":
-            await self._lie_in_wait()
-        elif kind == "reset":
-            await self._reset()
-        elif kind == "join" and len(alive) < 3:
-            self.start()
-        elif alive:
-            process, worker, log, task = self.rng.choice(alive)
-            if kind == "crash":
-                await self._crash(process, log)
-            elif kind == "graceful":
-                await self._stop(process, worker, task)
-            elif kind == "freeze":
-                await self._freeze(process, log)
-        if not any(not p.dead and not t.done() for p, _, _, t in self.processes):
-            await self._pause(3.0)
-            self.start()
-
-    async def _lie_in_wait(self) -> None:
-        self.ambush = (self.rng.choice(("park", "tombstone", "letter", "commit")), self.rng.random() < 0.5)
-        for _ in range(40):
-            await asyncio.sleep(0.25)
-            if self.ambushed is not None:
-                break
-        self.ambush = None
-        if self.ambushed is not None:
-            _, log = self.ambushed
-            self.ambushed = None
-            await self._replace(log)
-
-    async def strike(self, moment: str, process: Process, log: _Log, *, landed: bool) -> None:
-        """A write of *process* begins, or has *landed*: if that is what was lain in wait for, it ends here."""
-        if self.ambush != (moment, landed) or process.dead or process.frozen:
-            return
-        self.ambush, self.ambushed = None, (process, log)
-        self.excuse(process)
-        process.dead = True
-        self.tell(f"{process.name} is killed {'after' if landed else 'before'} a {moment} is written")
-        await asyncio.get_running_loop().create_future()
-
-    async def _reset(self) -> None:
-        """Somebody sets an offset back while no worker runs; the metadata that was committed with the old one stays."""
-        for process, worker, _, task in self.processes:
-            if not process.dead and not process.frozen and not task.done():
-                await self._stop(process, worker, task)
-        known = self.broker.group(GROUP).committed
-        for place, position in list(known.items()):
-            back = max(0, position.next - self.rng.randrange(3))
-            known[place] = Position(back, position.mark)
-            self.tell(f"the offset of {place.partition} is set from {position.next} to {back}")
-            for sent in self.sent:
-                if sent.place == place and sent.offset >= back:
-                    self.excused |= {(handler.name, sent.event) for handler in self.handlers}
-
-    async def _crash(self, process: Process, log: _Log) -> None:
-        self.excuse(process)
-        process.dead = True
-        self.tell(f"{process.name} is killed")
-        await self._replace(log)
-
-    async def _replace(self, log: _Log) -> None:
-        await self._pause(1.0)
-        self.start()
-        await asyncio.sleep(self.rng.random() * SESSION)
-        self.broker.leave(log)
-
-    async def _stop(self, process: Process, worker: Worker, task: asyncio.Task[Any]) -> None:
+    async def stop(self, running: Running) -> None:
+        """Ask a worker to end in good order, and see that it does."""
+        process, task = running.process, running.task
         self.tell(f"{process.name} is asked to stop")
-        worker.stop()
-        await asyncio.wait([task], timeout=60)
+        for tenure in self.history.tenures:
+            if tenure.process == process.name:
+                tenure.asked_back = min(tenure.asked_back, self.now())
+        running.worker.stop()
+        await asyncio.wait([task], timeout=_STOP_WITHIN)
+        if not task.done():
+            self.history.violate(f"{process.name} does not stop")
+        elif task.exception() is not None:
+            self.history.violate(f"{process.name} ended with {task.exception()!r}")
         self.tell(f"{process.name} has stopped")
-        self.excuse(process, only_running=True)
+        self.history.lives[process.name].ended = self.now()
         process.dead = True
 
-    async def _freeze(self, process: Process, log: _Log) -> None:
-        self.excuse(process)
-        process.frozen = True
-        self.tell(f"{process.name} freezes")
-        if self.rng.random() < 0.7:
-            await asyncio.sleep(SESSION)
-            self.broker.evict(log)
-            self.tell(f"{process.name} is evicted")
-            if not any(not p.dead and not p.frozen and not t.done() for p, _, _, t in self.processes):
-                self.start()
-            await self._pause(20.0)
-            self.loop.thaw(process)
-            self.tell(f"{process.name} thaws")
-            await self._pause(2.0)
-            self.excuse(process)
-            await self.broker.readmit(log)
-            self.tell(f"{process.name} has joined again")
-        else:
-            await self._pause(5.0)
-            self.loop.thaw(process)
-            self.tell(f"{process.name} thaws")
+    async def strike(self, moment: str, process: Process, log: HostileLog, *, landed: bool) -> None:
+        await self.faults.meet(moment, process, log, landed=landed)
 
-    def excuse(self, process: Process, *, only_running: bool = False) -> None:
-        """What a fault may repeat: what is in flight there, and what ended there since the last commit."""
-        for known, worker, *_ in self.processes:
-            if known is process and not only_running:
-                flights = [f.delivery for shard in worker._shards.values() for f in shard.flights.values()]
-                self.excused |= {(delivery.handler, delivery.identity.id) for delivery in flights}
-        horizon = self.now() - (0 if only_running else 3.0)
-        for attempt in self.attempts:
-            if attempt.process == process.name and (
-                attempt.ended is None or (not only_running and attempt.ended >= horizon)
-            ):
-                self.excused.add((attempt.handler, attempt.event))
+    def look_into(self, process: Process) -> None:
+        """Promise 6: what a worker holds in memory has bounds, whatever there is to read.
 
-    def excuse_ended_since(self, process: Process, horizon: float) -> None:
-        """What ended so late in a drain that it could not be written down before the claim went."""
-        for attempt in self.attempts:
-            if attempt.process == process.name and attempt.ended is not None and attempt.ended >= horizon:
-                self.excused.add((attempt.handler, attempt.event))
-
-    # Operators
-
-    async def _ask_replay(self) -> None:
-        pending = self.requests()
-        asked = {delivery.replay.letter for delivery in pending if delivery.replay}
-        for letter in self.letters():
-            if letter.state in OPEN_STATES and letter.id not in asked and self.rng.random() < 0.7:
-                key, value, headers = request(letter, id=f"r{len(self.story)}-{letter.id}")
-                place = Place(retry_topic(GROUP, TOPIC), letter.partition)
-                self.broker.put(place, key.encode(), value, headers)
-                self.replayed[letter.handler, letter.delivery.identity.id] += 1
-                self.tell(f"an operator asks for a replay of {letter.handler}({letter.delivery.identity.id})")
+        The one place that looks inside a worker: its count of records, and the offsets that each claim's ledger names.
+        """
+        running = next(running for running in self.processes if running.process is process)
+        limits, driver = running.limits, running.worker._driver
+        asked = sum(self.history.replayed.values()) * self.plan.handlers
+        most = 2 * limits.records + limits.read * self.plan.handlers + asked
+        if driver.records > most:
+            self.history.violate(f"memory: {process.name} holds {driver.records} deliveries, and {most} is the most")
+        for claim, shard in running.worker._shards.items():
+            if len(shard.ledger) > limits.per_claim:
+                self.history.violate(
+                    f"memory: {process.name} has {len(shard.ledger)} offsets of {claim.partition} unsettled,"
+                    f" and {limits.per_claim} is the most"
+                )
 
     # Rest
 
-    async def _heal(self) -> None:
+    def _heal(self) -> None:
         self.broker.unavailable = False
+        self.broker.refusals.clear()
         self.broker.ring()
         self.tell("all is well from here on")
-        for process, _, log, task in self.processes:
-            if process.frozen:
-                self.loop.thaw(process)
-            if process.dead or task.done():
-                self.broker.leave(log)
-        if not any(not p.dead and not t.done() for p, _, _, t in self.processes):
+        for running in self.processes:
+            if running.process.dead or running.task.done():
+                self.broker.leave(running.log)
+        if not self.up():
             self.start()
 
     async def _rest(self) -> None:
@@ -460,28 +262,21 @@ class World:
             await asyncio.sleep(5)
             if self._at_rest():
                 return
-        self.violations.append(
-            f"never at rest: parked {list(self.parked())}, requests {len(self.requests())}, committed {self.committed()}"
+        self.history.violate(
+            f"never at rest: parked {list(self.parked())}, requests {len(self.requests())}, committed {self.committed()},"
+            f" landing {self.broker.landing}"
         )
-
-    async def _stop_all(self) -> None:
-        for process, worker, _, task in self.processes:
-            if not process.dead and not task.done():
-                worker.stop()
-                await asyncio.wait([task], timeout=60)
-                if not task.done():
-                    self.violations.append(f"{process.name} does not stop")
-                elif task.exception() is not None:
-                    self.violations.append(f"{process.name} ended with {task.exception()!r}")
 
     def _at_rest(self) -> bool:
         committed = self.committed()
         ends = {number: log.end for number, log in enumerate(self.broker.topic(TOPIC))}
-        alive = {process.name for process, *_ in self.processes if not process.dead}
-        busy = any(count and process in alive for (process, *_), count in self.running.items())
-        return committed == ends and not self.parked() and not self.requests() and not busy
+        alive = {running.process.name for running in self.processes if not running.process.dead}
+        busy = any(count and process in alive for (process, *_), count in self.handlers.running.items())
+        landing = self.broker.landing
+        return committed == ends and not self.parked() and not self.requests() and not busy and not landing
 
     def committed(self) -> dict[int, int]:
+        """The committed offsets by partition."""
         known = self.broker.group(GROUP).committed
         return {
             number: known[Place(TOPIC, number)].next
@@ -491,10 +286,10 @@ class World:
 
     def parked(self) -> dict[str, Delivery]:
         table: dict[str, Delivery] = {}
-        for log in self.broker.topic(retry_topic(GROUP, TOPIC)):
+        for log in self.broker.topic(RETRY_TOPIC):
             for record in log.records:
                 key = (record.key or b"").decode()
-                if key.startswith("replay/"):
+                if key.startswith(REQUEST_PREFIX):
                     continue
                 if record.value is None:
                     table.pop(key, None)
@@ -504,7 +299,7 @@ class World:
 
     def requests(self) -> Sequence[Delivery]:
         found: list[Delivery] = []
-        for log in self.broker.topic(retry_topic(GROUP, TOPIC)):
+        for log in self.broker.topic(RETRY_TOPIC):
             found += pending_requests(log.records).values()
         return found
 
@@ -513,103 +308,3 @@ class World:
         for log in self.broker.topic(dead_letter_topic(GROUP, TOPIC)):
             fold(log.records, letters)
         return list(letters.values())
-
-    async def _pause(self, most: float) -> None:
-        await asyncio.sleep(self.rng.random() * most)
-
-
-def _least_wait(error: BaseException, attempt: int) -> float:
-    if isinstance(error, Retry | Hold) and error.after is not None:
-        return error.after
-    return float(_DELAYS[min(attempt, len(_DELAYS)) - 1])
-
-
-class _Broker(MemoryBroker):
-    """A broker whose writes take time and outlive those who asked for them."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(partitions=world.plan.partitions, clock=world.now)
-        self._world = world
-        self.latency = lambda: world.rng.choice((0.0, 0.0, 0.005, 0.3))
-
-    def put(self, place: Place, key: bytes, value: bytes, headers: Any = ()) -> int:
-        """Append from outside, at once."""
-        log = self.partition(*place)
-        log.records.append(
-            StoredRecord(place.topic, place.partition, log.end, int(self.clock() * 1000), key, value, tuple(headers))
-        )
-        log.end += 1
-        self.ring()
-        return log.end - 1
-
-    def _deal(self, group: Group) -> None:
-        outside = contextvars.copy_context()  # who joins or leaves does not take the broker with it
-        outside.run(PROCESS.set, None)
-        outside.run(super()._deal, group)
-
-    def deal_anew(self) -> None:
-        self._deal(self.group(GROUP))
-
-    async def attempt(self, land: Callable[[], None]) -> None:
-        await asyncio.shield(self._world.loop.spawn(None, super().attempt(land)))
-
-
-@dataclass(eq=False)
-class _Owner:
-    """A worker seen from the broker: calls run in the worker's process, which may be frozen."""
-
-    world: World
-    process: Process
-    owner: Owner
-    calls: list[Any] = field(default_factory=list)
-
-    async def claimed(self, claims: Sequence[Claim]) -> None:
-        self.world.tell(f"{self.process.name} gets {[claim.partition for claim in claims]}")
-        await asyncio.wait([self.world.loop.spawn(self.process, self.owner.claimed(claims))], timeout=0.5)
-
-    async def released(self, claims: Sequence[Claim]) -> None:
-        world = self.world
-        world.tell(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
-        if self.process.dead:
-            return
-        began = world.now()
-        await asyncio.shield(world.loop.spawn(self.process, self.owner.released(claims)))
-        # What outlives the drain may run again elsewhere, and what the log would not let commit or write down in time.
-        world.excuse(self.process, only_running=not world.broker.unavailable)
-        if world.now() - began >= DRAIN:
-            world.excuse_ended_since(self.process, world.now() - SLOWEST_WRITE)
-
-
-class _Log(MemoryLog):
-    def __init__(self, world: World, process: Process) -> None:
-        config = LogConfig(group=GROUP, topics=(TOPIC,), start_from="earliest", drain=5.0)
-        super().__init__(config, world.broker)
-        self._world = world
-        self._process = process
-
-    async def open(self, owner: Owner) -> None:
-        await super().open(_Owner(self._world, self._process, owner))
-
-    async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
-        """Idle polls are what a schedule would spend most of its steps on: whatever happens wakes it anyway."""
-        return await super().read(claims, limit, wait * _IDLE)
-
-    async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
-        await self._exposed("park", super().park(claim, key, value, headers))
-
-    async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
-        await self._exposed("tombstone", super().unpark(claim, key, headers))
-
-    async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        await self._exposed("letter", super().bury(claim, key, value, headers))
-
-    async def commit(self, positions: Mapping[Claim, Position]) -> None:
-        await self._exposed("commit", super().commit(positions))
-
-    async def _exposed(self, moment: str, write: Coroutine[Any, Any, None]) -> None:
-        try:
-            await self._world.strike(moment, self._process, self, landed=False)
-            await write
-        finally:
-            write.close()
-        await self._world.strike(moment, self._process, self, landed=True)

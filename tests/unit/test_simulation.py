@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tests.simulation.plan import Plan
 from tests.simulation.run import play
-from tests.simulation.world import Plan
 
 REGRESSIONS = [
     # a parked delivery that had waited for the source position was never woken once its predecessor was done

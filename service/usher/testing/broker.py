@@ -125,16 +125,19 @@ class MemoryBroker:
         if size > self.max_bytes:
             raise TooLarge(f"a record of {size:,} bytes for {place.topic}: at most {self.max_bytes:,} are taken")
 
-        def land() -> None:
-            log = self.partition(*place)
-            now = int(self.clock() * 1000)
-            log.records.append(StoredRecord(place.topic, place.partition, log.end, now, key, value, tuple(headers)))
-            log.end += 1
-            self.ring()
+        await self.attempt(lambda: self.put(place, key, value, headers))
 
-        await self.attempt(land)
+    def put(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers = ()) -> StoredRecord:
+        """Append one record at once, whatever faults there are: what landing means, and how a test writes from outside."""
+        log = self.partition(*place)
+        now = int(self.clock() * 1000)
+        record = StoredRecord(place.topic, place.partition, log.end, now, key, value, tuple(headers))
+        log.records.append(record)
+        log.end += 1
+        self.ring()
+        return record
 
-    async def attempt(self, land: Callable[[], None]) -> None:
+    async def attempt(self, land: Callable[[], object]) -> None:
         """Do what a write does when it lands: now, late, or never, as the faults will have it."""
         loop = asyncio.get_running_loop()
         fault = self._faults.pop(0) if self._faults else None

@@ -1,0 +1,242 @@
+"""What goes wrong in a schedule: each fault in a few lines, and that it is recorded, since it excuses something.
+
+Hides how a mishap is staged; what it may lead to, `tests.simulation.repeats` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from tests.simulation.history import Trouble
+from tests.simulation.hostile import GROUP, RECOVERY, RETRY_TOPIC, HostileLog, Refusal
+from tests.simulation.loop import Process
+
+from usher.engine.port import Position
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Running, World
+
+SESSION = 10.0
+"""Seconds after which the broker counts a silent member out."""
+_WRITES = ("park", "tombstone", "letter", "commit")
+
+
+class Faults:
+    """Stages the faults of a plan in a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rng = world.rng
+        self._ambush: tuple[str, str] | None = None
+        """Kill the first process that begins such a write: before it does, during it, or after it has landed, unheard."""
+        self._ambushed: tuple[Process, HostileLog] | None = None
+        self._of_log: dict[str, Callable[[], Awaitable[None]]] = {
+            "ambush": self._lie_in_wait,
+            "commits-refused": self._refuse_commits,
+            "compact": self._compact,
+            "hand-back": self._hand_back,
+            "outage": self._outage,
+            "refuse": self._refuse,
+            "reset": self._reset,
+            "slow": self._slow,
+        }
+        self._of_process: dict[str, Callable[[Running], Awaitable[None]]] = {
+            "crash": self._crash,
+            "evict": self._evict,
+            "freeze": self._freeze,
+            "graceful": self._world.stop,
+        }
+
+    async def strike(self) -> None:
+        """One of the plan's faults, with a process that is up to it. Somebody is alive afterwards."""
+        world = self._world
+        if not world.plan.faults:
+            return
+        kind = self._rng.choice(world.plan.faults)
+        alive = world.alive()
+        if kind in self._of_log:
+            await self._of_log[kind]()
+        elif kind == "join":
+            if len(alive) < 3:
+                world.start()
+        elif alive:
+            await self._of_process[kind](self._rng.choice(alive))
+        if not world.up():
+            await world.pause(3.0)
+            world.start()
+
+    # Of processes
+
+    async def _crash(self, running: Running) -> None:
+        self._kill(running.process, "is killed")
+        await self._replace(running.log)
+
+    def _kill(self, process: Process, how: str) -> None:
+        world = self._world
+        life = world.history.lives[process.name]
+        life.ended, life.killed = world.now(), True
+        process.dead = True
+        world.broker.strand(process)
+        world.tell(f"{process.name} {how}")
+
+    async def _replace(self, log: HostileLog) -> None:
+        world = self._world
+        await world.pause(1.0)
+        world.start()
+        await asyncio.sleep(self._rng.random() * SESSION)
+        world.broker.leave(log)
+
+    async def _freeze(self, running: Running) -> None:
+        world, process = self._world, running.process
+        stray = self._goes_astray(process)
+        process.frozen = True
+        world.broker.strand(process)
+        world.tell(f"{process.name} freezes")
+        evicted = self._rng.random() < 0.7
+        if evicted:
+            await asyncio.sleep(SESSION)
+            self._count_out(running)
+            await world.pause(20.0)
+        else:
+            await world.pause(5.0)
+        world.loop.thaw(process)
+        world.tell(f"{process.name} thaws")
+        if evicted:
+            await self._comes_back(running)
+        stray[1] = world.now()
+
+    async def _evict(self, running: Running) -> None:
+        """The broker counts a member out that is alive and well, and does not hear of it for a while."""
+        stray = self._goes_astray(running.process)
+        self._count_out(running)
+        await self._world.pause(10.0)
+        await self._comes_back(running)
+        stray[1] = self._world.now()
+
+    def _goes_astray(self, process: Process) -> list[float]:
+        stray = [self._world.now(), float("inf")]
+        self._world.history.lives[process.name].strays.append(stray)
+        return stray
+
+    def _count_out(self, running: Running) -> None:
+        world = self._world
+        world.broker.evict(running.log)
+        world.tell(f"{running.process.name} is evicted")
+        if not [other for other in world.alive() if other is not running]:
+            world.start()
+
+    async def _comes_back(self, running: Running) -> None:
+        world = self._world
+        await world.pause(2.0)
+        await world.broker.readmit(running.log)
+        world.tell(f"{running.process.name} has joined again")
+
+    # Of the log
+
+    async def _lie_in_wait(self) -> None:
+        family = self._world.plan.family
+        self._ambush = (self._rng.choice(family.ambushes), self._rng.choice(("before", "during", "after")))
+        for _ in range(40):
+            await asyncio.sleep(0.25)
+            if self._ambushed is not None:
+                break
+        self._ambush = None
+        await asyncio.sleep(0)
+        if self._ambushed is not None:
+            _, log = self._ambushed
+            self._ambushed = None
+            await self._replace(log)
+
+    async def meet(self, moment: str, process: Process, log: HostileLog, *, landed: bool) -> None:
+        """A write of *process* begins, or has *landed*: if that is what was lain in wait for, the process ends here or soon."""
+        if self._ambush is None or process.dead or process.frozen:
+            return
+        kind, when = self._ambush
+        if kind != moment or landed != (when == "after"):
+            return
+        self._ambush = None
+        if when == "during":
+            self._world.loop.spawn(None, self._kill_soon(process, log, moment))
+            return
+        self._ambushed = (process, log)
+        self._kill(process, f"is killed {when} a {moment} is written")
+        await asyncio.get_running_loop().create_future()
+
+    async def _kill_soon(self, process: Process, log: HostileLog, moment: str) -> None:
+        await self._world.pause(self._world.plan.family.slowest)
+        if not process.dead and not process.frozen:
+            self._kill(process, f"is killed while a {moment} is written")
+            self._ambushed = (process, log)
+
+    async def _outage(self) -> None:
+        world = self._world
+        began = world.now()
+        world.tell("the log is unavailable")
+        world.broker.unavailable = True
+        await world.pause(8.0)
+        world.broker.unavailable = False
+        world.broker.ring()
+        world.tell("the log is back")
+        world.history.troubles.append(Trouble(began - world.plan.family.slowest, world.now() + RECOVERY))
+
+    async def _refuse(self) -> None:
+        kinds, count = self._rng.choice((_WRITES, ("park",), ("tombstone",))), self._rng.randrange(1, 3)
+        late = self._rng.choice((None, 0.5, 8.0, 25.0)) if "commit" not in kinds else None
+        self._world.broker.refusals.append(Refusal(kinds, count, late))
+        self._world.tell(
+            f"the next {count} of {', '.join(kinds)} are refused{f', and land {late} s later' if late else ''}"
+        )
+
+    async def _refuse_commits(self) -> None:
+        """Nothing is wrong with the log but that it takes no commits, as while a group finds itself anew; often the end."""
+        world = self._world
+        refusal = Refusal(("commit",), float("inf"))
+        began = world.now()
+        world.tell("commits are refused")
+        world.broker.refusals.append(refusal)
+        await asyncio.sleep(1.0 + self._rng.random() * 8.0)
+        if (alive := world.alive()) and self._rng.random() < 0.7:
+            running = self._rng.choice(alive)
+            self._kill(running.process, "is killed")
+            world.broker.refusals.remove(refusal)
+            world.history.troubles.append(Trouble(began, world.now() + RECOVERY))
+            await self._replace(running.log)
+            return
+        world.broker.refusals.remove(refusal)
+        world.history.troubles.append(Trouble(began, world.now() + RECOVERY))
+        world.tell("commits are taken again")
+
+    async def _slow(self) -> None:
+        """One kind of write takes long; whoever waits for it may not live to see it."""
+        world = self._world
+        kind, seconds, began = self._rng.choice(_WRITES), 0.5 + self._rng.random() * 4.0, world.now()
+        world.tell(f"each {kind} takes {seconds:.1f} s")
+        world.broker.slow[kind] = seconds
+        await world.pause(8.0)
+        if (alive := world.alive()) and self._rng.random() < 0.5:
+            await self._crash(self._rng.choice(alive))
+        del world.broker.slow[kind]
+        world.tell(f"a {kind} takes no longer than usual")
+        world.history.troubles.append(Trouble(began, world.now() + seconds + RECOVERY))
+
+    async def _compact(self) -> None:
+        self._world.broker.compact(RETRY_TOPIC)
+        self._world.tell("the retry topic is compacted")
+
+    async def _hand_back(self) -> None:
+        self._world.tell("all claims are taken back and dealt anew")
+        self._world.broker.deal_anew()
+
+    async def _reset(self) -> None:
+        """Somebody sets an offset back while no worker runs; the metadata that was committed with the old one stays."""
+        world = self._world
+        for running in world.alive():
+            await world.stop(running)
+        known = world.broker.group(GROUP).committed
+        for place, position in list(known.items()):
+            back = max(0, position.next - self._rng.randrange(3))
+            known[place] = Position(back, position.mark)
+            world.tell(f"the offset of {place.partition} is set from {position.next} to {back}")
+            world.history.resets.append((world.now(), place.partition, back))

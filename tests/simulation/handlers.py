@@ -1,0 +1,139 @@
+"""The handlers of a schedule: what each attempt will do is drawn when its event is appended, and each one is recorded.
+
+Hides how a handler fails in all the ways there are, and notes at once what may never happen: two of one user at once in a
+process, and a message that comes too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from tests.simulation.history import Attempt, History
+from tests.simulation.loop import PROCESS
+from tests.simulation.plan import Family
+
+from usher import Context, Event, Reject, Retry, RetryPolicy, on
+from usher.handler import Handler
+from usher.outcome import Hold, Unknown
+
+EXPIRY = 600.0
+_DELAYS = (2, 10)
+POLICY = RetryPolicy(_DELAYS, jitter=0.1)
+TIMEOUT = 5
+
+
+class Handlers:
+    """*count* handlers that do as they were told, and remember in *history* what they did. *now* gives Unix seconds."""
+
+    def __init__(
+        self,
+        count: int,
+        family: Family,
+        rng: random.Random,
+        history: History,
+        *,
+        now: Callable[[], float],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.all = [self._handler(f"h{number}") for number in range(count)]
+        self.running: Counter[tuple[str, str, str]] = Counter()
+        """How many attempts run for (process, handler, user)."""
+        self._family = family
+        self._rng = rng
+        self._history = history
+        self._now = now
+        self._tell = tell
+        self._script: dict[tuple[str, str], list[str]] = {}
+
+    def prepare(self, event: str) -> None:
+        """Decide how each handler's attempts at *event* will end; once there is nothing more to fail, it works."""
+        for handler in self.all:
+            self._script[handler.name, event] = self._behaviour()
+
+    def _behaviour(self) -> list[str]:
+        rng = self._rng
+        if rng.random() >= self._family.failing:
+            return []
+        if rng.random() < 0.1:
+            return ["reject"]
+        return [rng.choice(self._family.kinds) for _ in range(rng.randrange(1, 5))]
+
+    def _handler(self, name: str) -> Handler:
+        async def act(event: Event, ctx: Context) -> None:
+            await self._act(name, event, ctx)
+
+        act.__name__ = name
+        return on("user.created", timeout=TIMEOUT, expires_after=EXPIRY)(act)
+
+    async def _act(self, name: str, event: Event, ctx: Context) -> None:
+        process = PROCESS.get()
+        assert process is not None
+        assert ctx.origin is not None
+        partition, offset = ctx.origin.partition, ctx.origin.offset
+        tenure = self._history.tenure(process.name, partition)
+        attempt = Attempt(process.name, name, event.id, ctx.attempt, partition, offset, tenure, self._now())
+        self._history.attempts.append(attempt)
+        lane = (process.name, name, event.user.id or "")
+        if self.running[lane]:
+            self._history.violate(f"two at once: {name} for {lane[2]} in {process.name}, the second is {event.id}")
+        if event.context.timestamp is not None and event.context.timestamp + EXPIRY < self._now():
+            self._history.violate(f"too late: {name} ran for {event.id}")
+        self.running[lane] += 1
+        try:
+            await self._behave(name, event.id)
+        except BaseException as error:
+            attempt.result = type(error).__name__
+            attempt.not_before = self._now() + _least_wait(error, ctx.attempt)
+            raise
+        else:
+            attempt.result = "done"
+        finally:
+            attempt.ended = self._now()
+            self.running[lane] -= 1
+            self._tell(f"{process.name} {name}({event.id}) attempt {ctx.attempt}: {attempt.result}")
+
+    async def _behave(self, name: str, event: str) -> None:
+        script = self._script[name, event]
+        how = script.pop(0) if script else "done"
+        await asyncio.sleep(self._rng.choice((0, 0, 0.01, 1.0)))
+        match how:
+            case "reject":
+                raise Reject("no")
+            case "fail":
+                raise RuntimeError("failed")
+            case "soon":
+                raise Retry("busy", after=0.2)
+            case "later":
+                raise Retry("busy", after=self._rng.choice((0.5, 7, 30)))
+            case "hold":
+                raise Hold("paused", after=3)
+            case "unknown":
+                raise Unknown("no answer", otherwise="resend")
+            case "slow":
+                await asyncio.sleep(2.5)
+            case "slower":
+                await asyncio.sleep(3.9)
+            case "late failure":
+                await asyncio.sleep(3.9)
+                raise RuntimeError("failed late")
+            case "hang":
+                await asyncio.sleep(10_000)
+            case "stubborn":
+                await _refuse_to_be_cancelled()
+
+
+async def _refuse_to_be_cancelled() -> None:
+    try:
+        await asyncio.sleep(10_000)
+    except asyncio.CancelledError:
+        await asyncio.sleep(4)
+        raise RuntimeError("would not be cancelled") from None
+
+
+def _least_wait(error: BaseException, attempt: int) -> float:
+    if isinstance(error, Retry | Hold) and error.after is not None:
+        return error.after
+    return float(_DELAYS[min(attempt, len(_DELAYS)) - 1])

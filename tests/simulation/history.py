@@ -1,0 +1,168 @@
+"""What happened in a schedule, as somebody sees it who stands outside: attempts, claims, mishaps, and all that was written.
+
+It is only recorded here; `tests.simulation.check` and `tests.simulation.repeats` say what may happen. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from usher.delivery import Delivery, StoredRecord
+from usher.engine.letters import REQUEST_PREFIX
+from usher.engine.port import Claim, Place
+
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """An event as it lies in the log. *ours*: some handler is for it. *again*: it was appended before."""
+
+    event: str
+    user: str
+    place: Place
+    offset: int
+    decodable: bool = True
+    ours: bool = True
+    again: bool = False
+
+
+@dataclass
+class Life:
+    """A process. *strays* are the spans in which it may believe to hold what is another's: frozen, evicted, untold.
+
+    *ended* is when it was killed or had stopped, *killed* whether nobody asked it.
+    """
+
+    name: str
+    ended: float = FOREVER
+    killed: bool = False
+    strays: list[list[float]] = field(default_factory=list)
+
+    def strayed(self, since: float, until: float) -> bool:
+        """Whether it was astray at any time between the two."""
+        return any(begin <= until and end >= since for begin, end in self.strays)
+
+
+@dataclass(eq=False)
+class Tenure:
+    """One claim from outside: from when it was given, over when it was asked back, to when it was another's to have.
+
+    *known* is how many records of the retry partition had been written when it began: the owner folds these at least.
+    """
+
+    process: str
+    claim: Claim
+    began: float
+    known: int
+    asked_back: float = FOREVER
+    ended: float = FOREVER
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One attempt of a handler, as the world saw it."""
+
+    process: str
+    handler: str
+    event: str
+    number: int
+    partition: int
+    offset: int
+    tenure: Tenure
+    began: float
+    ended: float = FOREVER
+    result: str = "running"
+    not_before: float = 0.0
+    """When the next attempt may begin at the earliest, by what the handler or the policy said."""
+
+    @property
+    def delivery(self) -> tuple[str, str]:
+        return self.handler, self.event
+
+
+class Written(NamedTuple):
+    """One record of a retry partition and when it landed; *parked* is None for a tombstone."""
+
+    at: float
+    parked: Delivery | None
+
+
+class Trouble(NamedTuple):
+    """A span in which the log could not be relied on, with what its users need to recover."""
+
+    begin: float
+    end: float
+
+
+class History:
+    """Filled by the world while a schedule is played."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+        self.sent: list[Sent] = []
+        self.lives: dict[str, Life] = {}
+        self.tenures: list[Tenure] = []
+        self.troubles: list[Trouble] = []
+        self.resets: list[tuple[float, int, int]] = []
+        """When an offset was set back, of which partition, and to what."""
+        self.replayed: Counter[tuple[str, str]] = Counter()
+        """How often an operator asked for a replay of (handler, event)."""
+        self.violations: list[str] = []
+        self.retry: dict[int, list[StoredRecord]] = defaultdict(list)
+        """All that ever landed in a retry partition, compacted or not."""
+        self._read_back: dict[tuple[int, str], list[tuple[int, Written]]] | None = None
+
+    def violate(self, sentence: str) -> None:
+        if sentence not in self.violations:
+            self.violations.append(sentence)
+
+    def tenure(self, process: str, partition: int) -> Tenure:
+        """The latest claim of *partition* by *process*.
+
+        Raises:
+            LookupError: it never had one.
+        """
+        for tenure in reversed(self.tenures):
+            if tenure.process == process and tenure.claim.partition == partition:
+                return tenure
+        raise LookupError(f"{process} never had partition {partition}")
+
+    def writes(self, attempt: Attempt, until: int | None = None) -> list[Written]:
+        """What was written about the delivery of *attempt*, among the first *until* records of its retry partition."""
+        found = self._by_key().get((attempt.partition, f"{attempt.handler}@{attempt.offset}"), [])
+        return [written for number, written in found if until is None or number < until]
+
+    def _by_key(self) -> Mapping[tuple[int, str], list[tuple[int, Written]]]:
+        if self._read_back is None:
+            self._read_back = defaultdict(list)
+            for partition, records in self.retry.items():
+                for number, record in enumerate(records):
+                    key = (record.key or b"").decode()
+                    if not key.startswith(REQUEST_PREFIX):
+                        short = f"{key.partition('/')[0]}@{key.rpartition('-')[2]}"
+                        parked = None if record.value is None else Delivery.from_record(record)
+                        written = Written(record.timestamp / 1000, parked)
+                        self._read_back[partition, short].append((number, written))
+        return self._read_back
+
+
+def fold(writes: list[Written]) -> Written | None:
+    """What a table makes of the writes about one delivery: the last tombstone, or of what came since the most attempts, due last."""
+    found: Written | None = None
+    for written in writes:
+        if (
+            found is None
+            or found.parked is None
+            or written.parked is None
+            or _rank(written.parked) >= _rank(found.parked)
+        ):
+            found = written
+    return found
+
+
+def _rank(parked: Delivery) -> tuple[int, int]:
+    return parked.attempt, parked.due or 0

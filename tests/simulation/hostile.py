@@ -1,0 +1,264 @@
+"""The log as a worker of the simulation meets it: slow, refusing, and with writes that outlive those who asked for them.
+
+Hides what becomes of a write: it lands in time, long after the process that wrote it has lost its claim, or never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tests.simulation.history import History, Tenure, Trouble
+from tests.simulation.loop import PROCESS, Process, SimulatedLoop
+from tests.simulation.plan import Family
+
+from usher.delivery import WRITER, Head, Headers, StoredRecord
+from usher.engine.port import Batch, Claim, LogConfig, LogUnavailable, Owner, Place, Position, retry_topic
+from usher.testing.broker import Group, Member, MemoryBroker
+from usher.testing.log import MemoryLog
+
+TOPIC = "events"
+GROUP = "usher"
+RETRY_TOPIC = retry_topic(GROUP, TOPIC)
+RECOVERY = 2.5
+"""Seconds after which whoever was refused a write has tried it again."""
+_TIMEOUT = 5.0
+_IDLE = 6
+_WRITE: contextvars.ContextVar[str] = contextvars.ContextVar("write", default="")
+
+
+@dataclass(eq=False)
+class _Write:
+    """A write under way: nobody hears of it where it is *lost*, nor where it lands after *late* more seconds."""
+
+    kind: str
+    process: Process | None
+    lost: bool = False
+    late: float = 0.0
+
+
+@dataclass(eq=False)
+class Refusal:
+    """Writes of *kinds* raise, the next *count* of them; each lands all the same *lands_after* seconds later, if not None."""
+
+    kinds: Collection[str]
+    count: float
+    lands_after: float | None = None
+
+
+class HostileBroker(MemoryBroker):
+    """A broker whose writes take as long as *family* says, and are recorded in *history*."""
+
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        rng: random.Random,
+        family: Family,
+        history: History,
+        *,
+        partitions: int,
+        epoch: float,
+    ) -> None:
+        super().__init__(partitions=partitions, clock=lambda: epoch + loop.time())
+        self.refusals: list[Refusal] = []
+        self.slow: dict[str, float] = {}
+        """Seconds that writes of a kind take for now."""
+        self._loop = loop
+        self._rng = rng
+        self._family = family
+        self._history = history
+        self._writes: dict[_Write, None] = {}
+
+    @property
+    def landing(self) -> bool:
+        """Whether any write is still to land."""
+        return bool(self._writes)
+
+    def put(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers = ()) -> StoredRecord:
+        record = super().put(place, key, value, headers)
+        if place.topic == RETRY_TOPIC:
+            self._history.retry[place.partition].append(record)
+        return record
+
+    async def attempt(self, land: Callable[[], object]) -> None:
+        """A write goes its own way: to cancel or to kill whoever waits for it need not end it."""
+        write = _Write(_WRITE.get(), PROCESS.get())
+        carried = self._loop.spawn(None, self._until_landed(write, self._carry(write, land)))
+        try:
+            await asyncio.shield(carried)
+        except asyncio.CancelledError:
+            self._orphan(write)
+            raise
+
+    async def _until_landed(self, write: _Write, carried: Coroutine[Any, Any, None]) -> None:
+        self._writes[write] = None
+        try:
+            await carried
+        finally:
+            del self._writes[write]
+
+    async def _carry(self, write: _Write, land: Callable[[], object]) -> None:
+        await asyncio.sleep(self.slow.get(write.kind, self._rng.choice(self._family.latencies)))
+        refusal = next((refusal for refusal in self.refusals if write.kind in refusal.kinds), None)
+        if refusal is not None:
+            self._refuse(refusal, land)
+        if write.late:
+            self._land_anyway(write.late, land)
+        if write.late or write.lost:
+            await asyncio.sleep(_TIMEOUT)
+            self._trouble(self._family.slowest + _TIMEOUT)
+            raise LogUnavailable("no answer in time")
+        self.check()
+        land()
+
+    def _refuse(self, refusal: Refusal, land: Callable[[], object]) -> None:
+        refusal.count -= 1
+        if refusal.count <= 0:
+            self.refusals.remove(refusal)
+        self._trouble(self._family.slowest)
+        if refusal.lands_after is not None:
+            self._land_anyway(refusal.lands_after, land)
+        raise LogUnavailable("refused")
+
+    def _trouble(self, since: float) -> None:
+        self._history.troubles.append(Trouble(self.clock() - since, self.clock() + RECOVERY))
+
+    def _land_anyway(self, seconds: float, land: Callable[[], object]) -> None:
+        self._loop.spawn(None, self._until_landed(_Write("", None), self._land_later(seconds, land)))
+
+    @staticmethod
+    async def _land_later(seconds: float, land: Callable[[], object]) -> None:
+        await asyncio.sleep(seconds)
+        land()
+
+    def strand(self, process: Process) -> None:
+        """*process* was killed or frozen: what it was writing is lost, or lands in time, or long after."""
+        for write in self._writes:
+            if write.process is process:
+                self._orphan(write)
+
+    def _orphan(self, write: _Write) -> None:
+        fate = self._rng.random()
+        if write.kind == "commit":
+            write.lost = fate < 0.5  # one connection: what is committed late is committed before the next takes over
+        elif fate < 0.35:
+            write.lost = True
+        elif fate < 0.75:
+            write.late = self._rng.random() * 40
+
+    def _deal(self, group: Group) -> None:
+        outside = contextvars.copy_context()  # who joins or leaves does not take the broker with it
+        outside.run(PROCESS.set, None)
+        outside.run(super()._deal, group)
+
+    def _hands(self, group: Group) -> Iterator[tuple[Member, list[Claim]]]:
+        self._rng.shuffle(group.members)  # whose partition it was says nothing about whose it will be
+        return super()._hands(group)
+
+    def deal_anew(self) -> None:
+        self._deal(self.group(GROUP))
+
+
+class Bystander(Protocol):
+    """What the log of a process needs of the world."""
+
+    history: History
+    broker: HostileBroker
+    loop: SimulatedLoop
+
+    def now(self) -> float: ...
+    def tell(self, what: str) -> None: ...
+    def look_into(self, process: Process) -> None: ...
+    async def strike(self, moment: str, process: Process, log: HostileLog, *, landed: bool) -> None: ...
+
+
+@dataclass(eq=False)
+class WatchedOwner:
+    """A worker seen from the broker: calls run in the worker's process, which may be frozen, and claims are recorded."""
+
+    world: Bystander
+    process: Process
+    owner: Owner
+
+    async def claimed(self, claims: Sequence[Claim]) -> None:
+        world, history = self.world, self.world.history
+        world.tell(f"{self.process.name} gets {[claim.partition for claim in claims]}")
+        for claim in claims:
+            known = len(history.retry[claim.partition])
+            history.tenures.append(Tenure(self.process.name, claim, world.now(), known))
+        await asyncio.wait([world.loop.spawn(self.process, self.owner.claimed(claims))], timeout=0.5)
+
+    async def released(self, claims: Sequence[Claim]) -> None:
+        world = self.world
+        world.tell(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
+        if self.process.dead:
+            return
+        tenures = [tenure for tenure in world.history.tenures if tenure.claim in claims]
+        for tenure in tenures:
+            tenure.asked_back = min(tenure.asked_back, world.now())
+        try:
+            await asyncio.shield(world.loop.spawn(self.process, self.owner.released(claims)))
+        finally:
+            for tenure in tenures:
+                tenure.ended = min(tenure.ended, world.now())
+
+
+class HostileLog(MemoryLog):
+    """The log of one process: its writes are watched, and may be its last."""
+
+    def __init__(self, world: Bystander, process: Process, drain: float) -> None:
+        config = LogConfig(group=GROUP, topics=(TOPIC,), start_from="earliest", drain=drain)
+        super().__init__(config, world.broker)
+        self._world = world
+        self._process = process
+        self._begun: set[tuple[str, bytes | None, str]] = set()
+
+    async def open(self, owner: Owner) -> None:
+        await super().open(WatchedOwner(self._world, self._process, owner))
+
+    async def close(self) -> None:
+        now = self._world.now()
+        for tenure in self._world.history.tenures:
+            if self.held.get(tenure.claim.place) is tenure.claim:
+                tenure.ended = min(tenure.ended, now)
+        await super().close()
+
+    async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
+        """Idle polls are what a schedule would spend most of its steps on: whatever happens wakes it anyway."""
+        self._world.look_into(self._process)
+        return await super().read(claims, limit, wait * _IDLE)
+
+    async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
+        self._still_ours(claim, "parks", headers, key)
+        await self._exposed("park", super().park(claim, key, value, headers))
+
+    async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
+        await self._exposed("tombstone", super().unpark(claim, key, headers))
+
+    async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        if value is not None:
+            self._still_ours(claim, "buries", headers, str(key))
+        await self._exposed("letter", super().bury(claim, key, value, headers))
+
+    async def commit(self, positions: Mapping[Claim, Position]) -> None:
+        await self._exposed("commit", super().commit(positions))
+
+    def _still_ours(self, claim: Claim, what: str, headers: Headers, key: str) -> None:
+        """Rule 9: nobody begins to write down a failure whose claim has gone. What was begun may be tried again."""
+        attempt = (what, Head(headers).get(WRITER), f"{key} {Head(headers).get('usher-attempt')!r}")
+        if attempt not in self._begun and self.held.get(claim.place) is not claim:
+            self._world.history.violate(f"late: {self._process.name} {what} {key} when its claim has gone")
+        self._begun.add(attempt)
+
+    async def _exposed(self, kind: str, write: Coroutine[Any, Any, None]) -> None:
+        _WRITE.set(kind)
+        try:
+            await self._world.strike(kind, self._process, self, landed=False)
+            await write
+        finally:
+            write.close()
+        await self._world.strike(kind, self._process, self, landed=True)

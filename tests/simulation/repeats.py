@@ -1,0 +1,178 @@
+"""What may be done more than once: only what a fault caught in flight, or before the log could be told.
+
+The question for each repeat is whether its worker could have known. *Told* is a success when a commit covers it, or a
+tombstone stands for it, by the time the other worker took its claim; what should have been told and was not needs a reason,
+and each reason ends: a crash with what had just ended, a late attempt with its tombstone, an outage with its recovery.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+
+from tests.simulation.history import FOREVER, Attempt, History, Tenure, fold
+
+from usher.engine.claims import Mark
+
+_COMMIT_EVERY = 0.5
+_TURN = 0.3
+"""Seconds for what takes a few turns of the loop, and for a poll that had to be woken."""
+
+
+class Repeats:
+    """Judges the repeats in *history*, where a healthy log takes *slowest* seconds for a write at most."""
+
+    def __init__(self, history: History, handlers: Collection[str], *, slowest: float, drain: float) -> None:
+        self._history = history
+        self._bits = {name: 1 << index for index, name in enumerate(sorted(handlers))}
+        self._slowest = slowest
+        self._drain = drain
+        self._untold_for = _COMMIT_EVERY + 2 * slowest + _TURN
+        """Seconds after which an end is committed: one commit may be under way when it comes, the next tells it."""
+
+    def violations(self) -> Iterator[str]:
+        """A sentence for each delivery that was repeated without a reason, and for each late success that was not told."""
+        effects: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
+        for attempt in self._history.attempts:
+            if attempt.result == "done":
+                effects[attempt.delivery].append(attempt)
+        for (handler, event), attempts in effects.items():
+            attempts.sort(key=lambda attempt: attempt.ended)
+            wrong = [why for index in range(1, len(attempts)) if (why := self._unreasonable(attempts[: index + 1]))]
+            if len(wrong) > self._history.replayed[handler, event]:
+                yield f"twice: {handler}({event}) was done again {wrong[-1]}"
+        yield from self._late_and_untold()
+
+    def _unreasonable(self, effects: Sequence[Attempt]) -> str:
+        """Why the last of *effects* should not have happened, given the others; empty where it may."""
+        again = effects[-1]
+        for first in effects[:-1]:
+            if why := self._against(first, again):
+                return why
+        return ""
+
+    def _against(self, first: Attempt, again: Attempt) -> str:
+        if first.offset != again.offset:
+            return "for its second arrival"
+        if first.tenure is again.tenure:
+            return "" if self._parked_anew(first, again) else "by the same worker in the same claim"
+        if again.began < first.ended:
+            return self._against_beside(first, again)
+        if self._parked_anew(first, again) or self._set_back(first, again) or self._astray(again, again.began):
+            return ""
+        if (how := self._told(first, again)) and not self._excused_deafness(first, again):
+            return how
+        return self._against_untold(first, again)
+
+    def _against_beside(self, first: Attempt, again: Attempt) -> str:
+        """It began while the other ran: that one's claim has to have been lost, or to have used up its drain."""
+        for one, other in ((first, again), (again, first)):
+            if self._astray(one, other.began) or other.tenure.began >= one.tenure.asked_back + self._drain - _TURN:
+                return ""
+        return "while it ran elsewhere, and the drain was not over"
+
+    def _parked_anew(self, first: Attempt, again: Attempt) -> bool:
+        """A park record landed so late that nobody was there to answer it: the table says in good faith that it is parked."""
+        known = fold(self._history.writes(again, again.tenure.known))
+        if known is None or known.parked is None or known.at < first.ended - 0.001:
+            return False
+        return not any(
+            tenure.began + self._untold_for
+            < known.at
+            < min(tenure.asked_back, self._lost(tenure)) - self._slowest - _TURN
+            and not self._troubled(known.at, known.at)
+            for tenure in self._history.tenures
+            if tenure.claim.partition == again.partition
+        )
+
+    def _set_back(self, first: Attempt, again: Attempt) -> bool:
+        return any(
+            partition == first.partition and offset <= first.offset and first.ended <= at <= again.tenure.began
+            for at, partition, offset in self._history.resets
+        )
+
+    def _told(self, first: Attempt, again: Attempt) -> str:
+        """How the worker that repeated could have known, if it could."""
+        known = fold(self._history.writes(again, again.tenure.known))
+        if known is not None and known.parked is None:
+            return "though its claim began with a tombstone"
+        now = fold([each for each in self._history.writes(again) if each.at <= again.began - self._slowest - _TURN])
+        if now is not None and now.parked is None:
+            return "though a tombstone had come"
+        for tenure in self._history.tenures:
+            if (
+                tenure.claim.partition == again.partition
+                and first.ended <= tenure.began <= again.tenure.began
+                and (known is None or known.parked is None)
+                and self._committed(tenure, first)
+            ):
+                return "though a commit said that it was done"
+        return ""
+
+    def _committed(self, tenure: Tenure, attempt: Attempt) -> bool:
+        start = tenure.claim.start
+        if attempt.offset < start:
+            return True
+        mark = Mark.decode(tenure.claim.mark, start)
+        if mark is None or attempt.offset >= mark.seen:
+            return False
+        return attempt.offset not in mark.undone or bool(mark.undone[attempt.offset] & self._bits[attempt.handler])
+
+    def _excused_deafness(self, first: Attempt, again: Attempt) -> bool:
+        """Whoever is astray, or can't read, does not hear of a tombstone."""
+        return self._astray(again, again.began) or self._troubled(first.ended, again.began)
+
+    def _against_untold(self, first: Attempt, again: Attempt) -> str:
+        """Nobody could know of the first: there has to be a reason why it was not told."""
+        ended, life = first.ended, self._history.lives[first.process]
+        if self._astray(first, ended):
+            return ""
+        lost = self._lost(first.tenure)
+        if any(
+            trouble.begin - self._untold_for <= ended <= trouble.end and lost <= trouble.end + self._untold_for
+            for trouble in self._history.troubles
+        ):
+            return ""
+        if life.killed and ended >= life.ended - self._untold_for:
+            return ""
+        if any(begin - self._untold_for <= ended <= end for begin, end in life.strays):
+            return ""
+        if ended >= first.tenure.ended - self._slowest - _TURN:  # late: the excuse ends with its tombstone
+            if again.began <= ended + self._slowest + _TURN or life.ended <= ended + self._slowest + _TURN:
+                return ""
+            return "though the late attempt had ended before"
+        return "and nothing had kept the log from being told"
+
+    def _late_and_untold(self) -> Iterator[str]:
+        """Rule 9: a success that comes when its claim has gone is written down, parked before or not."""
+        for attempt in self._history.attempts:
+            ended, life = attempt.ended, self._history.lives[attempt.process]
+            by = ended + self._slowest + _TURN
+            if (
+                attempt.result == "done"
+                and ended > attempt.tenure.ended + 0.001
+                and life.ended > by
+                and not life.strayed(attempt.began, by)
+                and not self._troubled(attempt.tenure.ended, by)
+                and not self._history.replayed[attempt.delivery]
+                and not any(
+                    write.parked is None and write.at >= ended - 0.001 for write in self._history.writes(attempt)
+                )
+            ):
+                yield f"untold: {attempt.handler}({attempt.event}) was done when its claim had gone, and no tombstone says so"
+
+    def _astray(self, attempt: Attempt, at: float) -> bool:
+        """Whether the claim of *attempt* may have been another's at *at* without its process knowing."""
+        life = self._history.lives[attempt.process]
+        return any(
+            begin <= at and attempt.tenure.began <= end and at <= end + self._drain for begin, end in life.strays
+        )
+
+    def _lost(self, tenure: Tenure) -> float:
+        """When the worker could no longer act for a claim: it ended, or the process was killed, or went astray."""
+        life = self._history.lives[tenure.process]
+        strays = (begin for begin, _ in life.strays if begin >= tenure.began)
+        return min(tenure.ended, life.ended if life.killed else FOREVER, *strays, FOREVER)
+
+    def _troubled(self, since: float, until: float) -> bool:
+        return any(trouble.begin <= until and trouble.end >= since for trouble in self._history.troubles)
