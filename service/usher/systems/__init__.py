@@ -10,7 +10,7 @@ from usher.event import Event
 from usher.settings import SYSTEMS, Settings, SettingsError, Tenant
 from usher.sources import Source
 from usher.system import IdentitySystem
-from usher.systems import auth0, authgear, genauth
+from usher.systems import auth0, authgear, genauth, keycloak
 from usher.systems.system import Session, System
 
 __all__ = ["Session", "System", "Systems", "open_source", "open_systems"]
@@ -19,6 +19,7 @@ _OPEN: Mapping[str, Callable[[Any, str, Session], System]] = {
     "authgear": authgear.open_system,
     "auth0": auth0.open_system,
     "genauth": genauth.open_system,
+    "keycloak": keycloak.open_system,
 }
 
 

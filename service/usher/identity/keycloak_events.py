@@ -1,0 +1,92 @@
+"""The feed of a realm's admin events, which needs no extension: what administrators did to users, also while Usher was down.
+
+Keycloak lists them newest first, by number and not by time. So the way leads back to an event that is known, and from there
+page by page to the newest: what is held is never more than a page.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from usher.identity.keycloak import KeycloakApi
+from usher.identity.poll import Page
+from usher.outcome import Reject
+from usher.sources.keycloak import Keycloak
+
+_PAGE, _STEP = 100, 90
+"""Events in a page, and from one page to the next: events of one millisecond may change places between two looks."""
+_LATE = 120_000
+"""Milliseconds by which an event may appear later than one that happened after it: it appears when its transaction ends."""
+
+
+class _Walk(NamedTuple):
+    """A way back to the newest event that takes several pages: where it goes on if the *cursor* is as it was left."""
+
+    cursor: bytes
+    first: int
+    reached: int
+
+
+class AdminEvents:
+    """A `usher.identity.poll.Feed` of a realm's admin events. Needs no extension.
+
+    Args:
+        source: reads them.
+        every: seconds between looks.
+        now: Unix seconds.
+    """
+
+    def __init__(
+        self, api: KeycloakApi, source: Keycloak, *, name: str, every: float, now: Callable[[], float] = time.time
+    ) -> None:
+        self.name, self.every = name, every
+        self._api, self._source, self._now = api, source, now
+        self._walk: _Walk | None = None
+
+    async def page(self, cursor: bytes | None) -> Page:
+        if cursor is None:
+            newest = await self._api.admin_events(0, 1)
+            begin = _moment(newest[0]) if newest else round(self._now() * 1000) - _LATE
+            return Page((), _cursor(begin, begin))
+        begin, end = _read(cursor)
+        known = max(end - _LATE, begin)
+        first, reached = 0, known
+        if self._walk is not None and self._walk.cursor == cursor:
+            _, first, reached = self._walk
+        events = await self._api.admin_events(first, _PAGE)
+        while len(events) == _PAGE and _moment(events[-1]) > reached:
+            first += _STEP
+            events = await self._api.admin_events(first, _PAGE)
+        latest = max([reached, *(_moment(event) for event in events)])
+        following = _cursor(begin, max(end, latest))
+        self._walk = _Walk(following, max(first - _STEP, 0), latest) if first else None
+        fresh = sorted((event for event in events if _moment(event) > known), key=_moment)
+        return Page([self._source.arrival(event) for event in fresh], following, more=first > 0)
+
+    def since(self, cursor: bytes) -> float:
+        begin, end = _read(cursor)
+        return max(end - _LATE, begin) / 1000
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _moment(event: Mapping[str, Any]) -> int:
+    moment = event.get("time")
+    return moment if isinstance(moment, int) else 0
+
+
+def _cursor(begin: int, end: int) -> bytes:
+    """*begin*: nothing from then or earlier is brought. *end*: the latest that was seen. Milliseconds of Keycloak's clock."""
+    return json.dumps({"begin": begin, "end": end}).encode()
+
+
+def _read(cursor: bytes) -> tuple[int, int]:
+    try:
+        document = json.loads(cursor)
+        return int(document["begin"]), int(document["end"])
+    except (ValueError, LookupError, TypeError):
+        raise Reject("the place in the admin events is not readable") from None

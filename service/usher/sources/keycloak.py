@@ -1,0 +1,216 @@
+"""Keycloak: its admin events and user events become Events. Hides the three shapes in which they come.
+
+p2-inc's webhook wraps them (``type`` is ``admin.…`` or ``access.…``), Kafka listeners write Keycloak's own objects, and so does
+the admin API, which leaves out the realm's name. Whom an admin event is about is in its ``resourcePath``; who did it, in its
+``authDetails``. The same event has the same id in all three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from usher.event import UNKNOWN, Event, Undecodable
+from usher.sources.canonical import text
+from usher.sources.document import NotJson, dump, parse
+from usher.sources.source import Arrival, arrival, check_secrets, derive, document_of, signed_by_any, undecoded
+
+NAME = "keycloak"
+SIGNATURE = "x-keycloak-signature"
+"""The hex HMAC-SHA256 of the raw body."""
+OUR_MARK: Mapping[str, str] = {"self": "urn:usher"}
+"""What our own updates of a user say beside what they change: a field that Keycloak ignores, and keeps in the admin event."""
+PHONE_ATTRIBUTES = ("phoneNumber", "phone_number", "mobile")
+LOCALE_ATTRIBUTE = "locale"
+
+_SUBJECT = re.compile(r"users/([^/]+)(?:/(.+))?", re.DOTALL)
+_UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
+_ACTIONS = {
+    "reset-password": "password.reset",
+    "execute-actions-email": "password.reset_requested",
+    "reset-password-email": "password.reset_requested",
+}
+_USER_EVENTS = {"REGISTER": "user.created", "UPDATE_PASSWORD": "password.changed"}
+_FAILED = "_ERROR"
+_END_OF_TIME = 253_402_300_800_000
+
+
+class Keycloak:
+    """One realm, or several that share a webhook's secret or a topic.
+
+    Args:
+        secrets: what webhooks are signed with; one of them is enough.
+        realm: the name of the realm of events that don't tell it.
+        phone_attributes: the user's attributes to look for a phone number in, best first.
+        locale_attribute: the one that has the language.
+    """
+
+    name = NAME
+    plain = False
+    refusal = f"{SIGNATURE} is missing, or was not made from this body by a known secret"
+
+    def __init__(
+        self,
+        secrets: Sequence[str] = (),
+        *,
+        realm: str | None = None,
+        phone_attributes: Sequence[str] = PHONE_ATTRIBUTES,
+        locale_attribute: str = LOCALE_ATTRIBUTE,
+    ) -> None:
+        self._secrets = check_secrets(secrets)
+        self._realm = realm
+        self._phone_attributes, self._locale_attribute = phone_attributes, locale_attribute
+
+    def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
+        return signed_by_any(self._secrets, body, headers.get(SIGNATURE, ""))
+
+    def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:  # noqa: ARG002
+        """`Source.arrivals`. An array is a batch of events."""
+        try:
+            document = document_of(body)
+        except NotJson:
+            raise
+        except Undecodable as refusal:
+            return [undecoded(NAME, self._realm or "", body, str(refusal))]
+        return [self.arrival(item) for item in document] if isinstance(document, list) else [self.arrival(document)]
+
+    def arrival(self, document: Any) -> Arrival:
+        """The arrival of one event."""
+        try:
+            return arrival(self._event(document))
+        except Undecodable as refusal:
+            return undecoded(NAME, self._realm or "", document, str(refusal))
+
+    def user_fields(self, representation: Mapping[str, Any]) -> dict[str, str | None]:
+        """The fields of `usher.event.User` in a user as Keycloak writes one, without the id."""
+        names = (text(representation.get("firstName")), text(representation.get("lastName")))
+        attributes = _dict(representation.get("attributes"))
+        phones = (_first(attributes.get(name)) for name in self._phone_attributes)
+        return {
+            "email": text(representation.get("email")),
+            "phone": next((phone for phone in phones if phone), None),
+            "name": " ".join(name for name in names if name) or None,
+            "locale": _first(attributes.get(self._locale_attribute)),
+        }
+
+    def _event(self, document: Any) -> Event:
+        if not isinstance(document, dict):
+            raise Undecodable(f"no event: a JSON object was expected, this is a {type(document).__name__}")
+        if text(document.get("operationType")) and text(document.get("resourcePath")):
+            return self._admin_event(document)
+        if kind := text(document.get("type")):
+            return self._user_event(document, kind.removeprefix("access."))
+        raise Undecodable("no event: neither an admin event (operationType, resourcePath) nor a user event (type)")
+
+    def _admin_event(self, document: Mapping[str, Any]) -> Event:
+        """Only calls of the admin API leave admin events, so an admin, or a program with an admin's rights, is behind each."""
+        operation, path = document["operationType"], document["resourcePath"]
+        resource = text(document.get("resourceType")) or text(document.get("resourceTypeAsString")) or ""
+        raw_type, failed = f"admin.{resource}-{operation}", text(document.get("error")) is not None
+        match = _SUBJECT.fullmatch(path) if resource == "USER" else None
+        user_id, action = match.groups() if match else (None, None)
+        user = _representation(document) if match and action is None else {}
+        canonical = None if match is None or failed else _canonical(operation, action, user)
+        ours = OUR_MARK.items() <= user.items()
+        actor = _dict(document.get("authDetails"))
+        return derive(
+            NAME,
+            _kept(document, user),
+            id=_id(document, raw_type, path, actor.get("userId")),
+            type=canonical or (raw_type + _FAILED if failed else raw_type),
+            raw_type=raw_type,
+            tenant=self._tenant(document),
+            triggered_by=UNKNOWN if failed else "admin_api",
+            basis="failed: nothing has changed" if failed else "admin event: written for calls of the admin API only",
+            timestamp=_moment(document.get("time")),
+            user={"id": user_id, **self.user_fields(user)},
+            context={"told": "Usher itself did this, by its own call of the admin API"} if ours else {},
+        )
+
+    def _user_event(self, document: Mapping[str, Any], kind: str) -> Event:
+        """What a user did himself at Keycloak's pages or through an application."""
+        failed = text(document.get("error")) is not None or kind.endswith(_FAILED)
+        actor = _dict(document.get("authDetails"))
+        user_id = text(document.get("userId")) or text(actor.get("userId"))
+        details = _dict(document.get("details"))
+        names = {"firstName": details.get("first_name"), "lastName": details.get("last_name")}
+        by, basis = "user", "user event: the user did it"
+        if failed or user_id is None:
+            by, basis = UNKNOWN, "failed: nothing has changed" if failed else "user event without a user"
+        raw_type = f"access.{kind}"
+        return derive(
+            NAME,
+            _kept(document, {}),
+            id=_id(document, raw_type, text(document.get("clientId")) or actor.get("clientId"), user_id),
+            type=raw_type if failed else _USER_EVENTS.get(kind, raw_type),
+            raw_type=raw_type,
+            tenant=self._tenant(document),
+            triggered_by=by,
+            basis=basis,
+            timestamp=_moment(document.get("time")),
+            user={"id": user_id, **self.user_fields({"email": details.get("email"), **names})},
+        )
+
+    def _tenant(self, document: Mapping[str, Any]) -> str:
+        return text(document.get("realmName")) or self._realm or text(document.get("realmId")) or ""
+
+
+def _canonical(operation: str, action: str | None, user: Mapping[str, Any]) -> str | None:
+    """The canonical type of what an admin did to a user, where it has one."""
+    if action is not None:
+        return _ACTIONS.get(action) if operation in ("ACTION", "UPDATE") else None
+    if operation == "CREATE":
+        return "user.created"
+    required = user.get("requiredActions")
+    if operation == "UPDATE" and isinstance(required, list) and _UPDATE_PASSWORD in required:
+        return "password.expired"
+    return None
+
+
+def _representation(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The user in an admin event: a JSON text, and only there where the realm keeps it. Without its credentials."""
+    given = document.get("representation")
+    if isinstance(given, str):
+        try:
+            given = parse(given.encode())
+        except Undecodable:
+            return {}
+    return {name: value for name, value in _dict(given).items() if name != "credentials"}
+
+
+def _kept(document: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    """What becomes the payload. Of representations only a user's: those of clients, realms and providers hold secrets."""
+    kept = {name: value for name, value in document.items() if name not in ("representation", "details")}
+    if user:
+        kept["representation"] = user
+    if details := _dict(document.get("details")):
+        kept["details"] = {name: _without_query(value) for name, value in details.items()}
+    return kept
+
+
+def _without_query(value: Any) -> Any:
+    """A link without what may make it work."""
+    return re.split(r"[?#]", value, maxsplit=1)[0] if isinstance(value, str) and "://" in value else value
+
+
+def _id(document: Mapping[str, Any], *what: Any) -> str:
+    """The event's own; where a version of Keycloak or an extension leaves it out, what nothing else that happened can equal."""
+    realm = text(document.get("realmName")) or text(document.get("realmId"))
+    return text(document.get("id")) or hashlib.sha256(dump([realm, document.get("time"), *what])).hexdigest()
+
+
+def _moment(milliseconds: Any) -> float | None:
+    """Unix seconds."""
+    given = type(milliseconds) in (int, float) and 0 <= milliseconds < _END_OF_TIME
+    return milliseconds / 1000 if given else None
+
+
+def _first(values: Any) -> str | None:
+    """An attribute's value: Keycloak writes a list."""
+    return text(values[0] if isinstance(values, list) and values else values)
+
+
+def _dict(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
