@@ -14,7 +14,7 @@ import structlog
 from structlog.testing import LogCapture
 from tests.simulation.loop import Process, SimulatedLoop
 
-from usher.engine.port import Claim, DutyLost, LogConfig, LogUnavailable, Place
+from usher.engine.port import Claim, LogConfig, LogUnavailable, Place
 from usher.identity.poll import Feed, Known, Page, Pollers
 from usher.metrics import Metrics
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
@@ -281,10 +281,30 @@ def test_only_one_worker_polls_and_the_next_goes_on_where_it_was() -> None:
 
     assert len(world.said("polling has passed to another worker")) == 1
     assert world.said("polling can't begin, trying again") == []
+    assert world.said("polling failed, trying again") == []
     assert set(world.stored()) == {"e1", "e2", "e3"}
     assert (
         len(world.stored()) <= 4
     )  # e2 may be there twice: two believed to have the duty; the engine knows it by its id
+
+
+def test_a_worker_that_hears_of_its_loss_stops_at_once() -> None:
+    """It has nothing to keep, and stops asking all the same; what it held open is closed."""
+
+    async def story(world: World) -> None:
+        one, two = Book(), Book()
+        _, log, _ = await world.worker(one)
+        await asyncio.sleep(15)
+        await world.worker(two)
+        world.broker.evict(log)
+        await world.broker.readmit(log)
+        await asyncio.sleep(1)
+        asked = len(one.asked)
+        await asyncio.sleep(600)
+        assert (len(one.asked), one.closed) == (asked, 1)
+        assert len(two.asked) > 10
+
+    assert len(play(story).said("polling has passed to another worker")) == 1
 
 
 @pytest.mark.parametrize("lands_after", [None, 0.5])
@@ -557,9 +577,3 @@ async def test_what_was_forgotten_is_learnt_again_where_a_feed_goes_back() -> No
     await known.look(EPOCH)
 
     assert arrival in known
-
-
-def test_duty_lost_is_no_log_that_is_away() -> None:
-    """The port's word for it is what the pollers go by."""
-    assert issubclass(DutyLost, Exception)
-    assert not issubclass(DutyLost, LogUnavailable)
