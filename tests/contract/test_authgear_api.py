@@ -1,0 +1,423 @@
+"""Authgear's Admin API as Usher uses it, against one on loopback: tokens, users, actions, and the audit log with its failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from usher.event import Event
+from usher.identity.authgear import AdminApi, Key, read_key
+from usher.identity.authgear_log import OVERLAP, AuditLog
+from usher.outcome import Hold, Outcome, Reject, Retry, Skip
+from usher.settings import Authgear, Settings, SettingsError
+from usher.sources import decode
+from usher.sources.authgear import Authgear as Source
+from usher.systems import open_systems
+from usher.testing import Clock, an_event, raw_event
+from usher.testing.authgear import FakeAuthgear
+from usher.testing.providers import DROP, RESET, answer
+
+ADA = {"email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller", "locale": "de-CH"}
+TYPES = ("user.created", "password.reset", "password.expired", "password.reset_requested")
+NOW = 1_767_600_000
+
+
+class Scene:
+    """A fake Authgear at a time of ours, its client and its feed."""
+
+    def __init__(self, fake: FakeAuthgear, session: aiohttp.ClientSession, clock: Clock) -> None:
+        self.fake, self.clock = fake, clock
+        self.key = Key(fake.app_id, fake.key_id, read_key(fake.private_key))
+        self.session = session
+        self.api = self.client(self.key)
+        self.feed = AuditLog(self.api, fake.app_id, Source(), TYPES, 15.0, now=clock)
+
+    def client(self, key: Key, url: str = "") -> AdminApi:
+        return AdminApi(url or self.fake.url, key, lambda: self.session)
+
+    def happens(self, id_: str, type_: str = "user.created", at: float = 0, **details: Any) -> None:
+        self.fake.happens(
+            raw_event(type_, id=id_, tenant=self.fake.app_id, timestamp=int(self.clock() + at), **details)
+        )
+
+    async def look(self, cursor: bytes) -> tuple[list[str], bytes]:
+        """All pages of one look: the ids as they come, and the place after it."""
+        ids: list[str] = []
+        for _ in range(200):
+            page = await self.feed.page(cursor)
+            ids += [arrival.event.id if arrival.event else "-" for arrival in page.arrivals]
+            assert self.feed.since(page.cursor) >= self.feed.since(cursor)
+            cursor = page.cursor
+            if not page.more:
+                return ids, cursor
+        raise AssertionError("the look does not end")
+
+
+@asynccontextmanager
+async def scene(**options: Any) -> AsyncIterator[Scene]:
+    clock = Clock(NOW)
+    async with FakeAuthgear(now=clock, **options) as fake, aiohttp.ClientSession() as session:
+        fake.users["ada"] = dict(ADA)
+        yield Scene(fake, session, clock)
+
+
+def about(user_id: str | None = "ada", **details: Any) -> Event:
+    event = an_event("password.reset", email=None, name=None, user_id=user_id, **details)
+    return event if user_id else event.model_copy(update={"user": event.user.model_copy(update={"id": None})})
+
+
+# Users and actions.
+
+
+async def test_a_user_is_looked_up_by_the_events_user_id() -> None:
+    """Addresses, name and language come from the standard attributes."""
+    async with scene() as it:
+        user = await it.api.user(about())
+
+    assert user.model_dump() == {
+        "id": "ada", "email": "ada@example.com", "phone": "+41440000019", "name": "Ada Keller", "locale": "de-CH",
+    }  # fmt: skip
+
+
+async def test_a_user_who_is_gone_is_skipped() -> None:
+    """Nobody is left to be written to."""
+    async with scene() as it:
+        with pytest.raises(Skip, match="no such user"):
+            await it.api.user(about("gone"))
+        with pytest.raises(Skip, match="no such user"):
+            await it.api.require_password_change(about("gone"))
+
+
+async def test_an_event_without_a_user_is_no_reason_to_ask() -> None:
+    """The reset message's event names a login id and no user: nothing is asked, and the engine goes on with what is there."""
+    async with scene() as it:
+        event = decode(
+            json.dumps(
+                {
+                    "type": "admin_api.mutation.send_reset_password_message.executed",
+                    "payload": {"login_id": "ada"},
+                    "context": {"user_id": None, "app_id": "example"},
+                }
+            ).encode()
+        )
+        with pytest.raises(Reject, match="does not say which user"):
+            await it.api.user(event)
+        assert it.fake.asked == []
+
+
+async def test_a_password_is_expired_and_the_event_says_that_it_was_us() -> None:
+    """The call comes back from the audit log like an administrator's, marked as told: nobody is written to about it."""
+    async with scene() as it:
+        start = (await it.feed.page(None)).cursor
+        await it.api.require_password_change(about())
+        await it.api.require_password_change(about())
+        assert it.fake.expired == {"ada": True}
+        page = await it.feed.page(start)
+        await it.api.clear_password_change(about())
+        assert it.fake.expired == {"ada": False}
+
+    events = [arrival.event for arrival in page.arrivals if arrival.event]
+    assert [event.type for event in events] == ["password.expired"] * 2
+    assert all(event.context.told and "Usher itself" in event.context.told for event in events)
+    assert [decode(arrival.value) for arrival in page.arrivals] == events
+
+
+async def test_a_user_without_a_password_has_none_to_expire() -> None:
+    """Who logs in with a code or another provider is passed over."""
+    async with scene() as it:
+        it.fake.without_password.add("ada")
+        with pytest.raises(Skip, match="no password"):
+            await it.api.require_password_change(about())
+
+
+@pytest.mark.parametrize(
+    ("details", "login_id"),
+    [
+        ({"email": "ada@example.com"}, "ada@example.com"),
+        ({"phone": "+41440000019"}, "+41440000019"),
+        ({}, "ada@example.com"),
+    ],
+)
+async def test_authgear_sends_its_own_reset_message(details: Mapping[str, str], login_id: str) -> None:
+    """To the event's address, else to the user's as Authgear knows it."""
+    async with scene() as it:
+        event = an_event("password.reset", **{"email": None, "user_id": "ada", **details})
+        await it.api.send_password_reset(event)
+        assert it.fake.sent == [login_id]
+
+
+async def test_what_authgear_says_of_an_address_stays_there() -> None:
+    """Its messages quote the login id; the reason that is told does not."""
+    async with scene() as it:
+        with pytest.raises(Skip) as refusal:
+            await it.api.send_password_reset(an_event("password.reset", email="eve@example.com"))
+    assert "eve@" not in refusal.value.reason
+
+
+async def test_there_is_no_link() -> None:
+    """The API has no such call, and the reason says what there is instead."""
+    async with scene() as it:
+        with pytest.raises(Reject, match="send_password_reset"):
+            await it.api.password_link(about())
+
+
+# Credentials.
+
+
+async def test_the_token_is_what_authgear_documents() -> None:
+    """RS256, the key's id, the project as audience, five minutes; and it says whose calls these are."""
+    async with scene() as it:
+        token = (await it.api._sign()).text
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": "fake-key", "typ": "JWT"}
+    assert claims.pop("exp") - claims.pop("iat") == 300
+    assert claims == {"aud": ["example"], "audit_context": {"usage": "usher"}}
+
+
+@pytest.mark.parametrize("wrong", ["app_id", "key_id", "private"])
+async def test_credentials_that_are_refused_are_the_operators(wrong: str) -> None:
+    """403 counts nobody's attempt, and names the settings."""
+    async with scene() as it:
+        other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        key = {**it.key._asdict(), wrong: other if wrong == "private" else "other"}
+        api = it.client(Key(**key))
+        with pytest.raises(Hold, match=r"\(403\); see USHER_AUTHGEAR__APP_ID"):
+            await api.check()
+
+
+async def test_check_says_that_key_and_log_are_good_and_else_what_is_not() -> None:
+    """An address without the API, and a type that this Authgear does not know, are told as what they are."""
+    async with scene() as it:
+        assert "takes our key" in await it.api.check()
+        it.fake.script(answer(404))
+        with pytest.raises(
+            Hold, match=r"no Admin API at its endpoint \(it answered 404\); see USHER_AUTHGEAR__ENDPOINT"
+        ):
+            await it.api.check()
+        unknown = AdminApi(it.fake.url, it.key, lambda: it.session, types=["USER_TELEPORTED"])
+        with pytest.raises(Hold, match="USHER_AUTHGEAR__POLL_TYPES"):
+            await unknown.check()
+
+
+def _pem(key: Any, password: bytes | None = None) -> str:
+    how = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    text: bytes = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+    return text.decode()
+
+
+def test_the_key_is_checked_before_anything_starts() -> None:
+    """Half a set of credentials, and a key that Authgear could not have made, name the setting and quote nothing."""
+    good = _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    given = {"endpoint": "https://a.example.com", "app_id": "a", "key_id": "k", "private_key": good}
+
+    def opened(**settings: Any) -> Any:
+        return open_systems(Settings(tenants={"authgear": {"shop": Authgear(**settings)}}), lambda: None)[0]  # type: ignore[arg-type, return-value]
+
+    assert opened(**given).api is not None
+    assert opened(**{**given, "private_key": good.replace("\n", "\\n")}).api is not None
+    assert opened(app_id="a", webhook_secret=("s",)).api is None
+    for name in ("app_id", "key_id", "private_key"):
+        with pytest.raises(SettingsError, match=f"USHER_AUTHGEAR__SHOP__{name.upper()}: is needed"):
+            opened(**{**given, name: None})
+    with pytest.raises(SettingsError, match=r"__ENDPOINT: is needed where the audit log is read(.|\n)*__KEY_ID"):
+        opened(poll=True)
+    wrong = [
+        "not a key",
+        _pem(ec.generate_private_key(ec.SECP256R1())),
+        _pem(rsa.generate_private_key(public_exponent=65537, key_size=1024)),
+        _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048), b"passphrase"),
+    ]
+    for pem in wrong:
+        with pytest.raises(SettingsError, match="USHER_AUTHGEAR__SHOP__PRIVATE_KEY: should be") as refusal:
+            opened(**{**given, "private_key": pem})
+        assert pem.splitlines()[-1] not in str(refusal.value)
+
+
+# The feed.
+
+
+async def test_the_feed_begins_now_by_authgears_clock() -> None:
+    """Nothing of the past is brought; what happens in the same second is."""
+    async with scene() as it:
+        it.happens("past", at=-1)
+        page = await it.feed.page(None)
+        it.happens("now")
+        ids, _ = await it.look(page.cursor)
+
+    assert (page.arrivals, page.more) == ((), False)
+    assert ids == ["now"]
+
+
+async def test_only_the_types_that_were_asked_for_come_and_by_their_canonical_names() -> None:
+    """The four facts become what webhooks and other systems call them; all else stays where it is."""
+    async with scene() as it:
+        start = (await it.feed.page(None)).cursor
+        for number, type_ in enumerate([*TYPES, "user.authenticated", "user.deleted"]):
+            it.happens(f"e{number}", type_, at=number)
+        page = await it.feed.page(start)
+
+    assert [arrival.event.type for arrival in page.arrivals if arrival.event] == list(TYPES)
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 7, 100])
+async def test_pages_miss_nothing_though_seconds_have_no_order(page_size: int) -> None:
+    """Also where a second fills more than a page and entries of one second come differently each time."""
+    async with scene(page_size=page_size) as it:
+        start = (await it.feed.page(None)).cursor
+        wanted = []
+        for number in range(40):
+            wanted.append(f"e{number}")
+            it.happens(f"e{number}", at=number // 4 if number < 24 else number)
+        it.fake._rng.shuffle(it.fake._log)
+        stable = page_size > 4  # within a second larger than a page Authgear's own numbering decides
+        if not stable:
+            it.fake._rng.shuffle = lambda _list: None  # type: ignore[assignment, method-assign]
+        ids, cursor = await it.look(start)
+        assert sorted(set(ids)) == sorted(wanted)
+        again, _ = await it.look(cursor)
+        assert set(again) == set(wanted)  # all of it is within the overlap
+
+
+async def test_what_is_written_late_is_found_by_the_next_look() -> None:
+    """An entry has its event's time, and may appear minutes after younger ones did."""
+    async with scene() as it:
+        start = (await it.feed.page(None)).cursor
+        it.clock.advance(3600)
+        it.happens("prompt")
+        _, cursor = await it.look(start)
+        it.happens("late", at=-OVERLAP + 1)
+        it.happens("too late", at=-OVERLAP - 10)
+        ids, _ = await it.look(cursor)
+
+    assert ids == ["late", "prompt"]
+
+
+async def test_a_day_without_usher_is_caught_up() -> None:
+    """The place holds: everything since comes, a page at a time, oldest first."""
+    async with scene(page_size=10) as it:
+        start = (await it.feed.page(None)).cursor
+        for hour in range(36):
+            it.happens(f"e{hour:02}", at=hour * 3600)
+        it.clock.advance(37 * 3600)
+        ids, _ = await it.look(start)
+
+    assert list(dict.fromkeys(ids)) == [f"e{hour:02}" for hour in range(36)]
+
+
+async def test_webhook_and_audit_log_give_one_fact_one_id() -> None:
+    """The same event by either way is the same event, so that the second is known."""
+    body = raw_event("user.created", tenant="example", timestamp=NOW)
+    async with scene() as it:
+        start = (await it.feed.page(None)).cursor
+        it.fake.happens(body)
+        [polled] = (await it.feed.page(start)).arrivals
+    [sent] = Source().arrivals(body, {}, NOW)
+
+    assert polled.event == sent.event
+    assert polled.event is not None
+    assert polled.event.identity == ("authgear", "example", json.loads(body)["id"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "ending", "wait"),
+    [
+        (answer(500), Retry, None),
+        (answer(503, headers=[("Retry-After", "7")]), Retry, 7),
+        (answer(429, headers=[("Retry-After", "30")]), Retry, 30),
+        (answer(403), Hold, 60),
+        (answer(404), Hold, 60),
+        (answer(200, body=b"<html>a portal</html>"), Hold, 60),
+        (answer(200, body=b'{"data": null}', headers=[("Content-Type", "application/json")]), Retry, None),
+        (answer(200, body=b'{"data": {"auditLogs": null}}'), Retry, None),
+        (answer(200, body=b'{"data": null, "errors": [{"message": "ada@", "extensions": {"reason": "InternalError"}}]}'), Retry, None),
+        (answer(200, body=b'{"data": null, "errors": [{"message": "ada@"}]}'), Hold, 60),
+        (answer(200, body=b'{"errors": "none of the form"}'), Retry, None),
+        (RESET, Retry, None),
+        (DROP, Retry, None),
+    ],
+    ids=lambda value: "" if isinstance(value, type) or value is None or isinstance(value, int) else f"{value.how}{value.status}",
+)  # fmt: skip
+async def test_every_failure_keeps_the_place(fault: Any, ending: type[Outcome], wait: float | None) -> None:
+    """The feed says when to come again; the same place brings what was missed. No reason quotes what was answered."""
+    async with scene() as it:
+        start = (await it.feed.page(None)).cursor
+        it.happens("e1")
+        it.fake.script(fault, fault)  # a dropped connection is tried anew once by the HTTP client itself
+        with pytest.raises(ending) as trouble:
+            await it.feed.page(start)
+        it.fake._script.clear()
+        ids, _ = await it.look(start)
+
+    assert getattr(trouble.value, "after", None) == wait
+    assert "ada@" not in trouble.value.reason
+    assert ids == ["e1"]
+
+
+async def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow API is a failure like others."""
+    monkeypatch.setattr("usher.identity.api._PATIENCE", aiohttp.ClientTimeout(total=0.05))
+    async with scene(slow=5.0) as it:
+        with pytest.raises(Retry, match="TimeoutError"):
+            await it.feed.page(None)
+
+
+async def test_an_expired_token_is_made_anew() -> None:
+    """The token is kept for most of its life and no longer."""
+    async with scene() as it:
+        await it.api.check()
+        first = it.api._api._token
+        await it.api.check()
+        assert it.api._api._token == first
+        it.api._api._ends = 0.0
+        await it.api.check()
+        assert len(it.fake.answered) == 3
+        assert set(it.fake.answered) == {200}
+
+
+@pytest.mark.parametrize(
+    "cursor", [b"", b"{}", b"[1]", b"\xff", b'["a", 1, null, null]', b"[1e300, 1e300, null, null]"]
+)
+async def test_a_place_that_is_none_is_refused(cursor: bytes) -> None:
+    """Another version's, or garbage: polling goes on from now."""
+    async with scene() as it:
+        with pytest.raises(Reject, match="can't be read"):
+            await it.feed.page(cursor)
+
+
+async def test_an_entry_without_its_event_is_told_and_one_that_is_gone_is_not() -> None:
+    """A stub for what can't be read; nothing for a row that vanished while the page was made."""
+    body = {
+        "data": {
+            "auditLogs": {
+                "edges": [
+                    {"cursor": "a", "node": None},
+                    {"cursor": "b", "node": {"createdAt": "2026-01-05T08:00:00Z", "data": None}},
+                    {"cursor": "c", "node": {"createdAt": "never", "data": {"type": 7}}},
+                ],
+                "pageInfo": {"hasNextPage": False},
+            }
+        }
+    }
+    async with scene() as it:
+        start = (await it.feed.page(None)).cursor
+        it.fake.script(answer(200, body=json.dumps(body).encode()))
+        page = await it.feed.page(start)
+
+    assert [(arrival.event, bool(arrival.reason)) for arrival in page.arrivals] == [(None, True)] * 2
+
+
+async def test_two_calls_at_once_share_one_token() -> None:
+    """The client may be used by many deliveries together."""
+    async with scene() as it:
+        users = await asyncio.gather(*(it.api.user(about()) for _ in range(20)))
+
+    assert {user.email for user in users} == {"ada@example.com"}
