@@ -162,6 +162,7 @@ class Dead:
 
 
 Verdict = Done | Park | Dead
+_DONE = Done()
 
 
 def decide(
@@ -179,7 +180,7 @@ def decide(
     *may_park* is false for a replay: it has one attempt, and what would wait becomes a dead letter again.
     """
     if error is None:
-        return Done()
+        return _DONE
     if isinstance(error, Skip):
         return Done("skipped", scrub(error.reason))
     text, kind = scrub(error) or type(error).__name__, _qualified(error)

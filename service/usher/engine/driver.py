@@ -128,7 +128,8 @@ class Driver:
     async def _drive(self, shard: Shard, lane: Lane) -> None:
         try:
             while shard.open and (flight := shard.next_in(lane, self.now_ms())) is not None:
-                self._remember(shard, flight)
+                if not flight.counted:  # it comes from the parking table
+                    self._remember(shard, flight)
                 try:
                     await self._fly(shard, lane, flight)
                 finally:
@@ -149,7 +150,7 @@ class Driver:
             return
         if not shard.open:
             return
-        if (patience := self._patience(delivery)) > 0:
+        if flight.parked and (patience := self._patience(delivery)) > 0:
             shard.table.postpone(delivery.key, self.now_ms() + math.ceil(min(patience, 60.0) * 1000))
             return
         landed = self._running[lane.key] = asyncio.get_running_loop().create_future()

@@ -154,7 +154,8 @@ class Intake:
             fresh = [f for f in fresh if f.delivery.key not in shard.known_done and f.delivery.key not in shard.table]
         if fresh:
             names = [flight.delivery.handler for flight in fresh]
-            shard.ledger.begin(record.offset, names, [h.name for h in handlers if h.name not in names])
+            others = [h.name for h in handlers if h.name not in names] if len(names) < len(handlers) else ()
+            shard.ledger.begin(record.offset, names, others)
             todo.extend(fresh)
         return None
 
