@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from usher import Context, Event
+from usher import Context, Event, Skip
 
 Sending = Literal["words", "link", "system"]
 """``words``: our message tells where to go and what to choose. ``link``: our message, with a link that the identity
@@ -10,7 +10,13 @@ system made. ``system``: the identity system sends its own."""
 
 
 async def send(event: Event, ctx: Context, template: str, sending: Sending, *, by_sms: bool = False) -> None:
-    """Send *template* to the event's user, in that way. Without an address nothing is made, and the channel says why."""
+    """Send *template* to the event's user, in that way. Without an address nothing is made, and the channel says why.
+
+    Raises:
+        Skip: the user hears of it without us.
+    """
+    if event.context.told:
+        raise Skip(event.context.told)
     if sending == "system":
         await ctx.identity.send_password_reset(event)
         return

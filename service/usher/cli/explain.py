@@ -34,7 +34,7 @@ def explain(
     settings = opt.load(
         triggered_by=triggered_by, handlers=handlers, handlers_dir=handlers_dir, templates_dir=templates_dir
     )
-    found = read_one(event)
+    found = _as_stored(settings, read_one(event))
     rows = asyncio.run(_rulings(settings, found))
     if json:
         print_json(rows)
@@ -44,6 +44,19 @@ def explain(
     result(f"{found.type} {found.id} from {found.source}, triggered by {seen.triggered_by}{basis}")
     columns = ("handler", "runs", "because", "what it would do")
     table(columns, ((row["handler"], "yes" if row["runs"] else "no", row["condition"], row["would"]) for row in rows))
+
+
+def _as_stored(settings: Settings, event: Event) -> Event:
+    """*event* with what its source adds before it stores one, because only the settings know it."""
+    from usher.channels.transport import Transport
+    from usher.sources import dump
+    from usher.systems import open_systems
+
+    system = open_systems(settings, lambda: Transport().session).which(event)
+    if system is None or not system.source.plain:
+        return event
+    arrivals = system.source.arrivals(dump(event.model_dump(exclude_unset=True)), {}, time.time())
+    return next((arrival.event for arrival in arrivals if arrival.event), event)
 
 
 async def _rulings(settings: Settings, event: Event) -> list[dict[str, object]]:
