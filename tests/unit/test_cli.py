@@ -285,6 +285,76 @@ def test_emit_stores_no_credentials(usher: Usher) -> None:
     assert b"correct horse" not in records(TOPIC)[0].value
 
 
+SAMPLES = Path(__file__).parents[1] / "samples" / "genauth"
+
+
+def test_explain_reads_what_a_system_sends(usher: Usher) -> None:
+    """Who triggered a raw event, by which rule, and what would be sent; also of a form."""
+    imported = usher("explain", SAMPLES / "user.created.import.json", "--source", "genauth")
+    form = usher("explain", SAMPLES / "user.created.form.txt", "--source", "genauth")
+    himself = usher("explain", SAMPLES / "user.created.self.json", "--source", "genauth", "--json")
+
+    assert "triggered by admin_api (registerSource import:manual)" in imported.out
+    assert "triggered by admin_api (registerSource import:excel)" in form.out
+    assert [row["condition"] for row in himself.rows if row["handler"] == "welcome_email"] == [
+        "context.triggered_by is 'user', not 'admin_api'"
+    ]
+
+
+def test_explain_reads_for_a_tenant_of_the_settings(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant that nothing is set for, or a system that there is not, is a mistake that is named."""
+    sample = SAMPLES / "user.created.import.json"
+    monkeypatch.setenv("USHER_GENAUTH__SHOP__USER_POOL_ID", "pool-of-the-shop")
+
+    assert usher("explain", sample, "--source", "genauth/shop").code == Exit.OK
+    for source, why in (("genauth/other", "USHER_GENAUTH__OTHER__"), ("genuath", "is no source")):
+        ended = usher("explain", sample, "--source", source)
+        assert ended.code == Exit.USAGE
+        assert why in ended.err
+
+
+@pytest.mark.parametrize("form", ["lines", "array", "one"])
+def test_emit_takes_what_a_system_sends(usher: Usher, form: str) -> None:
+    """It is stored as its webhook would store it: canonical, keyed by the user, without credentials."""
+    names = ("user.created.import",) if form == "one" else ("user.created.import", "test", "user.password-changed")
+    bodies = [json.dumps(json.loads((SAMPLES / f"{name}.json").read_bytes())).encode() for name in names]
+    content = b"[" + b",".join(bodies) + b"]" if form == "array" else b"\n".join(bodies)
+    ended = usher("emit", file("events.json", content), "--source", "genauth")
+
+    assert ended.code == Exit.OK, ended.err
+    stored = [decode(record.value or b"") for record in records(TOPIC)]
+    assert [event.type for event in stored] == ["user.created", "user:password-changed"][: len(stored)]
+    assert len(stored) == (1 if form == "one" else 2)
+    assert {record.key for record in records(TOPIC)} == {b"64c0ffee0000000000000a02"}
+    assert b"d41d-hash" not in b"".join(record.value or b"" for record in records(TOPIC))
+
+
+def test_emit_stores_nothing_of_what_a_system_would_not_send(usher: Usher) -> None:
+    """With --force a stub is stored, since what can't be read can't be stripped."""
+    name = file("events.json", b'{"password": "correct horse"}')
+
+    assert usher("emit", name, "--source", "genauth").code == Exit.FAILED
+    assert records(TOPIC) == []
+    assert usher("emit", name, "--source", "genauth", "--force").code == Exit.OK
+    assert b"correct horse" not in (records(TOPIC)[0].value or b"")
+
+
+def test_why_reads_a_raw_topic_through_its_source(usher: Usher) -> None:
+    """An id that only the source knows is found in what the system itself wrote."""
+    sample = (SAMPLES / "user.created.import.json").read_bytes()
+
+    async def write() -> None:
+        async with browser(Settings.load({"USHER_TOPICS": "raw"}, env_file=None)) as log:
+            await log.append("raw", None, sample)
+
+    asyncio.run(write())
+    ended = usher("why", "created-64c0ffee0000000000000a02", "--topics", f"{TOPIC},raw=genauth", "--json")
+
+    assert ended.code == Exit.OK, ended.err
+    assert {row["topic"] for row in ended.rows} == {"raw"}
+    assert {row["handler"]: row["state"] for row in ended.rows}["welcome_email"] == "waiting"
+
+
 def test_why_of_an_event_that_nobody_has_read(usher: Usher) -> None:
     """Waiting for those that will run, filtered for the others, each with the reason."""
     usher("emit", file("event.json", raw_event(id="00ff")))

@@ -9,6 +9,7 @@ from usher.engine.claims import Mark, handlers_hash
 from usher.engine.port import LogConfig, Place, Position, retry_topic
 from usher.handler import Router
 from usher.sources import decode, event_key
+from usher.sources.genauth import GenAuth
 from usher.testing import raw_event
 from usher.testing.broker import MemoryBroker
 from usher.testing.log import MemoryBrowser
@@ -42,7 +43,7 @@ def _commit(browser: MemoryBrowser, next_: int, mark: str = "") -> None:
 
 
 async def _why(browser: MemoryBrowser, event_id: str) -> list[Fate]:
-    return await trace(browser, GROUP, [TOPIC], ROUTER, Wanted(event_id), dedupe_window=600.0)
+    return await trace(browser, GROUP, [TOPIC], ROUTER, Wanted(event_id), dedupe_window=600.0, sources={})
 
 
 async def _states(browser: MemoryBrowser, event_id: str) -> dict[str, str]:
@@ -98,7 +99,7 @@ async def test_two_tenants_events_of_one_id_are_two_events() -> None:
 
     fates = await _why(browser, "0a")
     assert {fate.sighting.identity.tenant for fate in fates} == {"one", "two"}
-    only = await trace(browser, GROUP, [TOPIC], ROUTER, Wanted("0a", tenant="two"), dedupe_window=600.0)
+    only = await trace(browser, GROUP, [TOPIC], ROUTER, Wanted("0a", tenant="two"), dedupe_window=600.0, sources={})
     assert {fate.sighting.identity.tenant for fate in only} == {"two"}
 
 
@@ -127,3 +128,21 @@ async def test_what_was_parked_once_and_is_done_is_settled() -> None:
     _commit(browser, 0)
 
     assert await _states(browser, "0a") == {"first": "settled", "second": "waiting"}
+
+
+async def test_a_raw_topic_is_read_through_its_source() -> None:
+    """What a system wrote itself has an id only as its source reads it; what is no event there is passed over."""
+    raw, body = "genauth-raw", b'{"eventName":"user:created","data":{"id":"u-1","registerSource":["import:excel"]}}'
+    browser = MemoryBrowser(LogConfig(GROUP, (raw,)), MemoryBroker())
+    for value in (b'{"eventName":"test"}', b"no JSON", body):
+        await browser.append(raw, None, value, partition=0)
+
+    fates = await trace(
+        browser, GROUP, [raw], ROUTER, Wanted("created-u-1"), dedupe_window=600.0, sources={raw: GenAuth(tenant="pool")}
+    )
+
+    assert {(fate.handler, fate.state, fate.sighting.offset) for fate in fates} == {
+        ("first", "waiting", 2),
+        ("second", "waiting", 2),
+    }
+    assert {fate.sighting.identity.tenant for fate in fates} == {"pool"}

@@ -1,11 +1,13 @@
 """Events in files: what a file may hold, where in it each event lies, and what is kept of it.
 
 A file holds one JSON object, a JSON array of them, or JSON lines. What is none of these is one event that can't be decoded.
+Where a source is named they are what that system sends, and it reads them; a body of its own form is one, too.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,8 @@ from typing import Any
 
 from usher.cli._exits import Exit, Stop
 from usher.event import Event, Undecodable
-from usher.sources import decode, dump, event_key, parse, strip
+from usher.sources import Arrival, NotJson, Source, decode, dump, event_key, parse, strip
+from usher.sources.source import undecoded
 
 STDIN = "-"
 
@@ -32,22 +35,25 @@ class Found:
         return event_key(self.event) if self.event else None
 
 
-def read(names: Sequence[str]) -> list[Found]:
+def read(names: Sequence[str], source: Source | None = None) -> list[Found]:
     """What the files *names* hold, in order; ``-`` is stdin.
+
+    Args:
+        source: reads them as what its system sends; None: they are in the canonical shape, or Authgear's.
 
     Raises:
         Stop: there is no such file (4), or it can't be read.
     """
-    return [found for name in names for found in _in_file(name)]
+    return [found for name in names for found in (_in_file(name) if source is None else _sent(name, source))]
 
 
-def read_one(name: str) -> Event:
-    """The one event in the file *name*.
+def read_one(name: str, source: Source | None = None) -> Event:
+    """The one event in the file *name*; *source* as for `read`.
 
     Raises:
         Stop: no such file (4); there is none in it, it can't be decoded, or there are several (1).
     """
-    found = read([name])
+    found = read([name], source)
     if len(found) != 1:
         raise Stop(f"{name} holds {len(found)} events; give a file with one")
     if found[0].event is None:
@@ -69,6 +75,45 @@ def _in_file(name: str) -> Iterator[Found]:
             yield _one(f"{name}, event {number}", item, dump(item))
     else:
         yield _one(f"{name}:1", document, content.strip())
+
+
+def _sent(name: str, source: Source) -> Iterator[Found]:
+    """What *source* makes of the file: of it as a whole, else of each document in it."""
+    content = _bytes(name)
+    if not content.strip():
+        return
+    now = time.time()
+    whole = _arrivals(source, content, now)
+    pieces = [whole]
+    if not any(arrival.event for arrival in whole):
+        pieces = [_arrivals(source, piece, now) for piece in _documents(content)]
+    arrivals = [arrival for piece in pieces for arrival in piece]
+    for number, arrival in enumerate(arrivals, 1):
+        where = f"{name}, event {number}" if len(arrivals) > 1 else f"{name}:1"
+        yield Found(where, arrival.value, arrival.event, arrival.reason)
+
+
+def _arrivals(source: Source, body: bytes, now: float) -> Sequence[Arrival]:
+    try:
+        return source.arrivals(body, {}, now)
+    except NotJson as error:
+        return [undecoded(source.name, "", body, str(error))]
+
+
+def _documents(content: bytes) -> list[bytes]:
+    """The documents in an array, or on lines that are all JSON; else the content as it is."""
+    try:
+        document = parse(content)
+        return [dump(item) for item in document] if isinstance(document, list) else [content]
+    except Undecodable:
+        pass
+    lines = [line for line in content.splitlines() if line.strip()]
+    try:
+        for line in lines:
+            parse(line)
+    except Undecodable:
+        return [content]
+    return lines
 
 
 def _in_lines(name: str, content: bytes, wrong: str) -> Iterator[Found]:

@@ -67,6 +67,13 @@ LogLevel = Annotated[
     str | None,
     typer.Option(metavar="LEVEL", help="debug, info, warning or error [USHER_LOG_LEVEL].", rich_help_panel=_MIRRORS),
 ]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SYSTEM[/NAME]",
+        help="Whose own events they are: authgear, auth0, genauth, keycloak; a tenant of the settings may follow.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON array on stdout.")]
 
 

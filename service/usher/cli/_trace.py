@@ -18,7 +18,7 @@ from usher.engine.letters import REQUEST_PREFIX
 from usher.engine.port import Browser, Committed, Place, retry_topic
 from usher.event import Event, Identity, Undecodable
 from usher.handler import Router, Ruling
-from usher.sources import decode
+from usher.sources import Source, decode, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,19 @@ class _Traces:
 
 
 async def trace(
-    browser: Browser, group: str, topics: Sequence[str], router: Router, wanted: Wanted, *, dedupe_window: float
+    browser: Browser,
+    group: str,
+    topics: Sequence[str],
+    router: Router,
+    wanted: Wanted,
+    *,
+    dedupe_window: float,
+    sources: Mapping[str, Source],
 ) -> list[Fate]:
     """The fates of all deliveries of the events *wanted*, by place; none where the log has no trace of one.
+
+    Args:
+        sources: what reads the topics that hold a system's own events.
 
     Raises:
         LogUnavailable
@@ -85,7 +95,7 @@ async def trace(
     for topic in topics:
         if topic in existing:
             async for batch in browser.scan(topic):
-                for found in _sightings(batch, wanted):
+                for found in _sightings(batch, wanted, sources.get(topic)):
                     sightings[found.place, found.offset] = found
     for delivery in _remembered(traces):
         origin = delivery.origin
@@ -134,15 +144,22 @@ def _remembered(traces: _Traces) -> Iterator[Delivery]:
     yield from (filed.letter.delivery for filed in traces.letters.values())
 
 
-def _sightings(batch: Iterable[Record], wanted: Wanted) -> Iterator[Sighting]:
+def _sightings(batch: Iterable[Record], wanted: Wanted, source: Source | None) -> Iterator[Sighting]:
     for record in batch:
-        try:
-            event = decode(record.value or b"")
-        except Undecodable:
-            continue
-        if wanted.is_(event.identity):
+        event = _event_in(record, source)
+        if event is not None and wanted.is_(event.identity):
             place = Place(record.topic, record.partition)
             yield Sighting(place, record.offset, record.timestamp, event.identity, event)
+
+
+def _event_in(record: Record, source: Source | None) -> Event | None:
+    if source is not None:
+        arrival = read_record(source, record)
+        return arrival.event if arrival else None
+    try:
+        return decode(record.value or b"")
+    except Undecodable:
+        return None
 
 
 def _with_duplicates(sightings: Iterable[Sighting], window: float) -> Iterator[Sighting]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NoReturn
+
 from usher.app import log_config
 from usher.engine.port import Browser
 from usher.eventlog import open_browser
 from usher.settings import Settings
+from usher.sources import Source
+from usher.systems import open_systems
 
 
 def browser(settings: Settings) -> Browser:
@@ -15,3 +20,12 @@ def browser(settings: Settings) -> Browser:
         LogUnavailable, LogMisconfigured: when it is entered.
     """
     return open_browser(settings.log, log_config(settings))
+
+
+def sources_of_topics(settings: Settings) -> Mapping[str, Source]:
+    """What reads the topics that hold a system's own events."""
+    return open_systems(settings, _no_session).sources_of_topics(settings)
+
+
+def _no_session() -> NoReturn:
+    raise RuntimeError("reading a topic asks nobody")

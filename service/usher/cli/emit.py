@@ -30,6 +30,7 @@ def emit(
     topic: Annotated[
         str | None, typer.Option(metavar="NAME", help="The topic to append to [USHER_INGEST_TOPIC].")
     ] = None,
+    source: opt.Source = None,
     force: Annotated[bool, typer.Option("--force", help="Append also what can't be decoded, as it is.")] = False,
     json: opt.Json = False,
     log: opt.Log = None,
@@ -41,9 +42,10 @@ def emit(
     All are decoded first: if one can't be, nothing is appended. Returns once the log has acknowledged them all.
     """
     from usher.cli import _events
+    from usher.systems import open_source
 
     settings = opt.load(log=log, group=group, topics=topics, ingest_topic=topic)
-    found = _events.read(files)
+    found = _events.read(files, open_source(settings, source) if source else None)
     wrong = [item for item in found if item.event is None]
     for item in wrong:
         say(f"{item.where}: {item.wrong}")

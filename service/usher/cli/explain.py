@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def explain(
     *,
     event: Annotated[str, typer.Argument(metavar="EVENT.json", help="A file with one event; - is stdin.")],
+    source: opt.Source = None,
     json: opt.Json = False,
     triggered_by: opt.TriggeredBy = None,
     handlers: opt.Handlers = None,
@@ -27,14 +28,16 @@ def explain(
 ) -> None:
     """Say for each handler whether it runs for an event, the condition that decided, and what it would do.
 
-    The handlers that run really do, except that nothing is sent and no request made.
+    The handlers that run really do, except that nothing is sent and no request made: what a running Usher would look up
+    in the identity system stays open here.
     """
     from usher.cli._events import read_one
+    from usher.systems import open_source
 
     settings = opt.load(
         triggered_by=triggered_by, handlers=handlers, handlers_dir=handlers_dir, templates_dir=templates_dir
     )
-    found = _as_stored(settings, read_one(event))
+    found = read_one(event, open_source(settings, source)) if source else _as_stored(settings, read_one(event))
     rows = asyncio.run(_rulings(settings, found))
     if json:
         print_json(rows)

@@ -64,13 +64,19 @@ def why(
 async def _trace(settings: Settings, wanted: Wanted) -> list[Fate]:
     from usher.app import find_handlers
     from usher.cli._trace import trace
-    from usher.cli._wiring import browser
+    from usher.cli._wiring import browser, sources_of_topics
     from usher.handler import Router
 
     routing = Router(find_handlers(settings), settings.triggered_by)
     async with browser(settings) as log:
         return await trace(
-            log, settings.group, settings.topic_names, routing, wanted, dedupe_window=settings.dedupe_window
+            log,
+            settings.group,
+            settings.topic_names,
+            routing,
+            wanted,
+            dedupe_window=settings.dedupe_window,
+            sources=sources_of_topics(settings),
         )
 
 
