@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis's profile, and the broker of those that need a real Kafka."""
+"""What all tests share: hypothesis's profile, and the servers of those that need a real Kafka or Keycloak."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tests import keycloak as keycloaks
 from tests.kafka import Broker, KafkaMissing, jars, started
 
 # A busy machine is no defect: hypothesis's own time limits are off, pytest-timeout watches.
@@ -18,10 +19,12 @@ hypothesis.settings.load_profile("usher")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who needs a broker is marked by that."""
+    """Who needs a broker or a Keycloak is marked by that."""
     for item in items:
         if "kafka_jars" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.kafka)
+        if "keycloak" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.keycloak)
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +50,19 @@ def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[Broker]:
     """A broker of one's own, to be killed and started again."""
     with started(Broker(tmp_path / "kafka")) as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keycloaks.Server]:
+    """A Keycloak that all tests of this process share: each takes a realm of its own. Modules that use it are one xdist group.
+
+    Without Java or Maven a test is skipped; with REQUIRE_KEYCLOAK=1 it fails.
+    """
+    try:
+        keycloaks.distribution()
+    except keycloaks.KeycloakMissing as missing:
+        if os.environ.get("REQUIRE_KEYCLOAK") == "1":
+            pytest.fail(f"REQUIRE_KEYCLOAK=1, but {missing}")
+        pytest.skip(str(missing))
+    with keycloaks.started(keycloaks.Server(tmp_path_factory.mktemp("keycloak"))) as server:
+        yield server
