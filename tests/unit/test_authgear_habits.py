@@ -1,0 +1,127 @@
+"""What Authgear's events do not say: what the user hears without us. Settings and marks tell, and nobody hears twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from usher import Handler
+from usher.event import Event
+from usher.sources import decode
+from usher.sources.authgear import OUR_CALLS, Authgear, Habits
+from usher.testing import raw_event, run
+from usher_handlers.reset_instructions import reset_instructions
+from usher_handlers.sms_notice import sms_notice
+from usher_handlers.welcome_email import welcome_email
+
+CREATED, EARLY, LATE = 1_767_600_000, 1_767_600_060, 1_767_700_000
+MAILS_BOTH = Habits(mails=frozenset({"created", "reset"}))
+EXPIRES_BOTH = Habits(expires=frozenset({"created", "reset"}))
+ALL = Habits(MAILS_BOTH.mails, EXPIRES_BOTH.expires)
+NUMBER = "+12025550123"
+
+
+def arrived(type_: str, habits: Habits, **details: Any) -> Event:
+    """The event as it is stored and read again; both are the same."""
+    user = {"id": "kim", "created_at": "2026-01-05T08:00:00.123456Z", "standard_attributes": {}}
+    for name, field in (("email", "email"), ("phone", "phone_number")):
+        if details.get(name):
+            user["standard_attributes"][field] = details[name]  # type: ignore[index]
+    details = {"email": None, "timestamp": CREATED, "payload": {"user": user}, **details}
+    body = raw_event(type_, **details)
+    [arrival] = Authgear(["secret"], habits).arrivals(body, {}, 0.0)
+    assert arrival.event is not None
+    assert decode(arrival.value) == arrival.event
+    assert arrival.event.identity == decode(body).identity
+    return arrival.event
+
+
+@pytest.mark.parametrize(
+    ("habits", "type_", "details", "told"),
+    [
+        (Habits(), "user.created", {"email": "kim@example.com"}, None),
+        (Habits(), "password.expired", {"email": "kim@example.com"}, None),
+        (MAILS_BOTH, "user.created", {"email": "kim@example.com"}, "SENDS_PASSWORD"),
+        (MAILS_BOTH, "user.created", {"phone": NUMBER}, None),
+        (MAILS_BOTH, "user.created", {"email": "kim@example.com", "triggered_by": "user"}, None),
+        (MAILS_BOTH, "password.reset", {"email": "kim@example.com"}, "SENDS_PASSWORD"),
+        (MAILS_BOTH, "password.expired", {"email": "kim@example.com"}, None),
+        (Habits(mails=frozenset({"created"})), "password.reset", {"email": "kim@example.com"}, None),
+        (Habits(mails=frozenset({"reset"})), "user.created", {"email": "kim@example.com"}, None),
+        (EXPIRES_BOTH, "user.created", {"email": "kim@example.com"}, None),
+        (EXPIRES_BOTH, "password.reset", {"email": "kim@example.com"}, "EXPIRES_PASSWORD"),
+        (EXPIRES_BOTH, "password.expired", {"email": "kim@example.com", "timestamp": EARLY}, "EXPIRES_PASSWORD"),
+        (EXPIRES_BOTH, "password.expired", {"email": "kim@example.com", "timestamp": LATE}, None),
+        (ALL, "password.reset", {"phone": NUMBER}, "EXPIRES_PASSWORD"),
+        (ALL, "password.expired", {"email": "kim@example.com", "timestamp": LATE}, "SENDS_PASSWORD"),
+        (ALL, "password.expired", {"phone": NUMBER, "timestamp": LATE}, None),
+        (ALL, "password.reset_requested", {"email": "kim@example.com"}, None),
+        (ALL, "user.disabled", {"email": "kim@example.com"}, None),
+    ],
+)
+def test_what_the_back_office_does(habits: Habits, type_: str, details: dict[str, Any], told: str | None) -> None:
+    """Held back is what Authgear mails itself, and of two events of one doing the second; never anything else."""
+    found = arrived(type_, habits, **details).context.told
+
+    assert found is None if told is None else found is not None and told in found
+
+
+@pytest.mark.parametrize("created_at", [None, 5, "yesterday", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+00:00"])
+def test_a_creation_that_cannot_be_dated(created_at: object) -> None:
+    """No date, no part of the creation; one that lies ahead is still being created by Authgear's own clock."""
+    body = json.loads(raw_event("password.expired", payload={"user": {"id": "k", "created_at": created_at}}))
+    [arrival] = Authgear((), EXPIRES_BOTH).arrivals(json.dumps(body).encode(), {}, 0.0)
+
+    assert arrival.event is not None
+    assert bool(arrival.event.context.told) == (created_at == "9999-12-31T23:59:59+00:00")
+
+
+@pytest.mark.parametrize(
+    ("create", "reset"),
+    [(Habits(), Habits()), (MAILS_BOTH, MAILS_BOTH), (EXPIRES_BOTH, EXPIRES_BOTH), (ALL, ALL)],
+    ids=["neither", "mails", "expires", "both"],
+)
+@pytest.mark.parametrize("address", [{"email": "kim@example.com"}, {"phone": NUMBER}], ids=["email", "phone"])
+async def test_nobody_hears_twice(create: Habits, reset: Habits, address: dict[str, str]) -> None:
+    """An account is made, and later its password reset, by a back office of these habits: one message of each doing.
+
+    It comes from Authgear where that mails the password, and from us otherwise.
+    """
+    mailed = "email" in address and bool(create.mails)
+    made = [arrived("user.created", create, **address)]
+    anew = [arrived("password.reset", reset, timestamp=LATE, **address)]
+    if create.expires:
+        made.append(arrived("password.expired", create, timestamp=EARLY, **address))
+        anew.append(arrived("password.expired", reset, timestamp=LATE + 1, **address))
+
+    for doing in (made, anew):
+        sent = [await _messages(event) for event in doing]
+        assert sum(sent) == (0 if mailed else 1)
+
+
+async def _messages(event: Event) -> int:
+    """How many messages the bundled handlers send about *event*."""
+    fresh = event.model_copy(update={"context": event.context.model_copy(update={"timestamp": None})})
+    handlers: list[Handler] = [welcome_email, sms_notice, reset_instructions]
+    results = [await run(handler, fresh) for handler in handlers if event.type in handler.types]
+    return sum(len(result.emails) + len(result.texts) for result in results)
+
+
+def test_our_own_calls_are_known_again_wherever_they_are_read() -> None:
+    """By the mark that Authgear carries from our token into the event; no setting is needed, nor any source."""
+    ours = {"audit_context": {"http_url": "https://a.example.com/_api/admin/graphql", **OUR_CALLS}}
+    event = decode(raw_event("password.expired", context=ours))
+    portal = {"audit_context": {"usage": "proxy", "actor_user_id": "x"}}
+
+    assert "Usher itself" in (event.context.told or "")
+    assert event.context.triggered_by == "admin_api"
+    for other in (portal, {"audit_context": None}, {"audit_context": "usher"}, {"audit_context": {"usage": ["usher"]}}):
+        assert decode(raw_event("password.expired", context=other)).context.told is None
+
+
+@pytest.mark.parametrize("told", [5, ["x"], {"a": 1}, True])
+def test_what_is_no_text_tells_nothing(told: object) -> None:
+    """A bridge's field of a wrong type is left out, as others are."""
+    assert decode(raw_event(context={"told": told})).context.told is None
