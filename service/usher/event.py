@@ -59,12 +59,36 @@ _AUTH0_TYPES = frozenset(
     )
 )  # fmt: skip
 """Auth0's: of its event streams, and the codes of its log entries."""
+_GENAUTH_TYPES = frozenset(
+    (
+        "login", "refresh-token", "kick", "mfa:verified", "user:updated", "user:udv-changed", "user:deleted",
+        "user:password-changed", "user:email-verified", "user:archived", "user:unarchived", "user:blocked", "user:unblocked",
+        "user:link-account", "group:member-added", "group:member-removed", "organization:member-added",
+        "organization:member-removed",
+    )
+)  # fmt: skip
+"""GenAuth's, as far as they are about users."""
+_KEYCLOAK_TYPES = frozenset(
+    (
+        "admin.USER-UPDATE", "admin.USER-DELETE", "admin.USER-ACTION",
+        *(
+            f"access.{name}"
+            for name in (
+                "LOGIN", "LOGIN_ERROR", "LOGOUT", "UPDATE_PROFILE", "UPDATE_EMAIL", "VERIFY_EMAIL", "SEND_VERIFY_EMAIL",
+                "SEND_RESET_PASSWORD", "RESET_PASSWORD", "UPDATE_CREDENTIAL", "REMOVE_CREDENTIAL", "DELETE_ACCOUNT",
+                "IMPERSONATE", "REGISTER_ERROR", "UPDATE_PASSWORD_ERROR", "USER_DISABLED_BY_TEMPORARY_LOCKOUT",
+                "USER_DISABLED_BY_PERMANENT_LOCKOUT",
+            )
+        ),
+    )
+)  # fmt: skip
+"""Keycloak's, as far as they are about users: of admin events, and of what users do."""
 RENAMED_TYPES = {
     "admin_api.mutation.reset_password.executed": "password.reset",
     "admin_api.mutation.send_reset_password_message.executed": "password.reset_requested",
 }
 """Raw names under which no event ever arrives: a handler for one of them would be silent for ever."""
-EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES | _AUTH0_TYPES
+EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES | _AUTH0_TYPES | _GENAUTH_TYPES | _KEYCLOAK_TYPES
 """Every type a handler may ask for: the canonical ones and the sources' raw names."""
 
 
