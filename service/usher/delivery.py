@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 from usher.event import Identity
@@ -225,6 +225,51 @@ class Delivery:
             replay=None
             if replay_id is None
             else Replay(replay_id.decode(), head.text(LETTER), replays, head.get(EVEN_EXPIRED) is not None),
+        )
+
+
+class ParkedRow(NamedTuple):
+    """What a table of parked deliveries needs to know of one. *due* is in Unix milliseconds."""
+
+    key: str
+    lane_key: str
+    offset: int
+    attempt: int
+    due: int | None
+    value: bytes
+    headers: Headers
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> ParkedRow:
+        """The row of a delivery."""
+        return cls(
+            delivery.key, delivery.lane_key, delivery.offset, delivery.attempt, delivery.due, delivery.value, delivery.headers()
+        )  # fmt: skip
+
+    @classmethod
+    def from_record(cls, record: Record) -> ParkedRow:
+        """The row of a parked record, from which `Delivery.from_record` could be made: a fifth of the work of making it.
+
+        Raises:
+            ValueError: the record was not written by Usher, or not under the key of what is in it.
+        """
+        head = Head(record.headers)
+        handler, offset = head.text(HANDLER), head.integer(ORIGINAL_OFFSET)
+        key = (record.key or b"").decode("utf-8", "replace")
+        named = head.text(EVENT_ID)
+        if key != f"{handler}/{named}@{head.integer(ORIGINAL_PARTITION)}-{offset}" or named.count("/") != 2:
+            raise ValueError(f"its key is not that of the delivery in it ({handler}, offset {offset})")
+        head.text(ORIGINAL_TOPIC)
+        head.integer(ORIGINAL_TIMESTAMP)
+        head.integer(REPLAYS, 0)
+        return cls(
+            key=key,
+            lane_key=f"{handler}/{head.text(LANE)}",
+            offset=offset,
+            attempt=head.integer(ATTEMPT, 0),
+            due=head.integer(DUE) if head.get(DUE) else None,
+            value=record.value or b"",
+            headers=record.headers,
         )
 
 

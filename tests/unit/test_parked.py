@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from usher.delivery import Delivery, Origin
+from usher.delivery import Delivery, Origin, ParkedRow, StoredRecord
 from usher.engine.parked import ParkedTable
 from usher.event import Identity
 
@@ -100,3 +100,57 @@ def test_the_count_follows_every_change(table: ParkedTable) -> None:
     assert a_delivery(1).key in table
     assert a_delivery(2).key not in table
     assert table.holds_lane(a_delivery(1).lane_key)
+
+
+def test_a_batch_of_changes_is_folded_in_order(table: ParkedTable) -> None:
+    """More attempts win, a tombstone forgets, and what is parked again after it is there again."""
+    kept, gone, back = a_delivery(1, attempt=2), a_delivery(2), a_delivery(3, attempt=5)
+    table.put(gone)
+    table.put(back)
+    again = replace(back, attempt=1)
+    table.fold(
+        [
+            (kept.key, ParkedRow.of(kept)),
+            (kept.key, ParkedRow.of(replace(kept, attempt=1))),
+            (gone.key, None),
+            (back.key, None),
+            (back.key, ParkedRow.of(again)),
+            ("nobody", None),
+        ]
+    )
+
+    assert len(table) == 2
+    assert table.take(kept.key) == kept
+    assert table.take(back.key) == again
+    assert gone.key not in table
+
+
+def test_a_fold_keeps_what_more_is_known_of(table: ParkedTable) -> None:
+    """Also across batches."""
+    table.fold([(a_delivery(1).key, ParkedRow.of(a_delivery(1, attempt=3)))])
+    table.fold(
+        [(a_delivery(1).key, ParkedRow.of(a_delivery(1, attempt=2))), (a_delivery(2).key, ParkedRow.of(a_delivery(2)))]
+    )
+
+    assert len(table) == 2
+    assert table.take(a_delivery(1).key).attempt == 3
+
+
+def test_a_row_of_a_record_is_the_row_of_its_delivery() -> None:
+    """Loading does not make deliveries, and comes to the same."""
+    delivery = replace(a_delivery(7, due=900, attempt=1), error="boom", error_type="E", first_failed_at=5)
+    record = StoredRecord("retry", 0, 3, 0, delivery.key.encode(), b"{}", delivery.headers())
+
+    assert ParkedRow.from_record(record) == ParkedRow.of(delivery)
+
+
+@pytest.mark.parametrize("missing", ["usher-handler", "usher-event-id", "usher-lane", "kafka_dlt-original-topic"])
+def test_a_foreign_record_has_no_row(missing: str) -> None:
+    """What could not be made a delivery later is refused at once; so is one under another's key."""
+    delivery = a_delivery(7)
+    headers = [(name, value) for name, value in delivery.headers() if name != missing]
+
+    with pytest.raises(ValueError, match=missing):
+        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, delivery.key.encode(), b"{}", headers))
+    with pytest.raises(ValueError, match="key"):
+        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, a_delivery(8).key.encode(), b"{}", delivery.headers()))

@@ -6,12 +6,12 @@ Hides rules 5 and 8 of the parking protocol, and how a request to replay is carr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from usher.delivery import WRITER, Delivery, Head, Record, offset_in
+from usher.delivery import WRITER, Delivery, Head, ParkedRow, Record, offset_in
 from usher.engine.intake import Intake, flights
 from usher.engine.lanes import Flight, Lane, Shard
 from usher.engine.letters import EXPIRED, HANDLER_GONE, REQUEST_PREFIX, UNDECODABLE
@@ -79,10 +79,12 @@ class Tail:
                 for request_id, request in list(shard.requests.items()):
                     self._carry_out(shard, request_id, request)
             elif shard.loaded:
-                self._each(shard, part, self._hear)
+                for record in part:
+                    key = (record.key or b"").decode("utf-8", "replace")
+                    if Head(record.headers).get(WRITER) != shard.writer or key in shard.doubtful:
+                        self._listen(shard, record, key)
             else:
-                with shard.table.bulk():
-                    self._each(shard, part, self._fold)
+                shard.table.fold(self._changes(shard, part))
             await asyncio.sleep(0)
 
     async def _remember_recent(self, shard: Shard) -> None:
@@ -100,34 +102,41 @@ class Tail:
                 return
         self.logger.warning("dedupe does not know what came before this claim", partition=shard.claim.partition)
 
-    def _each(
-        self, shard: Shard, records: Sequence[Record], act: Callable[[Shard, str, Delivery | None], None]
-    ) -> None:
-        for record in records:
-            key = (record.key or b"").decode("utf-8", "replace")
-            if shard.loaded and Head(record.headers).get(WRITER) == shard.writer and key not in shard.doubtful:
-                continue
-            try:
-                delivery = None if record.value is None else Delivery.from_record(record)
-            except ValueError as error:
-                self.logger.warning("a foreign record in the retry topic", offset=record.offset, error=scrub(error))
-                continue
-            if not key.startswith(REQUEST_PREFIX):
-                act(shard, key, delivery)
-            else:
-                self._request(shard, key.removeprefix(REQUEST_PREFIX), delivery)
-
     # Parked deliveries
 
-    @staticmethod
-    def _fold(shard: Shard, key: str, delivery: Delivery | None) -> None:
-        if delivery is not None:
-            shard.known_done.discard(key)
-            shard.table.merge(delivery)
+    def _changes(self, shard: Shard, records: Sequence[Record]) -> Iterator[tuple[str, ParkedRow | None]]:
+        """What records from before the claim do to the table (rule 5)."""
+        for record in records:
+            key = (record.key or b"").decode("utf-8", "replace")
+            if key.startswith(REQUEST_PREFIX):
+                self._listen(shard, record, key)
+            elif record.value is None:
+                if offset_in(key) >= shard.position:
+                    shard.known_done.add(key)
+                yield key, None
+            else:
+                try:
+                    row = ParkedRow.from_record(record)
+                except ValueError as error:
+                    self._foreign(record, error)
+                    continue
+                shard.known_done.discard(key)
+                yield key, row
+
+    def _listen(self, shard: Shard, record: Record, key: str) -> None:
+        """Act on one record that was added."""
+        try:
+            delivery = None if record.value is None else Delivery.from_record(record)
+        except ValueError as error:
+            self._foreign(record, error)
             return
-        shard.table.remove(key)
-        if offset_in(key) >= shard.position:
-            shard.known_done.add(key)
+        if key.startswith(REQUEST_PREFIX):
+            self._request(shard, key.removeprefix(REQUEST_PREFIX), delivery)
+        else:
+            self._hear(shard, key, delivery)
+
+    def _foreign(self, record: Record, error: ValueError) -> None:
+        self.logger.warning("a foreign record in the retry topic", offset=record.offset, error=scrub(error))
 
     def _hear(self, shard: Shard, key: str, delivery: Delivery | None) -> None:
         flight = shard.flights.get(key)
