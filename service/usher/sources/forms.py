@@ -11,11 +11,12 @@ from usher.sources.document import NotJson
 _MOST_FIELDS = 2_000
 _DEEPEST = 20
 _STEP = re.compile(r"\[([^\[\]]*)\]")
+_BRACKET = re.compile(r"[\[\]]")
 _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 
 
 def form_document(body: bytes) -> dict[str, Any]:
-    """The document that a form writes: values are texts, an empty one is None; names that are no path stay as they are.
+    """The document that a form writes: values are texts, an empty one is None.
 
     Raises:
         NotJson: it is no form, or larger than any that is sent to us.
@@ -37,12 +38,11 @@ def form_document(body: bytes) -> dict[str, Any]:
 
 def _path(name: str) -> list[str]:
     match = _NAME.fullmatch(name)
-    if match is None:
-        return [name]
-    path = [match[1], *_STEP.findall(match[2])]
+    # Of an ill-formed name all parts are taken: credentials are told by their names, and none may hide in brackets.
+    path = [match[1], *_STEP.findall(match[2])] if match else [part for part in _BRACKET.split(name) if part]
     if len(path) > _DEEPEST:
         raise NotJson(f"a form with fields more than {_DEEPEST} levels deep")
-    return path
+    return path or [""]
 
 
 def _put(node: dict[str, Any], path: list[str], value: str | None) -> None:
