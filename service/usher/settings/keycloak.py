@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, SecretStr
 
 from usher.settings import values
@@ -26,3 +28,8 @@ class Keycloak(Tenant):
         description="the user's attributes that a phone number may be in, best first",
     )
     locale_attribute: str = Field("locale", min_length=1, description="the user's attribute that has the language")
+    required_action: Literal["any", "alone"] = Field(
+        "any",
+        description="which updates of a user with the required action UPDATE_PASSWORD are `password.expired`: `any`, or only "
+        "those that say it `alone`; the admin console sends all fields with every change",
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from usher.event import UNKNOWN, Event, Undecodable
 from usher.sources.canonical import text
@@ -24,6 +24,7 @@ OUR_MARK: Mapping[str, str] = {"self": "urn:usher"}
 """What our own updates of a user say beside what they change: a field that Keycloak ignores, and keeps in the admin event."""
 PHONE_ATTRIBUTES = ("phoneNumber", "phone_number", "mobile")
 LOCALE_ATTRIBUTE = "locale"
+RequiredAction = Literal["any", "alone"]
 
 _SUBJECT = re.compile(r"users/([^/]+)(?:/(.+))?", re.DOTALL)
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
@@ -45,6 +46,8 @@ class Keycloak:
         realm: the name of the realm of events that don't tell it.
         phone_attributes: the user's attributes to look for a phone number in, best first.
         locale_attribute: the one that has the language.
+        required_action: ``any`` update that has the required action UPDATE_PASSWORD in it expires the password, or only one
+            that says it ``alone``: the admin console sends all fields whenever a user is saved, also where it was set before.
     """
 
     name = NAME
@@ -58,8 +61,10 @@ class Keycloak:
         realm: str | None = None,
         phone_attributes: Sequence[str] = PHONE_ATTRIBUTES,
         locale_attribute: str = LOCALE_ATTRIBUTE,
+        required_action: RequiredAction = "any",
     ) -> None:
         self._secrets = check_secrets(secrets)
+        self._alone = required_action == "alone"
         self._realm = realm
         self._phone_attributes, self._locale_attribute = phone_attributes, locale_attribute
 
@@ -112,7 +117,7 @@ class Keycloak:
         match = _SUBJECT.fullmatch(path) if resource == "USER" else None
         user_id, action = match.groups() if match else (None, None)
         user = _representation(document) if match and action is None else {}
-        canonical = None if match is None or failed else _canonical(operation, action, user)
+        canonical = None if match is None or failed else self._canonical(operation, action, user)
         ours = OUR_MARK.items() <= user.items()
         actor = _dict(document.get("authDetails"))
         return derive(
@@ -128,6 +133,17 @@ class Keycloak:
             user={"id": user_id, **self.user_fields(user)},
             context={"told": "Usher itself did this, by its own call of the admin API"} if ours else {},
         )
+
+    def _canonical(self, operation: str, action: str | None, user: Mapping[str, Any]) -> str | None:
+        """The canonical type of what an admin did to a user, where it has one."""
+        if action is not None:
+            return _ACTIONS.get(action) if operation in ("ACTION", "UPDATE") else None
+        if operation == "CREATE":
+            return "user.created"
+        required = user.get("requiredActions")
+        if operation != "UPDATE" or not isinstance(required, list) or _UPDATE_PASSWORD not in required:
+            return None
+        return None if self._alone and user.keys() - OUR_MARK.keys() != {"requiredActions"} else "password.expired"
 
     def _user_event(self, document: Mapping[str, Any], kind: str) -> Event:
         """What a user did himself at Keycloak's pages or through an application."""
@@ -155,18 +171,6 @@ class Keycloak:
 
     def _tenant(self, document: Mapping[str, Any]) -> str:
         return text(document.get("realmName")) or self._realm or text(document.get("realmId")) or ""
-
-
-def _canonical(operation: str, action: str | None, user: Mapping[str, Any]) -> str | None:
-    """The canonical type of what an admin did to a user, where it has one."""
-    if action is not None:
-        return _ACTIONS.get(action) if operation in ("ACTION", "UPDATE") else None
-    if operation == "CREATE":
-        return "user.created"
-    required = user.get("requiredActions")
-    if operation == "UPDATE" and isinstance(required, list) and _UPDATE_PASSWORD in required:
-        return "password.expired"
-    return None
 
 
 def _representation(document: Mapping[str, Any]) -> dict[str, Any]:

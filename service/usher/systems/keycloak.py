@@ -21,6 +21,7 @@ def open_system(settings: Keycloak, name: str, session: Session) -> System:
         realm=settings.realm,
         phone_attributes=settings.phone_attributes,
         locale_attribute=settings.locale_attribute,
+        required_action=settings.required_action,
     )
     api = _open_api(settings, name, session, source)
     title = f"keycloak/{name}" if name else "keycloak"
