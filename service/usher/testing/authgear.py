@@ -88,6 +88,8 @@ class FakeAuthgear:
         """The login ids to which a reset message was sent."""
         self.asked: list[str] = []
         """The root field of each call that came to something."""
+        self.tokens: list[str] = []
+        """The tokens of the requests, good or not."""
         self.answered: list[int | str] = []
         """The status of each request, or how it went without one."""
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -171,6 +173,7 @@ class FakeAuthgear:
     def _claims(self, authorization: str) -> dict[str, Any] | None:
         """What a good token says; None: it is no good."""
         kind, _, token = authorization.partition(" ")
+        self.tokens.append(token)
         try:
             if kind != "Bearer" or jwt.get_unverified_header(token).get("kid") != self.key_id:
                 return None
