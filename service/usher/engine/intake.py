@@ -150,7 +150,7 @@ class Intake:
         done = shard.ledger.already_done_by(record.offset)
         left = [handler for handler in handlers if handler.name not in done] if done else handlers
         fresh = list(flights(event, record, value, left))
-        if shard.known_done or len(shard.table):  # rule 6: the hand-off was already made
+        if shard.known_done or record.offset <= shard.table.highest:  # rule 6: the hand-off was already made
             fresh = [f for f in fresh if f.delivery.key not in shard.known_done and f.delivery.key not in shard.table]
         if fresh:
             names = [flight.delivery.handler for flight in fresh]

@@ -34,6 +34,24 @@ _NEXT_LANES = "SELECT DISTINCT lane FROM parked WHERE due IS NULL AND lane > ? O
 _STEP = 500
 
 
+_SLOTS = 1 << 21
+
+
+class _MaybeLanes:
+    """Whether a lane may have something parked: no is certain. A bit a lane, so that most fresh deliveries ask no database."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray(_SLOTS // 8)
+
+    def add(self, lane: str) -> None:
+        slot = hash(lane) % _SLOTS
+        self._bits[slot >> 3] |= 1 << (slot & 7)
+
+    def __contains__(self, lane: str) -> bool:
+        slot = hash(lane) % _SLOTS
+        return bool(self._bits[slot >> 3] & 1 << (slot & 7))
+
+
 class Entry(NamedTuple):
     """The first of a lane. *due* is in Unix milliseconds; None: as soon as it is the first."""
 
@@ -49,6 +67,9 @@ class ParkedTable:
         self._db = sqlite3.connect("", isolation_level=None)  # "": on disk, unnamed, deleted by the system
         self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-4096;" + _SCHEMA)
         self._count = 0
+        self._lanes = _MaybeLanes()
+        self.highest = -1
+        """No delivery of a source offset above this one was ever put."""
         self.close = weakref.finalize(self, self._db.close)
         """Give the disk space back; also done for a table that is forgotten. Safe to call twice."""
 
@@ -94,6 +115,9 @@ class ParkedTable:
 
     def _write(self, replace: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert what is new, and carry out *replace* where something is not."""
+        for _, lane, offset, *_ in rows:
+            self._lanes.add(lane)
+            self.highest = max(self.highest, offset)
         new = self._db.executemany(_INSERT, rows).rowcount
         self._count += new
         if new < len(rows):
@@ -103,14 +127,20 @@ class ParkedTable:
         """Forget *key*; nothing happens where it is not known."""
         if self._count:
             self._count -= self._db.execute("DELETE FROM parked WHERE key = ?", (key,)).rowcount
+            if not self._count:
+                self._lanes = _MaybeLanes()
 
     def holds_lane(self, lane: str) -> bool:
         """Whether anything of this lane is parked."""
-        return self._count > 0 and self._one("SELECT 1 FROM parked WHERE lane = ? LIMIT 1", lane) is not None
+        return (
+            self._count > 0
+            and lane in self._lanes
+            and self._one("SELECT 1 FROM parked WHERE lane = ? LIMIT 1", lane) is not None
+        )
 
     def first(self, lane: str) -> Entry | None:
         """The parked delivery of the lane with the lowest source offset."""
-        if not self._count:
+        if not self._count or lane not in self._lanes:
             return None
         row = self._one("SELECT key, offset, due FROM parked WHERE lane = ? ORDER BY offset LIMIT 1", lane)
         return None if row is None else Entry(*row)
