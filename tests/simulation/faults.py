@@ -32,6 +32,7 @@ class Faults:
         self._ambush: tuple[str, str] | None = None
         """Kill the first process that begins such a write: before it does, during it, or after it has landed, unheard."""
         self._ambushed: tuple[Process, HostileLog] | None = None
+        self._closing_in: asyncio.Task[None] | None = None
         self._of_log: dict[str, Callable[[], Awaitable[None]]] = {
             "ambush": self._lie_in_wait,
             "commits-refused": self._refuse_commits,
@@ -143,7 +144,9 @@ class Faults:
             if self._ambushed is not None:
                 break
         self._ambush = None
-        await asyncio.sleep(0)
+        if self._closing_in is not None:
+            await self._closing_in
+            self._closing_in = None
         if self._ambushed is not None:
             _, log = self._ambushed
             self._ambushed = None
@@ -158,7 +161,7 @@ class Faults:
             return
         self._ambush = None
         if when == "during":
-            self._world.loop.spawn(None, self._kill_soon(process, log, moment))
+            self._closing_in = self._world.loop.spawn(None, self._kill_soon(process, log, moment))
             return
         self._ambushed = (process, log)
         self._kill(process, f"is killed {when} a {moment} is written")

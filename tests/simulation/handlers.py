@@ -113,11 +113,9 @@ class Handlers:
             case "unknown":
                 raise Unknown("no answer", otherwise="resend")
             case "slow":
-                await asyncio.sleep(2.5)
-            case "slower":
-                await asyncio.sleep(3.9)
-            case "late failure":
-                await asyncio.sleep(3.9)
+                await asyncio.sleep(2.0 + 2.8 * self._rng.random())
+            case "slow failure":
+                await asyncio.sleep(2.0 + 2.8 * self._rng.random())
                 raise RuntimeError("failed late")
             case "hang":
                 await asyncio.sleep(10_000)

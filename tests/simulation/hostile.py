@@ -250,7 +250,9 @@ class HostileLog(MemoryLog):
     def _still_ours(self, claim: Claim, what: str, headers: Headers, key: str) -> None:
         """Rule 9: nobody begins to write down a failure whose claim has gone. What was begun may be tried again."""
         attempt = (what, Head(headers).get(WRITER), f"{key} {Head(headers).get('usher-attempt')!r}")
-        if attempt not in self._begun and self.held.get(claim.place) is not claim:
+        now = self._world.now()
+        aware = not self._world.history.lives[self._process.name].strayed(now - RECOVERY, now)
+        if aware and attempt not in self._begun and self.held.get(claim.place) is not claim:
             self._world.history.violate(f"late: {self._process.name} {what} {key} when its claim has gone")
         self._begun.add(attempt)
 

@@ -77,7 +77,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        family="uncommitted",
+        family="anything",
     ),
     Mutant(
         "queued-behind-what-is-parked",
@@ -255,14 +255,14 @@ MUTANTS = (
         "promise 1: the Mark",
         "engine/claims.py",
         (("            undone |= carried\n", ""),),
-        family="anything",
+        family="burst",
     ),
     Mutant(
         "mark-of-another-base-is-used",
         "promise 1: the Mark",
         "engine/claims.py",
         (("        if found != base:\n            return None\n", ""),),
-        family="anything",
+        family="letters",
     ),
     Mutant(
         "tombstone-before-the-dead-letter",
@@ -394,7 +394,7 @@ MUTANTS = (
         "rule 7",
         "engine/lanes.py",
         (("                self.table.postpone(parked.key, now)\n", "                pass\n"),),
-        family="burst",
+        family="moves",
     ),
     Mutant(
         "a-queue-is-parked-when-its-claim-has-gone",

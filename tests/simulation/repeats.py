@@ -146,20 +146,30 @@ class Repeats:
     def _late_and_untold(self) -> Iterator[str]:
         """Rule 9: a success that comes when its claim has gone is written down, parked before or not."""
         for attempt in self._history.attempts:
-            ended, life = attempt.ended, self._history.lives[attempt.process]
+            ended, life, tenure = attempt.ended, self._history.lives[attempt.process], attempt.tenure
             by = ended + self._slowest + _TURN
             if (
                 attempt.result == "done"
-                and ended > attempt.tenure.ended + 0.001
+                and ended > min(tenure.ended, tenure.asked_back + self._drain) + 0.001
                 and life.ended > by
                 and not life.strayed(attempt.began, by)
-                and not self._troubled(attempt.tenure.ended, by)
+                and not self._troubled(tenure.asked_back, by)
                 and not self._history.replayed[attempt.delivery]
-                and not any(
-                    write.parked is None and write.at >= ended - 0.001 for write in self._history.writes(attempt)
-                )
+                and not self._written(attempt)
             ):
                 yield f"untold: {attempt.handler}({attempt.event}) was done when its claim had gone, and no tombstone says so"
+
+    def _written(self, attempt: Attempt) -> bool:
+        """Whether a success is known by a tombstone, or by the commit that was made when its claim ended."""
+        if any(write.parked is None and write.at >= attempt.ended - 0.001 for write in self._history.writes(attempt)):
+            return True
+        followers = (
+            tenure
+            for tenure in self._history.tenures
+            if tenure.claim.partition == attempt.partition and tenure.began >= attempt.tenure.ended >= attempt.ended
+        )
+        following = next(followers, None)
+        return following is not None and self._committed(following, attempt)
 
     def _astray(self, attempt: Attempt, at: float) -> bool:
         """Whether the claim of *attempt* may have been another's at *at* without its process knowing."""
