@@ -73,6 +73,8 @@ class KeycloakApi(Actions):
         return f"{told}, and keeps admin events"
 
     async def user(self, event: Event) -> User:
+        if event.user.id is None:
+            return event.user
         found = await self._user(event)
         return User.model_validate({"id": event.user.id, **self._source.user_fields(found)})
 

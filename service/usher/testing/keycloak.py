@@ -1,0 +1,225 @@
+"""A loopback Keycloak: one realm's admin API with users and admin events, which wants tokens, and fails on demand.
+
+    async with FakeKeycloak() as fake:
+        event = fake.create_user("u-1", email="kim.berg@example.com")
+        fake.script(answer(503), RESET)         # the next two requests; then it behaves
+        ... USHER_KEYCLOAK__URL=fake.url, __REALM=fake.realm, __CLIENT_ID=fake.client_id, __CLIENT_SECRET=fake.client_secret
+        body, headers = fake.webhook(event, secret)   # as p2-inc's extension would post it
+
+It knows the calls that Usher makes. Like Keycloak it lists admin events newest first, leaves the realm's name out of them,
+writes one for each change that is made, and forgets a token when it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from usher.testing.providers import Fault, cut
+
+_ADMIN = {"realmId": "master", "clientId": "admin-cli", "userId": "an-administrator", "ipAddress": "192.0.2.10"}
+_MISSING = {"error": "User not found"}
+
+
+class FakeKeycloak:
+    """An async context manager.
+
+    Args:
+        realm: the realm's name.
+        slow: seconds before each answer.
+        now: Unix seconds.
+        port: 0 lets the system choose.
+    """
+
+    def __init__(
+        self, realm: str = "example", *, slow: float = 0.0, now: Callable[[], float] = time.time, port: int = 0
+    ) -> None:
+        self.realm, self.url = realm, ""
+        self.client_id, self.client_secret = "usher", "fake-client-secret"
+        self.slow = slow
+        self.users: dict[str, dict[str, Any]] = {}
+        """Representations of users by id."""
+        self.admin_events: list[dict[str, Any]] = []
+        """As the admin API tells them, in the order in which they were written."""
+        self.events_config = {"adminEventsEnabled": True, "adminEventsDetailsEnabled": True}
+        self.passwords: dict[str, float] = {}
+        """When whose password was set, in Unix seconds."""
+        self.sent: list[str] = []
+        """The ids of the users whom the realm has sent its mail."""
+        self.forbidden = False
+        """Whether the service account lacks its roles."""
+        self.asked: list[str] = []
+        """Method and path of each request."""
+        self.answered: list[int | str] = []
+        """The status of each request, or how it went without one."""
+        self._now, self._port = now, port
+        self._tokens: set[str] = set()
+        self._script: deque[Fault] = deque()
+        self._changed = asyncio.Condition()
+        self._closing = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    def script(self, *faults: Fault) -> None:
+        """What to do with the next requests, one each, before anything else is looked at."""
+        self._script.extend(faults)
+
+    def forget_tokens(self) -> None:
+        """As after a restart: tokens that were given hold no more."""
+        self._tokens.clear()
+
+    def create_user(self, user_id: str, **fields: Any) -> dict[str, Any]:
+        """An admin makes a user: the admin event."""
+        self.users[user_id] = {"id": user_id, "username": user_id, "enabled": True, "requiredActions": [], **fields}
+        return self.happens("CREATE", f"users/{user_id}", {"username": user_id, **fields})
+
+    def reset_password(self, user_id: str, *, temporary: bool = True) -> dict[str, Any]:
+        """An admin sets a password: the admin event. Like Keycloak, it requires another one silently where it is temporary."""
+        self.passwords[user_id] = self._now()
+        required = {*self.users[user_id]["requiredActions"]} - {"UPDATE_PASSWORD"}
+        self.users[user_id]["requiredActions"] = sorted(required | ({"UPDATE_PASSWORD"} if temporary else set()))
+        return self.happens("ACTION", f"users/{user_id}/reset-password")
+
+    def happens(
+        self, operation: str, path: str, representation: Mapping[str, Any] | None = None, *, at: float | None = None
+    ) -> dict[str, Any]:
+        """An admin event is written; its own time says where it stands, however late it is."""
+        event = {
+            "id": str(uuid.uuid4()),
+            "time": round((self._now() if at is None else at) * 1000),
+            "realmId": str(uuid.uuid5(uuid.NAMESPACE_DNS, self.realm)),
+            "authDetails": _ADMIN,
+            "operationType": operation,
+            "resourceType": "USER",
+            "resourcePath": path,
+        }
+        if representation is not None:
+            event["representation"] = json.dumps(representation)
+        self.admin_events.append(event)
+        return event
+
+    def webhook(self, event: Mapping[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:
+        """Body and headers with which p2-inc's extension tells of an admin event."""
+        kind = f"admin.{event['resourceType']}-{event['operationType']}"
+        own = {"realmName": self.realm, "uid": str(uuid.uuid4()), "details": {}, "type": kind}
+        body = json.dumps({**event, **own}).encode()
+        return body, {"X-Keycloak-Signature": hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
+
+    async def wait_answered(self, count: int) -> None:
+        """Return once at least *count* requests have been dealt with (a hanging one: has come)."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.answered) >= count)
+
+    async def __aenter__(self) -> FakeKeycloak:
+        admin = f"/admin/realms/{self.realm}"
+        routes: list[tuple[str, str, Callable[[web.Request], Any]]] = [
+            ("GET", "/users", lambda _: list(self.users.values())[:1]),
+            ("GET", "/users/{user}", self._user),
+            ("PUT", "/users/{user}", self._update),
+            ("GET", "/users/{user}/credentials", self._credentials),
+            ("PUT", "/users/{user}/execute-actions-email", self._send),
+            ("GET", "/admin-events", self._list_events),
+            ("GET", "/events/config", lambda _: self.events_config),
+        ]
+        app = web.Application()
+        app.router.add_post(
+            f"/realms/{self.realm}/protocol/openid-connect/token", self._handler(self._token, free=True)
+        )
+        for method, path, answer in routes:
+            app.router.add_route(method, admin + path, self._handler(answer))
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._closing.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _handler(self, act: Callable[[web.Request], Any], *, free: bool = False) -> Callable[[web.Request], Any]:
+        """Serve a call: with a token unless it is *free*, and with the faults that are asked for."""
+
+        async def serve(http: web.Request) -> web.Response:
+            await http.post() if free else await http.read()
+            await asyncio.sleep(self.slow)
+            self.asked.append(f"{http.method} {http.path}")
+            fault = self._script.popleft() if self._script else None
+            if fault is not None and fault.how != "drop":
+                response = web.Response(status=fault.status or 500, headers=dict(fault.headers), body=fault.body or b"")
+            elif not free and http.headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:
+                response = web.json_response({"error": "HTTP 401 Unauthorized"}, status=401)
+            elif not free and self.forbidden:
+                response = web.json_response({"error": "HTTP 403 Forbidden"}, status=403)
+            else:
+                found = act(http)
+                found = await found if asyncio.iscoroutine(found) else found
+                response = found if isinstance(found, web.Response) else web.json_response(found)
+            async with self._changed:
+                self.answered.append(response.status if fault is None or fault.how == "answer" else fault.how)
+                self._changed.notify_all()
+            if fault is not None and fault.how == "hang":
+                await self._closing.wait()
+            if fault is not None and fault.how != "answer":
+                cut(http)
+            return response
+
+        return serve
+
+    async def _token(self, http: web.Request) -> Any:
+        form = await http.post()
+        given = (form.get("grant_type"), form.get("client_id"), form.get("client_secret"))
+        if given != ("client_credentials", self.client_id, self.client_secret):
+            error = {
+                "error": "unauthorized_client",
+                "error_description": "Invalid client or Invalid client credentials",
+            }
+            return web.json_response(error, status=401)
+        token = uuid.uuid4().hex
+        self._tokens.add(token)
+        return {"access_token": token, "expires_in": 300, "token_type": "Bearer", "scope": "profile email"}
+
+    def _user(self, http: web.Request) -> Any:
+        return self.users.get(http.match_info["user"]) or web.json_response(_MISSING, status=404)
+
+    async def _update(self, http: web.Request) -> Any:
+        user_id, change = http.match_info["user"], await http.json()
+        if user_id not in self.users:
+            return web.json_response(_MISSING, status=404)
+        self.users[user_id].update({name: value for name, value in change.items() if name != "self"})
+        self.happens("UPDATE", f"users/{user_id}", change)
+        return web.Response(status=204)
+
+    def _credentials(self, http: web.Request) -> Any:
+        user_id = http.match_info["user"]
+        if user_id not in self.users:
+            return web.json_response(_MISSING, status=404)
+        set_at = self.passwords.get(user_id)
+        return [] if set_at is None else [{"id": "c-1", "type": "password", "createdDate": round(set_at * 1000)}]
+
+    def _send(self, http: web.Request) -> Any:
+        user_id = http.match_info["user"]
+        if user_id not in self.users:
+            return web.json_response(_MISSING, status=404)
+        if not self.users[user_id].get("email"):
+            return web.json_response({"errorMessage": "User email missing"}, status=400)
+        self.sent.append(user_id)
+        self.happens("ACTION", f"users/{user_id}/execute-actions-email")
+        return web.Response(status=204)
+
+    def _list_events(self, http: web.Request) -> Any:
+        wanted = http.query.get("resourceTypes")
+        newest_first = sorted(self.admin_events, key=lambda event: -event["time"])
+        found = [event for event in newest_first if wanted in (None, event["resourceType"])]
+        first = int(http.query.get("first", "0"))
+        return found[first : first + int(http.query.get("max", "100"))]

@@ -1,0 +1,363 @@
+"""Keycloak's admin API as Usher uses it, against one on loopback: tokens, users, actions, and the admin events with their failures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from usher.event import Event
+from usher.identity.keycloak import KeycloakApi
+from usher.identity.keycloak_events import AdminEvents
+from usher.outcome import Hold, Reject, Retry, Skip
+from usher.settings import Settings, SettingsError
+from usher.sources.keycloak import Keycloak
+from usher.systems import open_systems
+from usher.testing import Clock, an_event
+from usher.testing.keycloak import FakeKeycloak
+from usher.testing.providers import RESET, Fault, answer
+
+NOW = 1_767_600_000
+ADA = {
+    "email": "ada@example.com", "firstName": "Ada", "lastName": "Keller",
+    "attributes": {"mobile": ["+41440000019"], "locale": ["de-CH"]},
+}  # fmt: skip
+
+
+class Scene:
+    """A fake Keycloak at a time of ours, its client and its feed."""
+
+    def __init__(self, fake: FakeKeycloak, session: aiohttp.ClientSession, clock: Clock) -> None:
+        self.fake, self.clock, self.session = fake, clock, session
+        self.api = self.client()
+        self.feed = AdminEvents(self.api, Keycloak(realm=fake.realm), name="keycloak", every=10.0, now=clock)
+
+    def client(self, **options: Any) -> KeycloakApi:
+        given = {"url": self.fake.url, "realm": self.fake.realm, "client_secret": self.fake.client_secret, **options}
+        url, realm = given.pop("url"), given.pop("realm")
+        return KeycloakApi(
+            url,
+            realm,
+            client_id=self.fake.client_id,
+            session=lambda: self.session,
+            source=Keycloak(realm=realm),
+            **given,
+        )
+
+    def resets(self, count: int, apart: float = 1.0) -> list[str]:
+        """So many passwords are reset, one after the other: the ids of the events."""
+        ids = []
+        for _ in range(count):
+            self.clock.advance(apart)
+            ids.append(self.fake.happens("ACTION", "users/ada/reset-password")["id"])
+        return ids
+
+    async def look(self, cursor: bytes) -> tuple[list[str], bytes]:
+        """All pages of one look: the ids as they come, and the place after it."""
+        ids: list[str] = []
+        for _ in range(100):
+            page = await self.feed.page(cursor)
+            ids += [arrival.event.id if arrival.event else "-" for arrival in page.arrivals]
+            assert self.feed.since(page.cursor) >= self.feed.since(cursor)
+            cursor = page.cursor
+            if not page.more:
+                return ids, cursor
+        raise AssertionError("the look does not end")
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    clock = Clock(NOW)
+    async with FakeKeycloak(now=clock) as fake, aiohttp.ClientSession() as session:
+        fake.create_user("ada", **ADA)
+        yield Scene(fake, session, clock)
+
+
+def about(user_id: str | None = "ada", **details: Any) -> Event:
+    event = an_event("password.reset", email=None, name=None, user_id=user_id, timestamp=NOW, **details)
+    return event if user_id else event.model_copy(update={"user": event.user.model_copy(update={"id": None})})
+
+
+# Users and actions.
+
+
+async def test_a_user_is_looked_up_by_id() -> None:
+    """Addresses and name are the user's, number and language are in attributes."""
+    async with scene() as it:
+        user = await it.api.user(about())
+    assert user.model_dump() == {
+        "id": "ada", "email": "ada@example.com", "phone": "+41440000019", "name": "Ada Keller", "locale": "de-CH",
+    }  # fmt: skip
+
+
+async def test_nobody_is_looked_up_where_the_event_names_no_user() -> None:
+    """Nothing is asked; an action can't be done and says so."""
+    async with scene() as it:
+        assert (await it.api.user(about(None))).email is None
+        with pytest.raises(Reject, match="does not say which user"):
+            await it.api.require_password_change(about(None))
+        assert it.fake.asked == []
+
+
+async def test_a_user_who_is_gone_is_skipped() -> None:
+    """Nobody is left to be written to, or to be made to change a password."""
+    async with scene() as it:
+        for act in (
+            it.api.user,
+            it.api.require_password_change,
+            it.api.clear_password_change,
+            it.api.send_password_reset,
+        ):
+            with pytest.raises(Skip, match="no such user"):
+                await act(about("gone"))
+
+
+async def test_an_id_can_not_lead_to_another_path() -> None:
+    """It is the system's to say what an id looks like; in a path it is one segment."""
+    async with scene() as it:
+        with pytest.raises(Skip, match="no such user"):
+            await it.api.user(about("ada/credentials?x=#"))
+        assert it.fake.answered == [200, 404]
+
+
+async def test_the_required_action_is_added_once_beside_others_and_taken_back() -> None:
+    """Keycloak takes the list for the whole; what is there already is not written again."""
+    async with scene() as it:
+        it.fake.users["ada"]["requiredActions"] = ["VERIFY_EMAIL"]
+        await it.api.require_password_change(about())
+        await it.api.require_password_change(about())
+        assert it.fake.users["ada"]["requiredActions"] == ["VERIFY_EMAIL", "UPDATE_PASSWORD"]
+        await it.api.clear_password_change(about())
+        await it.api.clear_password_change(about())
+        assert it.fake.users["ada"]["requiredActions"] == ["VERIFY_EMAIL"]
+        assert [asked for asked in it.fake.asked if asked.startswith("PUT")] == [
+            "PUT /admin/realms/example/users/ada"
+        ] * 2
+
+
+async def test_a_password_that_was_reset_since_is_still_to_be_changed() -> None:
+    """An old event of a change does not undo a newer temporary password."""
+    async with scene() as it:
+        it.clock.advance(3600)
+        it.fake.reset_password("ada")
+        with pytest.raises(Skip, match="another password was set since"):
+            await it.api.clear_password_change(about())
+        assert it.fake.users["ada"]["requiredActions"] == ["UPDATE_PASSWORD"]
+
+
+async def test_keycloak_sends_its_own_mail_to_whom_it_can() -> None:
+    """Without an address there is nothing to send; there is no link that we could send."""
+    async with scene() as it:
+        it.fake.create_user("bob")
+        await it.api.send_password_reset(about())
+        with pytest.raises(Skip, match="no email address"):
+            await it.api.send_password_reset(about("bob"))
+        assert it.fake.sent == ["ada"]
+        with pytest.raises(Reject, match="has not a link"):
+            await it.api.password_link(about())
+
+
+@pytest.mark.parametrize("fault", [answer(500), answer(503), RESET, answer(429)])
+async def test_what_may_pass_is_worth_another_attempt(fault: Fault) -> None:
+    """No answer, 5xx and 429 are tried again later, whether they meet the token or the call; reasons name no user."""
+    token = answer(200, body=b'{"access_token": "t", "expires_in": 300}')
+    async with scene() as it:
+        for faults in ([fault], [token, fault, fault]):  # aiohttp itself repeats a GET on a connection that was cut
+            it.fake.script(*faults)
+            with pytest.raises(Retry) as trouble:
+                await it.client().user(about())
+            assert "ada" not in trouble.value.reason
+
+
+async def test_the_wait_that_is_asked_for_is_kept() -> None:
+    """429 with Retry-After, as a proxy before Keycloak says it."""
+    async with scene() as it:
+        await it.api.user(about())
+        it.fake.script(answer(429, headers=[("Retry-After", "7")]))
+        with pytest.raises(Retry) as trouble:
+            await it.api.user(about())
+        assert trouble.value.after == 7
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"access_to', b'{"access_token": 5}'])
+async def test_an_answer_that_is_cut_is_no_answer(body: bytes) -> None:
+    """Half a document is as good as none."""
+    async with scene() as it:
+        it.fake.script(answer(200, body=body))
+        with pytest.raises(Retry, match="without a token"):
+            await it.client().user(about())
+        await it.api.user(about())
+        it.fake.script(answer(200, body=body))
+        with (
+            pytest.raises(Retry, match="without admin events")
+            if body != b"[]"
+            else pytest.raises(Retry, match="without a user")
+        ):
+            await (it.api.admin_events(0, 1) if body != b"[]" else it.api.user(about()))
+
+
+async def test_a_token_is_kept_and_one_that_was_forgotten_is_fetched_anew() -> None:
+    """Three calls, two tokens: Keycloak was restarted in between."""
+    async with scene() as it:
+        await it.api.user(about())
+        await it.api.user(about())
+        it.fake.forget_tokens()
+        await it.api.user(about())
+        assert sum("token" in asked for asked in it.fake.asked) == 2
+
+
+async def test_refused_credentials_are_the_operators_affair() -> None:
+    """A wrong secret or a missing role holds deliveries without counting an attempt, and names the settings."""
+    async with scene() as it:
+        with pytest.raises(Hold, match=r"refuses our credentials \(401\); see USHER_KEYCLOAK__URL"):
+            await it.client(client_secret="wrong").check()
+        it.fake.forbidden = True
+        with pytest.raises(Hold, match=r"\(403\).*roles of its service account"):
+            await it.api.check()
+
+
+async def test_check_says_what_the_realm_keeps() -> None:
+    """Polling needs admin events; without their representation a required action can't be seen."""
+    async with scene() as it:
+        api = it.client(polls=True)
+        assert await it.api.check() == "realm example takes our credentials"
+        assert (await api.check()).endswith("and keeps admin events")
+        it.fake.events_config["adminEventsDetailsEnabled"] = False
+        assert "no password.expired is seen" in await api.check()
+        it.fake.events_config["adminEventsEnabled"] = False
+        with pytest.raises(Reject, match="keeps no admin events"):
+            await api.check()
+
+
+# The feed.
+
+
+async def test_a_feed_begins_now() -> None:
+    """What happened before is not brought; what follows is, oldest first, with the realm's name for a tenant."""
+    async with scene() as it:
+        it.resets(3)
+        begun = await it.feed.page(None)
+        assert (begun.arrivals, begun.more) == ((), False)
+        ids = it.resets(3)
+        page = await it.feed.page(begun.cursor)
+        assert [arrival.event.id for arrival in page.arrivals if arrival.event] == ids
+        assert {arrival.event.tenant for arrival in page.arrivals if arrival.event} == {"example"}
+
+
+async def test_a_feed_of_a_realm_without_events_begins_now_too() -> None:
+    """The first event ever is brought."""
+    async with scene() as it:
+        it.fake.admin_events.clear()
+        begun = await it.feed.page(None)
+        ids = it.resets(1)
+        assert (await it.look(begun.cursor))[0] == ids
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.2, 5.0])
+async def test_many_events_come_page_by_page_oldest_first_and_none_is_missing(apart: float) -> None:
+    """More than a page, however close together: all are brought, in order, in pages of at most a hundred."""
+    async with scene() as it:
+        begun = (await it.feed.page(None)).cursor
+        it.clock.advance(1)
+        ids = it.resets(650, apart)
+        found, after = await it.look(begun)
+        assert set(found) == set(ids)
+        if apart:
+            assert list(dict.fromkeys(found)) == ids
+        assert set((await it.look(after))[0]) <= set(found)
+
+
+async def test_events_that_come_in_between_the_pages_shift_none_out() -> None:
+    """Keycloak counts from the newest: what is new moves everything, and still each event is brought."""
+    async with scene() as it:
+        cursor = (await it.feed.page(None)).cursor
+        ids, found = it.resets(500), set[str]()
+        for _ in range(60):
+            page = await it.feed.page(cursor)
+            found |= {arrival.event.id for arrival in page.arrivals if arrival.event}
+            cursor = page.cursor
+            if not page.more:
+                break
+            ids += it.resets(random.Random(len(ids)).choice([0, 7, 40, 60]))
+        assert found | set((await it.look(cursor))[0]) == set(ids)
+
+
+async def test_an_event_that_is_written_late_is_brought() -> None:
+    """Its transaction took a minute: its time is older than what was seen."""
+    async with scene() as it:
+        begun = (await it.feed.page(None)).cursor
+        it.clock.advance(200)
+        it.resets(1)
+        _, after = await it.look(begun)
+        late = it.fake.happens("ACTION", "users/ada/reset-password", at=it.clock() - 60)
+        assert late["id"] in (await it.look(after))[0]
+
+
+async def test_a_feed_goes_on_where_a_failure_met_it() -> None:
+    """What was not stored is asked for again: the cursor is given back as it was."""
+    async with scene() as it:
+        begun = (await it.feed.page(None)).cursor
+        ids = it.resets(300)
+        first = await it.feed.page(begun)
+        for faults in ([answer(503)], [answer(429)], [RESET, RESET], [answer(200, body=b'[{"id": "cu')]):
+            it.fake.script(*faults)
+            with pytest.raises(Retry):
+                await it.feed.page(first.cursor)
+        again, _ = await it.look(begun)  # the log took nothing of the first page
+        assert set(again) == set(ids)
+
+
+async def test_a_cursor_that_can_not_be_read_is_refused() -> None:
+    """Polling then begins anew, and says so."""
+    async with scene() as it:
+        for cursor in (b"", b"7", b"{}", b'{"begin": "x", "end": 1}'):
+            with pytest.raises(Reject):
+                await it.feed.page(cursor)
+
+
+async def test_two_workers_in_turn_bring_everything() -> None:
+    """A feed that was idle while another worker polled goes on from the cursor, not from what it remembers."""
+    async with scene() as it:
+        other = AdminEvents(it.api, Keycloak(realm="example"), name="keycloak", every=10.0, now=it.clock)
+        cursor = (await it.feed.page(None)).cursor
+        ids = it.resets(250)
+        page = await it.feed.page(cursor)
+        found = {arrival.event.id for arrival in page.arrivals if arrival.event}
+        page = await other.page(page.cursor)
+        found |= {arrival.event.id for arrival in page.arrivals if arrival.event}
+        found |= set((await it.look(page.cursor))[0])
+        assert found == set(ids)
+
+
+# Settings.
+
+
+def _open(**given: Any) -> Any:
+    settings = Settings.load({f"USHER_KEYCLOAK__{name.upper()}": value for name, value in given.items()}, env_file=None)
+    return open_systems(settings, lambda: pytest.fail("nothing is asked yet"))
+
+
+def test_half_of_the_settings_is_a_mistake_that_names_the_others() -> None:
+    """Polling without credentials, credentials without a realm: each missing name is told."""
+    with pytest.raises(SettingsError) as mistake:
+        _open(poll="true", realm="shop")
+    assert [line.partition(":")[0] for line in mistake.value.problems] == [
+        f"USHER_KEYCLOAK__{name}" for name in ("URL", "CLIENT_ID", "CLIENT_SECRET")
+    ]
+    (system,) = _open(webhook_secret="s", realm="shop")
+    assert (system.receives, system.api, system.feeds) == (True, None, ())
+
+
+def test_further_realms_have_paths_and_feeds_of_their_own() -> None:
+    """`USHER_KEYCLOAK__SHOP__…` is another realm."""
+    api = {"url": "https://id.example.com/auth/", "client_id": "usher", "client_secret": "s", "poll": "true"}
+    both = {**{f"shop__{name}": text for name, text in api.items()}, "shop__realm": "s", "realm": "r", **api}
+    first, shop = _open(**both)
+    assert (first.path, shop.path) == ("/ingest/keycloak", "/ingest/keycloak/shop")
+    assert [feed.name for system in (first, shop) for feed in system.feeds] == [
+        "keycloak:admin-events", "keycloak/shop:admin-events",
+    ]  # fmt: skip
