@@ -6,6 +6,7 @@ import base64
 import email
 import email.policy
 import json
+import time
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
@@ -156,7 +157,8 @@ async def test_what_is_pulled_and_pushed_is_told_once(tmp_path: Path) -> None:
 
 async def test_a_new_password_is_forced_at_the_first_login_and_the_flag_is_cleared(tmp_path: Path) -> None:
     """The flag is set, our mail has a link with its end, the user changes the password, the flag is gone; nobody hears twice."""
-    async with FakeAuth0() as fake:
+    later = [0.0]
+    async with FakeAuth0(now=lambda: time.time() + later[0]) as fake:
         settings = env(
             **api(fake),
             auth0__poll="true",
@@ -173,6 +175,7 @@ async def test_a_new_password_is_forced_at_the_first_login_and_the_flag_is_clear
             await service.line("message sent", template="welcome_email")
             user = fake.users[eva["user_id"]]
             await fake.wait(lambda: user.get("app_metadata", {}).get("needsPasswordReset") is True)
+            later[0] = 300.0
             fake.change_password(eva["user_id"])
             await fake.wait(lambda: user["app_metadata"]["needsPasswordReset"] is False)
             await fake.wait(lambda: fake.asked.count("GET /api/v2/logs") > 10)

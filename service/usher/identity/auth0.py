@@ -24,7 +24,7 @@ from usher.system import PasswordLink
 _AT_ONCE = 5
 """Calls under way: more would find out together that the rate limit is used up."""
 _SLACK = 10.0
-"""Seconds within which the clocks of an event and of a password's last change mean the same moment."""
+"""Seconds after an event in which a change of the password belongs to it: an administrator's own, told a little later."""
 _FEED_SCOPES = {"events": "read:events", "logs": "read:logs"}
 _ACTION_SCOPES = {
     "update:users": "force_password_change, clear_reset_flag",
@@ -102,13 +102,13 @@ class Auth0Api(Actions):
         """
         profile = await self._profile(event)
         _connection(profile)
-        at = self._now() if event.time is None else event.time.timestamp()
+        since = (self._now() if event.time is None else event.time.timestamp()) + _SLACK
         changed = moment(profile.get("last_password_reset"))
-        if changed is not None and changed > at + _SLACK:
+        if changed is not None and changed > since:
             raise Skip("the user has set a new password since")
         if dict_in(profile, "app_metadata").get(self._flag) is not True:
-            since = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-            await self._set_metadata(event, {self._flag: True, self._since: since})
+            told = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
+            await self._set_metadata(event, {self._flag: True, self._since: told})
 
     async def clear_password_change(self, event: Event) -> None:
         """`IdentitySystem.clear_password_change`.
@@ -120,8 +120,8 @@ class Auth0Api(Actions):
         if not metadata.get(self._flag):
             return
         since = moment(metadata.get(self._since))
-        if since is not None and event.time is not None and since > event.time.timestamp() + _SLACK:
-            raise Skip("a new password was required again after this change")
+        if since is not None and event.time is not None and since > event.time.timestamp():
+            raise Skip("a new password was required after this change")
         await self._set_metadata(event, {self._flag: False})
 
     async def password_link(self, event: Event) -> PasswordLink:
