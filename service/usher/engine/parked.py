@@ -29,7 +29,7 @@ _MERGE = """
 INSERT INTO parked VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (key) DO UPDATE SET lane = excluded.lane, offset = excluded.offset,
     attempt = excluded.attempt, due = excluded.due, taken = 0, value = excluded.value, headers = excluded.headers
 """
-_MORE_ATTEMPTS = " WHERE excluded.attempt >= parked.attempt"
+_BETTER = " WHERE (excluded.attempt, ifnull(excluded.due, 0)) >= (parked.attempt, ifnull(parked.due, 0))"
 _NEXT_LANES = "SELECT DISTINCT lane FROM parked WHERE due IS NULL AND lane > ? ORDER BY lane LIMIT ?"
 _STEP = 500
 
@@ -93,8 +93,8 @@ class ParkedTable:
         self._write(_MERGE, [_stored(ParkedRow.of(delivery))])
 
     def merge(self, delivery: Delivery) -> None:
-        """Put, unless more attempts are known already: of two writes about one delivery the one with more attempts counts."""
-        self._write(_MERGE + _MORE_ATTEMPTS, [_stored(ParkedRow.of(delivery))])
+        """Put, unless better is known: of two writes about one delivery more attempts count, of equals the later due time."""
+        self._write(_MERGE + _BETTER, [_stored(ParkedRow.of(delivery))])
 
     def fold(self, changes: Iterable[tuple[str, ParkedRow | None]]) -> None:
         """Many changes by key, in order: each row is merged, each None removes the key. One transaction."""
@@ -104,14 +104,14 @@ class ParkedTable:
             if row is None:
                 rows.pop(key, None)
                 removed[key] = None
-            elif (known := rows.get(key)) is None or row.attempt >= known.attempt:
+            elif (known := rows.get(key)) is None or (row.attempt, row.due or 0) >= (known.attempt, known.due or 0):
                 rows[key] = row
         with self.bulk():
             if removed and self._count:
                 gone = self._db.executemany("DELETE FROM parked WHERE key = ?", ((key,) for key in removed))
                 self._count -= gone.rowcount
             if rows:
-                self._write(_MERGE + _MORE_ATTEMPTS, [_stored(row) for row in rows.values()])
+                self._write(_MERGE + _BETTER, [_stored(row) for row in rows.values()])
 
     def _write(self, replace: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert what is new, and carry out *replace* where something is not."""
