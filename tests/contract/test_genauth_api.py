@@ -193,6 +193,9 @@ async def test_check_tells_good_credentials_from_bad() -> None:
     """It proves them without reading anybody's data."""
     async with opened() as (fake, system):
         assert f"{fake.url} takes the access key {POOL}" in await api_of(system).check()
+        fake.script(told(404, apiCode=2004), told(403))
+        with pytest.raises(Hold, match="but not for get-admin-audit-logs"):
+            await api_of(system).check()
         fake.key_secret = "another"
         with pytest.raises(Hold, match="USHER_GENAUTH__ACCESS_KEY_ID"):
             await api_of(system).check()

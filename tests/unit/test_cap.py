@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import heapq
 import itertools
 from collections import Counter
@@ -14,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usher import User
+from usher.app import build
 from usher.channels.cap import Cap
 from usher.channels.post import Post
 from usher.channels.templates import Brand, Templates
 from usher.handler import Outgoing
 from usher.metrics import Metrics
 from usher.outcome import Hold, NoAddress
+from usher.settings import Settings
 from usher.testing import RecordingEmail, RecordingSms, an_event
 
 
@@ -164,6 +167,33 @@ async def test_the_post_asks_the_cap_before_the_provider(tmp_path: Path) -> None
 
     assert over.state == "new"
     assert [mail.idempotency_key for mail in email.sent] == ["first", "third"]
+
+
+async def test_each_tenant_has_its_own_cap() -> None:
+    """As the settings name them; GenAuth has one by default, and what is of no tenant of ours has none."""
+    settings = Settings.load(
+        {
+            "USHER_GENAUTH__USER_POOL_ID": "first",
+            "USHER_GENAUTH__MESSAGES_PER_MINUTE": "1",
+            "USHER_GENAUTH__SHOP__USER_POOL_ID": "shop",
+            "USHER_GENAUTH__SHOP__MESSAGES_PER_MINUTE": "2",
+            "USHER_GENAUTH__OTHER__USER_POOL_ID": "other",
+        },
+        env_file=None,
+    )
+    email = RecordingEmail()
+    app = build(settings, email=email)
+    log: Any = _Silent()
+
+    async def sent(tenant: str) -> int:
+        event = an_event().model_copy(update={"source": "genauth", "tenant": tenant})
+        for number in range(200):
+            key = f"{tenant}{number}"
+            with contextlib.suppress(Hold):
+                await app.sender.email(Outgoing("welcome_email", event.user, event, {}, "h", key, "email", log))
+        return sum(mail.idempotency_key.startswith(tenant) for mail in email.sent)
+
+    assert [await sent(tenant) for tenant in ("first", "shop", "other", "nobody")] == [1, 2, 100, 200]
 
 
 class _Silent:

@@ -317,6 +317,18 @@ def test_repeats_of_different_users_and_pools_are_not_joined() -> None:
     assert told("a") != first
 
 
+@given(
+    st.binary(max_size=80)
+    | st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner)).map(json.dumps)
+)
+def test_no_record_of_a_raw_topic_is_too_strange(value: bytes | str) -> None:
+    """It is an event, a stub that says why not, or nothing; reading it never fails."""
+    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+    arrival = read_record(GenAuth(), StoredRecord("raw", 0, 0, 0, None, raw))
+
+    assert arrival is None or arrival.event is not None or arrival.reason
+
+
 def test_a_record_of_a_raw_topic_has_one_id_for_ever() -> None:
     """Read again after a restart, a record is the same event: only its own timestamp counts."""
     record = StoredRecord("genauth-raw", 0, 7, int(NOON * 1000) + 119_999, None, sample("user.password-changed"), ())

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from usher.event import Event, User
 from usher.identity.api import Actions, Api
-from usher.outcome import Outcome, Reject, Retry, Skip
+from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.sources.genauth import user_fields
 
 Brand = Literal["genauth", "authing"]
@@ -91,7 +92,16 @@ class GenAuthApi(Actions):
     async def check(self) -> str:
         with contextlib.suppress(Skip):
             await self.profile(_NOBODY)
-        return f"{self._api.base_url} takes the access key {self._key_id}"
+        now = time.time()
+        try:
+            await self.audits(now, now + 1)
+        except (Hold, Reject) as refusal:
+            raise Hold(
+                f"{self._api.what} takes the access key, but not for get-admin-audit-logs, without which nobody can tell who "
+                f"changed a password: {refusal.reason}",
+                after=_BUSY,
+            ) from None
+        return f"{self._api.base_url} takes the access key {self._key_id}, also for the admin audit log"
 
     async def _update(self, event: Event, options: Mapping[str, bool]) -> None:
         given = {"userId": _subject(event), "options": {"userIdType": "user_id", **options}}
