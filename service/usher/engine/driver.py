@@ -178,7 +178,9 @@ class Driver:
                 await asyncio.sleep(1)
             if not shard.open:
                 return None
-            verdict, flight.delivery = await self._attempts.make(flight)
+            verdict: Verdict = Done()
+            if not flight.done_elsewhere:  # said while it waited for its turn
+                verdict, flight.delivery = await self._attempts.make(flight)
             ledger.suspect(None)
             await self._commit(shard)
             return verdict
@@ -250,6 +252,8 @@ class Driver:
     def start_due(self, shard: Shard) -> float:
         """Wake the lanes whose head is due; the seconds until there may be more to do."""
         now = self.now_ms()
+        if shard.table.soonest > now:
+            return (shard.table.soonest - now) / 1000
         room = min(self._limits.records - self.records, _DUE_AT_ONCE)
         space = self._limits.size - self._size
         due = shard.table.due(now, shard.position, room) if room > 0 else []
@@ -268,7 +272,8 @@ class Driver:
         if len(due) == room:
             return 0.005  # the rest in a moment: the loop has to turn between
         next_due = shard.table.next_due(now, shard.position)
-        return 1.0 if next_due is None else min(1.0, max(0.001, (next_due - now) / 1000))
+        shard.table.soonest = now + 1000 if next_due is None else min(next_due, now + 1000)
+        return max(0.001, (shard.table.soonest - now) / 1000)
 
     def _patience(self, delivery: Delivery) -> float:
         """Seconds that a parked delivery still waits where its handler is not there: it may come with the next deploy."""
