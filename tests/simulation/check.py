@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from tests.simulation.handlers import TIMEOUT
-from tests.simulation.history import fold
 from tests.simulation.repeats import Repeats
 from tests.simulation.world import DRAIN, World
 
@@ -98,7 +97,7 @@ def _early(world: World) -> Iterator[str]:
 def _forgetful(world: World) -> Iterator[str]:
     """What the table said when a claim began is obeyed: the attempts that were made, and the time when the next is due."""
     for attempt in world.history.attempts:
-        known = fold(world.history.writes(attempt, attempt.tenure.known))
+        known = world.history.known(attempt)
         if known is None or known.parked is None or world.history.replayed[attempt.delivery]:
             continue
         who = f"{attempt.handler}({attempt.event})"

@@ -225,8 +225,10 @@ class Faults:
         world.history.troubles.append(Trouble(began, world.now() + seconds + RECOVERY))
 
     async def _compact(self) -> None:
-        self._world.broker.compact(RETRY_TOPIC)
-        self._world.tell("the retry topic is compacted")
+        world = self._world
+        world.broker.compact(RETRY_TOPIC)
+        world.history.compactions += [(partition, len(records)) for partition, records in world.history.retry.items()]
+        world.tell("the retry topic is compacted")
 
     async def _hand_back(self) -> None:
         self._world.tell("all claims are taken back and dealt anew")

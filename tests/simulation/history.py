@@ -114,6 +114,8 @@ class History:
         self.violations: list[str] = []
         self.retry: dict[int, list[StoredRecord]] = defaultdict(list)
         """All that ever landed in a retry partition, compacted or not."""
+        self.compactions: list[tuple[int, int]] = []
+        """Of which retry partition, and how many records it had ever had by then."""
         self._read_back: dict[tuple[int, str], list[tuple[int, Written]]] | None = None
 
     def violate(self, sentence: str) -> None:
@@ -131,10 +133,20 @@ class History:
                 return tenure
         raise LookupError(f"{process} never had partition {partition}")
 
-    def writes(self, attempt: Attempt, until: int | None = None) -> list[Written]:
-        """What was written about the delivery of *attempt*, among the first *until* records of its retry partition."""
-        found = self._by_key().get((attempt.partition, f"{attempt.handler}@{attempt.offset}"), [])
-        return [written for number, written in found if until is None or number < until]
+    def writes(self, attempt: Attempt) -> list[Written]:
+        """All that was ever written about the delivery of *attempt*."""
+        return [written for _, written in self._about(attempt)]
+
+    def known(self, attempt: Attempt) -> Written | None:
+        """What the table said about the delivery of *attempt* when its claim began; compaction keeps the last write only."""
+        partition, known = attempt.partition, attempt.tenure.known
+        lost = max((length for where, length in self.compactions if where == partition and length <= known), default=0)
+        before = [(number, written) for number, written in self._about(attempt) if number < known]
+        compacted = [written for number, written in before if number < lost][-1:]
+        return fold(compacted + [written for number, written in before if number >= lost])
+
+    def _about(self, attempt: Attempt) -> list[tuple[int, Written]]:
+        return self._by_key().get((attempt.partition, f"{attempt.handler}@{attempt.offset}"), [])
 
     def _by_key(self) -> Mapping[tuple[int, str], list[tuple[int, Written]]]:
         if self._read_back is None:

@@ -73,7 +73,7 @@ class Repeats:
 
     def _parked_anew(self, first: Attempt, again: Attempt) -> bool:
         """A park record landed so late that nobody was there to answer it: the table says in good faith that it is parked."""
-        known = fold(self._history.writes(again, again.tenure.known))
+        known = self._history.known(again)
         if known is None or known.parked is None or known.at < first.ended - 0.001:
             return False
         return not any(
@@ -93,7 +93,7 @@ class Repeats:
 
     def _told(self, first: Attempt, again: Attempt) -> str:
         """How the worker that repeated could have known, if it could."""
-        known = fold(self._history.writes(again, again.tenure.known))
+        known = self._history.known(again)
         if known is not None and known.parked is None:
             return "though its claim began with a tombstone"
         now = fold([each for each in self._history.writes(again) if each.at <= again.began - self._slowest - _TURN])
