@@ -217,7 +217,13 @@ class App:
     def _make_server(self) -> Server:
         ingresses = {
             system.path: Ingress(
-                self.log, self.settings.ingest_topic, system.source, self.metrics, self.logger, complete=system.complete
+                self.log,
+                self.settings.ingest_topic,
+                system.source,
+                self.metrics,
+                self.logger,
+                complete=system.complete,
+                limit=system.limit,
             )
             for system in self.systems
             if system.receives

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -135,7 +136,7 @@ async def test_a_used_up_rate_limit_is_waited_for_without_asking() -> None:
 
 
 async def test_a_429_waits_until_the_reset_it_names() -> None:
-    """Where another application has used up the limit."""
+    """Where another application has used up the limit: the one call that found out, and all after it, without asking."""
     async with tenant() as (fake, api):
         event = about(fake, fake.create_user(email=EMAIL))
         fake.remaining, fake.reset_at = 0, int(time.time()) + 30
@@ -143,8 +144,24 @@ async def test_a_429_waits_until_the_reset_it_names() -> None:
         with pytest.raises(Retry) as caught:
             await api.user(event)
 
+        with pytest.raises(Hold) as held:
+            await api.user(event)
+
     assert caught.value.after is not None
     assert 25 < caught.value.after <= 30
+    assert 25 < held.value.after <= 30
+
+
+async def test_a_slow_auth0_holds_up_what_waits_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler's time would run out in our own queue: such a delivery is held, and counts no attempt."""
+    monkeypatch.setattr("usher.identity.auth0._QUEUE", 0.05)
+    async with tenant(fake={"slow": 0.3}) as (fake, api):
+        event = about(fake, fake.create_user(email=EMAIL))
+        ends = await asyncio.gather(*(api.user(event) for _ in range(8)), return_exceptions=True)
+
+    held = [end for end in ends if isinstance(end, Hold)]
+    assert len(held) == 3
+    assert all(getattr(end, "email", EMAIL) == EMAIL for end in ends)
 
 
 async def test_a_new_password_is_required_until_it_is_set() -> None:

@@ -130,6 +130,15 @@ def test_a_profile_becomes_a_user() -> None:
     assert (written.name, written.locale) == ("Eva Lund", "de")
 
 
+@pytest.mark.parametrize("masked", ["e*******d@e*****e.com", "9f86d081884c7d65"])
+def test_a_masked_address_is_none(masked: str) -> None:
+    """Log streams may be told to mask: the user is looked up then, and nobody is written to at what is left."""
+    answered = json.loads(json.dumps(sample("log.sapi.set-password")).replace(EVA, masked))
+
+    assert event(answered).user.email is None
+    assert event(changed("log.scp", user_name=masked, details={"email": masked})).user.email is None
+
+
 @pytest.mark.parametrize("name", ["user.created", "log.sapi.create-user", "log.ss"])
 @pytest.mark.parametrize("created_from", ["events", "logs"])
 def test_one_new_user_is_told_of_once(name: str, created_from: str) -> None:

@@ -23,6 +23,10 @@ from usher.system import PasswordLink
 
 _AT_ONCE = 5
 """Calls under way: more would find out together that the rate limit is used up."""
+_QUEUE = 10.0
+"""Seconds that a call waits for its turn; its handler's time runs meanwhile, so then the delivery rather waits."""
+_LONGEST_LIMIT = 60.0
+"""Seconds until a limit is over at the latest, whatever a clock that is wrong says."""
 _SLACK = 10.0
 """Seconds after an event in which a change of the password belongs to it: an administrator's own, told a little later."""
 _FEED_SCOPES = {"events": "read:events", "logs": "read:logs"}
@@ -156,14 +160,24 @@ class Auth0Api(Actions):
         Raises:
             Retry, Hold: it may work later.
         """
-        async with self._turns:
+        try:
+            async with asyncio.timeout(_QUEUE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Hold(f"{self.what}: too many calls wait for their turn", after=_QUEUE) from None
+        try:
             wait = self._limited_until - self._now()
             if wait > 0:
                 raise Hold(f"{self.what}: its rate limit is used up", after=wait)
             answer = await self._api.call(method, path, json=json, params=params)
+        except Retry as refusal:
+            self._limited_until = self._now() + (refusal.after or 0.0)
+            raise
+        finally:
+            self._turns.release()
         reset = answer.headers.get("X-RateLimit-Reset", "")
         if answer.headers.get("X-RateLimit-Remaining") == "0" and reset.isdecimal():
-            self._limited_until = min(float(reset), self._now() + 60.0)
+            self._limited_until = min(float(reset), self._now() + _LONGEST_LIMIT)
         return answer
 
     async def events(self, params: Sequence[tuple[str, str]], silence: float) -> aiohttp.ClientResponse:

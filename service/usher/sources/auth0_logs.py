@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from usher.sources.auth0_rules import dict_in, user_of
+from usher.sources.auth0_rules import dict_in, unmasked, user_of
 from usher.sources.canonical import text
 
 _DASHBOARD = "https://manage.auth0.com"
@@ -79,8 +79,8 @@ class LogEntry:
         ids = (self._data.get("user_id"), body.get("user_id"), query.get("user_id"))
         return {
             "id": next(filter(None, map(text, ids)), None),
-            "email": next((item for item in map(text, emails) if item and "@" in item), None),
-            "phone": next((item for item in map(text, phones) if item and item.startswith("+")), None),
+            "email": next((item for item in map(unmasked, emails) if item and "@" in item), None),
+            "phone": next((item for item in map(unmasked, phones) if item and item.startswith("+")), None),
         }
 
     def harmless(self) -> dict[str, Any]:

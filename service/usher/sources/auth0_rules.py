@@ -124,16 +124,22 @@ class Rules:
 
 def user_of(profile: Mapping[str, Any]) -> Mapping[str, Any]:
     """The fields of `usher.event.User` in a profile as Auth0 writes it, in events, logs and the API's answers alike."""
-    email, metadata = text(profile.get("email")), dict_in(profile, "user_metadata")
+    email, metadata = unmasked(profile.get("email")), dict_in(profile, "user_metadata")
     name = text(profile.get("name"))
     languages = [metadata.get(key) for key in _LANGUAGES] + [profile.get("locale")]
     return {
         "id": text(profile.get("user_id")),
-        "email": email,
-        "phone": text(profile.get("phone_number")),
+        "email": email if email and "@" in email else None,
+        "phone": unmasked(profile.get("phone_number")),
         "name": (None if name == email else name) or text(profile.get("given_name")),
         "locale": next(filter(None, map(text, languages)), None),
     }
+
+
+def unmasked(value: object) -> str | None:
+    """An address, unless it is masked, as log streams may be told to: what is left could be taken for another."""
+    found = text(value)
+    return None if found is None or "*" in found else found
 
 
 def dict_in(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:

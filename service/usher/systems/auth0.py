@@ -10,6 +10,9 @@ from usher.sources.auth0 import Auth0 as Source
 from usher.sources.auth0_rules import Rules
 from usher.systems.system import Session, System
 
+_BATCH = 8 * 1024 * 1024
+"""Bytes of a log stream's batch that are taken: Auth0 would send one that is refused again and again, and nothing after it."""
+
 
 def open_system(settings: Auth0, name: str, session: Session) -> System:
     """One tenant of Auth0.

@@ -11,6 +11,7 @@ import aiohttp
 from usher.identity.poll import Feed
 from usher.sources import Arrival, Source
 from usher.system import IdentitySystem
+from usher.web import DEFAULT_LIMIT
 
 Session = Callable[[], aiohttp.ClientSession]
 """Gives the pooled HTTP session, once there is one."""
@@ -33,7 +34,8 @@ class System:
 
     *name* is its name in the settings, empty for the first. *tenant* is what its events carry as ``event.tenant``, None
     where they say it themselves. *receives*: whether there is a secret, and so a webhook. *api* is None without credentials.
-    *complete* asks the system for what the filter needs and an event does not say; *feeds* are those to be polled.
+    *complete* asks the system for what the filter needs and an event does not say; *feeds* are those to be polled. *limit*
+    is the largest body of a webhook, in bytes.
     *messages_per_minute* caps what is sent.
     """
 
@@ -44,6 +46,7 @@ class System:
     api: Api | None = None
     complete: Callable[[Arrival], Awaitable[Arrival]] | None = None
     feeds: Sequence[Feed] = ()
+    limit: int = DEFAULT_LIMIT
     messages_per_minute: int | None = None
 
     @property
