@@ -9,6 +9,8 @@ from typing import Any
 from tests.engine import until
 from tests.service import Service, environment, running, usher
 
+from usher.cli._wiring import browser
+from usher.settings import Settings
 from usher.testing.genauth import FakeGenAuth
 from usher.testing.providers import answer
 
@@ -92,6 +94,7 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
             await _marker(service, fake)
             forced = list(fake.options)
         kept = await _kept(tmp_path, settings, service)
+        why = (await usher("why", "created-bob", cwd=tmp_path, env=settings))[1]
 
     assert mails(tmp_path) == [
         "ann@example.org Your account on our service",
@@ -101,6 +104,7 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
     ]
     assert forced[0] == ("ann", {"resetPasswordOnFirstLogin": True})
     assert [name for name in CREDENTIALS if name in kept] == []
+    assert "context.triggered_by is 'user', not 'admin_api'" in why
 
 
 async def _marker(service: Service, fake: FakeGenAuth) -> None:
@@ -177,6 +181,33 @@ async def test_an_api_that_is_down_costs_nothing_that_is_sent_again(tmp_path: Pa
             await until(lambda: mails(tmp_path) != [], within=30)
 
     assert mails(tmp_path) == ["ann@example.org Your account on our service"]
+
+
+async def test_what_genauth_wrote_to_a_topic_of_its_own_is_read_there(tmp_path: Path) -> None:
+    """A topic that names its source: the right mail, and a dead letter that holds no credential."""
+    async with FakeGenAuth() as fake:
+        settings = env(fake, topics="identity.events,genauth-raw=genauth")
+        people = [
+            user("ann", registerSource=["import:excel"]),
+            user("bob", registerSource=["import:excel"], email="no address"),
+        ]
+        async with browser(Settings.load({"USHER_LOG": f"sqlite:///{tmp_path}/usher.db"}, env_file=None)) as log:
+            for person in people:
+                await log.append(
+                    "genauth-raw", None, json.dumps({"eventName": "user:created", "data": person}).encode()
+                )
+        async with running(tmp_path, settings) as service:
+            await service.line("message sent", event_id="created-ann")
+            await service.line("dead-lettered", event_id="created-bob")
+        listed = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
+        (letter,) = json.loads(listed[1])
+        shown = await usher("dlq", "show", letter["id"], "--payload", "--json", cwd=tmp_path, env=settings)
+
+    assert mails(tmp_path) == ["ann@example.org Your account on our service"]
+    assert (letter["event_id"], letter["tenant"]) == ("created-bob", fake.user_pool_id)
+    assert "import:excel" in shown[1]
+    said = "".join((shown[1], *(json.dumps(line) for line in service.lines)))
+    assert [name for name in CREDENTIALS if name in said] == []
 
 
 async def test_check_and_explain_tell_what_a_new_team_asks(tmp_path: Path) -> None:
