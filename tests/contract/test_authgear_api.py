@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,8 +15,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from usher.event import Event
+from usher.identity.api import Answer, Api
 from usher.identity.authgear import AdminApi, Key, read_key
 from usher.identity.authgear_log import OVERLAP, AuditLog
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
@@ -179,6 +184,7 @@ async def test_the_token_is_what_authgear_documents() -> None:
         token = (await it.api._sign()).text
     claims = jwt.decode(token, options={"verify_signature": False})
     assert jwt.get_unverified_header(token) == {"alg": "RS256", "kid": "fake-key", "typ": "JWT"}
+    assert claims["iat"] < time.time() < claims["exp"]
     assert claims.pop("exp") - claims.pop("iat") == 300
     assert claims == {"aud": ["example"], "audit_context": {"usage": "usher"}}
 
@@ -413,6 +419,79 @@ async def test_an_entry_without_its_event_is_told_and_one_that_is_gone_is_not() 
         page = await it.feed.page(start)
 
     assert [(arrival.event, bool(arrival.reason)) for arrival in page.arrivals] == [(None, True)] * 2
+
+
+async def test_an_entry_of_a_false_time_does_not_carry_the_place_past_all_others() -> None:
+    """It is brought; the next look is where it would have been."""
+    async with scene() as it:
+        start = (await it.feed.page(None)).cursor
+        it.happens("odd", at=10 * 365 * 86400)
+        ids, cursor = await it.look(start)
+        it.happens("next", at=1)
+        again, _ = await it.look(cursor)
+
+    assert ids == ["odd"]
+    assert again == ["next", "odd"]
+
+
+_ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "data",
+                    "errors",
+                    "auditLogs",
+                    "edges",
+                    "node",
+                    "pageInfo",
+                    "hasNextPage",
+                    "cursor",
+                    "createdAt",
+                    "extensions",
+                    "reason",
+                    "standardAttributes",
+                    "email",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=25,
+)
+_LOGS = st.builds(lambda found: {"data": {"auditLogs": found}}, _ANY)
+_NODE = st.builds(lambda found: {"data": {"node": found}}, _ANY)
+_ERRORS = st.builds(lambda errors: {"data": None, "errors": errors}, _ANY)
+
+
+@given(answered=_ANY | _LOGS | _NODE | _ERRORS)
+def test_whatever_the_api_answers_is_an_answer_or_an_outcome(answered: Any) -> None:
+    """No document of any form ends in another exception, in feed, look-up or action."""
+
+    class Canned(Api):
+        async def call(self, *_: Any, **__: Any) -> Answer:
+            return Answer(200, {}, answered)
+
+    async def ask() -> None:
+        api = AdminApi("http://127.0.0.1:1", _KEY, lambda: None)  # type: ignore[arg-type, return-value]
+        api._api = Canned("Authgear", "http://127.0.0.1:1", lambda: None)  # type: ignore[arg-type, return-value]
+        feed = AuditLog(api, "example", Source(), TYPES, 15.0, now=lambda: NOW)
+        for attempt in (
+            feed.page(None),
+            feed.page(b"[1, 1, null, null]"),
+            api.user(about()),
+            api.send_password_reset(about()),
+        ):
+            with contextlib.suppress(Outcome):
+                await attempt
+
+    asyncio.run(ask())
+
+
+_KEY = Key("example", "k", rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 
 async def test_two_calls_at_once_share_one_token() -> None:

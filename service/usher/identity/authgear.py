@@ -27,6 +27,8 @@ PATH = "/_api/admin/graphql"
 
 _TOKEN_LIFE = 300
 """Seconds; what Authgear's own examples give."""
+_TOKEN_AGE = 30
+"""Seconds by which a new token is made older: a server whose clock is a little behind ours would not take it yet."""
 _SMALLEST_KEY = 2048
 _REFUSED = 60.0
 """Seconds until what an operator has to mend is tried again."""
@@ -115,8 +117,8 @@ class AdminApi(Actions):
         node = data.get("node")
         if not isinstance(node, dict):
             raise Skip(f"{self.what} has no such user any more")
-        given = node.get("standardAttributes")
-        known = {name: value for name, value in (given or {}).items() if isinstance(value, str) and value}
+        given = _dict(node.get("standardAttributes"))
+        known = {name: value for name, value in given.items() if isinstance(value, str) and value}
         return User(
             id=event.user.id or event.context.user_id,
             email=known.get("email"),
@@ -159,10 +161,9 @@ class AdminApi(Actions):
         found = data.get("auditLogs")
         if not isinstance(found, dict):
             raise Retry(f"{self.what} answered without an audit log")
-        edges = [edge for edge in found.get("edges") or () if isinstance(edge, dict)]
-        return Logs(
-            edges, bool(edges and (found.get("pageInfo") or {}).get("hasNextPage")), answer.headers.get("Date", "")
-        )
+        edges = [edge for edge in _list(found.get("edges")) if isinstance(edge, dict)]
+        more = bool(edges and _dict(found.get("pageInfo")).get("hasNextPage"))
+        return Logs(edges, more, answer.headers.get("Date", ""))
 
     async def _ask(self, query: str, **variables: Any) -> Mapping[str, Any]:
         return self._data(await self._post(query, variables), self._deliverys)
@@ -204,10 +205,10 @@ class AdminApi(Actions):
         raise Hold(f"{self.what} refuses to show its audit log ({name}); see {self._prefix}POLL_TYPES", after=_REFUSED)
 
     async def _sign(self) -> Token:
-        now = int(self._now())
-        claims = {"aud": [self._key.app_id], "iat": now, "exp": now + _TOKEN_LIFE, "audit_context": dict(OUR_CALLS)}
+        made = int(self._now()) - _TOKEN_AGE
+        claims = {"aud": [self._key.app_id], "iat": made, "exp": made + _TOKEN_LIFE, "audit_context": dict(OUR_CALLS)}
         signed = jwt.encode(claims, self._key.private, "RS256", headers={"kid": self._key.key_id})
-        return Token(signed, _TOKEN_LIFE)
+        return Token(signed, _TOKEN_LIFE - _TOKEN_AGE)
 
 
 def activity_type(raw_type: str) -> str:
@@ -230,8 +231,16 @@ def _node_id(event: Event) -> str:
 def _error_names(errors: object) -> list[str]:
     """A word for each GraphQL error: its reason, else its kind, else that the query itself was refused."""
     names = []
-    for error in errors if isinstance(errors, list) else ():
-        extensions = error.get("extensions") if isinstance(error, dict) else None
-        told = [extensions.get("reason"), extensions.get("errorName")] if isinstance(extensions, dict) else []
+    for error in _list(errors):
+        extensions = _dict(_dict(error).get("extensions"))
+        told = [extensions.get("reason"), extensions.get("errorName")]
         names.append(next((name for name in told if isinstance(name, str) and _NAME.fullmatch(name)), "InvalidQuery"))
     return names
+
+
+def _dict(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

@@ -25,6 +25,8 @@ from usher.sources.source import undecoded
 
 OVERLAP = 300.0
 """Seconds before the newest known entry at which a look begins."""
+_AHEAD = 3600.0
+"""Seconds by which an entry may be younger than our own clock: one of a false time must not carry us past all others."""
 PAGE = 100
 """Entries asked for at once; Authgear may give fewer."""
 _RAW_TYPES: Mapping[str, str] = {
@@ -106,7 +108,10 @@ class AuditLog:
         place = _Place.load(cursor)
         found = await self._api.logs(_iso(place.start), self._types, first=PAGE, after=place.after)
         arrivals = [self._arrival(edge["node"]) for edge in found.edges if isinstance(edge.get("node"), dict)]
-        return Page(arrivals, _next(place, found.edges, more=found.more).dump(), found.more)
+        times = [at for edge in found.edges if (at := _time_of(edge)) is not None and at <= self._now() + _AHEAD]
+        if not found.more:
+            return Page(arrivals, _Place(place.begin, max([place.newest, *times])).dump())
+        return Page(arrivals, _within(place, times, found.edges[-1].get("cursor")).dump(), more=True)
 
     def since(self, cursor: bytes) -> float:
         return _Place.load(cursor).earliest
@@ -126,15 +131,12 @@ def activity_types(types: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(activity_type(_RAW_TYPES.get(name, name)) for name in types))
 
 
-def _next(place: _Place, edges: Sequence[Mapping[str, Any]], *, more: bool) -> _Place:
-    times = [at for edge in edges if (at := _time_of(edge)) is not None]
-    newest = max([place.newest, *times])
-    if not more:
-        return _Place(place.begin, newest)
-    last = max(times, default=place.start)
+def _within(place: _Place, times: Sequence[float], after: Any) -> _Place:
+    """Where the look goes on after a page with entries of these *times*; *after* is the API's cursor of its last one."""
+    newest, last = max([place.newest, *times]), max(times, default=place.start)
     if last > place.start:
         return replace(place, newest=newest, at=last, after=None)
-    return replace(place, newest=newest, at=place.start, after=edges[-1].get("cursor"))
+    return replace(place, newest=newest, at=place.start, after=after if isinstance(after, str) else None)
 
 
 def _time_of(edge: Mapping[str, Any]) -> float | None:
