@@ -70,6 +70,8 @@ class ParkedTable:
         self._lanes = _MaybeLanes()
         self.highest = -1
         """No delivery of a source offset above this one was ever put."""
+        self.soonest = 0.0
+        """Nothing is due before this moment (Unix milliseconds); whoever has looked through all that is due moves it."""
         self.close = weakref.finalize(self, self._db.close)
         """Give the disk space back; also done for a table that is forgotten. Safe to call twice."""
 
@@ -115,9 +117,10 @@ class ParkedTable:
 
     def _write(self, replace: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert what is new, and carry out *replace* where something is not."""
-        for _, lane, offset, *_ in rows:
+        for _, lane, offset, _, due, *_ in rows:
             self._lanes.add(lane)
             self.highest = max(self.highest, offset)
+            self.soonest = self.soonest if due is None else min(self.soonest, due)
         new = self._db.executemany(_INSERT, rows).rowcount
         self._count += new
         if new < len(rows):
@@ -153,6 +156,7 @@ class ParkedTable:
     def postpone(self, key: str, due: int | None) -> None:
         """Change the due time here only: nothing is written to the log."""
         self._db.execute("UPDATE parked SET due = ?, taken = 0 WHERE key = ?", (due, key))
+        self.soonest = self.soonest if due is None else min(self.soonest, due)
 
     def due(self, now: int, before: int, limit: int) -> list[tuple[str, str, int]]:
         """(key, lane, bytes) of what is due at *now* and lies before source offset *before*, the most overdue first."""

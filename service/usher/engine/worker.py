@@ -232,6 +232,7 @@ class Worker:
             await asyncio.sleep(0)  # decoding is work: the loop has to turn between
 
     def _take(self, shard: Shard, batch: Batch) -> None:
+        position = shard.position
         for todo in self._intake.take(shard, batch):
             self._driver.begin(shard, todo)
         shard.forget_passed()
@@ -240,8 +241,9 @@ class Worker:
                 len(batch.records), _SAMPLE
             )
             self._record_size += (max(size, 1.0) - self._record_size) / 4
-        if len(shard.table):
-            self._driver.due_soon.set()  # the position has moved: what waited for that may run
+        if shard.table.highest >= position:  # what waited for the position to move may run
+            shard.table.soonest = 0.0
+            self._driver.due_soon.set()
         resting = shard.backlog is not None
         self._metrics.resting.labels(shard.claim.topic, str(shard.claim.partition)).set(resting)
         if resting:

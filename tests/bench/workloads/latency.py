@@ -53,4 +53,7 @@ def _measured(scene: Scene, module: str, failing: int) -> dict[str, float]:
         contender.ready()
         with Child(python("producer")(), replace(job, profile=False)) as producer:
             producer.result()
-        return dict(contender.result().figures)
+        figures = dict(contender.result().figures)
+        if job.profile:
+            print(contender.stderr)
+        return figures
