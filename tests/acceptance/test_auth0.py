@@ -107,12 +107,17 @@ async def test_the_logs_tell_of_passwords_and_leave_no_credential(tmp_path: Path
     """All samples in each format of a log stream; a grep of log, log lines and dead letters finds none of their secrets."""
     logs = [sample(path.stem) for path in sorted(SAMPLES.glob("log.*.json"))]
     lines = "\n".join(json.dumps(entry) for entry in logs).encode()
+    many = [
+        {"log_id": f"{number}", "data": {**sample("log.fn")["data"], "log_id": "", "pad": "x" * 2000}}
+        for number in range(400)
+    ]
     async with running(tmp_path, env(log_level="debug", auth0__created_from="logs")) as service:
         assert await send(service, logs) == 200
         assert await send(service, lines) == 200
         assert await send(service, {"logs": logs}) == 200
         assert await send(service, lines + b'\n{"half": "pw-Chosen-New-3') == 200
         assert await send(service, b"pw-Chosen-New-3") == 400
+        assert await send(service, many) == 200
         await service.line("message sent", template="welcome_email")
         await service.wait(lambda: [line["event"] for line in service.lines].count("message sent") == 3)
         await service.line("dead-lettered")

@@ -187,7 +187,7 @@ def _log_entry(document: Any) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         return None
     data = document.get("data")
-    entry = {"log_id": document.get("log_id"), **data} if isinstance(data, dict) else document
+    entry = {**data, "log_id": data.get("log_id") or document.get("log_id")} if isinstance(data, dict) else document
     named = any(text(entry.get(name)) for name in ("log_id", "_id", "date"))
     return entry if named and text(entry.get("type")) is not None and "specversion" not in entry else None
 

@@ -29,7 +29,15 @@ def open_system(settings: Auth0, name: str, session: Session) -> System:
             feeds.append(EventsFeed(api, source))
         if "logs" in settings.feeds:
             feeds.append(LogsFeed(api, source, every=settings.poll_every, types=settings.log_types))
-    return System(source=source, name=name, tenant=settings.domain, receives=bool(secrets), api=api, feeds=tuple(feeds))
+    return System(
+        source=source,
+        name=name,
+        tenant=settings.domain,
+        receives=bool(secrets),
+        api=api,
+        feeds=tuple(feeds),
+        limit=_BATCH,
+    )
 
 
 def _rules(settings: Auth0) -> Rules:
