@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from usher.delivery import StoredRecord
 from usher.event import UNKNOWN, Event
+from usher.settings import Settings, SettingsError
 from usher.sources import Arrival, NotJson, decode, event_key, read_record
 from usher.sources.genauth import SECRET_HEADERS, GenAuth, Repeats, e164
 
@@ -339,3 +340,41 @@ def test_a_record_of_a_raw_topic_has_one_id_for_ever() -> None:
     assert first is not None
     assert again == first
     assert first.event is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "brand", "country", "pool"),
+    [
+        ({}, "genauth", "86", None),
+        ({"URL": "https://api.authing.cn", "ACCESS_KEY_ID": "pool"}, "authing", "86", "pool"),
+        ({"URL": "https://core.id.example.com", "COUNTRY_CODE": "+44"}, "authing", "44", None),
+        ({"URL": "https://core.id.example.com", "BRAND": "genauth", "USER_POOL_ID": "other"}, "genauth", "86", "other"),
+        ({"URL": "https://genauth.ai.example.com"}, "authing", "86", None),
+    ],
+)
+def test_settings_that_follow_from_others(given: dict[str, str], brand: str, country: str, pool: str | None) -> None:
+    """The brand from the address, the pool from the access key, unless they are set."""
+    environ = {f"USHER_GENAUTH__{name}": text for name, text in given.items()}
+    settings = Settings.load(environ, env_file=None).genauth
+
+    assert (settings.brand, settings.country_code, settings.user_pool_id) == (brand, country, pool)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "way_out"),
+    [
+        ("COUNTRY_CODE", "CN", "a country code, as in 86"),
+        ("URL", "https://api.authing.cn/api/v3", "without a path"),
+        ("BRAND", "auth0", "'genauth' or 'authing'"),
+        ("REPEAT_WINDOW", "0s", "greater than 0"),
+        ("MESSAGES_PER_MINUTE", "0", "a whole number from 1"),
+    ],
+)
+def test_settings_that_can_not_be(name: str, value: str, way_out: str) -> None:
+    """Each mistake is named with its value and the way out."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({f"USHER_GENAUTH__{name}": value}, env_file=None)
+
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"USHER_GENAUTH__{name}=")
+    assert way_out in problem

@@ -17,9 +17,10 @@ import phonenumbers
 
 from usher.event import UNKNOWN, Event, Undecodable
 from usher.sources.canonical import text
-from usher.sources.document import NotJson, dump, parse, strip, unwrap
+from usher.sources.document import NotJson, dump, parse, unwrap
 from usher.sources.forms import form_document
 from usher.sources.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
+from usher.sources.texts import strip_deep
 
 NAME = "genauth"
 SECRET_HEADERS = ("x-authing-webhook-secret", "x-authing-token", "x-genauth-token")
@@ -96,7 +97,7 @@ class GenAuth:
             tenant=self._pool(headers, call.data, call.person),
             triggered_by=actor,
             basis=basis,
-            timestamp=_time(call.person.get("createdAt" if call.name in _CREATED else _OWN_TIME.get(call.name, ""))),
+            timestamp=iso_time(call.person.get("createdAt" if call.name in _CREATED else _OWN_TIME.get(call.name, ""))),
             user=user_fields(call.person, self._country_code),
         )
 
@@ -186,6 +187,15 @@ def e164(phone: str | None, country_code: str) -> str | None:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
+def iso_time(value: object) -> float | None:
+    """Unix seconds of an ISO 8601 time with its zone; None: it is none."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return None if moment is None or moment.tzinfo is None else max(moment.timestamp(), 0.0)
+    except (ValueError, OverflowError):
+        return None
+
+
 def who_made(source_type: object, register_source: object) -> tuple[str, str]:
     """Who created a user, and the rule that says so: by ``userSourceType``, else by ``registerSource``."""
     kind = text(source_type)
@@ -215,41 +225,7 @@ def _document(body: bytes, headers: Mapping[str, str]) -> Any:
         document = form_document(body)
         if isinstance(document.get("data"), str):
             document["data"] = parse(document["data"].encode())
-    _clean(document)
-    return strip(document)
-
-
-def _clean(document: Any) -> bool:
-    """Take out of *document*, in place, what `strip` can't see; whether anything was: documents within texts."""
-    nodes, changed = [document], False
-    for node in nodes:  # grows while it is walked
-        if isinstance(node, dict):
-            for name in _SECRETS_BY_PLACE & node.keys():
-                changed = changed or node[name] is not None
-                node[name] = None
-        elif not isinstance(node, list):
-            continue
-        for place, item in list(node.items() if isinstance(node, dict) else enumerate(node)):
-            if isinstance(item, str):
-                kept = _clean_text(item)
-                changed = changed or kept is not item
-                node[place] = kept
-            else:
-                nodes.append(item)
-    return changed
-
-
-def _clean_text(item: str) -> str | None:
-    """A text that holds a JSON document: without credentials; None, where it only begins like one."""
-    if '"' not in item or item.lstrip()[:1] not in {"{", "["}:
-        return item
-    try:
-        inner = parse(item.encode())
-    except (Undecodable, UnicodeEncodeError):
-        return None
-    changed = _clean(inner)
-    kept = strip(inner)
-    return dump(kept).decode() if changed or kept is not inner else item
+    return strip_deep(document, _SECRETS_BY_PLACE)
 
 
 def _call(document: Any) -> _Call | None:
@@ -301,12 +277,3 @@ def _origin(call: _Call) -> tuple[str, str]:
     if call.name == "user:password-update-remind":
         return "system", "GenAuth reminds by itself"
     return UNKNOWN, f"a webhook {call.name} does not tell who did it"
-
-
-def _time(value: object) -> float | None:
-    """Unix seconds of an ISO 8601 time with its zone."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return None if moment is None or moment.tzinfo is None else max(moment.timestamp(), 0.0)
-    except (ValueError, OverflowError):
-        return None

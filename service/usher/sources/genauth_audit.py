@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from usher.event import Event, Undecodable
 from usher.sources.canonical import text
 from usher.sources.document import dump, parse
-from usher.sources.genauth import NAME, created_id, user_id_of
+from usher.sources.genauth import NAME, created_id, iso_time, user_id_of
 from usher.sources.source import derive
 
 _KEPT = ("requestId", "operationType", "resourceType", "adminUserId", "timestamp")
@@ -52,12 +51,7 @@ def event_of_entry(entry: Any, tenant: str) -> Event | None:
 
 def entry_time(entry: Mapping[str, Any]) -> float | None:
     """When an entry's operation was, in Unix seconds."""
-    told = entry.get("timestamp")
-    try:
-        moment = datetime.fromisoformat(told) if isinstance(told, str) else None
-        return None if moment is None or moment.tzinfo is None else max(moment.timestamp(), 0.0)
-    except (ValueError, OverflowError):
-        return None
+    return iso_time(entry.get("timestamp"))
 
 
 def _entry_id(kept: Mapping[str, str | None], user: str) -> str:

@@ -20,6 +20,7 @@ from usher.sources.source import arrival as arrival_of
 from usher.systems.system import Session, System
 
 _T = TypeVar("_T")
+_BRANDS = {"genauth": "GenAuth", "authing": "Authing"}
 _BEFORE, _AFTER = 300.0, 60.0
 """Seconds around a webhook in which an administrator's entry is looked for: both clocks and the log may be late."""
 _LATER = (2.0,)
@@ -69,7 +70,7 @@ def _open_api(settings: GenAuth, name: str, session: Session) -> GenAuthApi | No
         if settings.poll:
             raise SettingsError([f"{prefix}ACCESS_KEY_ID: is needed for {prefix}POLL; set it and its secret"])
         return None
-    what = f"{settings.brand.capitalize().replace('Genauth', 'GenAuth')} (user pool {settings.user_pool_id})"
+    what = f"{_BRANDS[settings.brand]} (user pool {settings.user_pool_id})"
     api = Api(what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID and {prefix}ACCESS_KEY_SECRET")
     return GenAuthApi(
         api,

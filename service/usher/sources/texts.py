@@ -1,0 +1,52 @@
+"""Documents within texts of a document: what is written twice as JSON may hide credentials from `strip`, which goes by names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from usher.event import Undecodable
+from usher.sources.document import dump, parse, strip
+
+
+def strip_deep(document: Any, also: frozenset[str] = frozenset()) -> Any:
+    """*document* without credentials, also in documents within its texts; it may be changed in place.
+
+    A text that only begins like a document becomes None: what can't be read can't be stripped.
+
+    Args:
+        also: names of fields to empty, whatever they hold.
+    """
+    _clean(document, also)
+    return strip(document)
+
+
+def _clean(document: Any, also: frozenset[str]) -> bool:
+    """Take out, in place, what `strip` can't see; whether anything was."""
+    nodes, changed = [document], False
+    for node in nodes:  # grows while it is walked
+        if isinstance(node, dict):
+            for name in also & node.keys():
+                changed = changed or node[name] is not None
+                node[name] = None
+        elif not isinstance(node, list):
+            continue
+        for place, item in list(node.items() if isinstance(node, dict) else enumerate(node)):
+            if isinstance(item, str):
+                kept = _clean_text(item, also)
+                changed = changed or kept is not item
+                node[place] = kept
+            else:
+                nodes.append(item)
+    return changed
+
+
+def _clean_text(item: str, also: frozenset[str]) -> str | None:
+    if '"' not in item or item.lstrip()[:1] not in {"{", "["}:
+        return item
+    try:
+        inner = parse(item.encode())
+    except (Undecodable, UnicodeEncodeError):
+        return None
+    changed = _clean(inner, also)
+    kept = strip(inner)
+    return dump(kept).decode() if changed or kept is not inner else item
