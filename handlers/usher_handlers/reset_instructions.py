@@ -10,7 +10,7 @@ class Settings(BaseModel):
     """`USHER_RESET_INSTRUCTIONS__…`.
 
     ``ALSO_AFTER_REQUEST``: write also where the identity system has sent its own message. ``SENDING``: ``words``, ``link``
-    or ``system``; see docs/handlers.md.
+    or ``system``; see docs/handlers-bundled.md.
     """
 
     also_after_request: bool = False

@@ -7,7 +7,7 @@ from usher_handlers._sending import Sending, send
 
 
 class Settings(BaseModel):
-    """`USHER_WELCOME_EMAIL__SENDING`: ``words``, ``link`` or ``system``; see docs/handlers.md."""
+    """`USHER_WELCOME_EMAIL__SENDING`: ``words``, ``link`` or ``system``; see docs/handlers-bundled.md."""
 
     sending: Sending = "words"
 
