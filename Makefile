@@ -10,7 +10,7 @@ bin := $(VENV)/bin
 ready := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate mutants chaos bench lint format types contracts check image-test lock clean
+.PHONY: help demo demo-keycloak test simulate mutants chaos bench lint format types contracts check image-test lock clean
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -18,7 +18,10 @@ help: ## What can be made
 demo: $(ready) ## The whole thing at work, without an account or a broker
 	$(bin)/usher demo
 
-test: $(ready) ## All tests; those on Kafka need Java and Maven, and say so when they skip
+demo-keycloak: $(ready) ## The same with a real Keycloak, which can then be tried by hand; needs Java and Maven
+	$(bin)/python -m tests.demo_keycloak
+
+test: $(ready) ## All tests; those on Kafka and Keycloak need Java and Maven, and say so when they skip
 	$(bin)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice

@@ -32,7 +32,7 @@ CLIENT_ID, CLIENT_SECRET = "usher", "the-secret-of-usher's-client"
 ROLES = ("view-users", "manage-users", "view-events")
 """What the client of Usher may do: the roles that docs/keycloak.md tells to give."""
 
-_ADMIN, _PASSWORD = "root", "root-of-a-throw-away-server"
+ADMIN, ADMIN_PASSWORD = "root", "root-of-a-throw-away-server"
 _JAVA = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dfile.encoding=UTF-8 -Djava.net.preferIPv4Stack=true"
 
 
@@ -101,7 +101,7 @@ class Server:
             "sh", str(distribution() / "bin" / "kc.sh"), "start", "--optimized", "--http-enabled=true",
             "--hostname-strict=false", "--cache=local", "--http-host=127.0.0.1", f"--http-port={self._port}",
         ]  # fmt: skip
-        admin = {"KC_BOOTSTRAP_ADMIN_USERNAME": _ADMIN, "KC_BOOTSTRAP_ADMIN_PASSWORD": _PASSWORD}
+        admin = {"KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN, "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN_PASSWORD}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env={**os.environ, **admin, "JAVA_OPTS": _JAVA}, stdout=log, stderr=log, start_new_session=True
@@ -220,7 +220,7 @@ class Realm:
         return f"{self.server}/admin/realms/{self.name}/{path}"
 
     async def _log_in(self) -> None:
-        form = {"grant_type": "password", "client_id": "admin-cli", "username": _ADMIN, "password": _PASSWORD}
+        form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN_PASSWORD}
         url = f"{self.server}/realms/master/protocol/openid-connect/token"
         async with self._session.post(url, data=form) as answer:
             self._token = (await answer.json())["access_token"]
