@@ -66,9 +66,9 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
         yield Scene(fake, folder)
 
 
-async def hook(service: Service, body: bytes, secret: str = SECRET) -> int:
+async def hook(service: Service, body: bytes, secret: str = SECRET, path: str = "/ingest/authgear") -> int:
     signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return await service.post("/ingest/authgear", body, {"x-authgear-body-signature": signature})
+    return await service.post(path, body, {"x-authgear-body-signature": signature})
 
 
 async def polling(service: Service, it: Scene) -> None:
@@ -115,6 +115,21 @@ async def test_what_the_webhook_missed_while_usher_was_down_is_brought(tmp_path:
             await until(lambda: len(it.mails()) == 3, within=40)
             await it.looked()
             assert it.mails() == ["ann@example.org", "bob@example.org", "cat@example.org"]
+
+
+async def test_each_project_has_a_path_and_secrets_of_its_own(tmp_path: Path) -> None:
+    """What one project signs is not taken at another's path; the same id in both is two events."""
+    async with scene(tmp_path) as it:
+        env = environment(authgear__webhook_secret=SECRET, authgear__shop__webhook_secret="whsec-of-the-shop")
+        ours = it.event("user.created", "ann")
+        theirs = ours.replace(b'"harbour"', b'"shop"').replace(b"ann@example.org", b"bob@example.org")
+        async with running(tmp_path, env) as service:
+            assert await hook(service, ours) == 200
+            assert await hook(service, theirs, path="/ingest/authgear/shop") == 401
+            assert await hook(service, theirs, "whsec-of-the-shop", path="/ingest/authgear/shop") == 200
+            assert await hook(service, theirs, path="/ingest/authgear/other") == 404
+            await until(lambda: len(it.mails()) == 2)
+    assert it.mails() == ["ann@example.org", "bob@example.org"]
 
 
 async def test_an_event_without_an_address_is_looked_up(tmp_path: Path) -> None:
