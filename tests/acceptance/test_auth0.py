@@ -99,7 +99,12 @@ async def test_an_event_stream_welcomes_whom_an_administrator_made(tmp_path: Pat
     (tmp_path / "self.json").write_text(json.dumps(created("self", client="clPortal")))
     _, told, _ = await usher("explain", "self.json", "--source", "auth0", cwd=tmp_path, env=env())
 
+    (tmp_path / "eva.json").write_text(json.dumps(created("eva")))
+    linked = env(welcome_email__sending="link")
+    _, would, _ = await usher("explain", "eva.json", "--source", "auth0", cwd=tmp_path, env=linked)
+
     assert "the application is not in USHER_AUTH0__ADMIN_CLIENTS" in " ".join(told.split())
+    assert "would call an HTTP API" in " ".join(would.split())
     assert set(mails(tmp_path)) == {"eva@example.com", "last@example.com"}
 
 

@@ -209,6 +209,22 @@ async def test_an_old_change_does_not_clear_a_newer_flag() -> None:
     assert metadata(fake, user)["needsPasswordReset"] is True
 
 
+async def test_an_event_without_an_id_is_about_who_has_a_password_under_its_address() -> None:
+    """An entry may name the address alone; where that is not one user, nobody is touched."""
+    async with tenant() as (fake, api):
+        user = fake.create_user(email=EMAIL)
+        fake.users["google-oauth2|1"] = {"user_id": "google-oauth2|1", "email": EMAIL}
+        nameless = about(fake, {"email": EMAIL})
+        await api.require_password_change(nameless)
+        assert metadata(fake, user)["needsPasswordReset"] is True
+        fake.create_user(email=EMAIL)
+
+        for event in (nameless, about(fake, {"email": "nobody@example.com"}), about(fake, {})):
+            with pytest.raises(Reject) as caught:
+                await api.require_password_change(event)
+            assert "@" not in caught.value.reason
+
+
 async def test_clearing_writes_nothing_where_nothing_is_set() -> None:
     """Most changes of passwords are of users without a flag."""
     async with tenant() as (fake, api):

@@ -194,6 +194,21 @@ def test_handlers_lists_the_effective_table(usher: Usher, monkeypatch: pytest.Mo
     assert row["retry_delays"] == [1.0, 2.0]
 
 
+def test_handlers_says_which_are_off(usher: Usher) -> None:
+    """And how to turn one on; with a plus it runs beside the others."""
+    told = usher("handlers")
+    more = usher("handlers", "--json", "--handlers", "+clear_reset_flag")
+
+    said = " ".join((told.out + told.err).split())
+    assert "Off: clear_reset_flag, force_password_change. USHER_HANDLERS=+clear_reset_flag" in said
+    assert [row["handler"] for row in more.rows] == [
+        "clear_reset_flag",
+        "reset_instructions",
+        "sms_notice",
+        "welcome_email",
+    ]
+
+
 def test_handlers_types_lists_what_a_handler_may_ask_for(usher: Usher) -> None:
     """Canonical types first, with their meaning."""
     ended = usher("handlers", "--types", "--json")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, table
+from usher.cli._console import print_json, say, table
 
 
 def handlers(
@@ -24,14 +24,17 @@ def handlers(
     from usher.app import find_handlers
     from usher.cli._handler_view import COLUMNS, cells, rows
     from usher.handler import Router
+    from usher.plugins import find
 
     settings = opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir)
     found = find_handlers(settings)
     listed = rows(settings, Router(found, settings.triggered_by), found)
     if json:
         print_json(listed)
-    else:
-        table(COLUMNS, map(cells, listed))
+        return
+    table(COLUMNS, map(cells, listed))
+    if off := sorted({handler.name for handler in find(settings.handlers_dir)} - {handler.name for handler in found}):
+        say(f"Off: {', '.join(off)}. USHER_HANDLERS=+{off[0]} has it run as well.")
 
 
 def _types(*, json: bool) -> None:

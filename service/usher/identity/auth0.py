@@ -112,7 +112,7 @@ class Auth0Api(Actions):
             raise Skip("the user has set a new password since")
         if dict_in(profile, "app_metadata").get(self._flag) is not True:
             told = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
-            await self._set_metadata(event, {self._flag: True, self._since: told})
+            await self._set_metadata(profile, {self._flag: True, self._since: told})
 
     async def clear_password_change(self, event: Event) -> None:
         """`IdentitySystem.clear_password_change`.
@@ -120,16 +120,17 @@ class Auth0Api(Actions):
         Raises:
             Skip: a new password was required again after the one that the event tells of.
         """
-        metadata = dict_in(await self._profile(event), "app_metadata")
+        profile = await self._profile(event)
+        metadata = dict_in(profile, "app_metadata")
         if not metadata.get(self._flag):
             return
         since = moment(metadata.get(self._since))
         if since is not None and event.time is not None and since > event.time.timestamp():
             raise Skip("a new password was required after this change")
-        await self._set_metadata(event, {self._flag: False})
+        await self._set_metadata(profile, {self._flag: False})
 
     async def password_link(self, event: Event) -> PasswordLink:
-        asked: dict[str, Any] = {"user_id": _subject(event), "ttl_sec": self._link_expires_after}
+        asked: dict[str, Any] = {"user_id": await self._subject(event), "ttl_sec": self._link_expires_after}
         if self._app_client_id is not None:
             asked["client_id"] = self._app_client_id
         expires_at = datetime.fromtimestamp(self._now(), UTC) + timedelta(seconds=self._link_expires_after)
@@ -207,11 +208,27 @@ class Auth0Api(Actions):
         return Token(token, float(seconds))
 
     async def _profile(self, event: Event) -> Mapping[str, Any]:
-        return self._document(await self.call("GET", _path(event)), "the user")
+        return self._document(await self.call("GET", _path(await self._subject(event))), "the user")
 
-    async def _set_metadata(self, event: Event, metadata: Mapping[str, Any]) -> None:
-        answer = await self.call("PATCH", _path(event), json={"app_metadata": metadata})
+    async def _set_metadata(self, profile: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        answer = await self.call("PATCH", _path(str(profile["user_id"])), json={"app_metadata": metadata})
         self._document(answer, "a change of app_metadata")
+
+    async def _subject(self, event: Event) -> str:
+        """The id of the event's user; where a log entry names only the address, of the one who has a password under it."""
+        subject = event.user.id or event.context.user_id
+        if subject is not None:
+            return subject
+        if event.user.email is None:
+            raise Reject("the event does not say which user it is about")
+        answer = await self.call("GET", "/api/v2/users-by-email", params={"email": event.user.email.lower()})
+        profiles = answer.body if answer.status == 200 and isinstance(answer.body, list) else []
+        ids = [profile["user_id"] for profile in profiles if isinstance(profile, dict) and _has_password(profile)]
+        if len(ids) != 1:
+            raise Reject(
+                f"{self.what} has {len(ids)} users with a password under the event's address, and no id is in it"
+            )
+        return str(ids[0])
 
     def _document(self, answer: Answer, thing: str) -> Mapping[str, Any]:
         if answer.status == 404:
@@ -221,15 +238,8 @@ class Auth0Api(Actions):
         return answer.body
 
 
-def _subject(event: Event) -> str:
-    subject = event.user.id or event.context.user_id
-    if subject is None:
-        raise Reject("the event does not say which user it is about")
-    return subject
-
-
-def _path(event: Event) -> str:
-    return f"/api/v2/users/{quote(_subject(event), safe='')}"
+def _path(user_id: str) -> str:
+    return f"/api/v2/users/{quote(user_id, safe='')}"
 
 
 def _connection(profile: Mapping[str, Any]) -> str:
@@ -243,6 +253,10 @@ def _connection(profile: Mapping[str, Any]) -> str:
         if isinstance(identity, dict) and identity.get("provider") == "auth0" and text(identity.get("connection")):
             return str(identity["connection"])
     raise Skip("the user has no password in Auth0, and signs in elsewhere")
+
+
+def _has_password(profile: Mapping[str, Any]) -> bool:
+    return (text(profile.get("user_id")) or "").startswith("auth0|")
 
 
 def _code(answer: Answer) -> str:

@@ -86,7 +86,7 @@ class EventsFeed:
             return Page((), Place(self._now()).cursor(), more=True)
         try:
             if (self._messages is None or cursor != self._at) and not await self._open(cursor):
-                return Page((), Place(_place(cursor).at).cursor(), more=True)
+                return Page((), Place(_place(cursor).at - _LATE).cursor(), more=True)
             message = await self._next()
         except BaseException:
             await self.close()

@@ -86,7 +86,7 @@ class Auth0:
                 triggered_by=ruling.triggered_by,
                 basis=ruling.basis,
                 timestamp=moment(document.get("time")),
-                user=user_of(about if "user_id" in about else dict_in(about, "user")),
+                user=user_of(about if "user_id" in about else dict_in(about, "user") or about),
             )
         )
 

@@ -140,6 +140,7 @@ class FakeAuth0:
             ("POST", "/oauth/token", self._token, None),
             ("POST", "/dbconnections/change_password", self._mail, None),
             ("GET", "/api/v2/users", self._list_users, "read:users"),
+            ("GET", "/api/v2/users-by-email", self._by_email, "read:users"),
             ("GET", "/api/v2/users/{id}", self._get_user, "read:users"),
             ("PATCH", "/api/v2/users/{id}", self._patch_user, "update:users"),
             ("POST", "/api/v2/tickets/password-change", self._ticket, "create:user_tickets"),
@@ -221,6 +222,9 @@ class FakeAuth0:
 
     async def _list_users(self, _http: web.Request, _asked: Any) -> web.StreamResponse:
         return web.json_response([{"user_id": user_id} for user_id in self.users][:1])
+
+    async def _by_email(self, http: web.Request, _asked: Any) -> web.StreamResponse:
+        return web.json_response([user for user in self.users.values() if user.get("email") == http.query["email"]])
 
     async def _get_user(self, http: web.Request, _asked: Any) -> web.StreamResponse:
         user = self.users.get(http.match_info["id"])
