@@ -165,6 +165,31 @@ def test_a_backlog_is_read_without_pauses() -> None:
     assert play(story).stored() == [f"e{number:02}" for number in range(20)]
 
 
+def test_a_long_backlog_does_not_have_the_topic_read_for_each_page() -> None:
+    """A look holds for some seconds: a thousand pages must not mean a thousand times all that they brought."""
+    looks = 0
+
+    async def story(world: World) -> None:
+        book = Book(every=3600)
+        _, log, _ = await world.worker(book)
+        since = log.since
+
+        async def counted(topic: str, moment: float) -> Any:
+            nonlocal looks
+            looks += 1
+            async for records in since(topic, moment):
+                yield records
+
+        log.since = counted  # type: ignore[method-assign]
+        await asyncio.sleep(1)
+        for number in range(2000):
+            book.write(f"e{number:04}")
+        await asyncio.sleep(3700)
+
+    assert play(story).stored() == [f"e{number:04}" for number in range(2000)]
+    assert looks < 10
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_a_worker_killed_at_any_moment_loses_nothing_and_doubles_nothing(seed: int) -> None:
     """Its successor reads the page again: what was appended before the place was kept is known by its id."""
@@ -312,7 +337,7 @@ def test_a_log_that_fails_is_tried_again(lands_after: float | None) -> None:
     """A write that raised may still land: it is looked for before it is made again."""
 
     async def story(world: World) -> None:
-        book = Book()
+        book = Book(every=1)
         await world.worker(book)
         await asyncio.sleep(1)
         book.write("e1")
@@ -557,6 +582,7 @@ async def test_a_record_from_the_future_hides_nothing() -> None:
     await known.look(now - 10)
     now += 5
     await log.append(TOPIC, b"k", event)
+    now += 5
     await known.look(now - 10)
 
     assert Arrival(decode(event), event) in known

@@ -31,6 +31,10 @@ _RETRY_DUTY = 60.0
 _SKEW = 120.0
 """Seconds by which the clocks of a system and of the log's broker may differ."""
 
+_FRESH = 5.0
+"""Seconds in which the topic is not looked at again. What comes in meanwhile by another way, and is then appended a second
+time, lies so close to the first that the engine knows it by its id; and a backlog of many pages would be read through for each."""
+
 
 class Page(NamedTuple):
     """What one look brought: arrivals in the order in which they happened, where to go on, and whether there is more at once.
@@ -143,6 +147,7 @@ class Pollers:
                 if isinstance(trouble, Reject):
                     cursor = None
                 failures += 1
+                known.doubt()
                 await self._rest(feed, trouble, failures)
                 continue
             cursor, failures = page.cursor, 0
@@ -198,15 +203,22 @@ class Known:
         self._digests: dict[bytes, float] = {}
         self._back_to = 0.0
         self._seen_to: float | None = None
+        self._looked_at = float("-inf")
+
+    def doubt(self) -> None:
+        """A write of ours may have landed although it failed: the next look is made, however short ago the last one was."""
+        self._looked_at = float("-inf")
 
     async def look(self, since: float) -> None:
-        """Learn what was appended from *since* (Unix seconds) until now, or since the last look.
+        """Learn what was appended from *since* (Unix seconds) until now, or since the last look; a fresh look will do.
 
         Raises:
             LogUnavailable
         """
         oldest, now = since - _SKEW, self._now()
         anew = self._seen_to is None or oldest < self._back_to
+        if not anew and 0 <= now - self._looked_at < _FRESH:
+            return
         latest = oldest if self._seen_to is None else self._seen_to
         start = oldest if anew else latest - _SKEW
         async for records in self._log.since(self._topic, start):
@@ -219,7 +231,7 @@ class Known:
                 except Undecodable:
                     digest = _digest(Arrival(None, value))
                 self._digests[digest] = at
-        self._back_to, self._seen_to = oldest, latest
+        self._back_to, self._seen_to, self._looked_at = oldest, latest, now
         self._digests = {digest: at for digest, at in self._digests.items() if at >= oldest}
 
     def add(self, arrival: Arrival) -> None:
