@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from usher.cli import _demo_systems
 from usher.sources import decode
 from usher.testing import raw_event
 
@@ -19,7 +20,10 @@ MAIL_FROM = f"{SERVICE_NAME} <accounts@example.org>"
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One event. *handler* is the one to watch; *to* is whom it must write to in the end, None: to nobody."""
+    """One event. *handler* is the one to watch; *to* is whom it must write to in the end, None: to nobody.
+
+    *id* is the event's. *system* is whose it is; *user* the id of the user there, for all but Authgear.
+    """
 
     id: str
     name: str
@@ -28,16 +32,20 @@ class Scene:
     handler: str
     to: str | None
     details: Mapping[str, Any] = field(default_factory=dict)
+    system: str = "authgear"
+    user: str = ""
 
     def body(self, now: float) -> bytes:
-        """The event as Authgear sends it, on one line; it happened at *now*, in Unix seconds."""
+        """The event as its system sends it, on one line; it happened at *now*, in Unix seconds."""
+        if self.system != "authgear":
+            return _demo_systems.created(self.system, self.user, self.name, _address(self.name), now)
         user = {"email": _address(self.name), "name": self.name, "tenant": "harbour"}
         return raw_event(**{"id": self.id, "timestamp": now, **user, **self.details})
 
     @property
     def type(self) -> str:
         """The canonical type."""
-        return decode(self.body(0)).type
+        return decode(self.body(0)).type if self.system == "authgear" else "user.created"
 
 
 def _address(name: str) -> str:
@@ -65,7 +73,21 @@ MARAS_RESET = Scene(
 )  # fmt: skip
 BO = Scene("0000000000000007", "Bo", "she signed up herself", "file", _WELCOME, None, _SELF)
 
-SCENES: Sequence[Scene] = (MARA, JONAS, AIKO, FELIX, NOOR, MARAS_RESET, BO)
+INES = Scene(
+    "evt_4mQp7sT2", "Ines", "made in the dashboard", "webhook", _WELCOME, _address("Ines"),
+    system="auth0", user="4mQp7sT2",
+)  # fmt: skip
+LIN = Scene(
+    "created-66f2a1b9c0de", "Lin", "made in the console, with a password", "webhook", _WELCOME, _address("Lin"),
+    system="genauth", user="66f2a1b9c0de",
+)  # fmt: skip
+TOMAS = Scene(
+    "7b1c9a54-2f0e-4f38-9d67-1f0f6c2b8e11", "Tomas", "made in the admin console, with a password", "webhook", _WELCOME, _address("Tomas"),
+    system="keycloak", user="7b1c9a54-2f0e-4f38-9d67-1f0f6c2b8e11",
+)  # fmt: skip
+
+SCENES: Sequence[Scene] = (MARA, JONAS, AIKO, FELIX, NOOR, MARAS_RESET, BO, INES, LIN, TOMAS)
 BY_WEBHOOK = [scene for scene in SCENES if scene.by == "webhook"]
+OF_OTHERS = [scene for scene in SCENES if scene.system != "authgear"]
 FROM_FILE = [scene for scene in SCENES if scene.by == "file"]
 LEFT_OUT = [scene for scene in SCENES if scene.to is None]

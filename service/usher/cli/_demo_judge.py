@@ -36,7 +36,7 @@ class Facts:
     """What the demo has found out.
 
     *dead* and *dead_in_the_end* are rows of ``usher dlq list --json``, before the replay and after it; *exit_code* is the
-    service's, after SIGTERM.
+    service's, after SIGTERM. *leaks* are the files of the service in which a credential was found.
     """
 
     messages: Sequence[Message] = ()
@@ -44,11 +44,18 @@ class Facts:
     dead_in_the_end: Sequence[Mapping[str, Any]] = ()
     metrics: Metrics = field(default_factory=lambda: Metrics(""))
     exit_code: int | None = None
+    leaks: Sequence[str] = ()
 
 
 def failures(facts: Facts) -> list[str]:
     """Each expectation that was not met, in a sentence; none: all that was announced has happened."""
-    return [*_of_messages(facts.messages), *_of_letters(facts), *of_metrics(facts.metrics), *_of_exit(facts.exit_code)]
+    return [
+        *_of_messages(facts.messages),
+        *_of_letters(facts),
+        *of_metrics(facts.metrics),
+        *_of_exit(facts.exit_code),
+        *(f"{name} holds a password that an identity system has sent" for name in facts.leaks),
+    ]
 
 
 def kind_of(handler: str) -> str:

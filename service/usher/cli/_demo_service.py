@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import json
 import os
 import sys
@@ -22,6 +20,7 @@ import aiohttp
 
 from usher.cli._demo_cast import LOGIN_URL, MAIL_FROM, SERVICE_NAME
 from usher.cli._demo_judge import Metrics
+from usher.cli._demo_systems import CREDENTIALS, SETTINGS, Call
 
 if TYPE_CHECKING:
     from usher.testing.providers import FakeProviders
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 WITHIN = 60.0
 """Seconds that anything may take before the demo gives up: generous, for a machine that does other things too."""
 
-_SECRET = "demo-webhook-secret"  # noqa: S105 - no secret: it signs for a server on loopback that lives for seconds
 _GRACE = 30.0
 _SETTLING = 15.0
 """Seconds in which the metrics must come to what they should be; gauges are measured once a second."""
@@ -59,7 +57,7 @@ def environment(provider: FakeProviders, environ: Mapping[str, str]) -> dict[str
         "USHER_TWILIO__AUTH_TOKEN": provider.twilio_auth_token,
         "USHER_TWILIO__FROM": provider.twilio_from,
         "USHER_TWILIO__BASE_URL": provider.url,
-        "USHER_AUTHGEAR__WEBHOOK_SECRET": _SECRET,
+        **SETTINGS,
     }
 
 
@@ -96,15 +94,13 @@ class Service:
             raise Failed(f"the service ended (exit code {self.process.returncode}) before its log said {wanted}")
         return line
 
-    async def post(self, body: bytes, *, secret: str = _SECRET) -> int:
-        """Deliver a webhook signed with *secret*; the status of the answer."""
-        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        headers = {"x-authgear-body-signature": signature, "Content-Type": "application/json"}
+    async def post(self, call: Call) -> int:
+        """Deliver a webhook; the status of the answer."""
         try:
-            async with self.http.post(f"{self.url}/ingest/authgear", data=body, headers=headers) as answer:
+            async with self.http.post(self.url + call.path, data=call.body, headers=call.headers) as answer:
                 return answer.status
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Failed(f"POST /ingest/authgear got no answer: {error!r}") from None
+            raise Failed(f"POST {call.path} got no answer: {error!r}") from None
 
     async def metrics(self, until: Callable[[Metrics], bool]) -> Metrics:
         """What ``/metrics`` says as soon as *until* holds for it, or as it is after `_SETTLING` seconds.
@@ -162,6 +158,11 @@ class Service:
         except TimeoutError:
             raise Failed(f"the service should have ended within {_GRACE:g} s of SIGTERM") from None
         return await self.process.wait()
+
+    def leaks(self) -> list[str]:
+        """The files of the service, its log among them, that hold a credential which a system has sent."""
+        files = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
+        return [path.name for path in files if any(secret.encode() in path.read_bytes() for secret in CREDENTIALS)]
 
     async def read_log(self) -> None:
         """Keep the child's log lines, here and in ``service.log``, until it ends."""

@@ -12,10 +12,11 @@ from typing import Any
 
 from usher.cli import _demo_timeline
 from usher.cli._console import console, result, table
-from usher.cli._demo_cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, SCENES, Scene
+from usher.cli._demo_cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, OF_OTHERS, SCENES, Scene
 from usher.cli._demo_judge import Facts, of_metrics
 from usher.cli._demo_outbox import DemoOutbox, Message
 from usher.cli._demo_service import Failed, Service
+from usher.cli._demo_systems import call
 from usher.testing.providers import FakeProviders, Fault, answer
 from usher.testing.wire import Request
 
@@ -55,6 +56,7 @@ class Story:
         result("Usher tells people what was done to their accounts: here to invented people, on this machine alone.")
         await self._start()
         await self._webhooks()
+        await self._others()
         await self._file()
         await self._left_out()
         await self._retry()
@@ -76,15 +78,25 @@ class Story:
     async def _webhooks(self) -> None:
         self._step("Authgear reports what happened: signed webhooks, POST /ingest/authgear")
         for scene in BY_WEBHOOK:
-            await self._post(scene, scene.told)
+            if scene not in OF_OTHERS:
+                await self._post(scene, scene.told)
         await self.service.line("message sent", event_id=MARA.id)
         await self._post(MARA, "the same event a second time")
-        status = await self.service.post(MARA.body(self._now), secret="not-the-secret")  # noqa: S106
+        status = await self.service.post(call(MARA.system, MARA.body(self._now), secret="not-the-secret"))  # noqa: S106
         _told("(forger)", "an event signed with another secret", f"{status} refused")
         _expect(status == 401, f"a webhook with a bad signature should get 401; it got {status}")
 
+    async def _others(self) -> None:
+        self._step("So do Auth0, GenAuth and Keycloak, each in its own way: POST /ingest/auth0, /ingest/genauth, …")
+        for scene in OF_OTHERS:
+            await self._post(scene, f"{scene.system}: {scene.told}")
+            await self.service.line("message sent", event_id=scene.id)
+        result(
+            "   The passwords that came along are stored nowhere; who made an account is told by other signs each time."
+        )
+
     async def _post(self, scene: Scene, told: str) -> None:
-        status = await self.service.post(scene.body(self._now))
+        status = await self.service.post(call(scene.system, scene.body(self._now)))
         _told(scene.name, f"{scene.type}: {told}", f"{status} stored")
         _expect(status == 200, f"{scene.name}'s webhook should get 200; it got {status}")
 
@@ -129,6 +141,7 @@ class Story:
         self.facts.metrics = await self.service.metrics(until=lambda metrics: not any(of_metrics(metrics)))
         self.facts.exit_code = await self.service.stop()
         self.facts.dead_in_the_end = await self.service.ask("dlq", "list")
+        self.facts.leaks = self.service.leaks()
         rows: list[Sequence[object]] = []
         for scene, fates in zip(SCENES, await self._why(*SCENES), strict=True):
             rows += _demo_timeline.rows(scene, fates, self.service.lines)
