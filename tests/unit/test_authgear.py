@@ -239,7 +239,7 @@ _NAMES = st.sampled_from(
     ["password", "newPassword", "otp", "code", "reset_link", "access_token", "client_secret", "salt", "passwordHash"]
 )
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
 )
