@@ -25,7 +25,7 @@ test: $(ready) ## All tests; those on Kafka and Keycloak need Java and Maven, an
 	$(bin)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice
-	$(bin)/python -m tests.simulation.mutants
+	$(bin)/python -m tests.simulation.mutants --jobs $(JOBS)
 
 simulate: $(ready) ## Random schedules with the real engine (SCHEDULES=1000000, SEED=0)
 	$(bin)/python -m tests.simulation.run --jobs $(JOBS) --schedules $(or $(SCHEDULES),3000) --seed $(or $(SEED),0)

@@ -47,7 +47,7 @@ class Faults:
             "crash": self._crash,
             "evict": self._evict,
             "freeze": self._freeze,
-            "graceful": self._world.stop,
+            "graceful": self._leave,
         }
 
     async def strike(self) -> None:
@@ -88,6 +88,14 @@ class Faults:
         world.start()
         await asyncio.sleep(self._rng.random() * SESSION)
         world.broker.leave(log)
+
+    async def _leave(self, running: Running) -> None:
+        """In good order; now and then while the claims are being dealt anew for another reason."""
+        if self._rng.random() < 0.3:
+            await self._hand_back()
+            await self._world.pause(4.0)
+        if running.up:
+            await self._world.stop(running)
 
     async def _freeze(self, running: Running) -> None:
         world, process = self._world, running.process

@@ -183,7 +183,10 @@ MUTANTS = (
         "fewer-attempts-win",
         "rule 8",
         "engine/parked.py",
-        (("(delivery.attempt, delivery.due or 0) >= row:", "(delivery.attempt, delivery.due or 0) <= row:"),),
+        (
+            (">= (parked.attempt, ifnull(parked.due, 0))", "<= (parked.attempt, ifnull(parked.due, 0))"),
+            ("(row.attempt, row.due or 0) >= (known.attempt,", "(row.attempt, row.due or 0) <= (known.attempt,"),
+        ),
         family="late writes",
     ),
     Mutant(
@@ -372,14 +375,20 @@ MUTANTS = (
         "a-late-write-of-our-own-is-not-answered",
         "rule 8",
         "engine/tail.py",
-        ((" and key not in shard.doubtful:", ":"),),
+        ((" != shard.writer or key in shard.doubtful:", " != shard.writer:"),),
         family="late writes",
     ),
     Mutant(
         "of-equal-attempts-the-last-written-counts",
         "rule 8: never early",
         "engine/parked.py",
-        (("(delivery.attempt, delivery.due or 0) >= row:", "delivery.attempt >= row[0]:"),),
+        (
+            (
+                "(excluded.attempt, ifnull(excluded.due, 0)) >= (parked.attempt, ifnull(parked.due, 0))",
+                "excluded.attempt >= parked.attempt",
+            ),
+            ("(row.attempt, row.due or 0) >= (known.attempt, known.due or 0)", "row.attempt >= known.attempt"),
+        ),
         family="late writes",
     ),
     Mutant(
@@ -388,13 +397,22 @@ MUTANTS = (
         "engine/lanes.py",
         (("first_parking <= parked.offset", "first_parking < parked.offset"),),
         family="late writes",
+        unnoticed="one in some 5,000 schedules: two owners have to park one delivery at once, and its head has to go meanwhile",
+    ),
+    Mutant(
+        "what-waits-to-run-alone-hears-nothing",
+        "rule 8",
+        "engine/driver.py",
+        (("            if not flight.done_elsewhere:  # said while", "            if True:  # said while"),),
+        family="burst",
+        unnoticed="one in some 3,000 schedules: workers have to end badly in a row, and a dead one's tombstone has to land then",
     ),
     Mutant(
         "what-waited-for-the-source-is-not-woken",
         "rule 7",
         "engine/lanes.py",
         (("                self.table.postpone(parked.key, now)\n", "                pass\n"),),
-        family="moves",
+        family="anything",
     ),
     Mutant(
         "a-queue-is-parked-when-its-claim-has-gone",
@@ -427,6 +445,7 @@ MUTANTS = (
             ),
         ),
         family="moves",
+        unnoticed="one in some 500 schedules: a claim has to be dealt between a stop and the leaving",
     ),
 )
 
