@@ -65,3 +65,33 @@ def test_what_does_not_fit_is_told_with_its_name(
 
     assert problem in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "doubt"),
+    [
+        ({}, "set USHER_AUTH0__ADMIN_MARKERS or"),
+        ({"auth0__admin_markers": "created_by"}, None),
+        ({"auth0__admin_clients": "back-office"}, None),
+        ({"auth0__created_from": "logs"}, None),
+    ],
+)
+def test_a_tenant_that_welcomes_nobody_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], doubt: str | None
+) -> None:
+    """Everything works, and no mail ever goes out: `usher check` says what to set."""
+    (system,) = opened(monkeypatch, tmp_path, auth0__webhook_token="token", **given)
+
+    assert [doubt in told for told in system.doubts if doubt] == [True] * len(system.doubts)
+    assert bool(system.doubts) == bool(doubt)
+
+
+def test_feeds_that_do_not_bring_new_users_are_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The other one is what counts."""
+    given = {"domain": "a.auth0.com", "client_id": "c", "client_secret": "s", "poll": "true", "feeds": "events"}
+    given["created_from"] = "logs"
+    (system,) = opened(monkeypatch, tmp_path, **{f"auth0__{name}": value for name, value in given.items()})
+
+    assert system.doubts == (
+        "nobody is welcomed: new users are told of by logs, which USHER_AUTH0__FEEDS does not pull",
+    )

@@ -116,6 +116,7 @@ async def _systems(settings: Settings) -> list[Line]:
             text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET to take webhooks"
             lines.append(Line("systems", "warn", "webhook", text))
         for system in systems:
+            lines += [Line("systems", "warn", system.title, doubt) for doubt in system.doubts]
             if system.api is not None:
                 try:
                     lines.append(Line("systems", "ok", f"{system.title}: API", await system.api.check()))

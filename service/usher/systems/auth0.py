@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from usher.identity.auth0 import Auth0Api
 from usher.identity.auth0_feeds import EventsFeed, LogsFeed
 from usher.identity.poll import Feed
@@ -37,7 +39,20 @@ def open_system(settings: Auth0, name: str, session: Session) -> System:
         api=api,
         feeds=tuple(feeds),
         limit=_BATCH,
+        doubts=tuple(_doubts(settings, name)),
     )
+
+
+def _doubts(settings: Auth0, name: str) -> Iterator[str]:
+    """What fits together and yet welcomes nobody."""
+    prefix = _prefix(name)
+    if settings.created_from == "events" and not (settings.admin_clients or settings.admin_markers):
+        yield (
+            f"nobody is welcomed: events of new users do not say who made them; set {prefix}ADMIN_MARKERS or "
+            f"{prefix}ADMIN_CLIENTS, or {prefix}CREATED_FROM=logs"
+        )
+    if settings.poll and not settings.webhook_token and settings.created_from not in settings.feeds:
+        yield f"nobody is welcomed: new users are told of by {settings.created_from}, which {prefix}FEEDS does not pull"
 
 
 def _rules(settings: Auth0) -> Rules:
@@ -52,7 +67,7 @@ def _rules(settings: Auth0) -> Rules:
 
 
 def _api(settings: Auth0, name: str, session: Session) -> Auth0Api | None:
-    prefix = "USHER_AUTH0__" + (f"{name.upper()}__" if name else "")
+    prefix = _prefix(name)
     wanted = {"DOMAIN": settings.domain, "CLIENT_ID": settings.client_id, "CLIENT_SECRET": settings.client_secret}
     missing = [prefix + setting for setting, value in wanted.items() if not value]
     if missing and (settings.poll or settings.client_id or settings.client_secret):
@@ -72,3 +87,8 @@ def _api(settings: Auth0, name: str, session: Session) -> Auth0Api | None:
         app_client_id=settings.app_client_id,
         link_expires_after=settings.link_expires_after,
     )
+
+
+def _prefix(name: str) -> str:
+    """How the names of a tenant's settings begin."""
+    return "USHER_AUTH0__" + (f"{name.upper()}__" if name else "")

@@ -35,7 +35,7 @@ class System:
     *name* is its name in the settings, empty for the first. *tenant* is what its events carry as ``event.tenant``, None
     where they say it themselves. *receives*: whether there is a secret, and so a webhook. *api* is None without credentials.
     *complete* asks the system for what the filter needs and an event does not say; *feeds* are those to be polled. *limit*
-    is the largest body of a webhook, in bytes.
+    is the largest body of a webhook, in bytes; *doubts* are what `usher check` warns of.
     *messages_per_minute* caps what is sent.
     """
 
@@ -47,6 +47,7 @@ class System:
     complete: Callable[[Arrival], Awaitable[Arrival]] | None = None
     feeds: Sequence[Feed] = ()
     limit: int = DEFAULT_LIMIT
+    doubts: Sequence[str] = ()
     messages_per_minute: int | None = None
 
     @property
