@@ -26,7 +26,9 @@ from usher.cli._demo_outbox import NOTE, DemoOutbox, Message
 from usher.testing.providers import DROP, FakeProviders, Fault
 from usher.testing.wire import Request
 
-_MAILS = Counter({"mara@example.org": 2, "jonas@example.org": 1, "noor@example.org": 1})
+_MAILS = Counter(
+    {f"{name}@example.org": 2 if name == "mara" else 1 for name in ("mara", "jonas", "noor", "ines", "lin", "tomas")}
+)
 _TEXTS = Counter({"+12025550123": 1})
 _WITHIN = 100.0
 
@@ -195,14 +197,17 @@ def _facts() -> Facts:
 
 def _metrics(**changed: float) -> Metrics:
     samples: dict[str, float] = {
-        'usher_records_total{topic="identity.events"}': 8,
+        'usher_records_total{topic="identity.events"}': 11,
         'usher_ingested_total{source="authgear",outcome="stored"}': 5,
         'usher_ingested_total{source="authgear",outcome="bad-signature"}': 1,
+        'usher_ingested_total{source="auth0",outcome="stored"}': 1,
+        'usher_ingested_total{source="genauth",outcome="stored"}': 1,
+        'usher_ingested_total{source="keycloak",outcome="stored"}': 1,
         'usher_events_filtered_total{reason="duplicate"}': 1,
         'usher_events_filtered_total{reason="prefilter"}': 2,
         'usher_attempts_total{handler="welcome_email",outcome="retry"}': 1,
         'usher_attempts_total{handler="welcome_email",outcome="rejected"}': 1,
-        'usher_attempts_total{handler="welcome_email",outcome="done"}': 3,
+        'usher_attempts_total{handler="welcome_email",outcome="done"}': 6,
         'usher_attempts_total{handler="sms_notice",outcome="done"}': 1,
         'usher_attempts_total{handler="reset_instructions",outcome="done"}': 1,
         'usher_replays_total{handler="welcome_email",outcome="replayed"}': 1,
@@ -242,6 +247,7 @@ def _with(**changed: Any) -> Facts:
         (_with(metrics=_metrics(duplicate=0)), "/metrics: events left out as duplicates should be 1, not 0"),
         (_with(metrics=_metrics(retry=0)), "/metrics: attempts to be retried should be 1, not 0"),
         (_with(metrics=_metrics(parked=1)), "/metrics: deliveries still parked should be 0, not 1"),
+        (_with(leaks=["usher.db"]), "usher.db holds a password that an identity system has sent"),
         (_with(exit_code=1), "after SIGTERM the service should have ended with exit code 0, not 1"),
     ],
 )
