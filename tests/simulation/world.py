@@ -18,6 +18,7 @@ from tests.simulation.handlers import EXPIRY, POLICY, Handlers
 from tests.simulation.history import History, Life, Sent
 from tests.simulation.hostile import GROUP, RETRY_TOPIC, TOPIC, HostileBroker, HostileLog
 from tests.simulation.loop import Process, SimulatedLoop
+from tests.simulation.memory import too_much
 from tests.simulation.plan import Plan
 
 from usher.delivery import Delivery
@@ -227,22 +228,11 @@ class World:
         await self.faults.meet(moment, process, log, landed=landed)
 
     def look_into(self, process: Process) -> None:
-        """Promise 6: what a worker holds in memory has bounds, whatever there is to read.
-
-        The one place that looks inside a worker: its count of records, and the offsets that each claim's ledger names.
-        """
+        """Promise 6: see that what the worker in *process* holds in memory has bounds."""
         running = next(running for running in self.processes if running.process is process)
-        limits, driver = running.limits, running.worker._driver
-        asked = sum(self.history.replayed.values()) * self.plan.handlers
-        most = 2 * limits.records + limits.read * self.plan.handlers + asked
-        if driver.records > most:
-            self.history.violate(f"memory: {process.name} holds {driver.records} deliveries, and {most} is the most")
-        for claim, shard in running.worker._shards.items():
-            if len(shard.ledger) > limits.per_claim:
-                self.history.violate(
-                    f"memory: {process.name} has {len(shard.ledger)} offsets of {claim.partition} unsettled,"
-                    f" and {limits.per_claim} is the most"
-                )
+        asked = sum(self.history.replayed.values())
+        for sentence in too_much(running.worker, running.limits, self.plan.handlers, asked):
+            self.history.violate(f"memory: {process.name} {sentence}")
 
     # Rest
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.simulation.mutants import MUTANTS, Mutant, OutOfDate, mutate
+from tests.simulation.catalogue import MUTANTS, Mutant
+from tests.simulation.mutants import OutOfDate, mutate
 
 
 def test_every_mutant_fits_the_engine(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
-"""Random schedules with the real engine: some hundreds here, as many as you like with `make simulate`."""
+"""Random schedules with the real engine: some hundreds here, as many as you like with `make simulate`.
+
+A bug that they found becomes a mutant (`tests.simulation.catalogue`): a seed alone would soon tell another story.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from tests.simulation import run
 from tests.simulation.plan import Plan
 from tests.simulation.run import play
 
-REGRESSIONS = [
-    # a parked delivery that had waited for the source position was never woken once its predecessor was done
-    Plan(seed=4324, events=8, users=3, partitions=1, handlers=2, faults=("join",), rounds=2, replays=True),
-]
 SCHEDULES, BLOCKS = 200, 4
 
 
@@ -22,17 +24,21 @@ def test_the_promises_hold_on_every_schedule(block: int) -> None:
         assert wrong == [], f"seed {seed}:\n" + "\n".join(story)
 
 
-@pytest.mark.parametrize("plan", REGRESSIONS, ids=lambda plan: f"seed-{plan.seed}")
-@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_what_was_wrong_once_stays_right(plan: Plan) -> None:
-    """Schedules that found a bug."""
-    wrong, story = play(plan)
-
-    assert wrong == [], "\n".join(story)
-
-
 def test_a_seed_replays_exactly() -> None:
     """The same plan tells the same story."""
     plan = Plan.of(11)
 
     assert play(plan) == play(plan)
+
+
+def test_a_failing_schedule_shrinks_to_one_that_still_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is smaller, fails as well, and nothing of it can be left out."""
+
+    def fails_with_two_events(plan: Plan) -> tuple[list[str], list[str]]:
+        return (["wrong"] if plan.events >= 2 and "crash" in plan.faults else []), []
+
+    monkeypatch.setattr(run, "play", fails_with_two_events)
+    small = run.shrink(replace(Plan.of(0), events=9, faults=("crash", "join"), handlers=2, partitions=2, replays=True))
+
+    assert (small.events, small.faults, small.handlers, small.partitions) == (2, ("crash",), 1, 1)
+    assert (small.rounds, small.replays) == (0, False)

@@ -1,0 +1,428 @@
+"""The mutants: for each rule and promise what in the engine has to be replaced to take it away.
+
+Not here: that the end of the retry partition is read after the committed offset (rule 5). The engine gets the committed
+offset with the claim, and the log reads that end when it is first asked, so the engine can't turn the two around; the
+contract suite of the logs holds them to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What *breaks* (a rule of docs/parking.md or a promise) when *old* becomes *new* in *file*, for each of *edits*.
+
+    *also* are edits of a second file. *family* names the schedules that are about it. *unnoticed* says that they do not tell
+    it from the engine yet, or can't, and why; it is kept in the list and not played.
+    """
+
+    name: str
+    breaks: str
+    file: str
+    edits: tuple[tuple[str, str], ...]
+    family: str = "anything"
+    also: tuple[str, tuple[tuple[str, str], ...]] | None = None
+    unnoticed: str = ""
+
+
+MUTANTS = (
+    Mutant(
+        "another-than-the-head-runs",
+        "rule 1",
+        "engine/parked.py",
+        (("WHERE lane = ? ORDER BY offset LIMIT 1", "WHERE lane = ? ORDER BY offset DESC LIMIT 1"),),
+        family="burst",
+    ),
+    Mutant(
+        "two-drivers-of-one-lane",
+        "rule 1",
+        "engine/driver.py",
+        (("if shard.open and not lane.driven:", "if shard.open:"),),
+        family="burst",
+    ),
+    Mutant(
+        "settled-before-the-park-is-acknowledged",
+        "rule 2",
+        "engine/settle.py",
+        (
+            (
+                "        headers = [*parked.headers(), (WRITER, shard.writer)]\n",
+                (
+                    "        headers = [*parked.headers(), (WRITER, shard.writer)]\n"
+                    "        shard.ledger.settle(parked.offset, parked.handler)\n"
+                ),
+            ),
+        ),
+        family="anything",
+    ),
+    Mutant(
+        "queued-behind-what-is-parked",
+        "rule 3",
+        "engine/driver.py",
+        (
+            (
+                "if lane.parking or len(lane.queue) >= self._limits.per_lane or shard.table.holds_lane(lane.key):",
+                "if len(lane.queue) >= self._limits.per_lane:",
+            ),
+        ),
+        family="burst",
+    ),
+    Mutant(
+        "no-tombstone-after-done",
+        "rule 4",
+        "engine/settle.py",
+        (("if not flight.parked and shard.ours:", "if shard.ours:"),),
+        family="burst",
+    ),
+    Mutant(
+        "the-next-of-the-lane-is-not-started",
+        "rule 4",
+        "engine/driver.py",
+        (
+            (
+                "            while shard.open and (flight := shard.next_in(lane, self.now_ms())) is not None:",
+                "            if shard.open and (flight := shard.next_in(lane, self.now_ms())) is not None:",
+            ),
+        ),
+        family="burst",
+    ),
+    Mutant(
+        "gate-opened-before-the-table-is-folded",
+        "rule 5",
+        "engine/tail.py",
+        (
+            (
+                "        async for part in self.log.parked(shard.claim):\n",
+                "        await self.opened(shard)\n        async for part in self.log.parked(shard.claim):\n",
+            ),
+            ("                await self.opened(shard)\n", ""),
+        ),
+        family="burst",
+    ),
+    Mutant(
+        "heads-are-not-freed",
+        "rule 5",
+        "engine/tail.py",
+        (("for _ in shard.table.free_heads(self.engine.now_ms()):", "for _ in ():"),),
+        family="burst",
+    ),
+    Mutant(
+        "what-is-parked-is-not-skipped",
+        "rule 6",
+        "engine/intake.py",
+        ((" and f.delivery.key not in shard.table]", "]"),),
+        family="uncommitted",
+    ),
+    Mutant(
+        "what-has-a-tombstone-is-not-skipped",
+        "rule 6",
+        "engine/intake.py",
+        (("if f.delivery.key not in shard.known_done and", "if"),),
+        family="uncommitted",
+    ),
+    Mutant(
+        "parked-runs-before-the-source",
+        "rule 7",
+        "engine/lanes.py",
+        (
+            (
+                "        if parked.offset >= self.position:  # rule 7",
+                "        if False:  # rule 7",
+            ),
+        ),
+        also=(
+            "engine/parked.py",
+            (("AND NOT taken AND offset < ? ORDER BY due", "AND NOT taken AND ? NOTNULL ORDER BY due"),),
+        ),
+        family="burst",
+    ),
+    Mutant(
+        "a-stranger-is-not-answered",
+        "rule 8",
+        "engine/tail.py",
+        (
+            (
+                "            self.engine.spawn(shard, self.settler.answer_stranger(shard, delivery))\n            return\n",
+                "            return\n",
+            ),
+        ),
+        family="late writes",
+    ),
+    Mutant(
+        "a-stranger-is-always-believed",
+        "rule 8",
+        "engine/tail.py",
+        (("if delivery is not None and shard.done_for_good(delivery):", "if False:"),),
+        family="late writes",
+    ),
+    Mutant(
+        "fewer-attempts-win",
+        "rule 8",
+        "engine/parked.py",
+        (
+            (">= (parked.attempt, ifnull(parked.due, 0))", "<= (parked.attempt, ifnull(parked.due, 0))"),
+            ("(row.attempt, row.due or 0) >= (known.attempt,", "(row.attempt, row.due or 0) <= (known.attempt,"),
+        ),
+        family="late writes",
+    ),
+    Mutant(
+        "a-strangers-put-removes",
+        "rule 8",
+        "engine/tail.py",
+        (
+            (
+                "        else:\n            shard.table.merge(delivery)\n        if flight is not None:",
+                "        else:\n            shard.table.remove(key)\n        if flight is not None:",
+            ),
+        ),
+        family="late writes",
+    ),
+    Mutant(
+        "a-late-success-writes-no-tombstone",
+        "rule 9",
+        "engine/driver.py",
+        (("if not shard.ours and not isinstance(verdict, Done):", "if not shard.ours:"),),
+        family="moves",
+    ),
+    Mutant(
+        "a-late-failure-is-written",
+        "rule 9",
+        "engine/driver.py",
+        (("if not shard.ours and not isinstance(verdict, Done):", "if False:"),),
+        family="moves",
+    ),
+    Mutant(
+        "a-replay-parks",
+        "rule 10",
+        "engine/attempt.py",
+        (("may_park=delivery.replay is None,", "may_park=True,"),),
+        family="letters",
+    ),
+    Mutant(
+        "a-replay-is-not-answered",
+        "rule 10",
+        "engine/tail.py",
+        (("if DROPPED not in outcomes and await self.settler.answer(shard, request.replay.id):", "if not outcomes:"),),
+        family="letters",
+    ),
+    Mutant(
+        "an-expired-replay-runs",
+        "rule 10",
+        "engine/attempt.py",
+        (
+            (
+                "return delivery.replay is None or not delivery.replay.even_expired",
+                "return delivery.replay is None",
+            ),
+        ),
+        family="letters",
+    ),
+    Mutant(
+        "committed-before-it-is-settled",
+        "promise 1: commit after the acknowledgement",
+        "engine/claims.py",
+        (
+            (
+                "undone = {offset: pending.done for offset, pending in self._pending.items()}",
+                "undone: dict[int, int] = {}",
+            ),
+        ),
+        family="burst",
+    ),
+    Mutant(
+        "mark-not-carried-forward",
+        "promise 1: the Mark",
+        "engine/claims.py",
+        (("            undone |= carried\n", ""),),
+        family="burst",
+    ),
+    Mutant(
+        "mark-of-another-base-is-used",
+        "promise 1: the Mark",
+        "engine/claims.py",
+        (("        if found != base:\n            return None\n", ""),),
+        family="letters",
+    ),
+    Mutant(
+        "tombstone-before-the-dead-letter",
+        "promise 1, rule 4",
+        "engine/settle.py",
+        (
+            (
+                "        delivery = flight.delivery\n        headers = letter_headers(delivery, reason=verdict.reason,",
+                (
+                    "        delivery = flight.delivery\n"
+                    "        if flight.parked and delivery.replay is None and not await self._tombstone(shard, delivery):\n"
+                    "            return False\n"
+                    "        headers = letter_headers(delivery, reason=verdict.reason,"
+                ),
+            ),
+        ),
+        family="letters",
+    ),
+    Mutant(
+        "settled-before-the-dead-letter",
+        "promise 1",
+        "engine/settle.py",
+        (
+            (
+                "        delivery = flight.delivery\n        headers = letter_headers(delivery, reason=verdict.reason,",
+                (
+                    "        delivery = flight.delivery\n"
+                    "        shard.ledger.settle(delivery.offset, delivery.handler)\n"
+                    "        headers = letter_headers(delivery, reason=verdict.reason,"
+                ),
+            ),
+        ),
+        family="letters",
+    ),
+    Mutant(
+        "two-at-once",
+        "promise 3",
+        "engine/driver.py",
+        (
+            ("while (other := self._running.get(lane.key)) is not None:", "while (other := None) is not None:"),
+            ("            del self._running[lane.key]\n", "            self._running.pop(lane.key, None)\n"),
+        ),
+        family="moves",
+    ),
+    Mutant(
+        "no-drain",
+        "promise 4: a graceful move repeats nothing",
+        "engine/worker.py",
+        (("deadline = clock() + self._limits.drain", "deadline = clock()"),),
+        family="moves",
+    ),
+    Mutant(
+        "no-commit-when-a-claim-goes",
+        "promise 4: a graceful move repeats nothing",
+        "engine/worker.py",
+        (("            await self._commit([shard], orderly=True)\n", "            pass\n"),),
+        family="moves",
+    ),
+    Mutant(
+        "a-second-arrival-is-not-known",
+        "promise 4: duplicates in the topic",
+        "engine/lanes.py",
+        (("if known is not None and known[0] < offset and timestamp - known[1] <= self._window:", "if False:"),),
+        family="moves",
+    ),
+    Mutant(
+        "due-rounded-down",
+        "no early retry",
+        "engine/attempt.py",
+        (("due = math.ceil(verdict.due * 1000)", "due = math.floor(verdict.due * 1000)"),),
+        family="uncommitted",
+    ),
+    Mutant(
+        "jitter-takes-away",
+        "no early retry",
+        "outcome.py",
+        (("(1 + self.jitter * rng.random())", "(1 - self.jitter * rng.random())"),),
+        family="uncommitted",
+    ),
+    Mutant(
+        "nothing-expires",
+        "promise 7",
+        "engine/attempt.py",
+        (("if self._too_late(handler, event, delivery):", "if False:"),),
+        family="anything",
+    ),
+    Mutant(
+        "memory-without-bound",
+        "promise 6",
+        "engine/driver.py",
+        (
+            (
+                "return self.records >= limits.records * limits.fresh or self._size >= limits.size * limits.fresh",
+                "return False",
+            ),
+        ),
+        family="flood",
+    ),
+    Mutant(
+        "a-claim-without-bound",
+        "promise 6",
+        "engine/worker.py",
+        (("min(limits.read, limits.per_claim - fullest, fitting)", "limits.read"),),
+        family="flood",
+    ),
+    Mutant(
+        "a-late-write-of-our-own-is-not-answered",
+        "rule 8",
+        "engine/tail.py",
+        ((" != shard.writer or key in shard.doubtful:", " != shard.writer:"),),
+        family="late writes",
+    ),
+    Mutant(
+        "of-equal-attempts-the-last-written-counts",
+        "rule 8: never early",
+        "engine/parked.py",
+        (
+            (
+                "(excluded.attempt, ifnull(excluded.due, 0)) >= (parked.attempt, ifnull(parked.due, 0))",
+                "excluded.attempt >= parked.attempt",
+            ),
+            ("(row.attempt, row.due or 0) >= (known.attempt, known.due or 0)", "row.attempt >= known.attempt"),
+        ),
+        family="late writes",
+    ),
+    Mutant(
+        "runs-while-it-is-being-parked",
+        "rule 8",
+        "engine/lanes.py",
+        (("first_parking <= parked.offset", "first_parking < parked.offset"),),
+        family="late writes",
+        unnoticed="one in some 5,000 schedules: two owners have to park one delivery at once, and its head has to go meanwhile",
+    ),
+    Mutant(
+        "what-waits-to-run-alone-hears-nothing",
+        "rule 8",
+        "engine/driver.py",
+        (("            if not flight.done_elsewhere:  # said while", "            if True:  # said while"),),
+        family="burst",
+        unnoticed="one in some 3,000 schedules: workers have to end badly in a row, and a dead one's tombstone has to land then",
+    ),
+    Mutant(
+        "what-waited-for-the-source-is-not-woken",
+        "rule 7",
+        "engine/lanes.py",
+        (("                self.table.postpone(parked.key, now)\n", "                pass\n"),),
+        family="anything",
+    ),
+    Mutant(
+        "a-queue-is-parked-when-its-claim-has-gone",
+        "rule 9",
+        "engine/driver.py",
+        (("            if shard.ours:  # rule 9: what is queued", "            if True:  # rule 9: what is queued"),),
+        family="moves",
+    ),
+    Mutant(
+        "a-success-beside-the-last-commit-is-not-told",
+        "rule 9",
+        "engine/worker.py",
+        (
+            ("        shard.ours = False  # from here on", "        # from here on"),
+            (
+                "            await self._commit([shard], orderly=True)\n",
+                "            await self._commit([shard], orderly=True)\n        shard.ours = False\n",
+            ),
+        ),
+        family="moves",
+    ),
+    Mutant(
+        "who-leaves-takes-claims",
+        "rule 9",
+        "engine/worker.py",
+        (
+            (
+                "        if self._stopping.is_set():\n            return  # whoever leaves",
+                "        if False:\n            return  # whoever leaves",
+            ),
+        ),
+        family="moves",
+        unnoticed="one in some 500 schedules: a claim has to be dealt between a stop and the leaving",
+    ),
+)
