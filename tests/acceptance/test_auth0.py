@@ -14,6 +14,8 @@ from typing import Any
 
 from tests.service import Service, environment, running, usher
 
+from usher.cli._wiring import browser
+from usher.settings import Settings
 from usher.testing.auth0 import FakeAuth0
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "auth0"
@@ -214,3 +216,21 @@ async def test_check_tells_whether_the_api_can_be_used(tmp_path: Path) -> None:
     assert bad_code == 1
     assert "USHER_AUTH0__CLIENT_SECRET" in bad
     assert "wrong-secret" not in bad
+
+
+async def test_a_topic_of_raw_events_is_read_as_auth0s(tmp_path: Path) -> None:
+    """As a bridge wrote them: the event in its CloudEvent, a log entry, and what is neither; whatever is stored anew has no credential."""
+    settings = env(topics="identity.events,auth0-raw=auth0")
+    log = Settings(log=f"sqlite:///{tmp_path}/usher.db", topics=settings["USHER_TOPICS"])
+    async with running(tmp_path, settings) as service:
+        async with browser(log) as raw:
+            for document in (created("eva"), sample("log.sapi.set-password"), {"password": "pw-Chosen-New-3"}):
+                await raw.append("auth0-raw", None, json.dumps(document).encode(), ())
+        await service.line("message sent", template="welcome_email")
+        await service.line("message sent", template="reset_instructions")
+        await service.line("dead-lettered", reason="undecodable")
+    _, letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
+
+    assert set(mails(tmp_path)) == {"eva@example.com", "eva.lund@example.com"}
+    assert "neither an event nor a log entry of Auth0" in letters
+    assert "pw-Chosen-New-3" not in letters
