@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import phonenumbers
@@ -43,6 +43,7 @@ _SOURCE_TYPES = {
 }
 _SECRETS_BY_PLACE = frozenset(("oauth", "secretInfo"))
 """Fields in which tokens of other systems lie under those systems' own names."""
+_COUNTRY_CODE = re.compile(r"[1-9][0-9]{0,2}")
 _BUCKETED = re.compile(r"([0-9a-f]{40})\.(\d+)")
 
 
@@ -114,7 +115,8 @@ class GenAuth:
 
     def _pool(self, headers: Mapping[str, str], *places: Mapping[str, Any]) -> str:
         told = [headers.get(name) for name in _POOL_HEADERS] + [text(place.get("userPoolId")) for place in places]
-        return self._tenant or next(filter(None, told), "")
+        pool = self._tenant or next(filter(None, told), "")
+        return pool.encode("utf-8", "replace").decode()  # a header may be no text
 
 
 class _Call(NamedTuple):
@@ -177,7 +179,7 @@ def user_fields(person: Mapping[str, Any], country_code: str) -> dict[str, Any]:
 def e164(phone: str | None, country_code: str) -> str | None:
     """*phone* with its country code, without what is dialled only inside the country; as it is, where that can't be told."""
     digits = country_code.strip().removeprefix("+")
-    if phone is None or phone.strip().startswith("+") or not (digits.isascii() and digits.isdecimal()):
+    if phone is None or phone.strip().startswith("+") or not _COUNTRY_CODE.fullmatch(digits):
         return phone
     region = phonenumbers.region_code_for_country_code(int(digits))
     try:
@@ -191,7 +193,8 @@ def iso_time(value: object) -> float | None:
     """Unix seconds of an ISO 8601 time with its zone; None: it is none."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return None if moment is None or moment.tzinfo is None else max(moment.timestamp(), 0.0)
+        # By way of UTC: what lies outside of its calendar there could not be told as an event's time.
+        return None if moment is None or moment.tzinfo is None else max(moment.astimezone(UTC).timestamp(), 0.0)
     except (ValueError, OverflowError):
         return None
 

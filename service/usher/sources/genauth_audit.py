@@ -28,13 +28,13 @@ def event_of_entry(entry: Any, tenant: str) -> Event | None:
     if not isinstance(entry, dict) or entry.get("resourceType") != "user" or entry.get("success") is False:
         return None
     given = [_inner(entry.get(name)) for name in ("operationParam", "targetValue", "originValue")]
-    user = next(filter(None, map(_user_in, given)), None)
+    user = _storable(next(filter(None, map(_user_in, given)), None))
     operation = entry.get("operationType")
     if user is None or operation not in ("create", "update"):
         return None
     if operation == "update" and not _sets_password(*given):
         return None
-    kept = {name: text(entry.get(name)) for name in _KEPT}
+    kept = {name: _storable(text(entry.get(name))) for name in _KEPT}
     return derive(
         NAME,
         {name: value for name, value in kept.items() if value is not None},
@@ -58,6 +58,11 @@ def _entry_id(kept: Mapping[str, str | None], user: str) -> str:
     """The request's own id and the user's: one request may change several users."""
     about = dump([user, kept["requestId"] or kept])
     return f"audit-{hashlib.sha1(about, usedforsecurity=False).hexdigest()}"
+
+
+def _storable(told: str | None) -> str | None:
+    """A text without the halves of characters that an answer's parser lets through."""
+    return None if told is None else told.encode("utf-8", "replace").decode()
 
 
 def _inner(value: object) -> Any:
