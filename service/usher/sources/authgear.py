@@ -87,13 +87,13 @@ class Authgear:
         return signed_by_any(self._secrets, body, headers.get(SIGNATURE, ""))
 
     def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:  # noqa: ARG002
-        """`Source.arrivals`. What can't be read is stored as it came: Authgear's events hold no credentials."""
+        """`Source.arrivals`. What is no event is stored as it came, less credentials; what can't be parsed can't lose them."""
         try:
             document = unwrap(parse(body))
         except NotJson:
             raise
         except Undecodable as refusal:
-            return [Arrival(None, never_filtered(body), str(refusal))]
+            return [undecoded(NAME, "", body, str(refusal))]
         return [self.arrival(document, body)]
 
     def arrival(self, document: Any, value: bytes | None = None) -> Arrival:
