@@ -199,6 +199,18 @@ def test_an_administrators_password_is_no_change_of_the_users() -> None:
     assert event(sample("log.scp"), admin_clients=frozenset([PORTAL])).type == "scp"
 
 
+@pytest.mark.parametrize(
+    "time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59-10:00", "yesterday", "", 5, None, "2026-02-30"]
+)
+def test_a_time_that_can_not_be_is_none(time: Any) -> None:
+    """The event is read all the same, and comes back from its bytes."""
+    (arrival,) = arrivals(json.dumps(created() | {"time": time}).encode())
+
+    assert arrival.event is not None
+    assert arrival.event.context.timestamp is None
+    assert decode(arrival.value) == arrival.event
+
+
 def test_our_own_flag_comes_not_back_as_an_administrators() -> None:
     """What Usher's application writes is Usher's doing; another flag is nobody's."""
     own = event(sample("log.sapi.set-flag"), own_client=DASHBOARD)

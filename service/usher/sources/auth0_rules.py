@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from usher.event import UNKNOWN
-from usher.sources.canonical import text
+from usher.sources.canonical import END_OF_TIME, text
 
 if TYPE_CHECKING:
     from usher.sources.auth0_logs import LogEntry
@@ -149,9 +149,10 @@ def dict_in(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def moment(value: object) -> float | None:
-    """A time as Auth0 writes it, in Unix seconds; UTC where it names no zone."""
+    """A time as Auth0 writes it, in Unix seconds; UTC where it names no zone. None for one that no event can be of."""
     try:
-        at = datetime.fromisoformat(text(value) or "")
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        written = datetime.fromisoformat(text(value) or "")
+        at = (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
+    return at if 0 <= at < END_OF_TIME else None

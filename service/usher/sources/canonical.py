@@ -15,7 +15,7 @@ from usher.delivery import bounded
 from usher.event import UNKNOWN, Event, EventContext, User
 
 _Model = TypeVar("_Model", bound=BaseModel)
-_END_OF_TIME = 253_402_300_800
+END_OF_TIME = 253_402_300_800
 """1 January 10000, in Unix seconds: the first moment that `Event.time` could not tell."""
 
 
@@ -60,7 +60,7 @@ def text(value: object) -> str | None:
 
 
 def _is_time(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value < _END_OF_TIME  # type: ignore[operator]
+    return type(value) in (int, float) and 0 <= value < END_OF_TIME  # type: ignore[operator]
 
 
 def _lenient(model: type[_Model], fields: object) -> _Model:
