@@ -11,7 +11,7 @@ from typing import Any
 from tests.engine import until
 from tests.service import Service, environment, running, usher
 
-from usher.testing.keycloak import FakeKeycloak
+from usher.testing.keycloak import ACCOUNT, FakeKeycloak
 from usher.testing.providers import answer
 
 SECRET = "whsec-of-keycloak"
@@ -94,6 +94,25 @@ async def test_a_new_password_is_required_of_whom_an_admin_made_and_that_is_no_s
             await service.line("nothing sent", event_id=ours, handler="reset_instructions")
 
         assert outbox(tmp_path) == ["ann@example.org Your account on our service"]
+
+
+async def test_a_mail_that_keycloak_sends_for_us_is_not_answered_with_another(tmp_path: Path) -> None:
+    """Each request of Keycloak's own mail is an admin event: one of ours asks for no further mail, by webhook or poller."""
+    async with FakeKeycloak() as fake:
+        own = {"reset_instructions__sending": "system", "reset_instructions__also_after_request": "true"}
+        async with running(tmp_path, env(fake, keycloak__poll="true", keycloak__poll_every="100ms", **own)) as service:
+            await fake.wait_answered(3)
+            fake.create_user("ann", email="ann@example.org")
+            fake.reset_password("ann")
+            await until(lambda: fake.sent == ["ann"], within=20)
+            ours = fake.admin_events[-1]
+            await service.line("nothing sent", event_id=ours["id"], handler="reset_instructions")
+            again = fake.happens("ACTION", "users/ann/execute-actions-email", by=ACCOUNT)
+            fake.admin_events.remove(again)  # this one comes by webhook
+            assert await send(service, fake, again) == 200
+            await service.line("nothing sent", event_id=again["id"], handler="reset_instructions")
+
+        assert fake.sent == ["ann"]
 
 
 async def test_the_events_of_a_kafka_listener_are_read_from_their_topic(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from usher.identity.keycloak import KeycloakApi
 from usher.identity.keycloak_events import AdminEvents
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
+from usher.sources import decode
 from usher.sources.keycloak import Keycloak
 from usher.systems import open_systems
 from usher.testing import Clock, an_event
-from usher.testing.keycloak import FakeKeycloak
+from usher.testing.keycloak import ACCOUNT, FakeKeycloak
 from usher.testing.providers import RESET, Fault, answer
 
 NOW = 1_767_600_000
@@ -39,14 +40,8 @@ class Scene:
     def client(self, **options: Any) -> KeycloakApi:
         given = {"url": self.fake.url, "realm": self.fake.realm, "client_secret": self.fake.client_secret, **options}
         url, realm = given.pop("url"), given.pop("realm")
-        return KeycloakApi(
-            url,
-            realm,
-            client_id=self.fake.client_id,
-            session=lambda: self.session,
-            source=Keycloak(realm=realm),
-            **given,
-        )
+        given.setdefault("source", Keycloak(realm=realm))
+        return KeycloakApi(url, realm, client_id=self.fake.client_id, session=lambda: self.session, **given)
 
     def resets(self, count: int, apart: float = 1.0) -> list[str]:
         """So many passwords are reset, one after the other: the ids of the events."""
@@ -231,6 +226,21 @@ async def test_check_says_what_the_realm_keeps() -> None:
         it.fake.events_config["adminEventsEnabled"] = False
         with pytest.raises(Reject, match="keeps no admin events"):
             await api.check()
+
+
+async def test_a_mail_that_we_had_sent_is_known_by_our_account() -> None:
+    """A process that never asked before finds out who it is; what an administrator had sent stays his."""
+    async with scene() as it:
+        source = Keycloak(realm="example")
+        api = it.client(source=source)
+        path = "users/ada/execute-actions-email"
+        by_us, by_him = (
+            source.arrival(it.fake.happens("ACTION", path, by=who)) for who in (ACCOUNT, "an-administrator")
+        )
+        told = [(await api.recognize(arrival)).event for arrival in (by_us, by_him)]
+        assert [event.context.told is not None for event in told if event] == [True, False]
+        assert decode((await api.recognize(by_us)).value) == told[0]
+        assert source.arrival(it.fake.happens("ACTION", path, by=ACCOUNT)).event.context.told  # type: ignore[union-attr]
 
 
 # The feed.

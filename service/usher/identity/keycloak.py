@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -11,8 +13,9 @@ import aiohttp
 from usher.event import Event, User
 from usher.identity.api import Actions, Answer, Api, Token
 from usher.outcome import Reject, Retry, Skip
+from usher.sources import Arrival
 from usher.sources.canonical import text
-from usher.sources.keycloak import OUR_MARK, Keycloak
+from usher.sources.keycloak import OUR_MARK, REQUESTED, Keycloak
 
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
 _SLACK = 10.0
@@ -102,6 +105,18 @@ class KeycloakApi(Actions):
         path = f"{self._user_path(event)}/execute-actions-email"
         self._accept(await self._api.call("PUT", path, json=[_UPDATE_PASSWORD]), "to send its mail")
 
+    async def recognize(self, arrival: Arrival) -> Arrival:
+        """`usher.systems.system.System.complete`: whether it was Usher that had Keycloak send its mail.
+
+        Else a handler that has it sent for every such event would answer itself for ever.
+
+        Raises:
+            Retry, Hold: it can't be told now.
+        """
+        if arrival.event is not None and arrival.event.type == REQUESTED:
+            await self._api.token()
+        return self._source.recognized(arrival)
+
     async def admin_events(self, first: int, most: int) -> Sequence[Mapping[str, Any]]:
         """What admins did to users, newest first, from the *first* on; at most so many.
 
@@ -127,6 +142,8 @@ class KeycloakApi(Actions):
         token, seconds = text(document.get("access_token")), document.get("expires_in")
         if token is None or not isinstance(seconds, int | float):
             raise Retry(f"{self.what} answered without a token")
+        if account := _account(token):
+            self._source.own_accounts.add(account)
         return Token(token, float(seconds))
 
     async def _user(self, event: Event) -> Mapping[str, Any]:
@@ -159,6 +176,16 @@ class KeycloakApi(Actions):
             raise Skip(f"{self.what} has no such user (any more)")
         if answer.status >= 300:
             raise Reject(f"{self.what} refuses {thing} ({answer.status})")
+
+
+def _account(token: str) -> str | None:
+    """The id of the user that a token is for: its subject. Who gave us the token is known, so it needs no proof."""
+    try:
+        _, claims, _ = token.split(".")
+        document = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+    except ValueError:
+        return None
+    return text(document.get("sub")) if isinstance(document, dict) else None
 
 
 def _required(user: Mapping[str, Any]) -> list[str]:

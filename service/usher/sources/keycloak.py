@@ -22,6 +22,8 @@ SIGNATURE = "x-keycloak-signature"
 """The hex HMAC-SHA256 of the raw body."""
 OUR_MARK: Mapping[str, str] = {"self": "urn:usher"}
 """What our own updates of a user say beside what they change: a field that Keycloak ignores, and keeps in the admin event."""
+REQUESTED = "password.reset_requested"
+"""What can't be marked as ours, since Keycloak keeps nothing of what we say: it is known by our account."""
 PHONE_ATTRIBUTES = ("phoneNumber", "phone_number", "mobile")
 LOCALE_ATTRIBUTE = "locale"
 RequiredAction = Literal["any", "alone"]
@@ -30,11 +32,12 @@ _SUBJECT = re.compile(r"users/([^/]+)(?:/(.+))?", re.DOTALL)
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
 _ACTIONS = {
     "reset-password": "password.reset",
-    "execute-actions-email": "password.reset_requested",
-    "reset-password-email": "password.reset_requested",
+    "execute-actions-email": REQUESTED,
+    "reset-password-email": REQUESTED,
 }
 _USER_EVENTS = {"REGISTER": "user.created", "UPDATE_PASSWORD": "password.changed"}
 _FAILED = "_ERROR"
+_OURS = "Usher itself did this, by its own call of the admin API"
 _END_OF_TIME = 253_402_300_800_000
 
 
@@ -67,6 +70,8 @@ class Keycloak:
         self._alone = required_action == "alone"
         self._realm = realm
         self._phone_attributes, self._locale_attribute = phone_attributes, locale_attribute
+        self.own_accounts: set[str] = set()
+        """Ids of the users that Usher acts as, as far as they are known by now."""
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
         return signed_by_any(self._secrets, body, headers.get(SIGNATURE, ""))
@@ -87,6 +92,16 @@ class Keycloak:
             return arrival(self._event(document))
         except Undecodable as refusal:
             return undecoded(NAME, self._realm or "", document, str(refusal))
+
+    def recognized(self, given: Arrival) -> Arrival:
+        """*given* again, after `own_accounts` has become known."""
+        event = given.event
+        if event is None or event.type != REQUESTED or event.context.told:
+            return given
+        if text(_dict(event.payload.get("authDetails")).get("userId")) not in self.own_accounts:
+            return given
+        context = event.context.model_copy(update={"told": _OURS})
+        return arrival(event.model_copy(update={"context": context}))
 
     def user_fields(self, representation: Mapping[str, Any]) -> dict[str, str | None]:
         """The fields of `usher.event.User` in a user as Keycloak writes one, without the id."""
@@ -118,12 +133,12 @@ class Keycloak:
         user_id, action = match.groups() if match else (None, None)
         user = _representation(document) if match and action is None else {}
         canonical = None if match is None or failed else self._canonical(operation, action, user)
-        ours = OUR_MARK.items() <= user.items()
-        actor = _dict(document.get("authDetails"))
+        actor_id = text(_dict(document.get("authDetails")).get("userId"))
+        ours = OUR_MARK.items() <= user.items() or (canonical == REQUESTED and actor_id in self.own_accounts)
         return derive(
             NAME,
             _kept(document, user),
-            id=_id(document, raw_type, path, actor.get("userId")),
+            id=_id(document, raw_type, path, actor_id),
             type=canonical or (raw_type + _FAILED if failed else raw_type),
             raw_type=raw_type,
             tenant=self._tenant(document),
@@ -131,7 +146,7 @@ class Keycloak:
             basis="failed: nothing has changed" if failed else "admin event: written for calls of the admin API only",
             timestamp=_moment(document.get("time")),
             user={"id": user_id, **self.user_fields(user)},
-            context={"told": "Usher itself did this, by its own call of the admin API"} if ours else {},
+            context={"told": _OURS} if ours else {},
         )
 
     def _canonical(self, operation: str, action: str | None, user: Mapping[str, Any]) -> str | None:
@@ -150,7 +165,8 @@ class Keycloak:
         failed = text(document.get("error")) is not None or kind.endswith(_FAILED)
         actor = _dict(document.get("authDetails"))
         user_id = text(document.get("userId")) or text(actor.get("userId"))
-        details = _dict(document.get("details"))
+        kept = _kept(document, {})
+        details = kept.get("details", {})
         names = {"firstName": details.get("first_name"), "lastName": details.get("last_name")}
         by, basis = "user", "user event: the user did it"
         if failed or user_id is None:
@@ -158,7 +174,7 @@ class Keycloak:
         raw_type = f"access.{kind}"
         return derive(
             NAME,
-            _kept(document, {}),
+            kept,
             id=_id(document, raw_type, text(document.get("clientId")) or actor.get("clientId"), user_id),
             type=raw_type if failed else _USER_EVENTS.get(kind, raw_type),
             raw_type=raw_type,
@@ -190,13 +206,13 @@ def _kept(document: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any
     if user:
         kept["representation"] = user
     if details := _dict(document.get("details")):
-        kept["details"] = {name: _without_query(value) for name, value in details.items()}
+        kept["details"] = {name: _without_query(value) for name, value in details.items() if isinstance(value, str)}
     return kept
 
 
-def _without_query(value: Any) -> Any:
+def _without_query(value: str) -> str:
     """A link without what may make it work."""
-    return re.split(r"[?#]", value, maxsplit=1)[0] if isinstance(value, str) and "://" in value else value
+    return re.split(r"[?#]", value, maxsplit=1)[0] if "://" in value else value
 
 
 def _id(document: Mapping[str, Any], *what: Any) -> str:

@@ -32,6 +32,7 @@ def open_system(settings: Keycloak, name: str, session: Session) -> System:
         tenant=settings.realm,
         receives=bool(secrets),
         api=api,
+        complete=api.recognize if api else None,
         feeds=[AdminEvents(api, source, name=f"{title}:admin-events", every=settings.poll_every)]
         if api and polls
         else (),

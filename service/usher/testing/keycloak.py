@@ -13,6 +13,7 @@ writes one for each change that is made, and forgets a token when it is told to.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
@@ -26,7 +27,9 @@ from aiohttp import web
 
 from usher.testing.providers import Fault, cut
 
-_ADMIN = {"realmId": "master", "clientId": "admin-cli", "userId": "an-administrator", "ipAddress": "192.0.2.10"}
+_ADMIN = {"realmId": "master", "clientId": "admin-cli", "ipAddress": "192.0.2.10"}
+ACCOUNT = "the-service-account-of-usher"
+"""The id of the user behind the client: who is the actor of what is done by API."""
 _MISSING = {"error": "User not found"}
 
 
@@ -89,14 +92,20 @@ class FakeKeycloak:
         return self.happens("ACTION", f"users/{user_id}/reset-password")
 
     def happens(
-        self, operation: str, path: str, representation: Mapping[str, Any] | None = None, *, at: float | None = None
+        self,
+        operation: str,
+        path: str,
+        representation: Mapping[str, Any] | None = None,
+        *,
+        at: float | None = None,
+        by: str = "an-administrator",
     ) -> dict[str, Any]:
-        """An admin event is written; its own time says where it stands, however late it is."""
+        """An admin event is written; its own time says where it stands, however late it is. *by*: the id of who did it."""
         event = {
             "id": str(uuid.uuid4()),
             "time": round((self._now() if at is None else at) * 1000),
             "realmId": str(uuid.uuid5(uuid.NAMESPACE_DNS, self.realm)),
-            "authDetails": _ADMIN,
+            "authDetails": {**_ADMIN, "userId": by},
             "operationType": operation,
             "resourceType": "USER",
             "resourcePath": path,
@@ -185,7 +194,8 @@ class FakeKeycloak:
                 "error_description": "Invalid client or Invalid client credentials",
             }
             return web.json_response(error, status=401)
-        token = uuid.uuid4().hex
+        claims = json.dumps({"sub": ACCOUNT, "jti": str(uuid.uuid4())}).encode()
+        token = f"e30.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.signature"
         self._tokens.add(token)
         return {"access_token": token, "expires_in": 300, "token_type": "Bearer", "scope": "profile email"}
 
@@ -197,7 +207,7 @@ class FakeKeycloak:
         if user_id not in self.users:
             return web.json_response(_MISSING, status=404)
         self.users[user_id].update({name: value for name, value in change.items() if name != "self"})
-        self.happens("UPDATE", f"users/{user_id}", change)
+        self.happens("UPDATE", f"users/{user_id}", change, by=ACCOUNT)
         return web.Response(status=204)
 
     def _credentials(self, http: web.Request) -> Any:
@@ -214,7 +224,7 @@ class FakeKeycloak:
         if not self.users[user_id].get("email"):
             return web.json_response({"errorMessage": "User email missing"}, status=400)
         self.sent.append(user_id)
-        self.happens("ACTION", f"users/{user_id}/execute-actions-email")
+        self.happens("ACTION", f"users/{user_id}/execute-actions-email", by=ACCOUNT)
         return web.Response(status=204)
 
     def _list_events(self, http: web.Request) -> Any:
