@@ -117,8 +117,8 @@ async def _marker(service: Service, fake: FakeGenAuth) -> None:
 async def _kept(folder: Path, settings: dict[str, str], service: Service) -> str:
     """All that a stopped service has left: the log's files, its lines, the dead letters, the outbox."""
     files = _files(folder)
-    code, letters, _ = await usher("dlq", "list", "--json", cwd=folder, env=settings)
-    assert code == 0
+    code, letters, err = await usher("dlq", "list", "--json", cwd=folder, env=settings)
+    assert code == 0, err
     return "\n".join([*files, letters, *(json.dumps(line) for line in service.lines)])
 
 
