@@ -168,6 +168,28 @@ async def test_what_authgear_says_of_an_address_stays_there() -> None:
     assert "eve@" not in refusal.value.reason
 
 
+@pytest.mark.parametrize(
+    ("status", "extensions", "ending"),
+    [
+        (200, {"reason": "PasswordPolicyViolated", "errorName": "Invalid"}, Reject),
+        (400, {"reason": "InvalidCursor", "errorName": "BadRequest"}, Reject),
+        (200, {"reason": "SomethingOfTheirs", "errorName": "ServiceUnavailable"}, Retry),
+        (200, {"reason": "RateLimited", "errorName": "TooManyRequest"}, Retry),
+        (200, {"reason": "Whatever", "errorName": "Forbidden"}, Hold),
+        (200, {"reason": "ada@example.com"}, Reject),
+        (200, None, Reject),
+    ],
+)
+async def test_what_an_error_means_for_the_delivery(status: int, extensions: object, ending: type[Outcome]) -> None:
+    """Its reason and its kind are read, whatever the status; what may pass is tried again, the rest is refused by its name."""
+    body = json.dumps({"data": None, "errors": [{"message": "ada@example.com", "extensions": extensions}]}).encode()
+    async with scene() as it:
+        it.fake.script(answer(status, body=body))
+        with pytest.raises(ending) as refusal:
+            await it.api.require_password_change(about())
+    assert "ada@" not in refusal.value.reason
+
+
 async def test_there_is_no_link() -> None:
     """The API has no such call, and the reason says what there is instead."""
     async with scene() as it:

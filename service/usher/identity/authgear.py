@@ -157,7 +157,7 @@ class AdminApi(Actions):
             Retry, Hold
         """
         answer = await self._post(_LOGS, {"from": since, "types": list(types), "first": first, "after": after})
-        data = self._data(answer, self._operators)
+        data = self._data(answer, self._refuse_log)
         found = data.get("auditLogs")
         if not isinstance(found, dict):
             raise Retry(f"{self.what} answered without an audit log")
@@ -166,11 +166,11 @@ class AdminApi(Actions):
         return Logs(edges, more, answer.headers.get("Date", ""))
 
     async def _ask(self, query: str, **variables: Any) -> Mapping[str, Any]:
-        return self._data(await self._post(query, variables), self._deliverys)
+        return self._data(await self._post(query, variables), self._refuse_call)
 
     async def _post(self, query: str, variables: Mapping[str, Any]) -> Answer:
         answer = await self._api.call("POST", PATH, json={"query": query, "variables": variables})
-        if answer.status != 200 or not isinstance(answer.body, dict):
+        if not {"data", "errors"} & _dict(answer.body).keys():
             raise Hold(
                 f"{self.what}: there is no Admin API at its endpoint (it answered {answer.status}); see {self._prefix}ENDPOINT",
                 after=_REFUSED,
@@ -192,7 +192,7 @@ class AdminApi(Actions):
             raise Retry(f"{self.what} answered without data")
         return data
 
-    def _deliverys(self, name: str) -> NoReturn:
+    def _refuse_call(self, name: str) -> NoReturn:
         """A call for one delivery was refused: that concerns no other."""
         if name in _GONE:
             raise Skip(f"{self.what} has no such user any more")
@@ -200,7 +200,7 @@ class AdminApi(Actions):
             raise Skip(f"the user has no password in {self.what}")
         raise Reject(f"{self.what} refuses: {name}")
 
-    def _operators(self, name: str) -> NoReturn:
+    def _refuse_log(self, name: str) -> NoReturn:
         """The audit log was refused: our place in it is as good as ever, the settings may not be."""
         raise Hold(f"{self.what} refuses to show its audit log ({name}); see {self._prefix}POLL_TYPES", after=_REFUSED)
 
@@ -229,12 +229,12 @@ def _node_id(event: Event) -> str:
 
 
 def _error_names(errors: object) -> list[str]:
-    """A word for each GraphQL error: its reason, else its kind, else that the query itself was refused."""
+    """Words for each GraphQL error: its reason and its kind; where it has neither, that the query itself was refused."""
     names = []
     for error in _list(errors):
         extensions = _dict(_dict(error).get("extensions"))
         told = [extensions.get("reason"), extensions.get("errorName")]
-        names.append(next((name for name in told if isinstance(name, str) and _NAME.fullmatch(name)), "InvalidQuery"))
+        names += [name for name in told if isinstance(name, str) and _NAME.fullmatch(name)] or ["InvalidQuery"]
     return names
 
 
