@@ -154,6 +154,7 @@ async def test_what_is_pulled_and_pushed_is_told_once(tmp_path: Path) -> None:
             assert await send(service, event) == 200
             await fake.stream.publish(event)
             fake.set_password(eva["user_id"], "pw-Set-By-Admin-2")
+            await service.line("message sent", template="welcome_email")
             await service.line("message sent", template="reset_instructions")
         ida = fake.create_user(email="ida@example.com", app_metadata={"created_by": "hr"})
         await fake.stream.publish(fake.event_of(ida))

@@ -341,3 +341,17 @@ async def test_a_place_says_how_far_back_its_next_page_may_tell() -> None:
 
         assert logs.since((await logs.page(None)).cursor) < moment
         assert events.since((await events.page(None)).cursor) < moment
+
+
+@pytest.mark.parametrize("wrong", ["9998-01-01T00:00:00.000Z", "not a time"])
+async def test_a_wrong_clock_does_not_set_a_place_into_the_future(wrong: str) -> None:
+    """Nothing would be recognised as known from there on."""
+    moment = 1_800_000_000.0
+    async with tenant(now=lambda: moment) as at:
+        events, logs = at.events(), at.logs()
+        await at.fake.stream.publish(at.fake.event_of(at.fake.create_user()) | {"time": wrong})
+        at.fake.log(type="scp", date=wrong)
+        _, cursor = await read(events, b'{"at": 0}', 1)
+
+        assert events.since(cursor) <= moment
+        assert logs.since((await logs.page(None)).cursor) <= moment

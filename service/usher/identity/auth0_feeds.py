@@ -144,7 +144,7 @@ class EventsFeed:
             found = undecoded(self._source.name, self._api.domain, data, str(refusal))
         event = None if found is None else found.event
         happened = None if event is None else event.context.timestamp
-        return (() if found is None else (found,)), self._now() if happened is None else happened
+        return (() if found is None else (found,)), _not_after(self._now(), happened)
 
 
 class LogsFeed:
@@ -188,7 +188,7 @@ class LogsFeed:
         """The place after *entries*, of which none will have to be read again."""
         if not entries:
             return place
-        return Place(moment(entries[-1].get("date")) or place.at, _id(entries[-1]))
+        return Place(_not_after(self._now(), moment(entries[-1].get("date")) or place.at), _id(entries[-1]))
 
     def _arrivals(self, entries: Sequence[dict[str, Any]]) -> Iterator[Arrival]:
         for entry in entries:
@@ -216,6 +216,11 @@ def _until(entries: Sequence[dict[str, Any]], latest: float) -> Sequence[dict[st
         if (moment(entry.get("date")) or latest) > latest:
             return entries[:index]
     return entries
+
+
+def _not_after(now: float, at: float | None) -> float:
+    """*at*, unless it is unknown or a wrong clock's: from a moment to come on nothing would be found again."""
+    return now if at is None else min(at, now)
 
 
 def _id(entry: dict[str, Any]) -> str:
