@@ -219,10 +219,25 @@ async def test_an_event_without_an_id_is_about_who_has_a_password_under_its_addr
         assert metadata(fake, user)["needsPasswordReset"] is True
         fake.create_user(email=EMAIL)
 
-        for event in (nameless, about(fake, {"email": "nobody@example.com"}), about(fake, {})):
-            with pytest.raises(Reject) as caught:
-                await api.require_password_change(event)
-            assert "@" not in caught.value.reason
+        for about_whom, expected in (({"email": EMAIL}, Reject), ({"email": "nobody@example.com"}, Skip), ({}, Reject)):
+            with pytest.raises(expected) as caught:
+                await api.require_password_change(about(fake, about_whom))
+            assert "@" not in str(caught.value)
+
+
+async def test_a_later_event_requires_a_later_change() -> None:
+    """Else a change between the two, told late, would clear what the second one asked for."""
+    async with tenant() as (fake, api):
+        user = fake.create_user(email=EMAIL)
+        event, now = about(fake, user), time.time()
+        await api.require_password_change(at(event, now - 600))
+        await api.require_password_change(at(event, now))
+        await api.require_password_change(at(event, now - 600))
+
+        with pytest.raises(Skip, match="required after this change"):
+            await api.clear_password_change(at(event, now - 300))
+        await api.clear_password_change(at(event, now + 300))
+    assert metadata(fake, user)["needsPasswordReset"] is False
 
 
 async def test_clearing_writes_nothing_where_nothing_is_set() -> None:

@@ -110,8 +110,9 @@ class Auth0Api(Actions):
         changed = moment(profile.get("last_password_reset"))
         if changed is not None and changed > since:
             raise Skip("the user has set a new password since")
-        if dict_in(profile, "app_metadata").get(self._flag) is not True:
-            told = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
+        told = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
+        metadata = dict_in(profile, "app_metadata")
+        if metadata.get(self._flag) is not True or (moment(metadata.get(self._since)) or 0.0) < (moment(told) or 0.0):
             await self._set_metadata(profile, {self._flag: True, self._since: told})
 
     async def clear_password_change(self, event: Event) -> None:
@@ -224,10 +225,10 @@ class Auth0Api(Actions):
         answer = await self.call("GET", "/api/v2/users-by-email", params={"email": event.user.email.lower()})
         profiles = answer.body if answer.status == 200 and isinstance(answer.body, list) else []
         ids = [profile["user_id"] for profile in profiles if isinstance(profile, dict) and _has_password(profile)]
-        if len(ids) != 1:
-            raise Reject(
-                f"{self.what} has {len(ids)} users with a password under the event's address, and no id is in it"
-            )
+        if not ids:
+            raise Skip(f"{self.what} has no user with a password under the event's address, and no id is in it")
+        if len(ids) > 1:
+            raise Reject(f"{self.what} has {len(ids)} users under the event's address, and no id is in it")
         return str(ids[0])
 
     def _document(self, answer: Answer, thing: str) -> Mapping[str, Any]:
