@@ -375,7 +375,6 @@ MUTANTS = (
         "engine/lanes.py",
         (("first_parking <= parked.offset", "first_parking < parked.offset"),),
         family="late writes",
-        unnoticed="one in some 5,000 schedules: two owners have to park one delivery at once, and its head has to go meanwhile",
     ),
     Mutant(
         "what-waits-to-run-alone-hears-nothing",
@@ -383,7 +382,7 @@ MUTANTS = (
         "engine/driver.py",
         (("            if not flight.done_elsewhere:  # said while", "            if True:  # said while"),),
         family="burst",
-        unnoticed="one in some 3,000 schedules: workers have to end badly in a row, and a dead one's tombstone has to land then",
+        unnoticed="500 schedules passed: a dead worker's tombstone has to land while a delivery waits for its turn to run alone",
     ),
     Mutant(
         "what-waited-for-the-source-is-not-woken",
@@ -423,6 +422,5 @@ MUTANTS = (
             ),
         ),
         family="moves",
-        unnoticed="one in some 500 schedules: a claim has to be dealt between a stop and the leaving",
     ),
 )

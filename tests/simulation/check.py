@@ -25,6 +25,7 @@ def violations(world: World) -> list[str]:
         *_early(world),
         *_forgetful(world),
         *_cut_short(world),
+        *_after_the_gate(world),
     ]
 
 
@@ -115,3 +116,12 @@ def _cut_short(world: World) -> Iterator[str]:
         timed_out = attempt.ended >= attempt.began + TIMEOUT - _SLACK
         if attempt.result == "CancelledError" and not timed_out and asked <= attempt.ended < asked + DRAIN - _SLACK:
             yield f"cut short: {attempt.handler}({attempt.event}) after {attempt.ended - asked:.3f} s of the drain"
+
+
+def _after_the_gate(world: World) -> Iterator[str]:
+    """Once a worker was asked to let go, and hears it, nothing of that claim begins."""
+    for attempt in world.history.attempts:
+        asked, life = attempt.tenure.asked_back, world.history.lives[attempt.process]
+        if attempt.began > asked + 0.001 and not life.strayed(asked - DRAIN, attempt.began):
+            late = attempt.began - asked
+            yield f"late: {attempt.handler}({attempt.event}) began {late:.3f} s after {attempt.process} was to let go"

@@ -79,6 +79,8 @@ class Handlers:
         lane = (process.name, name, event.user.id or "")
         if self.running[lane]:
             self._history.violate(f"two at once: {name} for {lane[2]} in {process.name}, the second is {event.id}")
+        if (tenure.claim, f"{name}@{offset}") in self._history.parking:
+            self._history.violate(f"two at once: {name}({event.id}) runs while it is being parked in {process.name}")
         if event.context.timestamp is not None and event.context.timestamp + EXPIRY < self._now():
             self._history.violate(f"too late: {name} ran for {event.id}")
         self.running[lane] += 1

@@ -34,10 +34,11 @@ class Sent:
 class Life:
     """A process. *strays* are the spans in which it may believe to hold what is another's: frozen, evicted, untold.
 
-    *ended* is when it was killed or had stopped, *killed* whether nobody asked it.
+    *stopping* is when it was asked to stop, *ended* when it was killed or had stopped, *killed* whether nobody asked it.
     """
 
     name: str
+    stopping: float = FOREVER
     ended: float = FOREVER
     killed: bool = False
     strays: list[list[float]] = field(default_factory=list)
@@ -114,6 +115,8 @@ class History:
         self.violations: list[str] = []
         self.retry: dict[int, list[StoredRecord]] = defaultdict(list)
         """All that ever landed in a retry partition, compacted or not."""
+        self.parking: set[tuple[Claim, str]] = set()
+        """Of which claim which delivery (``handler@offset``) is being parked by its owner at the moment."""
         self.compactions: list[tuple[int, int]] = []
         """Of which retry partition, and how many records it had ever had by then."""
         self._read_back: dict[tuple[int, str], list[tuple[int, Written]]] | None = None
@@ -155,11 +158,16 @@ class History:
                 for number, record in enumerate(records):
                     key = (record.key or b"").decode()
                     if not key.startswith(REQUEST_PREFIX):
-                        short = f"{key.partition('/')[0]}@{key.rpartition('-')[2]}"
+                        short = shortened(key)
                         parked = None if record.value is None else Delivery.from_record(record)
                         written = Written(record.timestamp / 1000, parked)
                         self._read_back[partition, short].append((number, written))
         return self._read_back
+
+
+def shortened(key: str) -> str:
+    """``handler@offset`` of a delivery's key: within one partition that says which."""
+    return f"{key.partition('/')[0]}@{key.rpartition('-')[2]}"
 
 
 def fold(writes: list[Written]) -> Written | None:

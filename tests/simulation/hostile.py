@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.simulation.history import History, Tenure, Trouble
+from tests.simulation.history import History, Tenure, Trouble, shortened
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
@@ -189,7 +189,8 @@ class WatchedOwner:
         world.tell(f"{self.process.name} gets {[claim.partition for claim in claims]}")
         for claim in claims:
             known = len(history.retry[claim.partition])
-            history.tenures.append(Tenure(self.process.name, claim, world.now(), known))
+            tenure = Tenure(self.process.name, claim, world.now(), known, history.lives[self.process.name].stopping)
+            history.tenures.append(tenure)
         await asyncio.wait([world.loop.spawn(self.process, self.owner.claimed(claims))], timeout=0.5)
 
     async def released(self, claims: Sequence[Claim]) -> None:
@@ -234,7 +235,12 @@ class HostileLog(MemoryLog):
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
         self._still_ours(claim, "parks", headers, key)
-        await self._exposed("park", super().park(claim, key, value, headers))
+        parking, about = self._world.history.parking, (claim, shortened(key))
+        parking.add(about)
+        try:
+            await self._exposed("park", super().park(claim, key, value, headers))
+        finally:
+            parking.discard(about)
 
     async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
         await self._exposed("tombstone", super().unpark(claim, key, headers))

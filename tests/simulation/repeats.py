@@ -42,6 +42,7 @@ class Repeats:
             if len(wrong) > self._history.replayed[handler, event]:
                 yield f"twice: {handler}({event}) was done again {wrong[-1]}"
         yield from self._late_and_untold()
+        yield from self._deaf()
 
     def _unreasonable(self, effects: Sequence[Attempt]) -> str:
         """Why the last of *effects* should not have happened, given the others; empty where it may."""
@@ -158,6 +159,20 @@ class Repeats:
                 and not self._written(attempt)
             ):
                 yield f"untold: {attempt.handler}({attempt.event}) was done when its claim had gone, and no tombstone says so"
+
+    def _deaf(self) -> Iterator[str]:
+        """Rule 8: nobody who can hear begins what a tombstone has said is done."""
+        for attempt in self._history.attempts:
+            now = fold([write for write in self._history.writes(attempt) if write.at <= attempt.began])
+            if (
+                now is not None
+                and now.parked is None
+                and now.at < attempt.began - self._slowest - _TURN
+                and not self._astray(attempt, attempt.began)
+                and not self._troubled(now.at, attempt.began)
+                and not self._history.replayed[attempt.delivery]
+            ):
+                yield f"deaf: {attempt.handler}({attempt.event}) began {attempt.began - now.at:.3f} s after a tombstone"
 
     def _written(self, attempt: Attempt) -> bool:
         """Whether a success is known by a tombstone, or by the commit that was made when its claim ended."""

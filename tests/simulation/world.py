@@ -211,6 +211,7 @@ class World:
         """Ask a worker to end in good order, and see that it does."""
         process, task = running.process, running.task
         self.tell(f"{process.name} is asked to stop")
+        self.history.lives[process.name].stopping = self.now()
         for tenure in self.history.tenures:
             if tenure.process == process.name:
                 tenure.asked_back = min(tenure.asked_back, self.now())
