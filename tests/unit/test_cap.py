@@ -6,6 +6,7 @@ import bisect
 import contextlib
 import heapq
 import itertools
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engine import Bench, Script, raw, until
 
-from usher import User
+from usher import Context, Event, User
 from usher.app import build
 from usher.channels.cap import Cap
 from usher.channels.post import Post
@@ -24,6 +26,7 @@ from usher.metrics import Metrics
 from usher.outcome import Hold, NoAddress
 from usher.settings import Settings
 from usher.testing import RecordingEmail, RecordingSms, an_event
+from usher.testing.broker import MemoryBroker
 
 
 class Hand:
@@ -194,6 +197,27 @@ async def test_each_tenant_has_its_own_cap() -> None:
         return sum(mail.idempotency_key.startswith(tenant) for mail in email.sent)
 
     assert [await sent(tenant) for tenant in ("first", "shop", "other", "nobody")] == [1, 2, 100, 200]
+
+
+async def test_what_is_put_off_waits_in_the_log_and_goes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real worker, and a minute of one second: all are sent, in order, none with an attempt counted, and never too many."""
+    monkeypatch.setattr("usher.channels.cap._MINUTE", 1.0)
+    cap, sent = Cap("genauth", 4, Metrics()), []
+
+    def send(_event: Event, ctx: Context) -> None:
+        cap.take(ctx.idempotency_key)
+        sent.append(time.monotonic())
+
+    script, bench = Script(act=send), Bench(MemoryBroker())
+    async with bench.running(script.handler()):
+        await bench.emit(*(raw(f"u{number:02}") for number in range(12)))
+        await until(lambda: len(script.done) == 12, within=20)
+        await until(lambda: bench.parked() == {})
+
+    assert [user for user, _ in script.done] == [f"u{number:02}" for number in range(12)]
+    assert {attempt for _, _, attempt, _ in script.attempts} == {1}
+    assert len(script.attempts) >= 12 + 8  # eight were put off
+    assert min(later - earlier for earlier, later in zip(sent, sent[4:], strict=False)) > 0.99
 
 
 class _Silent:
