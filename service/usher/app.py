@@ -8,12 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import os
 import random
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,100 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from usher import __version__, logs
 from usher.channels import Email, Sms
 from usher.channels.cap import Cap
 from usher.channels.gate import Gate
-from usher.channels.open import open_email, open_sms
 from usher.channels.post import Post
-from usher.channels.templates import Brand, Templates, template_folders
 from usher.channels.transport import Transport
 from usher.engine.attempt import Attempts
 from usher.engine.driver import Limits
-from usher.engine.port import EventLog, LogConfig
+from usher.engine.port import EventLog
 from usher.engine.worker import Worker
 from usher.event import Event
 from usher.eventlog import open_log
 from usher.handler import Handler, Router
 from usher.identity.poll import Feed, Pollers
 from usher.metrics import Metrics
-from usher.outcome import Duration, seconds
-from usher.plugins import find, select
+from usher.parts import CALLS, LEAVE, drain_budget, find_handlers, log_config, open_channels, open_templates
 from usher.settings import Settings, SettingsError
 from usher.systems import Systems, open_systems
 from usher.watchdog import Watchdog
 from usher.web import OK, Ingress, Server, build_web
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
     from structlog.typing import FilteringBoundLogger
 
-_COMMIT, _ENDING, _CALLS, _LEAVE = 5.0, 2.0, 2.0, 2.0
-"""What a stop may take after the drain, in seconds: the last commit, handlers that will not end, open calls, leaving."""
-_COLLECT = (50_000, 25, 25)
-"""Thresholds of the cyclic garbage collector. Thousands of deliveries in flight are alive, not garbage: with Python's own
-thresholds looking through them again and again takes a quarter of the time."""
-_ONE_SIGNAL = 1.0
-"""Seconds in which a second signal is the first one again: a terminal, `timeout` or an init signal a process and its group."""
 _SILENCE = 90.0
 """Seconds without a poll after which the worker is not alive: longer than a rebalance with a full drain takes."""
-
-
-def log_config(settings: Settings) -> LogConfig:
-    """What the log is told."""
-    return LogConfig(
-        group=settings.group,
-        topics=settings.topic_names,
-        start_from=settings.start_from,
-        drain=drain_budget(settings),
-        options=settings.kafka,
-    )
-
-
-def drain_budget(settings: Settings) -> float:
-    """Seconds that what is in flight has, when a claim goes or the service stops."""
-    after = _COMMIT + _ENDING + _CALLS + _LEAVE
-    return max(settings.shutdown_grace - after, settings.shutdown_grace / 2)
-
-
-def find_handlers(settings: Settings) -> list[Handler]:
-    """The handlers that will run, from entry points and `USHER_HANDLERS_DIR`.
-
-    Raises:
-        HandlerError
-        SettingsError: something is set for a handler that does not exist. One that is left out does.
-    """
-    found = find(settings.handlers_dir)
-    settings.check_handler_options(handler.name for handler in found)
-    return select(found, settings.handlers)
-
-
-def open_templates(settings: Settings, handlers: Sequence[Handler]) -> Templates:
-    """The templates of these handlers, the user's folder first."""
-    brand = Brand(settings.service_name, settings.login_url, settings.reset_url)
-    return Templates(template_folders(handlers), brand=brand, overrides=settings.templates_dir)
-
-
-def open_channels(settings: Settings, transport: Transport) -> tuple[Email, Sms]:
-    """The providers that the settings name, without their gates; nothing is connected yet."""
-    email = open_email(
-        settings.email,
-        transport,
-        outbox_dir=settings.outbox_dir,
-        sendgrid_api_key=_secret(settings.sendgrid.api_key),
-        sendgrid_base_url=settings.sendgrid.base_url,
-        smtp_url=_secret(settings.smtp.url),
-    )
-    sms = open_sms(
-        settings.sms,
-        transport,
-        outbox_dir=settings.outbox_dir,
-        twilio_account_sid=settings.twilio.account_sid or "",
-        twilio_auth_token=_secret(settings.twilio.auth_token),
-        twilio_from=settings.twilio.from_ or "",
-        twilio_base_url=settings.twilio.base_url,
-    )
-    return email, sms
 
 
 @dataclass
@@ -164,10 +90,10 @@ class App:
             finally:
                 for task in beside:
                     task.cancel()
-                await asyncio.wait(beside, timeout=_LEAVE)
+                await asyncio.wait(beside, timeout=LEAVE)
                 await server.stop()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.log.close(), _LEAVE)
+                    await asyncio.wait_for(self.log.close(), LEAVE)
                 self.logger.info("stopped")
 
     # `usher.web.Vital`
@@ -229,7 +155,7 @@ class App:
             if system.receives
         }
         application = build_web(vital=self, metrics=self.metrics, log=self.logger, ingresses=ingresses)
-        return Server(application, self.settings.http.host, self.settings.http.port, grace=_CALLS)
+        return Server(application, self.settings.http.host, self.settings.http.port, grace=CALLS)
 
     def _webhooks(self) -> str:
         paths = [system.path for system in self.systems if system.receives]
@@ -320,11 +246,6 @@ def build(
     )
 
 
-def collect_less() -> None:
-    """Set the cyclic garbage collector for a process that is the service, and nothing else."""
-    gc.set_threshold(*_COLLECT)
-
-
 def _caps(systems: Systems, metrics: Metrics) -> Callable[[Event], Cap | None]:
     """Finds the cap for an event's tenant."""
     caps = {
@@ -338,76 +259,3 @@ def _caps(systems: Systems, metrics: Metrics) -> Callable[[Event], Cap | None]:
         return None if system is None else caps.get(system.title)
 
     return cap_of
-
-
-def run(settings: Settings) -> int:
-    """`usher run`: serve until SIGTERM or SIGINT. Returns the exit code.
-
-    Raises:
-        HandlerError, SettingsError, LogMisconfigured, OSError: it could not start; the text is for the operator.
-    """
-    logs.configure(settings.log_level, settings.log_format)
-    collect_less()
-    app = build(settings)
-    _tell_handlers(app)
-    runner = asyncio.Runner(loop_factory=_loop_factory())
-    loop = runner.get_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, app, settings.shutdown_grace)
-    runner.run(app.run())
-    left = [task for task in asyncio.all_tasks(loop) if not task.done()]
-    if left:  # handlers that will not be cancelled: their deliveries are undone in the commit, and run again
-        app.logger.warning("handlers did not end when cancelled", count=len(left))
-        _leave(0)
-    runner.close()
-    return 0
-
-
-def _span(delay: Duration) -> str:
-    return delay if isinstance(delay, str) else f"{seconds(delay):g}s"
-
-
-def _secret(value: SecretStr | None) -> str:
-    return "" if value is None else value.get_secret_value()
-
-
-def _on_signal(app: App, grace: float) -> None:
-    now = time.monotonic()
-    if app.stop_asked_at is not None:
-        if now - app.stop_asked_at < _ONE_SIGNAL:
-            return
-        app.logger.warning("asked twice: leaving at once")
-        _leave(1)
-    app.stop_asked_at = now
-    app.logger.info("stopping", grace=grace)
-    deadline = threading.Timer(grace, _leave, [1])  # holds also where a handler blocks the loop
-    deadline.daemon = True
-    deadline.start()
-    app.stop()
-
-
-def _leave(code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _tell_handlers(app: App) -> None:
-    app.logger.info("usher", version=__version__, handlers=len(app.router.handlers))
-    for handler in app.router.handlers.values():
-        app.logger.info(
-            "handler",
-            handler=handler.name,
-            types=sorted(handler.types),
-            triggered_by=sorted(handler.triggered_by or ()),
-            retry=[_span(delay) for delay in (handler.retry or app.settings.retry_policy).delays],
-            origin=handler.origin,
-        )
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # noqa: PLC0415 - there is none for Windows
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop

@@ -13,10 +13,12 @@ from typing import Any
 from tests.bench.job import Job, Stopwatch
 
 from usher import logs
-from usher.app import App, build, collect_less, log_config
+from usher.app import App, build
 from usher.engine.port import Batch, Claim
 from usher.eventlog.kafka import KafkaLog
 from usher.handler import Handler
+from usher.parts import log_config
+from usher.process import collect_less
 from usher.settings import Settings
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from usher.app import find_handlers, open_channels, open_templates
 from usher.channels.transport import Transport
 from usher.cli import _handler_view, _topics
 from usher.cli._wiring import browser
 from usher.engine.port import LogError, LogUnavailable, TopicState
 from usher.handler import Handler, HandlerError, Router
 from usher.outcome import Outcome
+from usher.parts import find_handlers, open_channels, open_templates
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK

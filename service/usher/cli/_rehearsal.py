@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import structlog
 
-from usher.app import open_templates
 from usher.channels import Mail, Progress, Text
 from usher.channels.post import Post
 from usher.channels.templates import Templates
@@ -16,6 +15,7 @@ from usher.cli._console import span
 from usher.event import Event
 from usher.handler import Context, Handler, Outgoing, Ruling
 from usher.outcome import Reject, Skip
+from usher.parts import open_templates
 from usher.redact import scrub
 from usher.settings import Settings
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NoReturn
 
-from usher.app import log_config
 from usher.engine.port import Browser
 from usher.eventlog import open_browser
+from usher.parts import log_config
 from usher.settings import Settings
 from usher.sources import Source
 from usher.systems import open_systems

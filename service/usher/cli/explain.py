@@ -63,9 +63,9 @@ def _as_stored(settings: Settings, event: Event) -> Event:
 
 
 async def _rulings(settings: Settings, event: Event) -> list[dict[str, object]]:
-    from usher.app import find_handlers
     from usher.cli._rehearsal import Rehearsal
     from usher.handler import Router
+    from usher.parts import find_handlers
 
     found = find_handlers(settings)
     rehearsal = Rehearsal(settings, found, settings.for_handlers(found), time.time())

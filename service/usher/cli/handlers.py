@@ -21,9 +21,9 @@ def handlers(
     if types:
         _types(json=json)
         return
-    from usher.app import find_handlers
     from usher.cli._handler_view import COLUMNS, cells, rows
     from usher.handler import Router
+    from usher.parts import find_handlers
     from usher.plugins import find
 
     settings = opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir)

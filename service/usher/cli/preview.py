@@ -22,9 +22,9 @@ def preview(
     templates_dir: opt.TemplatesDir = None,
 ) -> None:
     """Render a template with an event, as mail, as SMS, or both: whatever there is of it."""
-    from usher.app import find_handlers, open_templates
     from usher.cli._events import read_one
     from usher.outcome import Reject
+    from usher.parts import find_handlers, open_templates
 
     settings = opt.load(handlers_dir=handlers_dir, templates_dir=templates_dir)
     templates = open_templates(settings, find_handlers(settings))

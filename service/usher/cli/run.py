@@ -24,7 +24,7 @@ def run(
     log_level: opt.LogLevel = None,
 ) -> None:
     """Run the worker until SIGTERM or SIGINT: read events, run handlers, serve webhooks, health and metrics."""
-    from usher import app
+    from usher import process
 
     settings = opt.load(
         log=log,
@@ -41,4 +41,4 @@ def run(
         outbox_dir=outbox_dir,
         log_level=log_level,
     )
-    raise typer.Exit(app.run(settings))
+    raise typer.Exit(process.run(settings))

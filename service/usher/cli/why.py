@@ -62,10 +62,10 @@ def why(
 
 
 async def _trace(settings: Settings, wanted: Wanted) -> list[Fate]:
-    from usher.app import find_handlers
     from usher.cli._trace import trace
     from usher.cli._wiring import browser, sources_of_topics
     from usher.handler import Router
+    from usher.parts import find_handlers
 
     routing = Router(find_handlers(settings), settings.triggered_by)
     async with browser(settings) as log:
