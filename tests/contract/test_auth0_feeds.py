@@ -321,12 +321,33 @@ async def test_entries_out_of_order_do_not_set_the_place_back() -> None:
         assert json.loads(cursor)["start"] == third["log_id"]
 
 
-async def test_a_checkpoint_that_is_gone_is_refused() -> None:
-    """Auth0 keeps logs for some days only."""
+async def test_a_checkpoint_that_is_gone_goes_on_from_its_moment() -> None:
+    """Auth0 keeps logs for some days only: what it still has of the time since then is not lost, and nothing older comes."""
+    moment = [1_800_000_000.0]
+    async with tenant(now=lambda: moment[0]) as at:
+        at.fake.log(type="scp", user_id="auth0|long-known")
+        moment[0] += 3600
+        gone = at.fake.log(type="scp")
+        cursor = (await at.logs().page(None)).cursor
+        moment[0] += 3600
+        kept = at.fake.log(type="scp", user_id="auth0|1")
+        at.fake.logs.remove(gone)
+
+        arrivals, cursor = await read(at.logs(), cursor, 1)
+        moment[0] += 60
+        after = (await at.logs().page(cursor)).cursor
+
+        assert ids(arrivals) == [kept["log_id"]]
+        assert json.loads(after)["start"] == kept["log_id"]
+        assert (await at.logs().page(after)).arrivals == []
+
+
+async def test_logs_that_can_not_be_had_at_all_are_told() -> None:
+    """Neither from the checkpoint nor from its moment: polling then begins anew, and says so."""
     async with tenant() as at:
         at.fake.log(type="scp")
         cursor = (await at.logs().page(None)).cursor
-        at.fake.logs.clear()
+        at.fake.script(answer(400), answer(400))
 
         with pytest.raises(Reject, match="some may be missing"):
             await at.logs().page(cursor)

@@ -170,9 +170,9 @@ class LogsFeed:
     async def page(self, cursor: bytes | None) -> Page:
         if cursor is None:
             newest = await self._entries({"sort": "date:-1", "per_page": "1", "page": "0"})
-            return Page((), self._settled(Place(self._now()), newest).cursor())
+            return Page((), self._settled(Place(self._now()), newest or ()).cursor())
         place = _place(cursor)
-        entries = await self._entries(_onward(place.next or place.start))
+        entries = await self._after(place)
         full = len(entries) >= _TAKE
         reached = self._settled(place, _until(entries, self._now() - _OVERLAP))
         onward = _id(entries[-1]) if full else None
@@ -196,18 +196,26 @@ class LogsFeed:
             if wanted and (found := self._source.of_document(entry)) is not None:
                 yield found
 
-    async def _entries(self, params: dict[str, str]) -> list[dict[str, Any]]:
+    async def _after(self, place: Place) -> list[dict[str, Any]]:
+        """The entries after a place; where its checkpoint is gone, those from its moment on, as far as Auth0 has them."""
+        checkpoint = place.next or place.start
+        if checkpoint is not None:
+            entries = await self._entries({"from": checkpoint, "take": str(_TAKE)})
+            if entries is not None:
+                return entries
+        since = f"date:[{_iso(place.at - _OVERLAP)} TO *]"
+        entries = await self._entries({"q": since, "sort": "date:1", "per_page": str(_TAKE), "page": "0"})
+        if entries is None:
+            raise Reject("Auth0 gives no log entries from there; some may be missing")
+        return entries
+
+    async def _entries(self, params: dict[str, str]) -> list[dict[str, Any]] | None:
+        """Log entries in the order of their ids; None where Auth0 does not know the place, or does not like the question."""
         answer = await self._api.call("GET", "/api/v2/logs", params=params)
         if answer.status != 200 or not isinstance(answer.body, list):
-            raise Reject(f"Auth0 gives no log entries from there ({answer.status}); some may be missing")
+            return None
         found = [entry for entry in answer.body if isinstance(entry, dict) and _id(entry)]
         return sorted(found, key=lambda entry: (len(_id(entry)), _id(entry)))
-
-
-def _onward(checkpoint: str | None) -> dict[str, str]:
-    if checkpoint is None:  # there was not one entry when it began: all there are now came later
-        return {"sort": "date:1", "per_page": str(_TAKE), "page": "0"}
-    return {"from": checkpoint, "take": str(_TAKE)}
 
 
 def _until(entries: Sequence[dict[str, Any]], latest: float) -> Sequence[dict[str, Any]]:

@@ -255,7 +255,9 @@ class FakeAuth0:
                 return _error(400, "Bad Request", "Invalid log id", "invalid_query_string")
             start = ids.index(query["from"]) + 1
             return web.json_response(self.logs[start : start + int(query.get("take", "50"))])
-        ordered = sorted(self.logs, key=lambda entry: str(entry["date"]), reverse=query.get("sort") == "date:-1")
+        since = query.get("q", "").removeprefix("date:[").partition(" TO ")[0]
+        found = [entry for entry in self.logs if str(entry["date"]) >= since]
+        ordered = sorted(found, key=lambda entry: str(entry["date"]), reverse=query.get("sort") == "date:-1")
         size, page = int(query.get("per_page", "50")), int(query.get("page", "0"))
         return web.json_response(ordered[page * size : (page + 1) * size])
 
