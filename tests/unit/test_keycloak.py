@@ -25,6 +25,7 @@ SECRETS = (
     "hash-0a2",
     "salt-0a3",
     "client-secret-0b1",
+    "signing-key-0b2",
     "ticket-of-an-invitation",
     "state-of-the-app",
 )
