@@ -100,13 +100,14 @@ async def test_a_mail_that_keycloak_sends_for_us_is_not_answered_with_another(tm
     """Each request of Keycloak's own mail is an admin event: one of ours asks for no further mail, by webhook or poller."""
     async with FakeKeycloak() as fake:
         own = {"reset_instructions__sending": "system", "reset_instructions__also_after_request": "true"}
+        fake.create_user("ann", email="ann@example.org")
         ours = fake.happens("ACTION", "users/ann/execute-actions-email", by=ACCOUNT)
         async with running(tmp_path, env(fake, **own)) as service:  # that has never asked Keycloak for anything
             assert await send(service, fake, ours) == 200
             await service.line("nothing sent", event_id=ours["id"], handler="reset_instructions")
+        assert fake.sent == []
         async with running(tmp_path, env(fake, keycloak__poll="true", keycloak__poll_every="100ms", **own)) as service:
             await fake.wait_answered(len(fake.answered) + 3)
-            fake.create_user("ann", email="ann@example.org")
             fake.reset_password("ann")
             await until(lambda: fake.sent == ["ann"], within=20)
             ours = fake.admin_events[-1]
