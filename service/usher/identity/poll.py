@@ -14,12 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from usher.engine.port import Duty, DutyLost, EventLog, LogError, TooLarge
-from usher.event import Identity, Undecodable
+from usher.event import Undecodable
 from usher.metrics import Metrics
 from usher.outcome import Outcome, Reject
 from usher.redact import scrub
-from usher.sources import Arrival, decode, event_key
-from usher.sources.source import undecoded
+from usher.sources import Arrival, decode, event_key, too_large
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -173,10 +172,8 @@ class Pollers:
         event = arrival.event
         try:
             await self._log.append(self._topic, event_key(event) if event else None, arrival.value)
-        except TooLarge as refusal:
-            about = event.identity if event else Identity("", "", "")
-            stub = undecoded(about.source, about.tenant, arrival.value, f"event {about.id}: {refusal}")
-            await self._log.append(self._topic, None, stub.value)
+        except TooLarge:
+            await self._log.append(self._topic, None, too_large(arrival).value)
             return "undecodable"
         return "stored" if event else "undecodable"
 

@@ -10,11 +10,11 @@ from usher.sources import authgear
 from usher.sources.canonical import event_of, text
 from usher.sources.document import NotJson, dump, parse, strip, unwrap
 from usher.sources.prefilter import in_an_envelope, never_filtered, prefilter
-from usher.sources.source import Arrival, Source, read_record
+from usher.sources.source import Arrival, Source, read_record, too_large
 
 __all__ = [
     "Arrival", "NotJson", "Source", "decode", "dump", "event_key", "in_an_envelope", "never_filtered", "parse", "prefilter",
-    "read_record", "strip",
+    "read_record", "strip", "too_large",
 ]  # fmt: skip
 
 

@@ -73,6 +73,14 @@ def undecoded(source: str, tenant: str, content: Any, reason: str) -> Arrival:
     return Arrival(None, never_filtered(dump(stub)), told)
 
 
+def too_large(arrival: Arrival) -> Arrival:
+    """The stub of an arrival that the log will never take: else it would hold up all that comes with it."""
+    event = arrival.event
+    if event is None:
+        return undecoded("", "", arrival.value, f"{arrival.reason}; and it is too large for the log")
+    return undecoded(event.source, event.tenant, arrival.value, f"event {event.id} is too large for the log")
+
+
 def derive(
     source: str,
     document: Mapping[str, Any],

@@ -22,7 +22,7 @@ from usher.event import Identity, Undecodable
 from usher.metrics import Metrics
 from usher.outcome import Outcome
 from usher.redact import scrub
-from usher.sources import Arrival, Source, event_key
+from usher.sources import Arrival, Source, event_key, too_large
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -140,7 +140,7 @@ class Ingress:
                 for arrival in arrivals:
                     identity = arrival.event.identity if arrival.event else None
                     if identity not in self._half_stored:
-                        await self._append(arrival)
+                        await self._append(arrival, alone=len(arrivals) == 1)
                     if identity is not None:
                         self._half_stored.pop(identity, None)
                         stored.append(identity)
@@ -152,9 +152,16 @@ class Ingress:
             self._complain("webhook refused: log down", trouble)
             raise _Refused(503, "log-down", "the log can't be written now; send it again") from None
 
-    async def _append(self, arrival: Arrival) -> None:
+    async def _append(self, arrival: Arrival, *, alone: bool) -> None:
+        """Append one; of a batch, one that is too large leaves a stub, else its sender would repeat all of it for ever."""
         key = event_key(arrival.event) if arrival.event else None
-        place = await self.sink.append(self.topic, key, arrival.value)
+        try:
+            place = await self.sink.append(self.topic, key, arrival.value)
+        except TooLarge:
+            if alone:
+                raise
+            arrival = too_large(arrival)
+            place = await self.sink.append(self.topic, None, arrival.value)
         self.log.debug(
             "webhook stored",
             topic=place.topic,
