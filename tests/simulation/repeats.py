@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 
-from tests.simulation.history import FOREVER, Attempt, History, Tenure, fold
+from tests.simulation.history import FOREVER, Attempt, History, Tenure, Trouble, fold
 
 from usher.engine.claims import Mark
 
@@ -29,6 +29,14 @@ class Repeats:
         self._drain = drain
         self._untold_for = _COMMIT_EVERY + 2 * slowest + _TURN
         """Seconds after which an end is committed: one commit may be under way when it comes, the next tells it."""
+        self._troubles: list[Trouble] = []
+        for trouble in sorted(history.troubles):
+            if (
+                self._troubles and trouble.begin <= self._troubles[-1].end + self._untold_for
+            ):  # no time to recover between
+                begin, end = self._troubles.pop()
+                trouble = Trouble(begin, max(end, trouble.end))
+            self._troubles.append(trouble)
 
     def violations(self) -> Iterator[str]:
         """A sentence for each delivery that was repeated without a reason, and for each late success that was not told."""
@@ -131,7 +139,7 @@ class Repeats:
         lost = self._lost(first.tenure)
         if any(
             trouble.begin - self._untold_for <= ended <= trouble.end and lost <= trouble.end + self._untold_for
-            for trouble in self._history.troubles
+            for trouble in self._troubles
         ):
             return ""
         if life.killed and ended >= life.ended - self._untold_for:
@@ -200,4 +208,4 @@ class Repeats:
         return min(tenure.ended, life.ended if life.killed else FOREVER, *strays, FOREVER)
 
     def _troubled(self, since: float, until: float) -> bool:
-        return any(trouble.begin <= until and trouble.end >= since for trouble in self._history.troubles)
+        return any(trouble.begin <= until and trouble.end >= since for trouble in self._troubles)
