@@ -9,8 +9,9 @@
 Importing this loads neither a Kafka client, nor an HTTP client, nor a provider's package.
 """
 
+from usher.context import Context
 from usher.event import Event, User
-from usher.handler import Context, Handler, HandlerError, on
+from usher.handler import Handler, HandlerError, on
 from usher.outcome import Outcome, Reject, Retry, RetryPolicy, Skip
 
 __version__ = "0.1.0"

@@ -13,18 +13,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any
 
 from pydantic import BaseModel
 
-from usher.delivery import Origin, idempotency_key
-from usher.event import EVENT_TYPES, RENAMED_TYPES, UNKNOWN, Event, User
-from usher.outcome import Duration, OnUnknown, Reject, RetryPolicy, seconds
-from usher.system import IdentitySystem
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
-    from structlog.typing import FilteringBoundLogger
+from usher.context import Context
+from usher.event import EVENT_TYPES, RENAMED_TYPES, UNKNOWN, Event
+from usher.outcome import Duration, OnUnknown, RetryPolicy, seconds
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DEFAULT_TIMEOUT = 60.0
@@ -33,124 +28,6 @@ _DEFAULT_EXPIRY = timedelta(hours=24)
 
 class HandlerError(Exception):
     """Raised when a handler is declared or registered wrongly: Usher refuses to start. Says what, where and the way out."""
-
-
-class Sender(Protocol):
-    """What carries a handler's message out: renders the template, checks the address, calls the provider."""
-
-    async def email(self, outgoing: Outgoing) -> None: ...
-    async def sms(self, outgoing: Outgoing) -> None: ...
-
-
-class Clock(Protocol):
-    """The timeout of an attempt: `stop` it while the message waits for its turn, `start` it anew when it is sent."""
-
-    def stop(self) -> None: ...
-    def start(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """The one message of a delivery, before rendering. *log* is bound to the delivery.
-
-    *state* is the channel's to move: ``new``, then ``left`` once any byte of the request may have reached the provider,
-    ``back`` when it is known that it did not take the message, ``sent`` when it is known that it did.
-    """
-
-    template: str
-    to: User | str
-    event: Event
-    variables: Mapping[str, Any]
-    handler: str
-    idempotency_key: str
-    channel: Literal["email", "sms"]
-    log: FilteringBoundLogger
-    clock: Clock | None = None
-    state: str = "new"
-
-
-@dataclass(slots=True)
-class Context:
-    """What a handler is given beside the event; one for each attempt.
-
-    *attempt* counts from 1. *idempotency_key* is the same for every attempt and replay of this delivery: give it to an API
-    that takes one. *http* is a pooled `aiohttp.ClientSession`; *settings* is the handler's own model, filled from
-    ``USHER_<HANDLER>__…``.
-    """
-
-    event: Event
-    handler: str
-    attempt: int
-    sender: Sender
-    logger: FilteringBoundLogger
-    http: ClientSession
-    settings: Any = None
-    already_sent: bool = False
-    origin: Origin | None = None
-    clock: Clock | None = None
-    message: Outgoing | None = None
-    system: IdentitySystem | None = None
-
-    @property
-    def identity(self) -> IdentitySystem:
-        """The identity system that the event came from, through its API.
-
-        Raises:
-            Reject: there are no credentials for it, or it can't be told which it is.
-        """
-        if self.system is None:
-            source = self.event.source
-            raise Reject(
-                f"{self.handler} needs the API of {source} (tenant {self.event.tenant!r}), and nothing is set for it; "
-                f"set USHER_{source.upper()}__…, see `usher check`"
-            )
-        return self.system
-
-    @property
-    def log(self) -> FilteringBoundLogger:
-        """The logger, bound to this attempt: its lines carry event id, handler, attempt, topic, partition and offset."""
-        bound = self.logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt)
-        if (at := self.origin) is not None:
-            bound = bound.bind(topic=at.topic, partition=at.partition, offset=at.offset)
-        return bound
-
-    @property
-    def idempotency_key(self) -> str:
-        return idempotency_key(self.handler, self.event.identity)
-
-    async def email(self, template: str, *, to: User | str, **variables: Any) -> None:
-        """Send the mail *template* to a user or address. Once a delivery; a user without an address is a `Skip`.
-
-        Raises:
-            Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
-        """
-        if (outgoing := self._one("email", template, to, variables)) is not None:
-            await self.sender.email(outgoing)
-
-    async def sms(self, template: str, *, to: User | str, **variables: Any) -> None:
-        """Send the SMS *template* to a user or number. Once a delivery; a user without a number is a `Skip`.
-
-        Raises:
-            Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
-        """
-        if (outgoing := self._one("sms", template, to, variables)) is not None:
-            await self.sender.sms(outgoing)
-
-    def _one(
-        self, channel: Literal["email", "sms"], template: str, to: User | str, variables: Mapping[str, Any]
-    ) -> Outgoing | None:
-        if self.message is not None:
-            raise Reject(
-                f"{self.handler} sends a second message ({template!r} after {self.message.template!r}) for one delivery; "
-                "a retry would repeat the first: make it two handlers"
-            )
-        self.message = Outgoing(
-            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.log, self.clock
-        )
-        if self.already_sent:  # an earlier attempt got it out, and then failed: it must not go out again
-            self.message.state = "sent"
-            return None
-        return self.message
 
 
 HandlerFunction = Callable[[Event, Context], Awaitable[None]]

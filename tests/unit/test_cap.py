@@ -21,7 +21,7 @@ from usher.app import build
 from usher.channels.cap import Cap
 from usher.channels.post import Post
 from usher.channels.templates import Brand, Templates
-from usher.handler import Outgoing
+from usher.context import Outgoing
 from usher.metrics import Metrics
 from usher.outcome import Hold, NoAddress
 from usher.settings import Settings

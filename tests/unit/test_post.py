@@ -15,7 +15,7 @@ from usher.channels import Mail, Progress, Text
 from usher.channels.gate import Gate
 from usher.channels.post import Post
 from usher.channels.templates import Brand, Templates
-from usher.handler import Context
+from usher.context import Context
 from usher.metrics import Metrics
 from usher.outcome import Hold, NoAddress
 from usher.testing import RecordingEmail, RecordingSms, an_event

@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 import usher
 from usher import Context, Event, Handler, HandlerError, Reject, RetryPolicy, Skip, on
+from usher.context import Outgoing
 from usher.event import EVENT_TYPES, EventContext
-from usher.handler import Outgoing, Router
+from usher.handler import Router
 from usher.testing import an_event, run
 
 ANY = cast("Any", None)

@@ -13,8 +13,8 @@ from usher.channels import Email, Mail, Sms, Text
 from usher.channels.address import email_address, mail_from, phone_number
 from usher.channels.cap import Cap
 from usher.channels.templates import Templates
+from usher.context import Outgoing
 from usher.event import Event, User
-from usher.handler import Outgoing
 from usher.outcome import NoAddress
 
 

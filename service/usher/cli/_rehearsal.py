@@ -12,8 +12,9 @@ from usher.channels import Mail, Progress, Text
 from usher.channels.post import Post
 from usher.channels.templates import Templates
 from usher.cli._console import span
+from usher.context import Context, Outgoing
 from usher.event import Event
-from usher.handler import Context, Handler, Outgoing, Ruling
+from usher.handler import Handler, Ruling
 from usher.outcome import Reject, Skip
 from usher.parts import open_templates
 from usher.redact import scrub

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from usher.context import Context, Outgoing, Sender
 from usher.delivery import Delivery
 from usher.engine.deadline import Deadlines
 from usher.engine.lanes import Flight
 from usher.engine.letters import EXPIRED, HANDLER_GONE, UNDECODABLE
 from usher.event import Event, Undecodable
-from usher.handler import Context, Handler, Outgoing, Router, Sender
+from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import (
     Dead,

@@ -18,11 +18,12 @@ from structlog.testing import LogCapture
 from usher.channels import Email, Mail, Sms, Text
 from usher.channels.post import Post
 from usher.channels.templates import Brand, Templates, template_folders
+from usher.context import Context
 from usher.delivery import Delivery, Origin, lane_of
 from usher.engine.attempt import Attempts
 from usher.engine.lanes import Flight
 from usher.event import Event
-from usher.handler import Context, Handler, Router
+from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, RetryPolicy
 from usher.sources import event_key
