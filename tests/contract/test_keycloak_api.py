@@ -307,6 +307,21 @@ async def test_an_event_that_is_written_late_is_brought() -> None:
         assert late["id"] in (await it.look(after))[0]
 
 
+async def test_a_server_whose_clock_is_ahead_hides_nothing() -> None:
+    """An event of the next hour is brought, and so is what the other servers write after it by the right time."""
+    async with scene() as it:
+        begun = (await it.feed.page(None)).cursor
+        it.clock.advance(10)
+        ahead = it.fake.happens("ACTION", "users/ada/reset-password", at=it.clock() + 3600)["id"]
+        found, after = await it.look(begun)
+        ids = it.resets(3, apart=200)
+        assert found == [ahead]
+        assert set((await it.look(after))[0]) == {ahead, *ids}
+        anew = (await it.feed.page(None)).cursor
+        later = it.resets(1)
+        assert set(later) <= set((await it.look(anew))[0])
+
+
 async def test_a_feed_goes_on_where_a_failure_met_it() -> None:
     """What was not stored is asked for again: the cursor is given back as it was."""
     async with scene() as it:

@@ -49,7 +49,7 @@ class AdminEvents:
     async def page(self, cursor: bytes | None) -> Page:
         if cursor is None:
             newest = await self._api.admin_events(0, 1)
-            begin = _moment(newest[0]) if newest else round(self._now() * 1000) - _LATE
+            begin = min(_moment(newest[0]), self._present()) if newest else self._present() - _LATE
             return Page((), _cursor(begin, begin))
         begin, end = _read(cursor)
         known = max(end - _LATE, begin)
@@ -61,10 +61,14 @@ class AdminEvents:
             first += _STEP
             events = await self._api.admin_events(first, _PAGE)
         latest = max([reached, *(_moment(event) for event in events)])
-        following = _cursor(begin, max(end, latest))
+        following = _cursor(begin, max(end, min(latest, self._present())))
         self._walk = _Walk(following, max(first - _STEP, 0), latest) if first else None
         fresh = sorted((event for event in events if _moment(event) > known), key=_moment)
         return Page([self._source.arrival(event) for event in fresh], following, more=first > 0)
+
+    def _present(self) -> int:
+        """Now, by our clock: one server of a cluster that is ahead must not hide what the others write."""
+        return round(self._now() * 1000)
 
     def since(self, cursor: bytes) -> float:
         begin, end = _read(cursor)

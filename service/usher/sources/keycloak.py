@@ -128,7 +128,7 @@ class Keycloak:
         """Only calls of the admin API leave admin events, so an admin, or a program with an admin's rights, is behind each."""
         operation, path = document["operationType"], document["resourcePath"]
         resource = text(document.get("resourceType")) or text(document.get("resourceTypeAsString")) or ""
-        raw_type, failed = f"admin.{resource}-{operation}", text(document.get("error")) is not None
+        raw_type, failed = f"admin.{resource}-{operation}", bool(document.get("error"))
         match = _SUBJECT.fullmatch(path) if resource == "USER" else None
         user_id, action = match.groups() if match else (None, None)
         user = _representation(document) if match and action is None else {}
@@ -162,7 +162,7 @@ class Keycloak:
 
     def _user_event(self, document: Mapping[str, Any], kind: str) -> Event:
         """What a user did himself at Keycloak's pages or through an application."""
-        failed = text(document.get("error")) is not None or kind.endswith(_FAILED)
+        failed = bool(document.get("error")) or kind.endswith(_FAILED)
         actor = _dict(document.get("authDetails"))
         user_id = text(document.get("userId")) or text(actor.get("userId"))
         kept = _kept(document, {})
