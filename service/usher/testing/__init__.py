@@ -9,6 +9,7 @@
 
 Beside it, for the tests of Usher itself and for demonstrations: `usher.testing.log` (a log in memory, with faults) and
 `usher.testing.providers` (loopback SendGrid and Twilio); `usher.testing.auth0` and its like speak for the identity systems.
+How they fail on demand is one for all: `usher.testing.server`.
 """
 
 from usher.testing.channels import RecordingEmail, RecordingSms

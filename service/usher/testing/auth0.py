@@ -10,11 +10,9 @@ It knows the calls that Usher makes. Like Auth0 it writes a log entry about each
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 from aiohttp import web
 
 from usher.testing.auth0_stream import Stream
-from usher.testing.providers import Fault, cut
+from usher.testing.server import LoopbackServer, Serve
 
 DASHBOARD = "fake-dashboard-client"
 CONNECTION = "Username-Password-Authentication"
@@ -30,7 +28,7 @@ SCOPES = ("read:users", "update:users", "create:user_tickets", "read:logs", "rea
 _Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
-class FakeAuth0:
+class FakeAuth0(LoopbackServer):
     """An async context manager.
 
     Args:
@@ -48,13 +46,9 @@ class FakeAuth0:
         slow: float = 0.0,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.domain, self.client_id, self.client_secret, self.url = (
-            domain,
-            "fake-usher-client",
-            "fake-client-secret",
-            "",
-        )
-        self.scopes, self.slow = scopes, slow
+        super().__init__(slow=slow)
+        self.domain, self.client_id, self.client_secret = domain, "fake-usher-client", "fake-client-secret"
+        self.scopes = scopes
         self.users: dict[str, dict[str, Any]] = {}
         self.logs: list[dict[str, Any]] = []
         """The tenant logs, in the order in which they are given out."""
@@ -70,15 +64,7 @@ class FakeAuth0:
         self.reset_at = 0
         self._now = now
         self._tokens: set[str] = set()
-        self._script: deque[Fault] = deque()
         self._numbers = itertools.count(1)
-        self._changed = asyncio.Condition()
-        self._closing = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-
-    def script(self, *faults: Fault) -> None:
-        """What to do with the next requests, one each, before anything else is looked at."""
-        self._script.extend(faults)
 
     def forget_tokens(self) -> None:
         """Take no token any more that was given out: 401."""
@@ -129,13 +115,7 @@ class FakeAuth0:
             "a0stream": "est_0000000000000000000001",
         }
 
-    async def wait(self, condition: Callable[[], object]) -> None:
-        """Return once *condition* holds; it is asked after each request."""
-        async with self._changed:
-            await self._changed.wait_for(condition)
-
-    async def __aenter__(self) -> FakeAuth0:
-        app = web.Application()
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
         routes: list[tuple[str, str, _Handler, str | None]] = [
             ("POST", "/oauth/token", self._token, None),
             ("POST", "/dbconnections/change_password", self._mail, None),
@@ -148,30 +128,19 @@ class FakeAuth0:
             ("GET", "/api/v2/events", self._events, "read:events"),
         ]
         for method, path, handler, scope in routes:
-            app.router.add_route(method, path, self._served(handler, scope))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-        return self
+            router.add_route(method, path, self._served(self._guarded(handler, scope)))
 
     async def __aexit__(self, *exc: object) -> None:
-        self._closing.set()
         await self.stream.end()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await super().__aexit__(*exc)
 
-    def _served(self, handler: _Handler, scope: str | None) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def serve(http: web.Request) -> web.StreamResponse:
-            body = await http.read()
-            await asyncio.sleep(self.slow)
-            async with self._changed:
-                self.asked.append(f"{http.method} {http.path}")
-                self._changed.notify_all()
-            fault = self._script.popleft() if self._script else None
-            if fault is not None:
-                return await self._fail(http, fault)
+    def _arrived(self, http: web.Request) -> None:
+        self.asked.append(f"{http.method} {http.path}")
+
+    def _guarded(self, handler: _Handler, scope: str | None) -> Serve:
+        """A call with its body, for an application with a token that has *scope*, within the rate limit."""
+
+        async def act(http: web.Request) -> web.StreamResponse:
             token = http.headers.get("Authorization", "").removeprefix("Bearer ")
             if scope is not None and token not in self._tokens:
                 return _error(401, "Unauthorized", "Invalid token", "invalid_token")
@@ -183,10 +152,11 @@ class FakeAuth0:
                 )
             if scope is not None and self.remaining is not None:
                 self.remaining -= 1
+            body = await http.read()
             response = await handler(http, json.loads(body) if body else None)
             return response if response.prepared else self._limited(response)
 
-        return serve
+        return act
 
     def _limited(self, response: web.StreamResponse) -> web.StreamResponse:
         if self.remaining is not None:
@@ -194,14 +164,6 @@ class FakeAuth0:
             response.headers["X-RateLimit-Remaining"] = str(self.remaining)
             response.headers["X-RateLimit-Reset"] = str(self.reset_at)
         return response
-
-    async def _fail(self, http: web.Request, fault: Fault) -> web.StreamResponse:
-        if fault.how == "answer":
-            return web.Response(status=fault.status, body=fault.body or b"", headers=dict(fault.headers))
-        if fault.how == "hang":
-            await self._closing.wait()
-        cut(http)
-        return web.Response(status=500)
 
     async def _token(self, _http: web.Request, asked: Any) -> web.StreamResponse:
         known = (asked.get("client_id"), asked.get("client_secret")) == (self.client_id, self.client_secret)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from usher.testing.providers import cut
+from usher.testing.server import cut
 
 Ending = Literal["close", "error", "cut"]
 

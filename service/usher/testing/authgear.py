@@ -12,14 +12,12 @@ at most a page however much is asked for, and writes down what its API is asked 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import json
 import random
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -29,7 +27,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from usher.testing.providers import Fault, cut
+from usher.testing.server import LoopbackServer
 
 PATH = "/_api/admin/graphql"
 _ROOT = re.compile(r"\b(auditLogs|node|setPasswordExpired|sendResetPasswordMessage)\s*\(")
@@ -57,7 +55,7 @@ class Refusal(Exception):
         self.reason, self.kind = reason, kind or reason
 
 
-class FakeAuthgear:
+class FakeAuthgear(LoopbackServer):
     """An async context manager.
 
     Args:
@@ -77,8 +75,8 @@ class FakeAuthgear:
         now: Callable[[], float] = time.time,
         port: int = 0,
     ) -> None:
-        self.app_id, self.key_id, self.url = app_id, "fake-key", ""
-        self.page_size, self.slow = page_size, slow
+        super().__init__(slow=slow, port=port)
+        self.app_id, self.key_id, self.page_size = app_id, "fake-key", page_size
         self.users: dict[str, dict[str, Any]] = {}
         """Standard attributes by user id."""
         self.without_password: set[str] = set()
@@ -90,16 +88,10 @@ class FakeAuthgear:
         """The root field of each call that came to something."""
         self.tokens: list[str] = []
         """The tokens of the requests, good or not."""
-        self.answered: list[int | str] = []
-        """The status of each request, or how it went without one."""
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self._now, self._port, self._seq = now, port, 0x1000
+        self._now, self._seq = now, 0x1000
         self._log: list[dict[str, Any]] = []
-        self._script: deque[Fault] = deque()
         self._rng = random.Random(self._seq)
-        self._changed = asyncio.Condition()
-        self._closing = asyncio.Event()
-        self._runner: web.AppRunner | None = None
 
     @property
     def private_key(self) -> str:
@@ -108,57 +100,19 @@ class FakeAuthgear:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()
 
-    def script(self, *faults: Fault) -> None:
-        """What to do with the next requests, one each, before anything else is looked at."""
-        self._script.extend(faults)
-
     def happens(self, event: bytes | Mapping[str, Any]) -> None:
         """Write an event to the audit log, as it is: its own time says where it stands there, however late it comes."""
         self._log.append(json.loads(event) if isinstance(event, bytes) else dict(event))
 
-    async def wait_answered(self, count: int) -> None:
-        """Return once at least *count* requests have been dealt with (a hanging one: has come)."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self.answered) >= count)
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post(PATH, self._served(self._answer))
 
-    async def __aenter__(self) -> FakeAuthgear:
-        app = web.Application()
-        app.router.add_post(PATH, self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._closing.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def _serve(self, http: web.Request) -> web.Response:
-        body = await http.read()
-        await asyncio.sleep(self.slow)
-        fault = self._script.popleft() if self._script else None
-        if fault is None or fault.how == "drop":
-            response = self._answer(http.headers.get("Authorization", ""), body)
-        else:
-            response = web.Response(status=fault.status or 500, headers=dict(fault.headers), body=fault.body or b"")
-        async with self._changed:
-            self.answered.append(response.status if fault is None or fault.how == "answer" else fault.how)
-            self._changed.notify_all()
-        if fault is not None and fault.how == "hang":
-            await self._closing.wait()
-        if fault is not None and fault.how != "answer":
-            cut(http)
-        return response
-
-    def _answer(self, authorization: str, body: bytes) -> web.Response:
-        claims = self._claims(authorization)
+    async def _answer(self, http: web.Request) -> web.Response:
+        claims = self._claims(http.headers.get("Authorization", ""))
         if claims is None:
             return web.Response(status=403, text="Forbidden\n")
         try:
-            call = json.loads(body)
+            call = json.loads(await http.read())
             root, variables = _ROOT.search(call["query"]), call.get("variables") or {}
             if root is None:
                 raise Refusal("Cannot query field")

@@ -12,13 +12,11 @@ page, and has no order that could be relied on.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -26,13 +24,13 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from usher.testing.providers import Fault, cut
+from usher.testing.server import LoopbackServer
 
 _PAGE = 50
 _SCHEMES = {"genauth": "GenAuth", "authing": "authing"}
 
 
-class FakeGenAuth:
+class FakeGenAuth(LoopbackServer):
     """An async context manager.
 
     Args:
@@ -52,26 +50,17 @@ class FakeGenAuth:
         now: Callable[[], float] = time.time,
         port: int = 0,
     ) -> None:
+        super().__init__(slow=slow, port=port)
         self.user_pool_id = self.key_id = user_pool_id
-        self.key_secret, self.brand, self.url, self.slow = "fake-access-key-secret", brand, "", slow
+        self.key_secret, self.brand = "fake-access-key-secret", brand
         self.users: dict[str, dict[str, Any]] = {}
         """Users by id, in the shape of get-user; `webhook` writes the older one of the webhooks."""
         self.options: list[tuple[str, dict[str, Any]]] = []
         """What update-user was asked for: the user, and the options."""
         self.asked: list[str] = []
         """The path of each call that was signed well."""
-        self.answered: list[int | str] = []
-        """The status of each request, or how it went without one."""
         self._entries: list[dict[str, Any]] = []
-        self._now, self._port = now, port
-        self._script: deque[Fault] = deque()
-        self._changed = asyncio.Condition()
-        self._closing = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-
-    def script(self, *faults: Fault) -> None:
-        """What to do with the next requests, one each, before anything else is looked at."""
-        self._script.extend(faults)
+        self._now = now
 
     def administrator(
         self, operation: str, user: str, parameters: Mapping[str, Any] | None = None, *, at: float | None = None
@@ -102,47 +91,14 @@ class FakeGenAuth:
         }
         return json.dumps({"eventName": name, "data": data}).encode(), headers
 
-    async def wait_answered(self, count: int) -> None:
-        """Return once at least *count* requests have been dealt with (a hanging one: has come)."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self.answered) >= count)
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        serve = self._served(self._answer)
+        router.add_get("/api/v3/get-user", serve)
+        router.add_post("/api/v3/update-user", serve)
+        router.add_post("/api/v3/get-admin-audit-logs", serve)
 
-    async def __aenter__(self) -> FakeGenAuth:
-        app = web.Application()
-        app.router.add_get("/api/v3/get-user", self._serve)
-        app.router.add_post("/api/v3/update-user", self._serve)
-        app.router.add_post("/api/v3/get-admin-audit-logs", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._closing.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    async def _serve(self, http: web.Request) -> web.Response:
-        body = await http.read()
-        await asyncio.sleep(self.slow)
-        fault = self._script.popleft() if self._script else None
-        if fault is None or fault.how == "drop":
-            response = self._answer(http, body)
-        else:
-            response = web.Response(status=fault.status or 500, headers=dict(fault.headers), body=fault.body or b"")
-        async with self._changed:
-            self.answered.append(response.status if fault is None or fault.how == "answer" else fault.how)
-            self._changed.notify_all()
-        if fault is not None and fault.how == "hang":
-            await self._closing.wait()
-        if fault is not None and fault.how != "answer":
-            cut(http)
-        return response
-
-    def _answer(self, http: web.Request, body: bytes) -> web.Response:
-        given: dict[str, Any] = dict(http.query) if http.method == "GET" else json.loads(body)
+    async def _answer(self, http: web.Request) -> web.Response:
+        given: dict[str, Any] = dict(http.query) if http.method == "GET" else json.loads(await http.read())
         if not self._signed(http, given):
             return _told(401, 2020, "the signature does not match")
         self.asked.append(http.path)

@@ -19,13 +19,12 @@ import hmac
 import json
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from usher.testing.providers import Fault, cut
+from usher.testing.server import LoopbackServer, Serve
 
 _ADMIN = {"realmId": "master", "clientId": "admin-cli", "ipAddress": "192.0.2.10"}
 ACCOUNT = "the-service-account-of-usher"
@@ -33,7 +32,7 @@ ACCOUNT = "the-service-account-of-usher"
 _MISSING = {"error": "User not found"}
 
 
-class FakeKeycloak:
+class FakeKeycloak(LoopbackServer):
     """An async context manager.
 
     Args:
@@ -46,9 +45,9 @@ class FakeKeycloak:
     def __init__(
         self, realm: str = "example", *, slow: float = 0.0, now: Callable[[], float] = time.time, port: int = 0
     ) -> None:
-        self.realm, self.url = realm, ""
+        super().__init__(slow=slow, port=port)
+        self.realm = realm
         self.client_id, self.client_secret = "usher", "fake-client-secret"
-        self.slow = slow
         self.users: dict[str, dict[str, Any]] = {}
         """Representations of users by id."""
         self.admin_events: list[dict[str, Any]] = []
@@ -62,18 +61,8 @@ class FakeKeycloak:
         """Whether the service account lacks its roles."""
         self.asked: list[str] = []
         """Method and path of each request."""
-        self.answered: list[int | str] = []
-        """The status of each request, or how it went without one."""
-        self._now, self._port = now, port
+        self._now = now
         self._tokens: set[str] = set()
-        self._script: deque[Fault] = deque()
-        self._changed = asyncio.Condition()
-        self._closing = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-
-    def script(self, *faults: Fault) -> None:
-        """What to do with the next requests, one each, before anything else is looked at."""
-        self._script.extend(faults)
 
     def forget_tokens(self) -> None:
         """As after a restart: tokens that were given hold no more."""
@@ -122,12 +111,7 @@ class FakeKeycloak:
         body = json.dumps({**event, **own}).encode()
         return body, {"X-Keycloak-Signature": hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
 
-    async def wait_answered(self, count: int) -> None:
-        """Return once at least *count* requests have been dealt with (a hanging one: has come)."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self.answered) >= count)
-
-    async def __aenter__(self) -> FakeKeycloak:
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
         admin = f"/admin/realms/{self.realm}"
         routes: list[tuple[str, str, Callable[[web.Request], Any]]] = [
             ("GET", "/users", lambda _: list(self.users.values())[:1]),
@@ -138,52 +122,26 @@ class FakeKeycloak:
             ("GET", "/admin-events", self._list_events),
             ("GET", "/events/config", lambda _: self.events_config),
         ]
-        app = web.Application()
-        app.router.add_post(
-            f"/realms/{self.realm}/protocol/openid-connect/token", self._handler(self._token, free=True)
-        )
+        router.add_post(f"/realms/{self.realm}/protocol/openid-connect/token", self._handler(self._token, free=True))
         for method, path, answer in routes:
-            app.router.add_route(method, admin + path, self._handler(answer))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-        return self
+            router.add_route(method, admin + path, self._handler(answer))
 
-    async def __aexit__(self, *exc: object) -> None:
-        self._closing.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
+    def _arrived(self, http: web.Request) -> None:
+        self.asked.append(f"{http.method} {http.path}")
 
-    def _handler(self, act: Callable[[web.Request], Any], *, free: bool = False) -> Callable[[web.Request], Any]:
+    def _handler(self, find: Callable[[web.Request], Any], *, free: bool = False) -> Serve:
         """Serve a call: with a token unless it is *free*, and with the faults that are asked for."""
 
-        async def serve(http: web.Request) -> web.Response:
-            await http.post() if free else await http.read()
-            await asyncio.sleep(self.slow)
-            self.asked.append(f"{http.method} {http.path}")
-            fault = self._script.popleft() if self._script else None
-            if fault is not None and fault.how != "drop":
-                response = web.Response(status=fault.status or 500, headers=dict(fault.headers), body=fault.body or b"")
-            elif not free and http.headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:
-                response = web.json_response({"error": "HTTP 401 Unauthorized"}, status=401)
-            elif not free and self.forbidden:
-                response = web.json_response({"error": "HTTP 403 Forbidden"}, status=403)
-            else:
-                found = act(http)
-                found = await found if asyncio.iscoroutine(found) else found
-                response = found if isinstance(found, web.Response) else web.json_response(found)
-            async with self._changed:
-                self.answered.append(response.status if fault is None or fault.how == "answer" else fault.how)
-                self._changed.notify_all()
-            if fault is not None and fault.how == "hang":
-                await self._closing.wait()
-            if fault is not None and fault.how != "answer":
-                cut(http)
-            return response
+        async def act(http: web.Request) -> web.Response:
+            if not free and http.headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:
+                return web.json_response({"error": "HTTP 401 Unauthorized"}, status=401)
+            if not free and self.forbidden:
+                return web.json_response({"error": "HTTP 403 Forbidden"}, status=403)
+            found = find(http)
+            found = await found if asyncio.iscoroutine(found) else found
+            return found if isinstance(found, web.Response) else web.json_response(found)
 
-        return serve
+        return self._served(act)
 
     async def _token(self, http: web.Request) -> Any:
         form = await http.post()

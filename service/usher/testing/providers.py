@@ -13,22 +13,19 @@ import argparse
 import asyncio
 import json
 import signal
-import socket
-import struct
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Literal
 from uuid import uuid4
 
 from aiohttp import web
 
 from usher.channels import mime, outbox
 from usher.testing import wire
+from usher.testing.server import DROP, HANG, RESET, Fault, LoopbackServer, answer, went
 from usher.testing.wire import Provider, Reply, Request
 
 ACCOUNT_SID = "AC" + "0f" * 16
@@ -36,29 +33,20 @@ AUTH_TOKEN = "fake-twilio-auth-token"
 API_KEY = "SG.fake-sendgrid-api-key"
 TWILIO_FROM = "+15005550006"
 
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What to do with a request instead of the right thing.
-
-    *how*: ``answer`` with *status*; ``hang`` without an answer; ``reset`` the connection, nothing accepted; ``drop``:
-    accept the message, then reset. *body* None: the provider's own words for that status.
-    """
-
-    how: Literal["answer", "hang", "reset", "drop"]
-    status: int = 0
-    headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | None = None
-
-
-HANG = Fault("hang")
-RESET = Fault("reset")
-DROP = Fault("drop")
-
-
-def answer(status: int, *, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()) -> Fault:
-    """Answer with *status* and accept nothing."""
-    return Fault("answer", status, tuple(headers), body)
+__all__ = [
+    "ACCOUNT_SID",
+    "API_KEY",
+    "AUTH_TOKEN",
+    "DROP",
+    "HANG",
+    "RESET",
+    "TWILIO_FROM",
+    "FakeProviders",
+    "Fault",
+    "Rule",
+    "Seen",
+    "answer",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +61,7 @@ class Seen:
 Rule = Callable[[Request], Fault | None]
 
 
-class FakeProviders:
+class FakeProviders(LoopbackServer):
     """An async context manager. *seen* lists every request in order.
 
     Args:
@@ -86,55 +74,32 @@ class FakeProviders:
     def __init__(
         self, *, outbox: Path | None = None, rule: Rule | None = None, refused: Iterable[str] = (), port: int = 0
     ) -> None:
+        super().__init__(port=port)
         self.sendgrid_api_key = API_KEY
         self.twilio_account_sid = ACCOUNT_SID
         self.twilio_auth_token = AUTH_TOKEN
         self.twilio_from = TWILIO_FROM
-        self.url = ""
         self.rule = rule
         self.refused = set(refused)
         self.seen: list[Seen] = []
         self._outbox = outbox
-        self._port = port
-        self._script: deque[Fault] = deque()
         self._count = 0
-        self._changed = asyncio.Condition()
-        self._closing = asyncio.Event()
-        self._runner: web.AppRunner | None = None
 
     @property
     def accepted(self) -> list[Request]:
         """The requests whose messages were taken, in order."""
         return [seen.request for seen in self.seen if seen.accepted]
 
-    def script(self, *faults: Fault) -> None:
-        """What to do with the next requests, one each, before anything else is looked at."""
-        self._script.extend(faults)
-
     async def wait_seen(self, count: int) -> None:
         """Return once at least *count* requests have come and been dealt with (a hanging one: has come)."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self.seen) >= count)
+        await self.wait(lambda: len(self.seen) >= count)
 
-    async def __aenter__(self) -> FakeProviders:
-        app = web.Application(client_max_size=32 * 1024 * 1024)
-        app.router.add_post("/v3/mail/send", self._sendgrid)
-        app.router.add_post("/2010-04-01/Accounts/{sid}/Messages.json", self._twilio)
-        app.router.add_get("/_/seen", self._list)
-        app.router.add_put("/_/refused/{address}", self._refuse)
-        app.router.add_delete("/_/refused/{address}", self._allow)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._closing.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
+    def _add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/v3/mail/send", self._sendgrid)
+        router.add_post("/2010-04-01/Accounts/{sid}/Messages.json", self._twilio)
+        router.add_get("/_/seen", self._list)
+        router.add_put("/_/refused/{address}", self._refuse)
+        router.add_delete("/_/refused/{address}", self._allow)
 
     async def _sendgrid(self, http: web.Request) -> web.Response:
         return await self._serve("sendgrid", http)
@@ -147,21 +112,15 @@ class FakeProviders:
     async def _serve(self, provider: Provider, http: web.Request) -> web.Response:
         self._count += 1
         request = wire.read(self._count, provider, http.headers, await http.read())
-        fault = self._script.popleft() if self._script else self.rule(request) if self.rule else None
+        fault = await self._next_fault(http) or (self.rule(request) if self.rule else None)
         if fault is None or fault.how == "drop":
             reply, accepted = self._judge(request)
         elif fault.how == "answer":
             reply, accepted = _faulty(provider, fault), False
         else:
             reply, accepted = Reply(0), False
-        how: int | str = reply.status if fault is None or fault.how == "answer" else fault.how
-        async with self._changed:
-            self.seen.append(Seen(request, how, accepted))
-            self._changed.notify_all()
-        if fault is not None and fault.how == "hang":
-            await self._closing.wait()
-        if fault is not None and fault.how != "answer":
-            cut(http)
+        self.seen.append(Seen(request, went(fault, reply.status), accepted))
+        await self._settle(http, fault, reply.status)
         return _http(reply)
 
     def _judge(self, request: Request) -> tuple[Reply, bool]:
@@ -224,14 +183,6 @@ def _faulty(provider: Provider, fault: Fault) -> Reply:
 def _http(reply: Reply) -> web.Response:
     headers = {"Content-Type": "application/json", **dict(reply.headers)} if reply.body else dict(reply.headers)
     return web.Response(status=reply.status or 500, body=reply.body, headers=headers)
-
-
-def cut(http: web.Request) -> None:
-    """Close with a TCP reset, as a balancer does that lost its backend."""
-    if http.transport is not None:
-        connection = http.transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        http.transport.abort()
 
 
 def _faults(first: int, every: int) -> Rule:
