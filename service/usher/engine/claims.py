@@ -149,8 +149,9 @@ class Ledger:
         first = next(iter(self._pending), self.position)
         carried = len(self._undone_before) if self.position < self._seen else 0
         known = len(self._pending) + carried
-        # A gap below 64 takes a byte, and one below 8192 two: of those there are not more than fit into the distance.
-        gaps = known + min(known, (max(self.position, self._seen) - min(first, self.position)) // 64)
+        # A gap below 64 takes a byte, one below 8192 two, and so on; of the wide ones no more can be than fit into the distance.
+        distance = max(self.position, self._seen) - min(first, self.position)
+        gaps = known + sum(min(known, distance >> width) for width in (6, 13, 20))
         bits = (self._several + carried) * self._bits_size
         return (_ROOM - gaps - bits) // (2 + (self._bits_size if len(self._names) > 1 else 0))
 
