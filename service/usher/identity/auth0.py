@@ -17,7 +17,7 @@ import aiohttp
 from usher.event import Event, User
 from usher.identity.api import Actions, Answer, Api, Token
 from usher.outcome import Hold, Reject, Retry, Skip
-from usher.sources.auth0_rules import dict_in, moment, user_of
+from usher.sources.auth0_values import dict_in, moment, user_of
 from usher.sources.canonical import text
 from usher.system import PasswordLink
 

@@ -18,7 +18,7 @@ from usher.identity.poll import Page
 from usher.outcome import Reject, Retry
 from usher.sources import Arrival, dump, parse
 from usher.sources.auth0 import Auth0
-from usher.sources.auth0_rules import moment
+from usher.sources.auth0_values import moment
 from usher.sources.canonical import text
 from usher.sources.source import undecoded
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from usher.event import Undecodable
 from usher.sources.auth0_logs import LogEntry
-from usher.sources.auth0_rules import Rules, dict_in, moment, user_of
+from usher.sources.auth0_rules import Rules
+from usher.sources.auth0_values import dict_in, moment, user_of
 from usher.sources.canonical import text
 from usher.sources.document import NotJson, dump, parse
 from usher.sources.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded

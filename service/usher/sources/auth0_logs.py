@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from usher.sources.auth0_rules import dict_in, unmasked, user_of
+from usher.sources.auth0_values import dict_in, unmasked, user_of
 from usher.sources.canonical import text
 
 _DASHBOARD = "https://manage.auth0.com"
