@@ -17,7 +17,7 @@ from typing import Protocol
 
 from usher.delivery import Headers, StoredRecord
 from usher.engine.port import Claim, LogConfig, LogUnavailable, Owner, Place, Position, TooLarge
-from usher.testing.duty import DutyRoll
+from usher.testing.duty_roll import DutyRoll
 
 MAX_BYTES = 1_048_576
 

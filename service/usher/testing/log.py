@@ -25,6 +25,7 @@ from usher.engine.port import (
     retry_topic,
 )
 from usher.testing.broker import MemoryBroker
+from usher.testing.duty import on_duty
 
 __all__ = ["MemoryBroker", "MemoryBrowser", "MemoryLog"]
 
@@ -140,7 +141,7 @@ class MemoryLog:
         return place
 
     def duty(self) -> AbstractAsyncContextManager[Duty]:
-        return self.broker.group(self.config.group).duty.duty(self.broker, self)
+        return on_duty(self.broker, self)
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
         """As the port says.
