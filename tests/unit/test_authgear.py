@@ -271,3 +271,45 @@ def test_any_body_is_an_arrival_or_no_json(body: bytes) -> None:
             assert prefilter({"admin_api"})(arrival.value)
         else:
             assert decode(arrival.value) == arrival.event
+
+
+_HIDDEN = {"password": "hunter2"}
+_PLAIN_EVENT: dict[str, Any] = {
+    "id": "1",
+    "type": "user.created",
+    "payload": {"user": {"id": "u-1"}},
+    "context": {"triggered_by": "user", "app_id": "harbour"},
+}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({**_PLAIN_EVENT, "note": json.dumps(_HIDDEN)}),
+        json.dumps({**_PLAIN_EVENT, "note": [json.dumps({"inner": json.dumps(_HIDDEN)})]}),
+        json.dumps(json.dumps(_HIDDEN)),
+        json.dumps(_PLAIN_EVENT)[:-1] + ', "note": {"password": "hunter2"}, "note": 1}',
+        json.dumps({"specversion": "1.0", "type": "x", "data": _PLAIN_EVENT, "accesstoken": "hunter2"}),
+        json.dumps({"specversion": "1.0", "type": "x", "data": _PLAIN_EVENT, "data_base64": "hunter2"}),
+        json.dumps({"specversion": "1.0", "type": "x", "data": json.dumps({**_PLAIN_EVENT, **_HIDDEN})}),
+        json.dumps({"to": "+15550100", "body": "hunter2 is your code", "template_name": "x"}),
+    ],
+    ids=["text", "text in text", "text alone", "repeated field", "envelope", "both data", "data as text", "SMS"],
+)
+def test_no_credential_is_stored_however_it_is_wrapped(body: str) -> None:
+    """In texts that are documents, behind a repeated field, in an envelope: what is stored is what was read, less credentials."""
+    [arrival] = Authgear(["secret"]).arrivals(body.encode(), {}, 0.0)
+    assert b"hunter2" not in arrival.value
+    if arrival.event is not None:
+        assert decode(arrival.value) == arrival.event
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"source": "keycloak"}, {"specversion": "1.0"}], ids=lambda fields: next(iter(fields))
+)
+def test_an_event_of_authgears_stays_one(foreign: dict[str, Any]) -> None:
+    """A field that would name another system or an envelope is not stored: who signs for one system speaks for no other."""
+    [arrival] = Authgear(["secret"]).arrivals(json.dumps({**_PLAIN_EVENT, **foreign}).encode(), {}, 0.0)
+    assert arrival.event is not None
+    assert arrival.event.identity == ("authgear", "harbour", "1")
+    assert decode(arrival.value) == arrival.event

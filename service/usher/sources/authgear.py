@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from usher.event import Event, Undecodable
 from usher.sources.canonical import context_of, event_of, text
-from usher.sources.document import NotJson, dump, parse, strip, unwrap
+from usher.sources.document import NotJson, dump, parse, unambiguous, unwrap
 from usher.sources.prefilter import never_filtered
 from usher.sources.source import Arrival, check_secrets, signed_by_any, undecoded
+from usher.sources.texts import strip_deep
 
 NAME = "authgear"
 SIGNATURE = "x-authgear-body-signature"
@@ -89,12 +90,13 @@ class Authgear:
     def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:  # noqa: ARG002
         """`Source.arrivals`. What is no event is stored as it came, less credentials; what can't be parsed can't lose them."""
         try:
-            document = unwrap(parse(body))
+            given = parse(body)
+            document = unwrap(given)
         except NotJson:
             raise
         except Undecodable as refusal:
             return [undecoded(NAME, "", body, str(refusal))]
-        return [self.arrival(document, body)]
+        return [self.arrival(document, body if document is given and unambiguous(body) else None)]
 
     def arrival(self, document: Any, value: bytes | None = None) -> Arrival:
         """The arrival of one event's document; *value* are the bytes it came in, where they hold nothing else."""
@@ -102,9 +104,11 @@ class Authgear:
             reason = "no event but a call of the custom SMS gateway: give that another URL"
             # Of its names only: from a digest of the whole six digits are soon found.
             return undecoded(NAME, text(document.get("app_id")) or "", sorted(document), reason)
-        kept = strip(document)
-        if value is None or kept is not document:
-            value = dump(kept)
+        whole = dump(document)
+        kept = _native(strip_deep([document])[0])  # in a list: it may itself be a text with a document in it
+        rest = dump(kept)
+        if value is None or rest != whole:
+            value = rest
         if not isinstance(kept, dict) or text(kept.get("type")) is None:
             return Arrival(None, never_filtered(value), "no event: the field 'type' is missing, or is no text")
         try:
@@ -119,8 +123,17 @@ class Authgear:
         return Arrival(event(marked, value), value)
 
 
-_SMS_GATEWAY = frozenset({"to", "body", "template_variables"})
+_OF_OTHERS = frozenset({"source", "specversion"})
+"""Fields that Authgear's events have not: with them an event says which system it is of, or that it is an envelope."""
+_SMS_GATEWAY = frozenset({"to", "body"})
 """Fields of the call with which Authgear has somebody else send an SMS. It is signed like a webhook, and holds the code."""
+
+
+def _native(document: Any) -> Any:
+    """*document* without what would have `usher.sources.decode` take it for another system's."""
+    if not isinstance(document, dict) or not document.keys() & _OF_OTHERS:
+        return document
+    return {name: item for name, item in document.items() if name not in _OF_OTHERS}
 
 
 def event(document: Mapping[str, Any], value: bytes) -> Event:

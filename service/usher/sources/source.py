@@ -16,6 +16,7 @@ from usher.redact import scrub
 from usher.sources.canonical import event_of
 from usher.sources.document import dump, parse, strip, unwrap
 from usher.sources.prefilter import never_filtered
+from usher.sources.texts import strip_deep
 
 
 class Arrival(NamedTuple):
@@ -99,7 +100,7 @@ def derive(
 
     Args:
         source: the system's name.
-        document: kept as ``payload``, less credentials.
+        document: kept as ``payload``, less credentials; it may be changed in place.
         id: the event's own, or one that is derived from what makes it that event.
         type: canonical where there is one, else as *raw_type*.
         raw_type: the system's own name for it.
@@ -122,7 +123,7 @@ def derive(
         tenant=tenant,
         user={name: value for name, value in user.items() if value is not None},
         context={**known, "triggered_by": triggered_by, "triggered_by_basis": basis},
-        payload=strip(dict(document)),
+        payload=strip_deep(dict(document)),
     )
 
 
