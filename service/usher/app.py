@@ -26,12 +26,12 @@ from usher.engine.driver import Limits
 from usher.engine.port import EventLog
 from usher.engine.worker import Worker
 from usher.event import Event
-from usher.eventlog import open_log
 from usher.handler import Handler, Router
 from usher.identity.poll import Feed, Pollers
 from usher.metrics import Metrics
-from usher.parts import CALLS, LEAVE, drain_budget, find_handlers, log_config, open_channels, open_templates
+from usher.parts import find_handlers, open_channels, open_templates
 from usher.settings import Settings, SettingsError
+from usher.storage import CALLS, LEAVE, drain_budget, open_storage
 from usher.systems import Systems, open_systems
 from usher.watchdog import Watchdog
 from usher.web import OK, Ingress, Server, build_web
@@ -233,7 +233,7 @@ def build(
         raise SettingsError([f"USHER_MAIL_FROM: {error}"]) from None
     return App(
         settings=settings,
-        log=log or open_log(settings.log, log_config(settings)),
+        log=log or open_storage(settings),
         router=Router(found, settings.triggered_by),
         metrics=metrics,
         transport=transport,

@@ -9,33 +9,12 @@ from usher.channels import Email, Sms
 from usher.channels.open import open_email, open_sms
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.channels.transport import Transport
-from usher.engine.port import LogConfig
 from usher.handler import Handler
 from usher.plugins import find, select
 from usher.settings import Settings
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
-
-COMMIT, ENDING, CALLS, LEAVE = 5.0, 2.0, 2.0, 2.0
-"""What a stop may take after the drain, in seconds: the last commit, handlers that will not end, open calls, leaving."""
-
-
-def log_config(settings: Settings) -> LogConfig:
-    """What the log is told."""
-    return LogConfig(
-        group=settings.group,
-        topics=settings.topic_names,
-        start_from=settings.start_from,
-        drain=drain_budget(settings),
-        options=settings.kafka,
-    )
-
-
-def drain_budget(settings: Settings) -> float:
-    """Seconds that what is in flight has, when a claim goes or the service stops."""
-    after = COMMIT + ENDING + CALLS + LEAVE
-    return max(settings.shutdown_grace - after, settings.shutdown_grace / 2)
 
 
 def find_handlers(settings: Settings) -> list[Handler]:

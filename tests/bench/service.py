@@ -17,9 +17,9 @@ from usher.app import App, build
 from usher.engine.port import Batch, Claim
 from usher.eventlog.kafka import KafkaLog
 from usher.handler import Handler
-from usher.parts import log_config
 from usher.process import collect_less
 from usher.settings import Settings
+from usher.storage import log_config
 
 
 class WatchedLog(KafkaLog):

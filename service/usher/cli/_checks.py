@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from usher.channels.transport import Transport
 from usher.cli import _handler_view, _topics
-from usher.cli._wiring import browser
 from usher.engine.port import LogError, LogUnavailable, TopicState
 from usher.handler import Handler, HandlerError, Router
 from usher.outcome import Outcome
@@ -16,6 +15,7 @@ from usher.parts import find_handlers, open_channels, open_templates
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
+from usher.storage import browser
 from usher.systems import open_systems
 
 

@@ -12,10 +12,10 @@ from usher.cli import _dead_letters as dead
 from usher.cli._console import confirm, console, print_json, result, say, table
 from usher.cli._dead_letters import Choice, Filed, Plan
 from usher.cli._exits import Stop
-from usher.cli._wiring import browser
 from usher.engine.letters import MAX_REPLAYS, OPEN_STATES
 from usher.engine.port import Browser
 from usher.settings import Settings
+from usher.storage import browser
 
 _FIRST_LOOK, _LONGEST_PAUSE = 0.25, 5.0
 

@@ -156,7 +156,7 @@ def drop(
 
 async def _read(settings: Settings) -> list[Filed]:
     from usher.cli import _dead_letters
-    from usher.cli._wiring import browser
+    from usher.storage import browser
 
     async with browser(settings) as log:
         return await _dead_letters.read(log, settings.group, settings.topic_names)

@@ -65,7 +65,7 @@ def emit(
 
 
 async def _append(settings: Settings, found: Sequence[Found]) -> list[Place]:
-    from usher.cli._wiring import browser
+    from usher.storage import browser
 
     places: list[Place] = []
     async with browser(settings) as log:

@@ -57,14 +57,14 @@ def apply(json: opt.Json = False, log: opt.Log = None, group: opt.Group = None, 
 
 
 async def _states(settings: Settings) -> Sequence[TopicState]:
-    from usher.cli._wiring import browser
+    from usher.storage import browser
 
     async with browser(settings) as log:
         return await log.topics()
 
 
 async def _apply(settings: Settings) -> tuple[Sequence[str], Sequence[TopicState]]:
-    from usher.cli._wiring import browser
+    from usher.storage import browser
 
     async with browser(settings) as log:
         created = await log.create_topics()

@@ -62,10 +62,11 @@ def why(
 
 
 async def _trace(settings: Settings, wanted: Wanted) -> list[Fate]:
+    from usher.cli._topic_sources import sources_of_topics
     from usher.cli._trace import trace
-    from usher.cli._wiring import browser, sources_of_topics
     from usher.handler import Router
     from usher.parts import find_handlers
+    from usher.storage import browser
 
     routing = Router(find_handlers(settings), settings.triggered_by)
     async with browser(settings) as log:

@@ -1,0 +1,41 @@
+"""Where events are kept, as the settings say: hides which log that is, and what it is told."""
+
+from __future__ import annotations
+
+from usher.engine.port import Browser, EventLog, LogConfig
+from usher.eventlog import open_browser, open_log
+from usher.settings import Settings
+
+COMMIT, ENDING, CALLS, LEAVE = 5.0, 2.0, 2.0, 2.0
+"""What a stop may take after the drain, in seconds: the last commit, handlers that will not end, open calls, leaving."""
+
+
+def log_config(settings: Settings) -> LogConfig:
+    """What the log is told."""
+    return LogConfig(
+        group=settings.group,
+        topics=settings.topic_names,
+        start_from=settings.start_from,
+        drain=drain_budget(settings),
+        options=settings.kafka,
+    )
+
+
+def drain_budget(settings: Settings) -> float:
+    """Seconds that what is in flight has, when a claim goes or the service stops."""
+    after = COMMIT + ENDING + CALLS + LEAVE
+    return max(settings.shutdown_grace - after, settings.shutdown_grace / 2)
+
+
+def open_storage(settings: Settings) -> EventLog:
+    """The log itself, not open yet."""
+    return open_log(settings.log, log_config(settings))
+
+
+def browser(settings: Settings) -> Browser:
+    """A look at the log, beside a worker; entering it connects.
+
+    Raises:
+        LogUnavailable, LogMisconfigured: when it is entered.
+    """
+    return open_browser(settings.log, log_config(settings))
