@@ -15,12 +15,12 @@ import structlog
 
 from usher.cli import _options, main
 from usher.cli._exits import Exit
-from usher.cli._wiring import browser
 from usher.delivery import Delivery, Origin
 from usher.engine.letters import letter_headers
 from usher.engine.port import dead_letter_topic, retry_topic
 from usher.settings import Settings, settings_table
 from usher.sources import decode, event_key
+from usher.storage import browser
 from usher.testing import raw_event
 
 TOPIC = "identity.events"
