@@ -14,8 +14,8 @@ from typing import Any
 
 from tests.service import Service, environment, running, usher
 
-from usher.cli._wiring import browser
 from usher.settings import Settings
+from usher.storage import browser
 from usher.testing.auth0 import FakeAuth0
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "auth0"

@@ -9,8 +9,8 @@ from typing import Any
 from tests.engine import until
 from tests.service import Service, environment, running, usher
 
-from usher.cli._wiring import browser
 from usher.settings import Settings
+from usher.storage import browser
 from usher.testing.genauth import FakeGenAuth
 from usher.testing.providers import answer
 
