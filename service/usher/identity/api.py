@@ -23,6 +23,8 @@ from usher.system import PasswordLink
 _PATIENCE = aiohttp.ClientTimeout(total=20, connect=10)
 _MOST = 4 * 1024 * 1024
 """Bytes of an answer that are read."""
+_DEEPEST = 150
+"""Levels of an answer that are read; `usher.sources` takes somewhat more."""
 _REFUSED = 60.0
 """Seconds until credentials that were refused are tried again."""
 _EARLY = 30.0
@@ -223,6 +225,24 @@ async def _document(response: aiohttp.ClientResponse) -> Any:
         if len(body) > _MOST:
             raise aiohttp.ClientPayloadError("the answer is too large")
     try:
-        return json.loads(body) if body else None
-    except ValueError:
+        return _storable(json.loads(body, parse_constant=_nothing)) if body else None
+    except (ValueError, RecursionError):
         return None
+
+
+def _nothing(_constant: str) -> None:
+    """Stands for NaN and Infinity, which are no JSON."""
+
+
+def _storable(node: Any, room: int = _DEEPEST) -> Any:
+    """*node* with what no reader of the log would take replaced: lone halves of characters, and what lies too deep.
+
+    Users choose their names and write their metadata: one entry of a system's log must not hold up all that follow.
+    """
+    if isinstance(node, str):
+        return node if node.isascii() else node.encode("utf-8", "replace").decode()
+    if isinstance(node, dict):
+        return {_storable(name): _storable(item, room - 1) for name, item in node.items()} if room else {}
+    if isinstance(node, list):
+        return [_storable(item, room - 1) for item in node] if room else []
+    return node

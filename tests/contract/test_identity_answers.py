@@ -1,0 +1,101 @@
+"""What an identity system's API answers, over HTTP: whatever users have written into it can be stored and read again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from usher.identity.api import Api, Token
+from usher.sources import Arrival, decode
+from usher.sources.auth0 import Auth0
+from usher.sources.authgear import Authgear
+from usher.sources.keycloak import Keycloak
+
+
+def nested(levels: int) -> Any:
+    node: Any = {"end": 1}
+    for _ in range(levels):
+        node = {"n": [node]}
+    return node
+
+
+async def answered(body: bytes) -> Any:
+    """What `Api.call` makes of an answer with this *body*."""
+
+    async def give(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async def token() -> Token:
+        return Token("t", 60.0)
+
+    application = web.Application()
+    application.router.add_get("/", give)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        async with aiohttp.ClientSession() as session:
+            api = Api("the API", f"http://127.0.0.1:{port}", lambda: session, fetch_token=token, hint="")
+            return (await api.call("GET", "/")).body
+    finally:
+        await runner.cleanup()
+
+
+def auth0_event(odd: Any) -> Arrival | None:
+    return Auth0().of_document({"id": "1", "type": "user.created", "data": {"object": {"user_id": "u", "x": odd}}})
+
+
+def auth0_log(odd: Any) -> Arrival | None:
+    return Auth0().of_document({"log_id": "1", "type": "scp", "details": odd if isinstance(odd, dict) else {"x": odd}})
+
+
+def authgear(odd: Any) -> Arrival | None:
+    return Authgear().arrival({"id": "1", "type": "user.created", "payload": {"user": {"custom_attributes": odd}}})
+
+
+def keycloak(odd: Any) -> Arrival | None:
+    user = {"attributes": odd, "firstName": odd}
+    return Keycloak().arrival(
+        {
+            "id": "1",
+            "operationType": "CREATE",
+            "resourceType": "USER",
+            "resourcePath": "users/1",
+            "representation": user,
+        }
+    )
+
+
+@pytest.mark.parametrize("arrival_of", [auth0_event, auth0_log, authgear, keycloak])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"half \\ud83d of one"',
+        b'{"\\udc00": {"\\ud800": ["\\ud800"]}}',
+        json.dumps(nested(240)).encode(),
+        b"[NaN, Infinity]",
+    ],
+    ids=["half a character", "in names", "deep", "no number"],
+)
+async def test_nothing_in_an_answer_holds_up_a_feed(arrival_of: Any, body: bytes) -> None:
+    """A user may call himself half a character, and nest his metadata: his entry is an event like any other, or a feed would stop at it."""
+    arrival = arrival_of(await answered(body))
+    assert arrival.event is not None
+    assert decode(arrival.value) == arrival.event
+
+
+async def test_an_answer_beyond_what_can_be_parsed_is_none() -> None:
+    """Nesting that no parser takes is an answer without a document, and no defect."""
+    assert await answered(b"[" * 100_000 + b"]" * 100_000) is None
+
+
+async def test_ordinary_answers_come_as_they_are() -> None:
+    """Characters of all scripts, numbers, flags and empty things."""
+    document: dict[str, Any] = {"名": "Zoë 👋", "n": [1, 2.5, True, False, None, {}, [], ""]}
+    assert await answered(json.dumps(document).encode()) == document
