@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import hmac
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,16 +15,14 @@ import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import CapturingLogger, LogCapture
+from tests.ingress import PATH, Site, Vitals, sign
 
-from usher.delivery import Headers
-from usher.engine.port import LogUnavailable, Place, TooLarge
+from usher.engine.port import LogUnavailable, TooLarge
 from usher.metrics import Metrics
 from usher.sources import prefilter
 from usher.sources.authgear import SIGNATURE, Authgear
-from usher.web import OK, Ingress, Server, build_web
+from usher.web import OK, Server, build_web
 
-PATH = "/ingest/authgear"
 SECRET = "whsec-first"
 EVENT = {
     "id": "0000000000000001",
@@ -35,97 +32,14 @@ EVENT = {
 }
 
 
-class Shelf:
-    """A sink that keeps what it is given, or raises *trouble*; it acknowledges when *gate* is open."""
-
-    def __init__(self) -> None:
-        self.kept: list[tuple[str, bytes | None, bytes]] = []
-        self.trouble: BaseException | None = None
-        self.reached = asyncio.Event()
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
-        self.reached.set()
-        await self.gate.wait()
-        if self.trouble is not None:
-            raise self.trouble
-        self.kept.append((topic, key, value))
-        return Place(topic, 0)
-
-
-class Vitals:
-    """Health as the test wants it."""
-
-    def __init__(self) -> None:
-        self.alive_checks: dict[str, str] = {"loop": OK, "polling": OK}
-        self.ready_checks: dict[str, str] = {"claims": OK, "log": OK}
-        self.trouble: Exception | None = None
-
-    async def alive(self) -> Mapping[str, str]:
-        return self.alive_checks
-
-    async def ready(self) -> Mapping[str, str]:
-        if self.trouble is not None:
-            raise self.trouble
-        return self.ready_checks
-
-
-class Site:
-    """A running server with everything around it."""
-
-    def __init__(self, **options: Any) -> None:
-        self.shelf, self.vitals, self.metrics = Shelf(), Vitals(), Metrics()
-        self.lines = LogCapture()
-        self.now = 0.0
-        log = structlog.wrap_logger(CapturingLogger(), processors=[self.lines], wrapper_class=structlog.BoundLogger)
-        secrets = options.pop("secrets", (SECRET,))
-        ingress = None
-        if secrets:
-            ingress = Ingress(
-                sink=self.shelf,
-                topic="identity.events",
-                source=Authgear(secrets),
-                metrics=self.metrics,
-                log=log,
-                clock=lambda: self.now,
-                **options,
-            )
-        self.server = Server(
-            build_web(vital=self.vitals, metrics=self.metrics, log=log, ingresses={PATH: ingress} if ingress else {}),
-            "127.0.0.1",
-            0,
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.port}"
-
-    def counted(self, outcome: str) -> float:
-        labels = {"source": "authgear", "outcome": outcome}
-        return self.metrics.registry.get_sample_value("usher_ingested_total", labels) or 0.0
-
-
 @asynccontextmanager
-async def running(**options: Any) -> AsyncIterator[tuple[Site, aiohttp.ClientSession]]:
-    site = Site(**options)
-    await site.server.start()
-    try:
-        async with aiohttp.ClientSession(site.url, timeout=aiohttp.ClientTimeout(20)) as client:
-            yield site, client
-    finally:
-        await site.server.stop()
+async def running(secrets: tuple[str, ...] = (SECRET,), **options: Any) -> AsyncIterator[Site]:
+    async with Site(Authgear(secrets) if secrets else None, signed, **options) as site:
+        yield site
 
 
 def signed(body: bytes, secret: str = SECRET) -> dict[str, str]:
-    return {SIGNATURE: hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
-
-
-async def post(client: aiohttp.ClientSession, body: Any, headers: Mapping[str, str] | None = None) -> int:
-    async with client.post(PATH, data=body, headers=headers) as answer:
-        await answer.read()
-        assert "Server" not in answer.headers
-        return answer.status
+    return sign(SIGNATURE, body, secret)
 
 
 BODY = json.dumps(EVENT, indent=2).encode()
@@ -133,17 +47,17 @@ BODY = json.dumps(EVENT, indent=2).encode()
 
 async def test_a_signed_event_is_stored_as_it_came_under_its_user() -> None:
     """A signed event lies in the topic byte for byte, keyed by its user, when the sender hears 200."""
-    async with running() as (site, client):
-        assert await post(client, BODY, signed(BODY)) == 200
-        assert site.shelf.kept == [("identity.events", b"u-1", BODY)]
+    async with running() as site:
+        assert await site.post(BODY, signed(BODY)) == 200
+        assert site.kept == [("identity.events", b"u-1", BODY)]
         assert site.counted("stored") == 1
 
 
 async def test_the_answer_waits_for_the_log() -> None:
     """No success is told before the log has acknowledged."""
-    async with running() as (site, client):
+    async with running() as site:
         site.shelf.gate.clear()
-        call = asyncio.create_task(post(client, BODY, signed(BODY)))
+        call = asyncio.create_task(site.post(BODY, signed(BODY)))
         await site.shelf.reached.wait()
         assert not call.done()
         site.shelf.trouble = LogUnavailable("no broker")
@@ -153,9 +67,9 @@ async def test_the_answer_waits_for_the_log() -> None:
 
 async def test_stopping_lets_a_call_that_waits_for_the_log_end() -> None:
     """A call that is being answered when the server stops gets its answer."""
-    async with running() as (site, client):
+    async with running() as site:
         site.shelf.gate.clear()
-        call = asyncio.create_task(post(client, BODY, signed(BODY)))
+        call = asyncio.create_task(site.post(BODY, signed(BODY)))
         await site.shelf.reached.wait()
         stop = asyncio.create_task(site.server.stop())
         site.shelf.gate.set()
@@ -166,8 +80,8 @@ async def test_stopping_lets_a_call_that_waits_for_the_log_end() -> None:
 @pytest.mark.parametrize("secret", ["whsec-old", "whsec-new"])
 async def test_every_secret_counts_while_they_are_rotated(secret: str) -> None:
     """With two secrets configured, a body signed by either is taken."""
-    async with running(secrets=("whsec-old", "whsec-new")) as (_site, client):
-        assert await post(client, BODY, signed(BODY, secret)) == 200
+    async with running(secrets=("whsec-old", "whsec-new")) as site:
+        assert await site.post(BODY, signed(BODY, secret)) == 200
 
 
 @pytest.mark.parametrize(
@@ -177,39 +91,39 @@ async def test_every_secret_counts_while_they_are_rotated(secret: str) -> None:
 )
 async def test_a_wrong_signature_is_401(signature: str | None) -> None:
     """A signature that no known secret made of this body, or none at all, is refused and nothing is stored."""
-    async with running() as (site, client):
-        assert await post(client, BODY, None if signature is None else {SIGNATURE: signature}) == 401
-        assert site.shelf.kept == []
+    async with running() as site:
+        assert await site.post(BODY, {} if signature is None else {SIGNATURE: signature}) == 401
+        assert site.kept == []
         assert site.counted("bad-signature") == 1
 
 
 async def test_the_signature_is_over_the_raw_body() -> None:
     """The same document with other white space needs another signature."""
-    async with running() as (_site, client):
-        assert await post(client, json.dumps(EVENT).encode(), signed(BODY)) == 401
+    async with running() as site:
+        assert await site.post(json.dumps(EVENT).encode(), signed(BODY)) == 401
 
 
 async def test_a_signature_in_capitals_counts() -> None:
     """Hexadecimal digits are the same in either case."""
-    async with running() as (_site, client):
-        assert await post(client, BODY, {SIGNATURE: signed(BODY)[SIGNATURE].upper()}) == 200
+    async with running() as site:
+        assert await site.post(BODY, {SIGNATURE: signed(BODY)[SIGNATURE].upper()}) == 200
 
 
 async def test_forgeries_warn_once_a_minute_with_their_number() -> None:
     """The first bad signature warns at once; those of the next minute are one line that counts them."""
-    async with running() as (site, client):
+    async with running() as site:
         for _ in range(3):
-            await post(client, BODY)
+            await site.post(BODY, {})
         site.now = 61.0
-        await post(client, BODY)
+        await site.post(BODY, {})
         warnings = [line for line in site.lines.entries if line["event"] == "webhook refused: bad signature"]
         assert [line["count"] for line in warnings] == [1, 3]
 
 
 async def test_without_a_secret_there_is_no_such_path() -> None:
     """Nobody configured a secret: the path is 404."""
-    async with running(secrets=()) as (_site, client):
-        assert await post(client, BODY, signed(BODY)) == 404
+    async with running(secrets=()) as site:
+        assert await site.post(BODY, signed(BODY)) == 404
 
 
 @pytest.mark.parametrize("secrets", [("",), ("good", ""), "one-text"])
@@ -222,10 +136,10 @@ def test_an_empty_secret_is_refused_at_construction(secrets: Any) -> None:
 @pytest.mark.parametrize("body", [b"", b"hello", b"{", b'{"a": NaN}', b"\xff{}", b"a=1&b=2", gzip.compress(BODY)])
 async def test_signed_bytes_that_are_no_json_are_400(body: bytes) -> None:
     """What is not JSON is refused, once the signature is known to be good."""
-    async with running() as (site, client):
-        assert await post(client, body, signed(body)) == 400
-        assert await post(client, body) == 401
-        assert site.shelf.kept == []
+    async with running() as site:
+        assert await site.post(body, signed(body)) == 400
+        assert await site.post(body, {}) == 401
+        assert site.kept == []
         assert site.counted("not-json") == 1
 
 
@@ -241,9 +155,9 @@ async def test_signed_bytes_that_are_no_json_are_400(body: bytes) -> None:
 )
 async def test_signed_json_that_is_no_event_is_stored_and_202(body: bytes) -> None:
     """Authgear never sends again: signed JSON that can't be decoded is kept, and no prefilter hides it from the decoder."""
-    async with running() as (site, client):
-        assert await post(client, body, signed(body)) == 202
-        [(topic, key, value)] = site.shelf.kept
+    async with running() as site:
+        assert await site.post(body, signed(body)) == 202
+        [(topic, key, value)] = site.kept
         assert (topic, key) == ("identity.events", None)
         assert value.rstrip(b"\n") == body
         assert prefilter({"admin_api"})(value)
@@ -261,9 +175,9 @@ async def test_signed_json_that_is_no_event_is_stored_and_202(body: bytes) -> No
 )
 async def test_of_signed_json_that_cannot_be_parsed_a_stub_is_stored(body: bytes) -> None:
     """Nobody can take the credentials out of it: the dead letter says that there was something, its size and its digest."""
-    async with running() as (site, client):
-        assert await post(client, body, signed(body)) == 202
-        [(_topic, _key, value)] = site.shelf.kept
+    async with running() as site:
+        assert await site.post(body, signed(body)) == 202
+        [(_topic, _key, value)] = site.kept
         assert b"hunter2" not in value
         assert json.loads(value)["sha256"] == hashlib.sha256(body).hexdigest()
         assert prefilter({"admin_api"})(value)
@@ -275,9 +189,9 @@ async def test_credentials_are_taken_out_before_storing() -> None:
     body = json.dumps(
         {**EVENT, "payload": {"user": {"id": "u-1", "newPassword": "hunter2"}, "code": "420240"}}
     ).encode()
-    async with running() as (site, client):
-        assert await post(client, body, signed(body)) == 200
-        [(_topic, key, value)] = site.shelf.kept
+    async with running() as site:
+        assert await site.post(body, signed(body)) == 200
+        [(_topic, key, value)] = site.kept
         assert key == b"u-1"
         assert b"hunter2" not in value
         assert b"420240" not in value
@@ -286,10 +200,10 @@ async def test_credentials_are_taken_out_before_storing() -> None:
 
 async def test_a_body_at_the_limit_is_taken_and_one_byte_more_is_413() -> None:
     """The limit is a number of bytes of the body, inclusive."""
-    async with running(limit=len(BODY)) as (site, client):
-        assert await post(client, BODY, signed(BODY)) == 200
+    async with running(limit=len(BODY)) as site:
+        assert await site.post(BODY, signed(BODY)) == 200
         longer = BODY + b" "
-        assert await post(client, longer, signed(longer)) == 413
+        assert await site.post(longer, signed(longer)) == 413
         assert site.counted("too-large") == 1
 
 
@@ -303,23 +217,23 @@ async def test_a_chunked_body_is_cut_off_at_the_limit() -> None:
             sent += 65536
             yield b"x" * 65536
 
-    async with running(limit=1000) as (site, client):
+    async with running(limit=1000) as site:
         try:
-            status = await post(client, endless(), {SIGNATURE: "0" * 64})
+            status = await site.post(endless(), {SIGNATURE: "0" * 64})
         except aiohttp.ClientError:  # the connection may be closed under a sender that goes on and on
             status = 413
         assert status == 413
         assert site.counted("too-large") == 1
-        assert site.shelf.kept == []
+        assert site.kept == []
 
 
 async def test_a_compressed_bomb_is_not_unpacked() -> None:
     """Content-Encoding changes nothing: the signature and the limit are about the bytes as sent."""
     bomb = gzip.compress(b" " * 50_000_000)
-    async with running(limit=len(bomb)) as (site, client):
-        status = await post(client, bomb, {**signed(bomb), "Content-Encoding": "gzip"})
+    async with running(limit=len(bomb)) as site:
+        status = await site.post(bomb, {**signed(bomb), "Content-Encoding": "gzip"})
         assert status == 400
-        assert site.shelf.kept == []
+        assert site.kept == []
 
 
 @pytest.mark.parametrize(
@@ -332,9 +246,9 @@ async def test_a_compressed_bomb_is_not_unpacked() -> None:
 )
 async def test_what_the_log_refuses(trouble: Exception, status: int, outcome: str) -> None:
     """A log that is down is 503 with the time to wait, a record that will never fit is 413."""
-    async with running() as (site, client):
+    async with running() as site:
         site.shelf.trouble = trouble
-        async with client.post(PATH, data=BODY, headers=signed(BODY)) as answer:
+        async with site.client.post(PATH, data=BODY, headers=signed(BODY)) as answer:
             assert answer.status == status
             assert ("Retry-After" in answer.headers) == (status == 503)
         assert site.counted(outcome) == 1
@@ -342,24 +256,24 @@ async def test_what_the_log_refuses(trouble: Exception, status: int, outcome: st
 
 async def test_a_log_that_never_answers_is_503() -> None:
     """The sender does not wait for ever."""
-    async with running(patience=0.05) as (site, client):
+    async with running(patience=0.05) as site:
         site.shelf.gate.clear()
-        assert await post(client, BODY, signed(BODY)) == 503
+        assert await site.post(BODY, signed(BODY)) == 503
 
 
 async def test_a_defect_is_503_and_says_nothing_of_the_request() -> None:
     """Even an error that nobody thought of is no 500, and its line quotes nothing."""
-    async with running() as (site, client):
+    async with running() as site:
         site.shelf.trouble = RuntimeError("ada@example.com")
-        assert await post(client, BODY, signed(BODY)) == 503
+        assert await site.post(BODY, signed(BODY)) == 503
         assert "ada@example.com" not in repr(site.lines.entries)
         assert [line["error"] for line in site.lines.entries if line["event"] == "web defect"] == ["RuntimeError"]
 
 
 async def test_no_personal_data_in_the_lines() -> None:
     """What is logged of a stored event names its place, not its user."""
-    async with running() as (site, client):
-        await post(client, BODY, signed(BODY))
+    async with running() as site:
+        await site.post(BODY, signed(BODY))
         [line] = site.lines.entries
         assert (line["event"], line["log_level"]) == ("webhook stored", "debug")
         assert "ada@" not in repr(line)
@@ -395,17 +309,17 @@ async def raw(port: int, request: bytes) -> bytes:
 )
 async def test_malformed_http_is_refused(rest: bytes) -> None:
     """Broken framing and headers end in a 4xx or a closed connection, and the server goes on."""
-    async with running(patience=0.5) as (site, client):
+    async with running(patience=0.5) as site:
         answer = await raw(
             site.server.port, b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + rest
         )
         assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), answer
-        assert await post(client, BODY, signed(BODY)) == 200
+        assert await site.post(BODY, signed(BODY)) == 200
 
 
 async def test_a_body_that_never_comes_is_408() -> None:
     """A sender that stops in the middle does not hold its connection for ever."""
-    async with running(patience=0.05) as (site, _client):
+    async with running(patience=0.05) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
         writer.write(b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
         assert (await reader.readline()).startswith(b"HTTP/1.1 408")
@@ -426,7 +340,7 @@ def test_never_a_500_whatever_comes() -> None:
     """Any body, any content type, signed or not, a log that works or not: the answer is one of the documented ones."""
 
     async def everything() -> None:
-        async with running() as (site, client):
+        async with running() as site:
             loop = asyncio.get_running_loop()
 
             @settings(max_examples=150, deadline=None)
@@ -444,7 +358,7 @@ def test_never_a_500_whatever_comes() -> None:
             def check(body: bytes, sign: bool, kind: str, signature: str, trouble: Exception | None) -> None:
                 site.shelf.trouble = trouble
                 headers = {**(signed(body) if sign else {SIGNATURE: signature}), "Content-Type": kind}
-                status = asyncio.run_coroutine_threadsafe(post(client, body, headers), loop).result(20)
+                status = asyncio.run_coroutine_threadsafe(site.post(body, headers), loop).result(20)
                 assert status in _ALLOWED
                 assert sign == (status != 401) or signature == signed(body)[SIGNATURE]
 
@@ -455,12 +369,12 @@ def test_never_a_500_whatever_comes() -> None:
 
 async def test_health_names_each_check() -> None:
     """Alive and ready answer 200 with every check; one that fails makes it 503 and says what is wrong."""
-    async with running() as (site, client):
-        async with client.get("/healthz") as answer:
+    async with running() as site:
+        async with site.client.get("/healthz") as answer:
             assert answer.status == 200
             assert await answer.json() == {"status": "ok", "checks": {"loop": "ok", "polling": "ok"}}
         site.vitals.ready_checks = {"claims": "starting: 1 of 3 loaded", "log": OK}
-        async with client.get("/readyz") as answer:
+        async with site.client.get("/readyz") as answer:
             assert answer.status == 503
             assert await answer.json() == {
                 "status": "failing",
@@ -470,9 +384,9 @@ async def test_health_names_each_check() -> None:
 
 async def test_a_check_that_breaks_has_failed() -> None:
     """An error inside a check is 503 with its kind, without its text."""
-    async with running() as (site, client):
+    async with running() as site:
         site.vitals.trouble = RuntimeError("secret")
-        async with client.get("/readyz") as answer:
+        async with site.client.get("/readyz") as answer:
             text = await answer.text()
             assert answer.status == 503
             assert "RuntimeError" in text
@@ -481,9 +395,9 @@ async def test_a_check_that_breaks_has_failed() -> None:
 
 async def test_metrics_are_prometheus_text() -> None:
     """What was counted can be scraped."""
-    async with running() as (_site, client):
-        await post(client, BODY, signed(BODY))
-        async with client.get("/metrics") as answer:
+    async with running() as site:
+        await site.post(BODY, signed(BODY))
+        async with site.client.get("/metrics") as answer:
             text = await answer.text()
             assert answer.headers["Content-Type"].startswith("text/plain; version=")
             assert 'usher_ingested_total{outcome="stored",source="authgear"} 1.0' in text
@@ -494,14 +408,14 @@ async def test_metrics_are_prometheus_text() -> None:
 )
 async def test_other_paths_and_methods(method: str, path: str, status: int) -> None:
     """What is not offered is refused in the usual words."""
-    async with running() as (_site, client), client.request(method, path) as answer:
+    async with running() as site, site.client.request(method, path) as answer:
         assert answer.status == status
         assert "Server" not in answer.headers
 
 
 async def test_a_taken_port_is_named() -> None:
     """A second server on the same port says which address can't be had."""
-    async with running() as (site, _client):
+    async with running() as site:
         second = Server(
             build_web(vital=Vitals(), metrics=Metrics(), log=structlog.get_logger()), "127.0.0.1", site.server.port
         )
