@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
-from usher.event import Event
 from usher.identity.api import Answer, Api
 from usher.identity.authgear import AdminApi, Key, read_key
 from usher.identity.authgear_log import OVERLAP, AuditLog
@@ -33,7 +33,6 @@ from usher.testing.providers import DROP, RESET, answer
 
 ADA = {"email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller", "locale": "de-CH"}
 TYPES = ("user.created", "password.reset", "password.expired", "password.reset_requested")
-NOW = 1_767_600_000
 
 
 class Scene:
@@ -54,18 +53,6 @@ class Scene:
             raw_event(type_, id=id_, tenant=self.fake.app_id, timestamp=int(self.clock() + at), **details)
         )
 
-    async def look(self, cursor: bytes) -> tuple[list[str], bytes]:
-        """All pages of one look: the ids as they come, and the place after it."""
-        ids: list[str] = []
-        for _ in range(200):
-            page = await self.feed.page(cursor)
-            ids += [arrival.event.id if arrival.event else "-" for arrival in page.arrivals]
-            assert self.feed.since(page.cursor) >= self.feed.since(cursor)
-            cursor = page.cursor
-            if not page.more:
-                return ids, cursor
-        raise AssertionError("the look does not end")
-
 
 @asynccontextmanager
 async def scene(**options: Any) -> AsyncIterator[Scene]:
@@ -73,11 +60,6 @@ async def scene(**options: Any) -> AsyncIterator[Scene]:
     async with FakeAuthgear(now=clock, **options) as fake, aiohttp.ClientSession() as session:
         fake.users["ada"] = dict(ADA)
         yield Scene(fake, session, clock)
-
-
-def about(user_id: str | None = "ada", **details: Any) -> Event:
-    event = an_event("password.reset", email=None, name=None, user_id=user_id, **details)
-    return event if user_id else event.model_copy(update={"user": event.user.model_copy(update={"id": None})})
 
 
 # Users and actions.
@@ -88,9 +70,7 @@ async def test_a_user_is_looked_up_by_the_events_user_id() -> None:
     async with scene() as it:
         user = await it.api.user(about())
 
-    assert user.model_dump() == {
-        "id": "ada", "email": "ada@example.com", "phone": "+41440000019", "name": "Ada Keller", "locale": "de-CH",
-    }  # fmt: skip
+    assert user.model_dump() == FIELDS_OF_ADA
 
 
 async def test_a_user_who_is_gone_is_skipped() -> None:
@@ -279,7 +259,7 @@ async def test_the_feed_begins_now_by_authgears_clock() -> None:
         it.happens("past", at=-1)
         page = await it.feed.page(None)
         it.happens("now")
-        ids, _ = await it.look(page.cursor)
+        ids, _ = await look(it.feed, page.cursor)
 
     assert (page.arrivals, page.more) == ((), False)
     assert ids == ["now"]
@@ -309,9 +289,9 @@ async def test_pages_miss_nothing_though_seconds_have_no_order(page_size: int) -
         stable = page_size > 4  # within a second larger than a page Authgear's own numbering decides
         if not stable:
             it.fake._rng.shuffle = lambda _list: None  # type: ignore[assignment, method-assign]
-        ids, cursor = await it.look(start)
+        ids, cursor = await look(it.feed, start)
         assert sorted(set(ids)) == sorted(wanted)
-        again, _ = await it.look(cursor)
+        again, _ = await look(it.feed, cursor)
         assert set(again) == set(wanted)  # all of it is within the overlap
 
 
@@ -321,10 +301,10 @@ async def test_what_is_written_late_is_found_by_the_next_look() -> None:
         start = (await it.feed.page(None)).cursor
         it.clock.advance(3600)
         it.happens("prompt")
-        _, cursor = await it.look(start)
+        _, cursor = await look(it.feed, start)
         it.happens("late", at=-OVERLAP + 1)
         it.happens("too late", at=-OVERLAP - 10)
-        ids, _ = await it.look(cursor)
+        ids, _ = await look(it.feed, cursor)
 
     assert ids == ["late", "prompt"]
 
@@ -336,7 +316,7 @@ async def test_a_day_without_usher_is_caught_up() -> None:
         for hour in range(36):
             it.happens(f"e{hour:02}", at=hour * 3600)
         it.clock.advance(37 * 3600)
-        ids, _ = await it.look(start)
+        ids, _ = await look(it.feed, start)
 
     assert list(dict.fromkeys(ids)) == [f"e{hour:02}" for hour in range(36)]
 
@@ -383,7 +363,7 @@ async def test_every_failure_keeps_the_place(fault: Any, ending: type[Outcome], 
         with pytest.raises(ending) as trouble:
             await it.feed.page(start)
         it.fake._script.clear()
-        ids, _ = await it.look(start)
+        ids, _ = await look(it.feed, start)
 
     assert getattr(trouble.value, "after", None) == wait
     assert "ada@" not in trouble.value.reason
@@ -448,9 +428,9 @@ async def test_an_entry_of_a_false_time_does_not_carry_the_place_past_all_others
     async with scene() as it:
         start = (await it.feed.page(None)).cursor
         it.happens("odd", at=10 * 365 * 86400)
-        ids, cursor = await it.look(start)
+        ids, cursor = await look(it.feed, start)
         it.happens("next", at=1)
-        again, _ = await it.look(cursor)
+        again, _ = await look(it.feed, cursor)
 
     assert ids == ["odd"]
     assert again == ["next", "odd"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
-from usher.event import Event
 from usher.identity.keycloak import KeycloakApi
 from usher.identity.keycloak_events import AdminEvents
 from usher.outcome import Hold, Reject, Retry, Skip
@@ -18,11 +18,10 @@ from usher.settings import Settings, SettingsError
 from usher.sources import decode
 from usher.sources.keycloak import Keycloak
 from usher.systems import open_systems
-from usher.testing import Clock, an_event
+from usher.testing import Clock
 from usher.testing.keycloak import ACCOUNT, FakeKeycloak
 from usher.testing.providers import RESET, Fault, answer
 
-NOW = 1_767_600_000
 ADA = {
     "email": "ada@example.com", "firstName": "Ada", "lastName": "Keller",
     "attributes": {"mobile": ["+41440000019"], "locale": ["de-CH"]},
@@ -51,18 +50,6 @@ class Scene:
             ids.append(self.fake.happens("ACTION", "users/ada/reset-password")["id"])
         return ids
 
-    async def look(self, cursor: bytes) -> tuple[list[str], bytes]:
-        """All pages of one look: the ids as they come, and the place after it."""
-        ids: list[str] = []
-        for _ in range(100):
-            page = await self.feed.page(cursor)
-            ids += [arrival.event.id if arrival.event else "-" for arrival in page.arrivals]
-            assert self.feed.since(page.cursor) >= self.feed.since(cursor)
-            cursor = page.cursor
-            if not page.more:
-                return ids, cursor
-        raise AssertionError("the look does not end")
-
 
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
@@ -72,11 +59,6 @@ async def scene() -> AsyncIterator[Scene]:
         yield Scene(fake, session, clock)
 
 
-def about(user_id: str | None = "ada", **details: Any) -> Event:
-    event = an_event("password.reset", email=None, name=None, user_id=user_id, timestamp=NOW, **details)
-    return event if user_id else event.model_copy(update={"user": event.user.model_copy(update={"id": None})})
-
-
 # Users and actions.
 
 
@@ -84,9 +66,7 @@ async def test_a_user_is_looked_up_by_id() -> None:
     """Addresses and name are the user's, number and language are in attributes."""
     async with scene() as it:
         user = await it.api.user(about())
-    assert user.model_dump() == {
-        "id": "ada", "email": "ada@example.com", "phone": "+41440000019", "name": "Ada Keller", "locale": "de-CH",
-    }  # fmt: skip
+    assert user.model_dump() == FIELDS_OF_ADA
 
 
 async def test_nobody_is_looked_up_where_the_event_names_no_user() -> None:
@@ -264,7 +244,7 @@ async def test_a_feed_of_a_realm_without_events_begins_now_too() -> None:
         it.fake.admin_events.clear()
         begun = await it.feed.page(None)
         ids = it.resets(1)
-        assert (await it.look(begun.cursor))[0] == ids
+        assert (await look(it.feed, begun.cursor))[0] == ids
 
 
 @pytest.mark.parametrize("apart", [0.0, 0.2, 5.0])
@@ -274,11 +254,11 @@ async def test_many_events_come_page_by_page_oldest_first_and_none_is_missing(ap
         begun = (await it.feed.page(None)).cursor
         it.clock.advance(1)
         ids = it.resets(650, apart)
-        found, after = await it.look(begun)
+        found, after = await look(it.feed, begun)
         assert set(found) == set(ids)
         if apart:
             assert list(dict.fromkeys(found)) == ids
-        assert set((await it.look(after))[0]) <= set(found)
+        assert set((await look(it.feed, after))[0]) <= set(found)
 
 
 async def test_events_that_come_in_between_the_pages_shift_none_out() -> None:
@@ -293,7 +273,7 @@ async def test_events_that_come_in_between_the_pages_shift_none_out() -> None:
             if not page.more:
                 break
             ids += it.resets(random.Random(len(ids)).choice([0, 7, 40, 60]))
-        assert found | set((await it.look(cursor))[0]) == set(ids)
+        assert found | set((await look(it.feed, cursor))[0]) == set(ids)
 
 
 async def test_an_event_that_is_written_late_is_brought() -> None:
@@ -302,9 +282,9 @@ async def test_an_event_that_is_written_late_is_brought() -> None:
         begun = (await it.feed.page(None)).cursor
         it.clock.advance(200)
         it.resets(1)
-        _, after = await it.look(begun)
+        _, after = await look(it.feed, begun)
         late = it.fake.happens("ACTION", "users/ada/reset-password", at=it.clock() - 60)
-        assert late["id"] in (await it.look(after))[0]
+        assert late["id"] in (await look(it.feed, after))[0]
 
 
 async def test_a_server_whose_clock_is_ahead_hides_nothing() -> None:
@@ -313,13 +293,13 @@ async def test_a_server_whose_clock_is_ahead_hides_nothing() -> None:
         begun = (await it.feed.page(None)).cursor
         it.clock.advance(10)
         ahead = it.fake.happens("ACTION", "users/ada/reset-password", at=it.clock() + 3600)["id"]
-        found, after = await it.look(begun)
+        found, after = await look(it.feed, begun)
         ids = it.resets(3, apart=200)
         assert found == [ahead]
-        assert set((await it.look(after))[0]) == {ahead, *ids}
+        assert set((await look(it.feed, after))[0]) == {ahead, *ids}
         anew = (await it.feed.page(None)).cursor
         later = it.resets(1)
-        assert set(later) <= set((await it.look(anew))[0])
+        assert set(later) <= set((await look(it.feed, anew))[0])
 
 
 async def test_a_feed_goes_on_where_a_failure_met_it() -> None:
@@ -332,7 +312,7 @@ async def test_a_feed_goes_on_where_a_failure_met_it() -> None:
             it.fake.script(*faults)
             with pytest.raises(Retry):
                 await it.feed.page(first.cursor)
-        again, _ = await it.look(begun)  # the log took nothing of the first page
+        again, _ = await look(it.feed, begun)  # the log took nothing of the first page
         assert set(again) == set(ids)
 
 
@@ -354,7 +334,7 @@ async def test_two_workers_in_turn_bring_everything() -> None:
         found = {arrival.event.id for arrival in page.arrivals if arrival.event}
         page = await other.page(page.cursor)
         found |= {arrival.event.id for arrival in page.arrivals if arrival.event}
-        found |= set((await it.look(page.cursor))[0])
+        found |= set((await look(it.feed, page.cursor))[0])
         assert found == set(ids)
 
 
