@@ -148,6 +148,7 @@ class App:
                 system.source,
                 self.metrics,
                 self.logger,
+                others=self.systems.others(system),
                 complete=system.complete,
                 limit=system.limit,
             )

@@ -14,7 +14,7 @@ _LIMIT = 300
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 <secret>"),
     (re.compile(r"\bSG\.[A-Za-z0-9._-]{10,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), "<secret>"),
-    (re.compile(r"://[^/\s@]+@"), "://<secret>@"),
+    (re.compile(r"://[^/\s]+@"), "://<secret>@"),
     (
         re.compile(
             r"(?i)\b(\w*(?:password|passwd|passphrase|secret|token)\w*|api[_-]?key|code)(\"?'?\s*[=:]\s*)"

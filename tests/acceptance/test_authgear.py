@@ -132,6 +132,24 @@ async def test_each_project_has_a_path_and_secrets_of_its_own(tmp_path: Path) ->
     assert it.mails() == ["ann@example.org", "bob@example.org"]
 
 
+async def test_a_project_cannot_speak_for_another(tmp_path: Path) -> None:
+    """Whoever has one project's secret writes to none of the other's users: his event of theirs ends as a dead letter that says why."""
+    async with scene(tmp_path) as it:
+        env = environment(
+            authgear__webhook_secret=SECRET,
+            authgear__app_id="harbour",
+            authgear__shop__webhook_secret="whsec-of-the-shop",
+            authgear__shop__app_id="shop",
+        )
+        ours = it.event("user.created", "ann")
+        async with running(tmp_path, env) as service:
+            assert await hook(service, ours, "whsec-of-the-shop", path="/ingest/authgear/shop") == 202
+            assert "harbour" in (await service.line("dead-lettered"))["error"]
+            assert await hook(service, ours) == 200
+            await until(lambda: len(it.mails()) == 1)
+    assert it.mails() == ["ann@example.org"]
+
+
 async def test_an_event_without_an_address_is_looked_up(tmp_path: Path) -> None:
     """The audit log may name the user alone; who is gone is not written to, and nothing is retried for it."""
     async with scene(tmp_path) as it, running(tmp_path, it.env()) as service:

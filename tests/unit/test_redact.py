@@ -37,6 +37,7 @@ def test_people_are_taken_out(text: str, left: str) -> None:
         "key SG.hunter2xhunter2x.hunter2x",
         "smtp://usher:hunter2x@mail.example.com:587",
         "https://:hunter2x@example.com",
+        "https://usher:p@hunter2x@example.com",
         "https://hunter2x@example.com/",
         "api_key=hunter2x api-key: hunter2x apikey = 'hunter2x'",
         "?token=hunter2x&x=1",

@@ -238,13 +238,19 @@ def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
         "USHER_KAFKA__SASL_PLAIN_PASSWORD": "hush-5",
         "USHER_NOTICE__KEY": "hush-6",
         "USHER_NOTICE__API_TOKEN": "hush-7",
+        "USHER_NOTICE__API_KEY": "hush-10",
+        "USHER_NOTICE__PASSPHRASE": "hush-11",
         "USHER_LOGIN_URL": "https://user:hush-8@example.com/",
+        "USHER_KEYCLOAK__URL": "https://user:p@hush-12@id.example.com",
     }
     settings = load(**{name: value for name, value in environ.items() if name != "USHER_NOTICE__KEY"})
     shown = {row.name: row.text for row in settings.shown()}
     wrong = problems(**environ | {"USHER_SMTP__URL": "ftp://user:hush-3@x", "USHER_LOGIN_URL": "ftp://user:hush-8@x"})
+    wrong += problems(USHER_LOGIN_URL="https://user:hush 8@x", USHER_KEYCLOAK__URL="https://user:p@hush@")
 
-    assert "hush" not in f"{settings!r} {settings} {shown}".replace("https://user:hush-8@example.com/", "")
+    assert "hush" not in f"{settings!r} {settings} {shown}".replace("https://user:hush-8@example.com/", "").replace(
+        "https://user:p@hush-12@id.example.com", ""
+    )
     assert shown["USHER_SENDGRID__API_KEY"] == "********"
     assert shown["USHER_KAFKA__SASL_PLAIN_PASSWORD"] == "********"
     assert shown["USHER_LOGIN_URL"] == "https://********@example.com/"

@@ -23,7 +23,7 @@ FREE_GROUP = "kafka"
 """The group whose names are not ours but a client's: all are taken."""
 
 _FILE = "_FILE"
-_SECRET_NAME = re.compile(r"password|secret|token")
+_SECRET_NAME = re.compile(r"password|passphrase|secret|token|credential|(?:^|_)(?:key|auth|pwd|pin)$")
 _SERVICE_LINK = re.compile(
     r"USHER_(?P<other>[A-Z0-9_]+?_)??(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
 )

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 from usher.settings.environment import Leaf, is_secret_name
 
 MASK = "********"
-_LOGIN = re.compile(r"//[^/@\s]*@")
+_LOGIN = re.compile(r"//[^/]*@")  # greedy, blanks too: what is wrong with a URL may be its password
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 _ECHOES = {"default_factory_not_called"}
 """Kinds of error that only follow from another one, which is told."""

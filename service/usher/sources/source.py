@@ -154,9 +154,9 @@ def document_of(body: bytes) -> Any:
 
 def signed_by_any(secrets: Sequence[str], body: bytes, given: str) -> bool:
     """Whether *given* is the hex HMAC-SHA256 of *body* by one of the secrets. All are tried: the time tells nothing."""
-    signature = given.strip().lower().encode("utf-8", "surrogateescape")
+    signature = _bytes(given.strip().lower())
     matches = [
-        hmac.compare_digest(hmac.new(secret.encode(), body, hashlib.sha256).hexdigest().encode(), signature)
+        hmac.compare_digest(hmac.new(_bytes(secret), body, hashlib.sha256).hexdigest().encode(), signature)
         for secret in secrets
     ]
     return any(matches)
@@ -164,9 +164,14 @@ def signed_by_any(secrets: Sequence[str], body: bytes, given: str) -> bool:
 
 def equal_to_any(secrets: Sequence[str], given: str) -> bool:
     """Whether *given* is one of the secrets itself, compared in constant time."""
-    text = given.encode("utf-8", "surrogateescape")
-    matches = [hmac.compare_digest(secret.encode(), text) for secret in secrets]
+    text = _bytes(given)
+    matches = [hmac.compare_digest(_bytes(secret), text) for secret in secrets]
     return any(matches)
+
+
+def _bytes(told: str) -> bytes:
+    """The very bytes of an environment or a header, also where they are no UTF-8."""
+    return told.encode("utf-8", "surrogateescape")
 
 
 def check_secrets(secrets: Sequence[str]) -> tuple[str, ...]:

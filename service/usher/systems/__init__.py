@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -44,6 +44,14 @@ class Systems(tuple[System, ...]):
         system = self.which(event)
         return None if system is None else system.api
 
+    def others(self, system: System) -> frozenset[str]:
+        """The tenants that have a webhook of their own beside that of *system*: it can't speak for them."""
+        return frozenset(
+            other.tenant
+            for other in self
+            if other.source.name == system.source.name and other.tenant not in (None, system.tenant) and other.receives
+        )
+
     def sources_of_topics(self, settings: Settings) -> Mapping[str, Source]:
         """The topics that hold a system's own events, and what reads them."""
         by_name = {(system.source.name, system.name): system.source for system in self}
@@ -64,7 +72,22 @@ def open_systems(settings: Settings, session: Session) -> Systems:
         for name, tenant in tenants.items():
             one = _OPEN[system](tenant, name, session)
             opened.append(replace(one, messages_per_minute=tenant.messages_per_minute))
+    if problems := list(_alike(opened)):
+        raise SettingsError(problems)
     return Systems(opened)
+
+
+def _alike(opened: Sequence[System]) -> Iterator[str]:
+    """Whose events could not be told apart: the wrong API would be asked about their users."""
+    first: dict[tuple[str, str], System] = {}
+    for system in opened:
+        if system.tenant is not None:
+            other = first.setdefault((system.source.name, system.tenant), system)
+            if other is not system:
+                yield (
+                    f"{system.title} and {other.title}: events of both are of the tenant {system.tenant!r}, and can't be told "
+                    "apart; set it up once (a secret's setting takes several, comma separated)"
+                )
 
 
 def open_source(settings: Settings, title: str) -> Source:

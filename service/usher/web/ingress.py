@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +23,7 @@ from usher.metrics import Metrics
 from usher.outcome import Outcome
 from usher.redact import scrub
 from usher.sources import Arrival, Source, event_key, too_large
+from usher.sources.source import undecoded
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -60,6 +61,7 @@ class Ingress:
         sink: takes the events; it has acknowledged when its ``append`` returns.
         topic: the topic they are appended to.
         source: verifies a body, and reads it.
+        others: tenants with a webhook of their own: whoever has this one's secret can't speak for their users.
         complete: fills in what the source can't know.
         limit: the largest body taken, in bytes.
         patience: seconds for a body to arrive, and again for the log to acknowledge.
@@ -70,6 +72,7 @@ class Ingress:
     source: Source
     metrics: Metrics
     log: FilteringBoundLogger
+    others: Collection[str] = ()
     complete: Complete | None = None
     limit: int = DEFAULT_LIMIT
     patience: float = 30.0
@@ -120,7 +123,7 @@ class Ingress:
 
     async def _read(self, body: bytes, headers: dict[str, str]) -> Sequence[Arrival]:
         try:
-            arrivals = self.source.arrivals(body, headers, self.now())
+            arrivals = [self._own(arrival) for arrival in self.source.arrivals(body, headers, self.now())]
         except Undecodable as refusal:
             raise _Refused(400, "not-json", str(refusal)) from None
         if self.complete is None:
@@ -131,6 +134,14 @@ class Ingress:
         except (Outcome, TimeoutError) as trouble:
             self._complain("webhook refused: the identity system did not answer", trouble)
             raise _Refused(503, "lookup-failed", "the identity system could not be asked; send it again") from None
+
+    def _own(self, arrival: Arrival) -> Arrival:
+        """*arrival*; a stub, where it is of a tenant whose events have to come by its own webhook."""
+        event = arrival.event
+        if event is None or event.tenant not in self.others:
+            return arrival
+        reason = f"an event of {event.tenant} by the webhook of another tenant: it has one of its own"
+        return undecoded(event.source, event.tenant, arrival.value, reason)
 
     async def _store(self, arrivals: Sequence[Arrival]) -> None:
         """Append all; what an earlier, half stored call of the same batch has brought is passed over."""
