@@ -234,7 +234,7 @@ async def test_who_made_a_user_is_looked_up(profile: dict[str, Any], actor: str,
         event = await completed(system, arrival)
 
         assert (event.context.triggered_by, event.context.triggered_by_basis) == (actor, basis)
-        assert event.id == "created-u-1"
+        assert event.id == ("created-u-1" if actor != UNKNOWN else "created-u-1-unknown")
 
 
 @pytest.mark.parametrize("sure", [{"registerSource": ["import:excel"]}, {"userSourceType": "register"}])
@@ -253,6 +253,22 @@ async def test_a_user_who_is_gone_at_once_is_unknown() -> None:
         event = await completed(system, an_arrival(fake, system, "user:created", {"id": "u-1"}))
 
         assert event.context.triggered_by == UNKNOWN
+
+
+async def test_an_entry_of_the_audit_log_counts_although_the_webhook_told_nothing() -> None:
+    """They are one fact, but the one that tells who did it must not be taken for known because of the other."""
+    async with opened() as (fake, system):
+        fake.users["u-1"] = {}
+        watch = Watch(system)
+        _, cursor, _ = await watch.look(None)
+        by_webhook = await completed(system, an_arrival(fake, system, "user:created", {"id": "u-1"}))
+        fake.administrator("create", "u-1", at=NOW + 1)
+        watch.now += 10
+        [by_feed], _, _ = await watch.look(cursor)
+
+        assert by_webhook.context.triggered_by == UNKNOWN
+        assert by_feed.context.triggered_by == "admin_api"
+        assert by_feed.identity != by_webhook.identity
 
 
 async def test_a_look_up_that_fails_is_tried_again_and_then_refused() -> None:

@@ -134,7 +134,11 @@ def test_a_form_is_read_like_json() -> None:
     """Nested names, an empty value for null, a number without its country."""
     body = (SAMPLES / "user.created.form.txt").read_bytes()
 
-    for found in (event(body, FORM), event(body)):
+    for found in (
+        event(body, FORM),
+        event(body),
+        event(b"x=1&" + body, {"content-type": FORM["content-type"].title()}),
+    ):
         assert (found.type, found.context.triggered_by) == ("user.created", "admin_api")
         assert (found.user.id, found.user.email, found.user.phone) == (IDA, "ida.moreno@example.com", "+8613800000017")
         assert found.payload["data"]["registerSource"] == ["import:excel"]

@@ -222,7 +222,7 @@ def _document(body: bytes, headers: Mapping[str, str]) -> Any:
     try:
         document = unwrap(parse(body))
     except NotJson:
-        kind = headers.get("content-type", "")
+        kind = headers.get("content-type", "").lower()
         if not kind.startswith("application/x-www-form-urlencoded") and not body.startswith(b"eventName="):
             raise
         document = form_document(body)

@@ -55,11 +55,25 @@ def open_system(settings: GenAuth, name: str, session: Session) -> System:
         api=api,
         complete=Completion(api, Repeats(settings.repeat_window)),
         feeds=feeds,
+        doubts=() if api else (_blind(name),),
     )
 
 
+def _blind(name: str) -> str:
+    prefix = _prefix(name)
+    return (
+        "nobody hears of a password that an administrator set: without an access key nobody can tell who set it; "
+        f"set {prefix}ACCESS_KEY_ID and {prefix}ACCESS_KEY_SECRET"
+    )
+
+
+def _prefix(name: str) -> str:
+    """How the names of a tenant's settings begin."""
+    return f"USHER_GENAUTH__{name.upper()}__" if name else "USHER_GENAUTH__"
+
+
 def _open_api(settings: GenAuth, name: str, session: Session) -> GenAuthApi | None:
-    prefix = f"USHER_GENAUTH__{name.upper()}__" if name else "USHER_GENAUTH__"
+    prefix = _prefix(name)
     secret = settings.access_key_secret
     if (settings.access_key_id is None) != (secret is None):
         missing = "SECRET" if secret is None else "ID"
@@ -158,4 +172,6 @@ class Completion:
 
 def _decided(event: Event, actor: str, basis: str) -> Event:
     context = event.context.model_copy(update={"triggered_by": actor, "triggered_by_basis": basis})
-    return event.model_copy(update={"context": context})
+    # Under the same id it would stand for the audit log's entry, which tells, and which the poller would then leave out.
+    known = event.id if actor != UNKNOWN else f"{event.id}-{UNKNOWN}"
+    return event.model_copy(update={"context": context, "id": known})
