@@ -9,7 +9,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 from tests import keycloak as keycloaks
-from tests.kafka import Broker, KafkaMissing, jars, started
+from tests.java import ServerMissing, started
+from tests.kafka import Broker, jars
 
 # A busy machine is no defect: hypothesis's own time limits are off, pytest-timeout watches.
 hypothesis.settings.register_profile(
@@ -32,7 +33,7 @@ def kafka_jars() -> Path:
     """What a broker is run from. Without it a test is skipped; with REQUIRE_KAFKA=1 it fails."""
     try:
         return jars()
-    except KafkaMissing as missing:
+    except ServerMissing as missing:
         if os.environ.get("REQUIRE_KAFKA") == "1":
             pytest.fail(f"REQUIRE_KAFKA=1, but {missing}")
         pytest.skip(str(missing))
@@ -60,9 +61,9 @@ def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keycloaks.Ser
     """
     try:
         keycloaks.distribution()
-    except keycloaks.KeycloakMissing as missing:
+    except ServerMissing as missing:
         if os.environ.get("REQUIRE_KEYCLOAK") == "1":
             pytest.fail(f"REQUIRE_KEYCLOAK=1, but {missing}")
         pytest.skip(str(missing))
-    with keycloaks.started(keycloaks.Server(tmp_path_factory.mktemp("keycloak"))) as server:
+    with started(keycloaks.Server(tmp_path_factory.mktemp("keycloak"))) as server:
         yield server

@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.keycloak import ADMIN, ADMIN_PASSWORD, KeycloakMissing, Realm, Server, distribution, started
+from tests.java import ServerMissing, started
+from tests.keycloak import ADMIN, ADMIN_PASSWORD, Realm, Server, distribution
 from tests.keycloak_people import log_in_with_a_new_password, register
 from tests.service import environment, running
 
@@ -114,5 +115,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except KeycloakMissing as missing:
+    except ServerMissing as missing:
         sys.exit(str(missing))

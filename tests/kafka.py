@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from tests.java import SMALL, ServerMissing, cached, came_up, fetch, free_ports
 
 from usher.delivery import Headers
 
 POM = Path(__file__).with_name("kafka-pom.xml")
-CACHE = Path(__file__).parent.parent / ".cache"
 START_TIMEOUT = 60.0
 
 _PROPERTIES = """\
@@ -53,36 +50,13 @@ num.partitions=1
 """
 
 
-class KafkaMissing(Exception):
-    """There is no way to run a broker here; the text says what is missing."""
-
-
 def jars() -> Path:
-    """The folder of the broker's jars; fetches them the first time, one process at a time.
+    """The folder of the broker's jars; fetches them the first time.
 
     Raises:
-        KafkaMissing
+        ServerMissing
     """
-    for tool in ("java", "mvn"):
-        if shutil.which(tool) is None:
-            raise KafkaMissing(f"{tool} is not installed: Java 17 or later and Maven run the broker of these tests")
-    CACHE.mkdir(exist_ok=True)
-    folder = CACHE / "kafka-4.1.1"
-    with (CACHE / "kafka.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _fetch(folder)
-    return folder
-
-
-def _fetch(folder: Path) -> None:
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={unfinished}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        raise KafkaMissing(f"Maven could not fetch Apache Kafka: {done.stdout[-500:]}{done.stderr[-500:]}")
-    unfinished.rename(folder)
+    return cached("kafka-4.1.1", lambda folder: fetch(POM, folder))
 
 
 class Broker:
@@ -103,7 +77,7 @@ class Broker:
     ) -> None:
         self._folder = folder
         protocols = {listener: listener, **(others or {})}
-        self._port, controller, *ports = _free_ports(len(protocols) + 1)
+        self._port, controller, *ports = free_ports(len(protocols) + 1)
         self._ports = dict(zip(protocols, (self._port, *ports), strict=True))
         self._users = users or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -138,12 +112,9 @@ class Broker:
             subprocess.run(_java("kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(_java("kafka.Kafka", str(self._properties)), stdout=log, stderr=log)
-        give_up = time.monotonic() + START_TIMEOUT
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > give_up:
-                self.kill()
-                raise RuntimeError(f"Kafka did not start:\n{self._log.read_text()[-2000:]}")
-            time.sleep(0.05)
+        if not came_up(self._process, self._answers, START_TIMEOUT):
+            self.kill()
+            raise RuntimeError(f"Kafka did not start:\n{self._log.read_text()[-2000:]}")
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
@@ -216,16 +187,6 @@ class Broker:
                 await future
 
 
-@contextlib.contextmanager
-def started(broker: Broker) -> Iterator[Broker]:
-    """Run it for as long as the context lasts."""
-    broker.start()
-    try:
-        yield broker
-    finally:
-        broker.stop()
-
-
 def unique(name: str) -> str:
     """A name for a topic or a group that no other test has."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
@@ -234,23 +195,13 @@ def unique(name: str) -> str:
 def _java(main: str, *arguments: str) -> list[str]:
     return [
         "java",
-        "-Xmx512m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
+        *SMALL,
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
         "-cp",
         f"{jars()}/*",
         main,
         *arguments,
     ]
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def main() -> None:
@@ -268,5 +219,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except KafkaMissing as missing:
+    except ServerMissing as missing:
         sys.exit(str(missing))

@@ -7,25 +7,21 @@ the starts quicker. Each server keeps its data in memory and listens on a port t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 import signal
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 import uuid
 import zipfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from tests.java import SMALL, cached, came_up, fetch, free_ports, run
 
 POM = Path(__file__).with_name("keycloak-pom.xml")
-CACHE = Path(__file__).parent.parent / ".cache"
 VERSION = "26.4.0"
 START_TIMEOUT = 110.0
 CLIENT_ID, CLIENT_SECRET = "usher", "the-secret-of-usher's-client"
@@ -33,51 +29,27 @@ ROLES = ("view-users", "manage-users", "view-events")
 """What the client of Usher may do: the roles that docs/keycloak.md tells to give."""
 
 ADMIN, ADMIN_PASSWORD = "root", "root-of-a-throw-away-server"
-_JAVA = "-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Dfile.encoding=UTF-8 -Djava.net.preferIPv4Stack=true"
-
-
-class KeycloakMissing(Exception):
-    """There is no way to run a Keycloak here; the text says what is missing."""
+_JAVA = " ".join((*SMALL, "-Dfile.encoding=UTF-8", "-Djava.net.preferIPv4Stack=true"))
 
 
 def distribution() -> Path:
-    """The folder that Keycloak is run from; fetched and built the first time, one process at a time.
+    """The folder that Keycloak is run from; fetched and built the first time.
 
     Raises:
-        KeycloakMissing
+        ServerMissing
     """
-    for tool in ("java", "mvn"):
-        if shutil.which(tool) is None:
-            raise KeycloakMissing(
-                f"{tool} is not installed: Java 17 or later and Maven run the Keycloak of these tests"
-            )
-    CACHE.mkdir(exist_ok=True)
-    folder = CACHE / f"keycloak-{VERSION}"
-    with (CACHE / "keycloak.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _install(folder)
-    return folder
+    return cached(f"keycloak-{VERSION}", _install)
 
 
-def _install(folder: Path) -> None:
-    fetched = CACHE / "keycloak.unfinished"
-    shutil.rmtree(fetched, ignore_errors=True)
-    _run("mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={fetched}")
+def _install(folder: Path) -> Path:
+    fetched = fetch(POM, folder)
     with zipfile.ZipFile(fetched / f"keycloak-quarkus-dist-{VERSION}.zip") as archive:
         archive.extractall(fetched)
     unpacked = fetched / f"keycloak-{VERSION}"
     for extension in fetched.glob("keycloak-events-*.jar"):
         extension.rename(unpacked / "providers" / extension.name)
-    _run("sh", str(unpacked / "bin" / "kc.sh"), "build", "--db=dev-mem")
-    unpacked.rename(folder)
-    shutil.rmtree(fetched)
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        raise KeycloakMissing(f"{command[0]} could not make Keycloak ready: {done.stdout[-800:]}{done.stderr[-800:]}")
+    run("sh", str(unpacked / "bin" / "kc.sh"), "build", "--db=dev-mem")
+    return unpacked
 
 
 class Server:
@@ -87,9 +59,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "keycloak.log"
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        [self._port] = free_ports(1)
 
     @property
     def url(self) -> str:
@@ -106,12 +76,9 @@ class Server:
             self._process = subprocess.Popen(
                 command, env={**os.environ, **admin, "JAVA_OPTS": _JAVA}, stdout=log, stderr=log, start_new_session=True
             )
-        give_up = time.monotonic() + START_TIMEOUT
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > give_up:
-                self.stop()
-                raise RuntimeError(f"Keycloak did not start:\n{self._log.read_text()[-2000:]}")
-            time.sleep(0.1)
+        if not came_up(self._process, self._answers, START_TIMEOUT):
+            self.stop()
+            raise RuntimeError(f"Keycloak did not start:\n{self._log.read_text()[-2000:]}")
 
     def _answers(self) -> bool:
         try:
@@ -134,16 +101,6 @@ class Server:
             realm = Realm(self.url, f"realm-{uuid.uuid4().hex[:8]}", session)
             await realm.create(settings)
             yield realm
-
-
-@contextlib.contextmanager
-def started(server: Server) -> Iterator[Server]:
-    """Run it for as long as the context lasts."""
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 class Realm:

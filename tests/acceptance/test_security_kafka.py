@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import pytest
 from tests.certificates import Authority, Certificate, OpensslMissing
-from tests.kafka import Broker, started, unique
+from tests.java import started
+from tests.kafka import Broker, unique
 from tests.service import environment, running, usher
 
 from usher.testing import raw_event

@@ -17,7 +17,8 @@ from tests.bench.picture import picture
 from tests.bench.report import goals, page
 from tests.bench.scene import Scene
 from tests.bench.workloads import embedded, latency, parked, retries, start, throughput
-from tests.kafka import Broker, KafkaMissing
+from tests.java import ServerMissing
+from tests.kafka import Broker
 
 DOCS = Path(__file__).parents[2] / "docs"
 WORKLOADS: Mapping[str, Callable[[Scene], Outcome]] = {
@@ -96,5 +97,5 @@ def _options() -> argparse.Namespace:
 if __name__ == "__main__":
     try:
         main()
-    except KafkaMissing as reason:
+    except ServerMissing as reason:
         sys.exit(f"no benchmark without a broker: {reason}")

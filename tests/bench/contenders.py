@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench.job import Job, Run
 from tests.bench.process import Child
-from tests.kafka import CACHE
+from tests.java import CACHE
 
 JAVA = Path(__file__).parent / "java"
 THREADS = 1_000

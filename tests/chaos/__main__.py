@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from tests.chaos.report import show
 from tests.chaos.run import chaos
-from tests.kafka import Broker, KafkaMissing, jars
+from tests.java import ServerMissing
+from tests.kafka import Broker, jars
 
 
 def main() -> int:
@@ -23,7 +24,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
         jars()
-    except KafkaMissing as missing:
+    except ServerMissing as missing:
         console.print(f"chaos needs a real Kafka: {missing}")
         return 2
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""The real servers of the tests, which run on Java: hides how what they are made of is got once, and how long a start takes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+CACHE = Path(__file__).parent.parent / ".cache"
+SMALL = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Options of a Java that starts quickly and leaves room for others."""
+
+
+class ServerMissing(Exception):
+    """There is no way to run such a server here; the text says what is missing."""
+
+
+def cached(name: str, make: Callable[[Path], Path]) -> Path:
+    """The folder *name* of the cache, made the first time, one process at a time.
+
+    *make* is given a folder to work in, and returns the one in it, or itself, that is to be kept.
+
+    Raises:
+        ServerMissing
+    """
+    for tool in ("java", "mvn"):
+        if shutil.which(tool) is None:
+            raise ServerMissing(f"{tool} is not installed: Java 17 or later and Maven run the servers of these tests")
+    CACHE.mkdir(exist_ok=True)
+    folder, unfinished = CACHE / name, CACHE / f"{name}.unfinished"
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished).rename(folder)
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def fetch(pom: Path, folder: Path) -> Path:
+    """Put the files that *pom* names into *folder*, from Maven. Returns the folder.
+
+    Raises:
+        ServerMissing
+    """
+    run("mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}")
+    return folder
+
+
+def run(*command: str) -> None:
+    """Run a step of the making.
+
+    Raises:
+        ServerMissing: it failed; quotes what it said last.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise ServerMissing(f"{' '.join(command[:2])} failed: {done.stdout[-800:]}{done.stderr[-800:]}")
+
+
+def came_up(process: subprocess.Popen[bytes], answers: Callable[[], bool], seconds: float) -> bool:
+    """Wait until it *answers*; False where it has ended, or not answered within *seconds*."""
+    give_up = time.monotonic() + seconds
+    while not answers():
+        if process.poll() is not None or time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Server(Protocol):
+    """What `started` runs."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+_Server = TypeVar("_Server", bound=Server)
+
+
+@contextlib.contextmanager
+def started(server: _Server) -> Iterator[_Server]:
+    """Run it for as long as the context lasts."""
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
