@@ -216,12 +216,6 @@ def build(
     default_email, default_sms = open_channels(settings, transport)
     templates = open_templates(settings, found)
     systems = open_systems(settings, lambda: transport.session)
-    if not settings.ingest_topic and any(system.receives or system.feeds for system in systems):
-        raise SettingsError(
-            [
-                "USHER_TOPICS: webhooks and pollers need a topic without a source, to append to; add one, as in identity.events"
-            ]
-        )
     try:
         sender = Post(
             templates,

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from usher.identity.api import Api, Token
+from usher.outcome import Retry
 from usher.sources import Arrival, decode
 from usher.sources.auth0 import Auth0
 from usher.sources.authgear import Authgear
@@ -99,3 +100,16 @@ async def test_ordinary_answers_come_as_they_are() -> None:
     """Characters of all scripts, numbers, flags and empty things."""
     document: dict[str, Any] = {"名": "Zoë 👋", "n": [1, 2.5, True, False, None, {}, [], ""]}
     assert await answered(json.dumps(document).encode()) == document
+
+
+async def test_what_cannot_be_reached_is_named_without_its_login() -> None:
+    """An operator reads which host it was and why; neither the login in the address nor the path, which may hold a user."""
+    async with aiohttp.ClientSession() as session:
+        api = Api("the API", "http://login:hush@127.0.0.1:1/auth", lambda: session)
+        with pytest.raises(Retry) as caught:
+            await api.ask("GET", "/users/ann@example.org")
+
+    assert caught.value.reason.startswith("the API could not be asked at 127.0.0.1:1: ")
+    assert "refused" in caught.value.reason.lower()
+    assert "hush" not in caught.value.reason
+    assert "ann" not in caught.value.reason

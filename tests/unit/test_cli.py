@@ -182,6 +182,59 @@ def test_check_names_every_wrong_setting(usher: Usher, monkeypatch: pytest.Monke
     assert len([row for row in ended.rows if row["status"] == "problem"]) == 2
 
 
+def test_check_tells_what_a_system_lacks_beside_all_else(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-set systems are lines of the table, each of their settings one, and the log is looked at all the same."""
+    monkeypatch.setenv("USHER_KEYCLOAK__URL", "https://id.example.com")
+    monkeypatch.setenv("USHER_GENAUTH__POLL", "true")
+    ended = usher("check", "--json")
+
+    wrong = {row["what"]: row["text"] for row in ended.rows if row["status"] == "problem"}
+    assert ended.code == Exit.FAILED
+    assert "set it" in wrong["USHER_KEYCLOAK__REALM"]
+    assert "USHER_KEYCLOAK__CLIENT_SECRET" in wrong
+    assert "USHER_GENAUTH__ACCESS_KEY_ID" in wrong
+    assert "log" in {row["area"] for row in ended.rows}
+
+
+def test_check_warns_of_an_open_webhook_only_where_nothing_comes_in(
+    usher: Usher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has a system polled needs no webhook; what is polled is told instead."""
+    monkeypatch.setenv("USHER_KEYCLOAK__URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("USHER_KEYCLOAK__REALM", "shop")
+    monkeypatch.setenv("USHER_KEYCLOAK__CLIENT_ID", "usher")
+    monkeypatch.setenv("USHER_KEYCLOAK__CLIENT_SECRET", "opensesame")
+    monkeypatch.setenv("USHER_KEYCLOAK__POLL", "true")
+    by_what = {row["what"]: row for row in usher("check", "--json").rows}
+
+    assert "webhook" not in by_what
+    assert by_what["keycloak: polling"]["status"] == "ok"
+    assert "127.0.0.1:1" in by_what["keycloak: API"]["text"]
+    assert "refused" in by_what["keycloak: API"]["text"].lower()
+
+
+def test_check_misses_the_topic_that_webhooks_need(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `usher run` would refuse to start with is a problem here, too."""
+    monkeypatch.setenv("USHER_TOPICS", "kc=keycloak")
+    monkeypatch.setenv("USHER_KEYCLOAK__WEBHOOK_SECRET", "opensesame")
+    ended = usher("check", "--json")
+
+    assert ended.code == Exit.FAILED
+    assert [row["what"] for row in ended.rows if row["status"] == "problem"] == ["USHER_TOPICS"]
+
+
+@pytest.mark.parametrize("system", ["keycloak", "genauth"])
+def test_check_says_what_a_webhook_alone_cannot_tell(
+    usher: Usher, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    """Without their APIs nobody hears of a password that an administrator set: that is a warning, not a surprise."""
+    monkeypatch.setenv(f"USHER_{system.upper()}__WEBHOOK_SECRET", "opensesame")
+    by_what = {row["what"]: row for row in usher("check", "--json").rows}
+
+    assert by_what[system]["status"] == "warn"
+    assert "password" in by_what[system]["text"]
+
+
 def test_handlers_lists_the_effective_table(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
     """The service's filter and retry delays show where a handler has none of its own."""
     monkeypatch.setenv("USHER_RETRY_DELAYS", "1s,2s")

@@ -16,7 +16,7 @@ from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
 from usher.storage import browser
-from usher.systems import open_systems
+from usher.systems import System, open_systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +102,15 @@ def _channels(settings: Settings) -> Iterator[Line]:
 
 
 async def _systems(settings: Settings) -> list[Line]:
-    """The identity systems: what they may send us, and whether their APIs take our credentials."""
+    """The identity systems: how their events come, and whether their APIs take our credentials."""
     async with Transport() as transport:
-        systems = open_systems(settings, lambda: transport.session)
-        lines = [
-            Line(
-                "systems", "ok", f"{system.title}: webhook", f"POST {system.path} is open to those who know its secret"
-            )
-            for system in systems
-            if system.receives
-        ]
+        try:
+            systems = open_systems(settings, lambda: transport.session)
+        except SettingsError as error:
+            return [Line("systems", "problem", *_name_and_text(problem)) for problem in error.problems]
+        lines = [line for system in systems for line in _ways_in(system)]
         if not lines:
-            text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET to take webhooks"
+            text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET (Auth0: …__WEBHOOK_TOKEN) to take webhooks"
             lines.append(Line("systems", "warn", "webhook", text))
         for system in systems:
             lines += [Line("systems", "warn", system.title, doubt) for doubt in system.doubts]
@@ -123,6 +120,15 @@ async def _systems(settings: Settings) -> list[Line]:
                 except Outcome as trouble:
                     lines.append(Line("systems", "problem", f"{system.title}: API", trouble.reason))
     return lines
+
+
+def _ways_in(system: System) -> Iterator[Line]:
+    if system.receives:
+        text = f"POST {system.path} is open to those who know its secret"
+        yield Line("systems", "ok", f"{system.title}: webhook", text)
+    if system.feeds:
+        text = f"one worker of the group reads {', '.join(feed.name for feed in system.feeds)}"
+        yield Line("systems", "ok", f"{system.title}: polling", text)
 
 
 async def _log(settings: Settings) -> list[Line]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -118,8 +120,7 @@ class Api:
                 self._check(response)
                 return Answer(response.status, response.headers, await _document(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as trouble:
-            # Without its text: that may hold the URL, and with it a user's id or address.
-            raise Retry(f"{self.what} could not be asked: {type(trouble).__name__}") from None
+            raise self._unreachable(trouble) from None
 
     async def stream(
         self, path: str, *, params: Sequence[tuple[str, str]], headers: Mapping[str, str], silence: float
@@ -137,7 +138,7 @@ class Api:
                     self.base_url + path, params=params, headers=own, timeout=patience, allow_redirects=False
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as trouble:
-                raise Retry(f"{self.what} could not be asked: {type(trouble).__name__}") from None
+                raise self._unreachable(trouble) from None
             if response.status == 200:
                 return response
             response.close()
@@ -147,6 +148,19 @@ class Api:
         if response.status in (401, 403):
             self.refused(response.status)
         return response
+
+    def _unreachable(self, trouble: Exception) -> Retry:
+        """Without the text of *trouble*: that may hold the URL, and with it a user's id or address."""
+        why = type(trouble).__name__
+        if isinstance(trouble, aiohttp.ClientConnectorDNSError):
+            why = "there is no such host"
+        elif isinstance(trouble, aiohttp.ClientConnectorCertificateError):
+            why = "its certificate is not to be trusted"
+        elif isinstance(trouble, TimeoutError):
+            why = "no answer in time"
+        elif isinstance(trouble, aiohttp.ClientConnectorError) and trouble.errno:
+            why = os.strerror(trouble.errno)
+        return Retry(f"{self.what} could not be asked at {urlsplit(self.base_url).netloc.rpartition('@')[2]}: {why}")
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         if response.status >= 500:

@@ -22,6 +22,10 @@ _OPEN: Mapping[str, Callable[[Any, str, Session], System]] = {
     "keycloak": keycloak.open_system,
 }
 
+_NO_TOPIC = (
+    "USHER_TOPICS: webhooks and pollers need a topic without a source, to append to; add one, as in identity.events"
+)
+
 
 class Systems(tuple[System, ...]):
     """All of them, to be asked by event or topic."""
@@ -62,17 +66,25 @@ def open_systems(settings: Settings, session: Session) -> Systems:
     """The systems that the settings name, also those of which only a topic is told. Nothing is connected or asked yet.
 
     Raises:
-        SettingsError: what is set for one does not fit together.
+        SettingsError: what is set for one does not fit together, or there is no topic for what they send; all of it at once.
     """
     opened: list[System] = []
+    problems: list[str] = []
     for system in SYSTEMS:
         tenants: dict[str, Tenant] = dict(settings.tenants_of(system))
         if any((topic.source, topic.tenant) == (system, "") for topic in settings.topics):
             tenants.setdefault("", getattr(settings, system))
         for name, tenant in tenants.items():
-            one = _OPEN[system](tenant, name, session)
-            opened.append(replace(one, messages_per_minute=tenant.messages_per_minute))
-    if problems := list(_alike(opened)):
+            try:
+                one = _OPEN[system](tenant, name, session)
+            except SettingsError as error:
+                problems += error.problems
+            else:
+                opened.append(replace(one, messages_per_minute=tenant.messages_per_minute))
+    problems += _alike(opened)
+    if not settings.ingest_topic and any(system.receives or system.feeds for system in opened):
+        problems.append(_NO_TOPIC)
+    if problems:
         raise SettingsError(problems)
     return Systems(opened)
 

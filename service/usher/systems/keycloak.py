@@ -36,11 +36,25 @@ def open_system(settings: Keycloak, name: str, session: Session) -> System:
         feeds=[AdminEvents(api, source, name=f"{title}:admin-events", every=settings.poll_every)]
         if api and polls
         else (),
+        doubts=() if api else (_blind(name),),
     )
 
 
+def _blind(name: str) -> str:
+    prefix = _prefix(name)
+    return (
+        "nobody hears of a password that an administrator set: its event has no address, and without the admin API "
+        f"nobody can be looked up; set {prefix}URL, {prefix}REALM, {prefix}CLIENT_ID and {prefix}CLIENT_SECRET"
+    )
+
+
+def _prefix(name: str) -> str:
+    """How the names of a tenant's settings begin."""
+    return "USHER_KEYCLOAK__" + (f"{name.upper()}__" if name else "")
+
+
 def _open_api(settings: Keycloak, name: str, session: Session, source: Source) -> KeycloakApi | None:
-    prefix = "USHER_KEYCLOAK__" + (f"{name.upper()}__" if name else "")
+    prefix = _prefix(name)
     wanted = {
         "URL": settings.url,
         "REALM": settings.realm,
