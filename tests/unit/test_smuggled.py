@@ -12,7 +12,12 @@ from usher.sources.auth0 import Auth0
 from usher.sources.genauth import GenAuth
 from usher.sources.keycloak import Keycloak
 
-NOTE = json.dumps({"kept": 1, "inner": json.dumps([{"password": "hunter2"}])})
+PAIRS = [
+    {"name": "password", "value": "hunter2"},
+    {"type": "password", "value": "hunter2"},
+    {"key": "kept", "value": 1},
+]
+NOTE = json.dumps({"kept": 1, "inner": json.dumps([{"password": "hunter2"}, PAIRS])})
 USER_CREATED: dict[str, Any] = {
     "id": "evt_1",
     "type": "user.created",

@@ -22,6 +22,8 @@ from usher.sources.source import Arrival, arrival, check_secrets, derive, equal_
 
 NAME = "auth0"
 _CREATED = "user.created"
+_MOST = 10_000
+"""Events in a body, far more than Auth0 sends: what is read at once keeps everything else waiting."""
 _SET_ASIDE = "auth0.user.created"
 """The type of an event stream's ``user.created`` where the logs are what tells of new users: no handler is for it."""
 
@@ -139,6 +141,8 @@ def _documents(body: bytes) -> list[Any]:
         document = parse(body)
     except NotJson:
         lines = [line for line in body.splitlines() if line.strip()]
+        if len(lines) > _MOST:
+            return [_too_many(body, len(lines))]
         documents = [_line(line) for line in lines]
         if len(lines) < 2 or all(isinstance(document, _Unread) for document in documents):
             raise
@@ -147,7 +151,13 @@ def _documents(body: bytes) -> list[Any]:
         return [_Unread(body, str(refusal))]
     if isinstance(document, dict) and isinstance(document.get("logs"), list):
         document = document["logs"]
-    return document if isinstance(document, list) else [document]
+    if isinstance(document, list):
+        return document if len(document) <= _MOST else [_too_many(body, len(document))]
+    return [document]
+
+
+def _too_many(body: bytes, count: int) -> _Unread:
+    return _Unread(body, f"a body holds at most {_MOST} events or log entries, this one holds {count}")
 
 
 def _line(line: bytes) -> Any:

@@ -95,6 +95,11 @@ def strip(document: Any) -> Any:
     return _without_credentials(document) if _holds_credential(document) else document
 
 
+def names_credential(name: object) -> bool:
+    """Whether *name*, as that of a field, would say that its value is a credential."""
+    return isinstance(name, str) and _SECRET_NAME.fullmatch(_plain(name)) is not None
+
+
 def _holds_credential(document: Any) -> bool:
     harmless = _harmless
     nodes = [document]
@@ -125,11 +130,15 @@ def _without_credentials(document: Any) -> Any:
 def _is_credential(name: str, item: Any) -> bool:
     if name in _harmless:
         return False
-    if _SECRET_NAME.fullmatch(_NOT_OF_NAMES.sub("", name.lower())):
+    if _SECRET_NAME.fullmatch(_plain(name)):
         return not (item is None or item is True or item is False)
     if len(name) <= _LONGEST_NAME and len(_harmless) < _MOST_NAMES:
         _harmless.add(name)
     return False
+
+
+def _plain(name: str) -> str:
+    return _NOT_OF_NAMES.sub("", name.lower())
 
 
 def _is_json(text: bytes) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from usher.event import Undecodable
-from usher.sources.document import dump, parse, strip
+from usher.sources.document import dump, names_credential, parse, strip
+
+_NAMES = ("name", "key", "field", "type")
+"""How the name in a pair of name and value is called."""
 
 
 def strip_deep(document: Any, also: frozenset[str] = frozenset()) -> Any:
@@ -25,7 +28,7 @@ def _clean(document: Any, also: frozenset[str]) -> bool:
     nodes, changed = [document], False
     for node in nodes:  # grows while it is walked
         if isinstance(node, dict):
-            for name in also & node.keys():
+            for name in also & node.keys() | _paired(node):
                 changed = changed or node[name] is not None
                 node[name] = None
         elif not isinstance(node, list):
@@ -38,6 +41,11 @@ def _clean(document: Any, also: frozenset[str]) -> bool:
             else:
                 nodes.append(item)
     return changed
+
+
+def _paired(node: dict[str, Any]) -> set[str]:
+    """The field with a credential, where another field names it, as in ``{"name": "password", "value": …}``."""
+    return {"value"} if "value" in node and any(names_credential(node.get(name)) for name in _NAMES) else set()
 
 
 def _clean_text(item: str, also: frozenset[str]) -> str | None:
