@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from structlog.testing import CapturingLogger, LogCapture
 
 from usher.delivery import Headers
-from usher.engine.port import Place
+from usher.engine.port import Place, TooLarge
 from usher.metrics import Metrics
 from usher.sources import Source
 from usher.web import OK, Ingress, Server, build_web
@@ -41,13 +41,14 @@ class Kept(NamedTuple):
 class Shelf:
     """A sink that keeps what it is given; it acknowledges when *gate* is open.
 
-    It raises *trouble* once it has kept as many as there is *room* for.
+    It raises *trouble* once it has kept as many as there is *room* for, and takes nothing above *largest* bytes.
     """
 
     def __init__(self) -> None:
         self.kept: list[Kept] = []
         self.trouble: BaseException | None = None
         self.room = 0
+        self.largest = 10**9
         self.reached = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -57,6 +58,8 @@ class Shelf:
         await self.gate.wait()
         if self.trouble is not None and len(self.kept) >= self.room:
             raise self.trouble
+        if len(value) > self.largest:
+            raise TooLarge(f"{len(value)} bytes")
         self.kept.append(Kept(topic, key, value))
         return Place(topic, 0)
 

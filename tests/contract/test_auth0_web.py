@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.ingress import LEAVES, Site, bombard, documents, hidden
 
 from usher.engine.port import LogUnavailable
+from usher.event import Undecodable
 from usher.sources import decode
 from usher.sources.auth0 import Auth0
 from usher.sources.auth0_rules import Rules
@@ -61,6 +62,20 @@ async def test_a_batch_that_was_stored_in_part_is_sent_again_and_stored_once() -
         assert await site.post(batch) == 200
 
     assert [decode(value).id for _, _, value in site.kept] == ["9000", "9001", "9002", "9003"]
+
+
+async def test_one_of_a_batch_that_is_too_large_leaves_a_stub() -> None:
+    """Its neighbours are stored: a batch that is refused would be sent again for ever."""
+    entries = [scp(number) for number in range(3)]
+    entries[1]["data"]["details"] = {"text": "x" * 5_000}
+    async with auth0() as site:
+        site.shelf.largest = 4_000
+        assert await site.post(json.dumps(entries).encode()) == 200
+
+    first, stub, last = (value for _, _, value in site.kept)
+    assert [decode(first).id, decode(last).id] == ["9000", "9002"]
+    with pytest.raises(Undecodable, match="event 9001 is too large"):
+        decode(stub)
 
 
 _SECRET_FIELDS = st.sampled_from(
