@@ -200,10 +200,7 @@ def test_check_warns_of_an_open_webhook_only_where_nothing_comes_in(
     usher: Usher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has a system polled needs no webhook; what is polled is told instead."""
-    monkeypatch.setenv("USHER_KEYCLOAK__URL", "http://127.0.0.1:1")
-    monkeypatch.setenv("USHER_KEYCLOAK__REALM", "shop")
-    monkeypatch.setenv("USHER_KEYCLOAK__CLIENT_ID", "usher")
-    monkeypatch.setenv("USHER_KEYCLOAK__CLIENT_SECRET", "opensesame")
+    with_the_shops_api(monkeypatch)
     monkeypatch.setenv("USHER_KEYCLOAK__POLL", "true")
     by_what = {row["what"]: row for row in usher("check", "--json").rows}
 
@@ -311,6 +308,44 @@ def test_explain_makes_no_request_of_a_handlers_own(usher: Usher) -> None:
     ended = usher("explain", file("event.json", raw_event()), "--handlers-dir", "mine", "--handlers", "calls_home")
 
     assert "would call an HTTP API" in ended.out
+
+
+def of_the_shop(event: bytes) -> bytes:
+    """*event* as Keycloak's source stores those of the realm ``shop``."""
+    return json.dumps(json.loads(event) | {"source": "keycloak", "tenant": "shop"}).encode()
+
+
+def with_the_shops_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set up the admin API of the realm ``shop``; nobody answers there."""
+    monkeypatch.setenv("USHER_KEYCLOAK__URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("USHER_KEYCLOAK__REALM", "shop")
+    monkeypatch.setenv("USHER_KEYCLOAK__CLIENT_ID", "usher")
+    monkeypatch.setenv("USHER_KEYCLOAK__CLIENT_SECRET", "opensesame")
+
+
+def test_explain_does_not_take_for_missing_what_would_be_looked_up(
+    usher: Usher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event without an address is a skip only where there is nobody to ask; else the look-up is told of."""
+    event = file("event.json", of_the_shop(raw_event(email=None)))
+    blind = usher("explain", event, "--handlers", "welcome_email")
+    with_the_shops_api(monkeypatch)
+    seeing = usher("explain", event, "--handlers", "welcome_email")
+
+    assert "look" not in blind.out
+    assert "would look the user up in keycloak" in seeing.out
+
+
+def test_explain_says_which_api_a_handler_lacks(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that needs the identity system's API would be dead-lettered without one; with one, explain stops there."""
+    event = file("event.json", of_the_shop(raw_event(email=KIM)))
+    blind = usher("explain", event, "--handlers", "force_password_change")
+    with_the_shops_api(monkeypatch)
+    seeing = usher("explain", event, "--handlers", "force_password_change")
+
+    assert "would be dead-lettered" in blind.out
+    assert "USHER_KEYCLOAK__" in blind.out
+    assert "would call the API of keycloak (require_password_change)" in seeing.out
 
 
 def test_a_missing_file_is_exit_code_4(usher: Usher) -> None:

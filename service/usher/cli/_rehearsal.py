@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import structlog
@@ -29,14 +29,24 @@ _NAMES = {"email": "mail", "sms": "SMS"}
 
 
 class _Calls(Exception):
-    """The handler wanted to make a request of its own."""
+    """The handler wanted to make a request; the text says of whom."""
 
 
 class _NoHttp:
-    """Stands where a handler finds its HTTP session, or the identity system."""
+    """Stands where a handler finds its HTTP session."""
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise _Calls(name)
+        raise _Calls("an HTTP API of its own")
+
+
+class _NoApi:
+    """Stands where a handler finds the API of *system*."""
+
+    def __init__(self, system: str) -> None:
+        self._system = system
+
+    def __getattr__(self, call: str) -> NoReturn:
+        raise _Calls(f"the API of {self._system} ({call})")
 
 
 class _Accepts:
@@ -58,13 +68,22 @@ class Rehearsal:
         found: all handlers that run; the templates are theirs, under the user's.
         own: each handler's settings, by name.
         now: Unix seconds, for expiry.
+        has_api: whether the API of the system that an event came from may be asked.
     """
 
-    def __init__(self, settings: Settings, found: Sequence[Handler], own: Mapping[str, Any], now: float) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        found: Sequence[Handler],
+        own: Mapping[str, Any],
+        now: float,
+        has_api: Callable[[Event], bool],
+    ) -> None:
         self._templates = open_templates(settings, found)
         self._post = Post(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
         self._own = own
         self._now = now
+        self._has_api = has_api
 
     async def would(self, ruling: Ruling, event: Event) -> str:
         """What the handler of *ruling* would do with *event*, in a few words."""
@@ -83,7 +102,7 @@ class Rehearsal:
             ),
             http=cast("ClientSession", _NoHttp()),
             settings=self._own.get(handler.name),
-            system=cast("IdentitySystem", _NoHttp()),
+            system=cast("IdentitySystem", _NoApi(event.source)) if self._has_api(event) else None,
         )
         error: BaseException | None = None
         try:
@@ -91,7 +110,12 @@ class Rehearsal:
                 await handler.function(event, ctx)
         except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a handler raises is told
             error = raised
-        return _told(error, ctx.message, self._templates, event)
+        told = _told(error, ctx.message, self._templates, event)
+        if ctx.system is not None and not (event.user.email or event.user.phone):
+            return (
+                f"would look the user up in {event.source}, which explain does not; if nothing is found there, {told}"
+            )
+        return told
 
     def _expired(self, handler: Handler, event: Event) -> bool:
         if handler.expires_after is None or event.time is None:
@@ -101,7 +125,7 @@ class Rehearsal:
 
 def _told(error: BaseException | None, message: Outgoing | None, templates: Templates, event: Event) -> str:
     if isinstance(error, _Calls):
-        return "would call an HTTP API of its own; what follows is not known, since explain makes no request"
+        return f"would call {error}; what follows is not known, since explain makes no request"
     if isinstance(error, Skip):
         return f"would be skipped: {scrub(error.reason)}"
     if isinstance(error, Reject):

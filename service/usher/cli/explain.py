@@ -28,8 +28,7 @@ def explain(
 ) -> None:
     """Say for each handler whether it runs for an event, the condition that decided, and what it would do.
 
-    The handlers that run really do, except that nothing is sent and no request made: what a running Usher would look up
-    in the identity system stays open here.
+    The handlers that run really do, except that nothing is sent and nobody asked, the identity system neither.
     """
     from usher.cli._events import read_one
     from usher.systems import open_source
@@ -63,12 +62,17 @@ def _as_stored(settings: Settings, event: Event) -> Event:
 
 
 async def _rulings(settings: Settings, event: Event) -> list[dict[str, object]]:
+    from usher.channels.transport import Transport
     from usher.cli._rehearsal import Rehearsal
     from usher.handler import Router
     from usher.parts import find_handlers
+    from usher.systems import open_systems
 
     found = find_handlers(settings)
-    rehearsal = Rehearsal(settings, found, settings.for_handlers(found), time.time())
+    systems = open_systems(settings, lambda: Transport().session)
+    rehearsal = Rehearsal(
+        settings, found, settings.for_handlers(found), time.time(), lambda event: systems.of(event) is not None
+    )
     return [
         {
             "event_id": event.id,
