@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -100,6 +102,22 @@ async def test_ordinary_answers_come_as_they_are() -> None:
     """Characters of all scripts, numbers, flags and empty things."""
     document: dict[str, Any] = {"名": "Zoë 👋", "n": [1, 2.5, True, False, None, {}, [], ""]}
     assert await answered(json.dumps(document).encode()) == document
+
+
+async def test_a_port_without_tls_is_no_riddle() -> None:
+    """https where plain HTTP is spoken: the reason says so, and is no number of an error that means something else."""
+
+    async def plain(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    async with server, aiohttp.ClientSession() as session:
+        api = Api("the API", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", lambda: session)
+        with pytest.raises(Retry, match="TLS"):
+            await api.ask("GET", "/")
 
 
 async def test_what_cannot_be_reached_is_named_without_its_login() -> None:

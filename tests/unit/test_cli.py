@@ -500,6 +500,7 @@ def test_why_of_an_unknown_event_is_exit_code_4(usher: Usher) -> None:
 
     assert ended.code == Exit.NOT_FOUND
     assert ended.rows == []
+    assert usher("why", "nothing").out == ""
 
 
 def test_dlq_list_shows_the_open_letters(usher: Usher) -> None:

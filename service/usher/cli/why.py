@@ -43,7 +43,7 @@ def why(
     fates = asyncio.run(_trace(settings, Wanted(event_id, source, tenant)))
     if json:
         print_json(map(_row, fates))
-    else:
+    elif fates:
         columns = (
             "topic",
             "partition@offset",

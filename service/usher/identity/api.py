@@ -156,6 +156,8 @@ class Api:
             why = "there is no such host"
         elif isinstance(trouble, aiohttp.ClientConnectorCertificateError):
             why = "its certificate is not to be trusted"
+        elif isinstance(trouble, aiohttp.ClientSSLError):
+            why = "it does not speak TLS as we do, if at all"
         elif isinstance(trouble, TimeoutError):
             why = "no answer in time"
         elif isinstance(trouble, aiohttp.ClientConnectorError) and trouble.errno:

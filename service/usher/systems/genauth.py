@@ -85,7 +85,7 @@ def _open_api(settings: GenAuth, name: str, session: Session) -> GenAuthApi | No
             raise SettingsError([f"{prefix}ACCESS_KEY_ID: is needed for {prefix}POLL; set it and its secret"])
         return None
     what = f"{_BRANDS[settings.brand]} (user pool {settings.user_pool_id})"
-    api = Api(what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID and {prefix}ACCESS_KEY_SECRET")
+    api = Api(what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID, {prefix}ACCESS_KEY_SECRET and {prefix}BRAND")
     return GenAuthApi(
         api,
         key_id=settings.access_key_id,
