@@ -134,6 +134,16 @@ def test_a_wrong_value_is_told_with_its_name_and_the_way_out(name: str, value: s
     assert hint in line
 
 
+@pytest.mark.parametrize("name", ["AUTH0__BASE_URL", "GENAUTH__SHOP__URL", "AUTHGEAR__ENDPOINT", "TWILIO__BASE_URL"])
+def test_the_address_of_an_api_takes_no_login(name: str) -> None:
+    """What proves us is sent in a header of its own, and no client sends both."""
+    (line,) = problems(**{f"USHER_{name}": "https://user:p@hush@api.example.com"})
+
+    assert line.startswith(
+        f"USHER_{name}='https://********@api.example.com': should be a URL without a user and password"
+    )
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     """Nobody has to start the service five times to find five mistakes."""
     lines = problems(USHER_HTTP="x", USHER_SMS="y", USHER_TOPIC="z", USHER_SENDGRID__API_KEY_FILE="/nowhere")

@@ -158,6 +158,8 @@ def _base_url(value: Any) -> str:
     parts = urlsplit(text)
     if parts.path or parts.query or parts.fragment:
         raise ValueError("should be a URL without a path, as in https://api.example.com: the path is the provider's")
+    if "@" in parts.netloc:
+        raise ValueError("should be a URL without a user and password: what proves us has settings of its own")
     return text
 
 
