@@ -36,12 +36,16 @@ def test_the_same_tenant_of_two_systems_is_none_twice() -> None:
     ("shop", "others"),
     [
         ({"realm": "shop", "webhook_secret": "s"}, {"shop"}),
+        (
+            {"realm": "shop", "poll": "true", "url": "https://id.example.com", "client_id": "c", "client_secret": "s"},
+            {"shop"},
+        ),
         ({"realm": "shop"}, set()),  # it has no webhook: the first one's may be for all realms
         ({"webhook_secret": "s"}, set()),  # of any realm: nothing tells them apart
     ],
 )
-def test_who_has_a_webhook_of_his_own(shop: dict[str, Any], others: set[str]) -> None:
-    """Tenants whose events have to come by their own webhook, as seen by the first one."""
+def test_who_has_a_way_of_his_own(shop: dict[str, Any], others: set[str]) -> None:
+    """Tenants whose events come by their own webhook or poller, as seen by the first one."""
     given = {f"keycloak__shop__{name}": value for name, value in shop.items()}
     systems = opened(keycloak__webhook_secret="s", authgear__webhook_secret="s", authgear__app_id="app", **given)
     first = next(system for system in systems if system.title == "keycloak")

@@ -49,11 +49,13 @@ class Systems(tuple[System, ...]):
         return None if system is None else system.api
 
     def others(self, system: System) -> frozenset[str]:
-        """The tenants that have a webhook of their own beside that of *system*: it can't speak for them."""
+        """The tenants whose events come by webhooks or pollers of their own: the webhook of *system* can't speak for them."""
         return frozenset(
             other.tenant
             for other in self
-            if other.source.name == system.source.name and other.tenant not in (None, system.tenant) and other.receives
+            if other.source.name == system.source.name
+            and other.tenant not in (None, system.tenant)
+            and (other.receives or other.feeds)
         )
 
     def sources_of_topics(self, settings: Settings) -> Mapping[str, Source]:

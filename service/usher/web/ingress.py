@@ -61,7 +61,7 @@ class Ingress:
         sink: takes the events; it has acknowledged when its ``append`` returns.
         topic: the topic they are appended to.
         source: verifies a body, and reads it.
-        others: tenants with a webhook of their own: whoever has this one's secret can't speak for their users.
+        others: tenants whose events come by a webhook or poller of their own: whoever has this one's secret can't speak for their users.
         complete: fills in what the source can't know.
         limit: the largest body taken, in bytes.
         patience: seconds for a body to arrive, and again for the log to acknowledge.
@@ -136,11 +136,11 @@ class Ingress:
             raise _Refused(503, "lookup-failed", "the identity system could not be asked; send it again") from None
 
     def _own(self, arrival: Arrival) -> Arrival:
-        """*arrival*; a stub, where it is of a tenant whose events have to come by its own webhook."""
+        """*arrival*; a stub, where it is of a tenant whose events come another way."""
         event = arrival.event
         if event is None or event.tenant not in self.others:
             return arrival
-        reason = f"an event of {event.tenant} by the webhook of another tenant: it has one of its own"
+        reason = f"an event of {event.tenant} by the webhook of another tenant: it has a way of its own"
         return undecoded(event.source, event.tenant, arrival.value, reason)
 
     async def _store(self, arrivals: Sequence[Arrival]) -> None:
