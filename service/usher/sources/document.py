@@ -21,11 +21,11 @@ _BOM = b"\xef\xbb\xbf"
 _SECRET_NAME = re.compile(
     r"""
     .*(passwords?|passwds?|pwd|passphrases?|passcodes?|secrets?|tokens?|jwts?|otps?|hash|salt)
-    | .*(secret|(secret|api|private|signing)key)s?
+    | .*(api|private|secret|signing)keys?
     | .*password([0-9]|again|confirm|confirmation|encrypted|new|plain|repeat|text|value)
     | secretdata | credentialdata
     | (activation|auth|authorization|backup|confirmation|email|emailverification|invitation|invite|login|mfa|onetime|oob|otp
-        |phone|phoneverification|recovery|reset|sms|twofactor|verification|verify)?codes?
+        |phoneverification|recovery|reset|sms|twofactor|verification|verify)?codes?
     | pin | (activation|confirmation|invitation|invite|magic|recovery|reset|verification|verify)(url|uri|link)s?
     """,
     re.VERBOSE | re.DOTALL,
