@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import structlog
 
+from usher import __version__ as usher_version
 from usher.cli import _options, main
 from usher.cli._exits import Exit
 from usher.delivery import Delivery, Origin
@@ -161,6 +162,24 @@ def test_check_tells_what_is_wrong_and_the_way_out(usher: Usher) -> None:
     broken = usher("check", "--json", "--log", "kafka://127.0.0.1:1")
     assert broken.code == Exit.LOG_UNREACHABLE
     assert [row["area"] for row in broken.rows if row["status"] == "problem"] == ["log"]
+
+
+def test_check_warns_of_a_service_without_a_name(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Your account on our service` is what nobody wants to have sent."""
+    nameless = {row["what"]: row["status"] for row in usher("check", "--json").rows}
+    monkeypatch.setenv("USHER_SERVICE_NAME", "Acme")
+    named = {row["what"]: row["status"] for row in usher("check", "--json").rows}
+
+    assert nameless["USHER_SERVICE_NAME"] == "warn"
+    assert named["USHER_SERVICE_NAME"] == "ok"
+
+
+def test_the_version_is_told(usher: Usher) -> None:
+    """`usher --version` is what a report of a problem begins with."""
+    ended = usher("--version")
+
+    assert ended.code == Exit.OK
+    assert ended.out == f"usher {usher_version}\n"
 
 
 def test_check_masks_secrets(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from usher import __version__
 from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, run, topics, why
+from usher.cli._console import result
 from usher.cli._exits import Exit, code_of
 
 _EPILOG = (
@@ -30,6 +33,13 @@ _EPILOG = (
     "3 the log can't be reached; 4 no such event, letter, template or file; 130 interrupted. "
     "Every setting is read from its USHER_ variable, in the environment or in .env; the common ones have options."
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        result(f"usher {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="usher",
@@ -39,6 +49,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _whole(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
+
 app.command()(demo.demo)
 app.command()(run.run)
 app.command()(check.check)

@@ -56,6 +56,10 @@ def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Line]:
             handler, _, option = row.name.removeprefix(PREFIX).partition("__")
             hidden = option and handler.lower() in settings.handler_options and row.name not in told
             yield Line("settings", "ok", row.name, MASK if hidden else row.text)
+    if "service_name" not in settings.model_fields_set:
+        yield Line(
+            "settings", "warn", "USHER_SERVICE_NAME", f"is not set: messages are about {settings.service_name!r}"
+        )
     if settings.login_url is None:
         yield Line("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
 
