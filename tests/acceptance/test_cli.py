@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -130,6 +131,18 @@ async def test_a_handlers_secret_is_not_shown(tmp_path: Path) -> None:
     code, rows = await _rows("check", "--handlers-dir", ".", cwd=tmp_path, env=env)
     assert code == 1
     assert "hush" not in json.dumps(rows)
+
+
+async def test_a_taken_address_is_told_once_with_its_setting(tmp_path: Path) -> None:
+    """Whoever starts a second worker on one machine reads which address it was and what to set."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, _, err = await usher("run", cwd=tmp_path, env=environment(http=address))
+
+    assert code == 1
+    last = err.strip().splitlines()[-1]
+    assert last.count(address.rpartition(":")[2]) == 1
+    assert "USHER_HTTP" in last
 
 
 async def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -367,6 +367,22 @@ def test_explain_says_which_api_a_handler_lacks(usher: Usher, monkeypatch: pytes
     assert "would call the API of keycloak (require_password_change)" in seeing.out
 
 
+def test_what_a_system_sent_wants_its_name(usher: Usher) -> None:
+    """A body that is no event of ours is refused with the option that reads it; `preview` takes that one, too."""
+    sample = SAMPLES / "user.created.import.json"
+    for refused in (
+        usher("explain", sample),
+        usher("emit", sample),
+        usher("preview", "welcome_email", "--event", sample),
+    ):
+        assert refused.code == Exit.FAILED
+        assert "--source" in refused.err
+    shown = usher("preview", "welcome_email", "--event", sample, "--source", "genauth")
+
+    assert shown.code == Exit.OK, shown.err
+    assert shown.out.startswith("Subject: ")
+
+
 def test_a_missing_file_is_exit_code_4(usher: Usher) -> None:
     """The file is named."""
     ended = usher("explain", "nowhere.json")

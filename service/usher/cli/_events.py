@@ -136,7 +136,9 @@ def _one(where: str, document: Any, value: bytes) -> Found:
     try:
         return Found(where, value, decode(value))
     except Undecodable as error:
-        return Found(where, value, None, str(error))
+        return Found(
+            where, value, None, f"{error}; if it is what an identity system sends itself, name that with --source"
+        )
 
 
 def _bytes(name: str) -> bytes:

@@ -16,6 +16,7 @@ def preview(
     *,
     template: Annotated[str, typer.Argument(metavar="TEMPLATE", help="The template's name, as in welcome_email.")],
     event: Annotated[str, typer.Option(metavar="FILE", help="A file with the event; - is stdin.")],
+    source: opt.Source = None,
     language: Annotated[str | None, typer.Option(metavar="TAG", help="Instead of the user's, as in de.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the HTML part there.")] = None,
     handlers_dir: opt.HandlersDir = None,
@@ -25,13 +26,14 @@ def preview(
     from usher.cli._events import read_one
     from usher.outcome import Reject
     from usher.parts import find_handlers, open_templates
+    from usher.systems import open_source
 
     settings = opt.load(handlers_dir=handlers_dir, templates_dir=templates_dir)
     templates = open_templates(settings, find_handlers(settings))
     kinds = templates.kinds(template)
     if not kinds:
         raise Stop("; ".join(templates.check([template])), Exit.NOT_FOUND)
-    about = read_one(event)
+    about = read_one(event, open_source(settings, source) if source else None)
     if language is not None:
         about = about.model_copy(update={"context": about.context.model_copy(update={"language": language})})
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -72,7 +73,12 @@ class Server:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as refusal:
             await self._runner.cleanup()
-            raise OSError(refusal.errno, f"can't listen on {self._host}:{self._port}: {refusal.strerror}") from refusal
+            why = (
+                os.strerror(refusal.errno) if (refusal.errno or 0) > 0 else refusal.strerror
+            )  # asyncio's repeats the address
+            raise OSError(
+                refusal.errno, f"can't listen on {self._host}:{self._port}: {why}; see USHER_HTTP"
+            ) from refusal
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
