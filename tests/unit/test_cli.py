@@ -263,6 +263,11 @@ def test_handlers_lists_the_effective_table(usher: Usher, monkeypatch: pytest.Mo
     assert row["retry_delays"] == [1.0, 2.0]
 
 
+def test_handlers_lists_their_settings(usher: Usher) -> None:
+    """The README promises the names of what a handler can be told, also to people."""
+    assert "USHER_SMS_NOTICE__WHEN" in usher("handlers").out
+
+
 def test_handlers_says_which_are_off(usher: Usher) -> None:
     """And how to turn one on; with a plus it runs beside the others."""
     told = usher("handlers")

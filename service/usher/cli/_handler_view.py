@@ -36,6 +36,11 @@ def cells(row: Mapping[str, object]) -> list[object]:
     ]
 
 
+def own_settings(listed: Sequence[Mapping[str, object]]) -> list[tuple[str, object]]:
+    """The names of the handlers' own settings in the rows *listed*, each with its handler."""
+    return [(name, row["handler"]) for row in listed if isinstance(row["settings"], list) for name in row["settings"]]
+
+
 def _row(handler: Handler, settings: Settings) -> dict[str, object]:
     policy = handler.retry or settings.retry_policy
     own = handler.settings

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, say, table
+from usher.cli._console import print_json, result, say, table
 
 
 def handlers(
@@ -21,7 +21,7 @@ def handlers(
     if types:
         _types(json=json)
         return
-    from usher.cli._handler_view import COLUMNS, cells, rows
+    from usher.cli._handler_view import COLUMNS, cells, own_settings, rows
     from usher.handler import Router
     from usher.parts import find_handlers
     from usher.plugins import find
@@ -33,6 +33,9 @@ def handlers(
         print_json(listed)
         return
     table(COLUMNS, map(cells, listed))
+    if own := own_settings(listed):
+        result("")
+        table(("setting", "of"), own)
     if off := sorted({handler.name for handler in find(settings.handlers_dir)} - {handler.name for handler in found}):
         say(f"Off: {', '.join(off)}. USHER_HANDLERS=+{off[0]} has it run as well.")
 

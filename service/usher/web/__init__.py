@@ -73,9 +73,8 @@ class Server:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as refusal:
             await self._runner.cleanup()
-            why = (
-                os.strerror(refusal.errno) if (refusal.errno or 0) > 0 else refusal.strerror
-            )  # asyncio's repeats the address
+            code = refusal.errno or 0
+            why = os.strerror(code) if code > 0 else refusal.strerror  # asyncio's own text repeats the address
             raise OSError(
                 refusal.errno, f"can't listen on {self._host}:{self._port}: {why}; see USHER_HTTP"
             ) from refusal
