@@ -17,6 +17,8 @@ from tests.chaos.traffic import Sent
 
 COMMIT_WINDOW = 3.0
 """Seconds: commits are made twice a second; a worker that is killed repeats what ended since the last one."""
+COINCIDENCES = 2
+"""So many kills from outside, while one delivery ran alone each time, look like that delivery's doing."""
 NOTICE = 12.0
 """Seconds that a thawed worker takes at most to hear that its partitions are another's, and all workers that a broker is back."""
 
@@ -68,10 +70,10 @@ def judge(
     by_event = _by_event(attempts)
     _strangers(found, ours, attempts)
     _losses(found, handlers, ours, list(garbage), by_event, letters)
-    _letters(found, ours, letters)
+    _letters(found, ours, letters, attempts, mishaps)
     _order(found, ours, attempts)
     _two_at_once(found, attempts, mishaps)
-    _repeats(found, by_event, mishaps)
+    _repeats(found, by_event, attempts, mishaps)
     found.at_risk = {each: _at_risk(each, attempts, mishaps) for each in mishaps if each.pid}
     found.standstill = _standstill(ours, handlers, by_event)
     return found
@@ -117,13 +119,31 @@ def _losses(
     found.lost += [f"undecodable record {place}" for place in garbage if place not in places]
 
 
-def _letters(found: Findings, ours: Iterable[Sent], letters: Iterable[Mapping[str, Any]]) -> None:
+def _letters(
+    found: Findings,
+    ours: Iterable[Sent],
+    letters: Iterable[Mapping[str, Any]],
+    attempts: Sequence[Attempt],
+    mishaps: Sequence[Mishap],
+) -> None:
     expected = {event.event: {"refused": "rejected", "huge": "too-large"}.get(event.sort) for event in ours}
     for row in letters:
         reason, event = row["reason"], row["event_id"]
         found.letters[reason] += 1
-        if reason != "undecodable" and expected.get(event) != reason:
+        if reason == "crashed-the-worker" and _killed_under(row["handler"], event, attempts, mishaps) >= COINCIDENCES:
+            found.letters["crashed-the-worker, by kills from outside"] += 1
+        elif reason != "undecodable" and expected.get(event) != reason:
             found.letters_unexpected.append(f"{row['handler']}: {event} {reason}: {row['error']}")
+
+
+def _killed_under(handler: str, event: str, attempts: Iterable[Attempt], mishaps: Iterable[Mishap]) -> int:
+    """How many workers were killed while they tried this delivery: they can't know that it was not its doing."""
+    tried = [each for each in attempts if (each.handler, each.event) == (handler, event)]
+    return sum(
+        any(each.pid == kill.pid and each.began <= kill.began <= (each.ended or kill.began) for each in tried)
+        for kill in mishaps
+        if kill.kind == "kill"
+    )
 
 
 def _order(found: Findings, ours: Iterable[Sent], attempts: Iterable[Attempt]) -> None:
@@ -181,10 +201,18 @@ def _zombie(mishap: Mishap, *attempts: Attempt) -> bool:
     )
 
 
-def _repeats(found: Findings, by_event: Mapping[tuple[str, str], Sequence[Attempt]], mishaps: Sequence[Mishap]) -> None:
-    for (handler, event), attempts in by_event.items():
-        for earlier, later in pairwise(attempts):
-            mishap = _culprit(earlier, later, mishaps)
+def _repeats(
+    found: Findings,
+    by_event: Mapping[tuple[str, str], Sequence[Attempt]],
+    attempts: Iterable[Attempt],
+    mishaps: Sequence[Mishap],
+) -> None:
+    tried: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for attempt in attempts:
+        tried[attempt.handler, attempt.event].add(attempt.pid)
+    for (handler, event), settled in by_event.items():
+        for earlier, later in pairwise(settled):
+            mishap = _culprit(earlier, later, mishaps) or _late_word(earlier, later, tried[handler, event], mishaps)
             if not earlier.answered and (mishap is None or mishap.kind != "kill"):
                 found.repeats["no answer came"] += 1
             elif mishap is not None:
@@ -212,6 +240,15 @@ def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mis
             return mishap
         if mishap.kind == "broker-kill" and mishap.began - COMMIT_WINDOW <= done <= mishap.ended + NOTICE:
             return mishap
+    return None
+
+
+def _late_word(earlier: Attempt, later: Attempt, tried: set[int], mishaps: Iterable[Mishap]) -> Mishap | None:
+    """The freeze of a third worker that had tried it before: thawed, it parks what was done meanwhile."""
+    for mishap in mishaps:
+        if mishap.kind == "freeze" and mishap.pid in tried:
+            if mishap.began <= _settled(earlier) <= mishap.ended + NOTICE and later.began >= mishap.ended:
+                return mishap
     return None
 
 

@@ -149,6 +149,31 @@ def test_a_kill_explains_more_where_the_broker_was_gone() -> None:
     assert verdict(*again, mishaps=[kill, outage]).holds
 
 
+def test_a_thawed_worker_may_say_late_what_it_had_tried() -> None:
+    """It parks what another one did while it was frozen; of what it never had it can say nothing."""
+    frozen = Mishap("freeze", 0.9, 11.0, pid=3)
+    done = (attempt(0, 5.0), attempt(0, 12.0, pid=TWO), attempt(1, 13.0, pid=TWO))
+    had_it = attempt(0, 0.5, pid=3, took=0.5, result="failed")
+
+    assert verdict(had_it, *done, mishaps=[frozen]).holds
+    assert verdict(*done, mishaps=[frozen]).repeats_unexplained
+
+
+def test_a_delivery_under_which_workers_were_killed_may_be_condemned() -> None:
+    """Twice; after one kill it may not."""
+    tries = (
+        attempt(0, 1.0, result="failed"),
+        attempt(0, 2.0, pid=TWO, result="failed"),
+        attempt(0, 3.0),
+        attempt(1, 4.0),
+    )
+    kills = [Mishap("kill", 1.05, 1.05, pid=ONE), Mishap("kill", 2.05, 2.05, pid=TWO)]
+    dead = [letter("crashed-the-worker")]
+
+    assert verdict(*tries, mishaps=kills, letters=dead).holds
+    assert verdict(*tries, mishaps=kills[:1], letters=dead).letters_unexpected
+
+
 def test_what_is_not_ours_must_not_be_attempted() -> None:
     """An attempt of an event that the filter keeps out is told."""
     assert verdict(attempt(0, 1.0), events=(sent(0, "foreign"),)).strangers

@@ -157,8 +157,8 @@ class Worker:
         await asyncio.gather(*(shard.releasing for shard in going if shard.releasing is not None))
 
     async def _release(self, shard: Shard) -> None:
-        if shard.tail is not None:
-            shard.tail.cancel()
+        if shard.tail is not None and not shard.loaded:
+            shard.tail.cancel()  # else it goes on: a stranger's late word has to be answered by who knows what is done
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._limits.drain
         while shard.tasks and (left := deadline - clock()) > 0:  # what ends may leave behind others to be parked
@@ -166,6 +166,8 @@ class Worker:
         shard.ours = False  # from here on a tombstone tells of a success: the commit does not know what ends beside it
         if shard.loaded:
             await self._commit([shard], orderly=True)
+        if shard.tail is not None:
+            shard.tail.cancel()
         self._shards.pop(shard.claim, None)
         self._driver.forget_queued(shard)
         if not shard.tasks:
