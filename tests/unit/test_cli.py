@@ -534,6 +534,24 @@ def test_why_tells_of_parked_dead_and_dropped(usher: Usher) -> None:
     assert rows["welcome_email"]["state"] == "dropped"
 
 
+def test_why_of_a_user_tells_of_all_their_events(usher: Usher) -> None:
+    """Whoever calls because no mail came knows their address, not an event's id: the id in the system will do as well."""
+    events = [
+        raw_event(id="00a1", email=KIM, user_id="u-kim", triggered_by="user"),
+        raw_event("password.reset", id="00a2", email=KIM, user_id="u-kim"),
+        raw_event(id="00b1", email="lee@example.com", user_id="u-lee"),
+    ]
+    usher("emit", file("events.json", b"\n".join(events)))
+    by_id, by_address = usher("why", "--user", "u-kim", "--json"), usher("why", "--user", KIM.upper(), "--json")
+
+    assert {row["event_id"] for row in by_id.rows} == {"00a1", "00a2"}
+    assert by_address.rows == by_id.rows
+    assert "00a2" in usher("why", "--user", "u-kim").out
+    assert usher("why", "--user", "u-nobody").code == Exit.NOT_FOUND
+    assert usher("why").code == Exit.USAGE
+    assert usher("why", "00a1", "--user", "u-kim").code == Exit.USAGE
+
+
 def test_why_of_an_unknown_event_is_exit_code_4(usher: Usher) -> None:
     """And --json is an empty array."""
     ended = usher("why", "nothing", "--json")

@@ -106,6 +106,30 @@ async def trace(
     return [fate for sighting in ordered for fate in _fates(sighting, router, traces)]
 
 
+async def identities_about(
+    browser: Browser, topics: Sequence[str], user: str, *, sources: Mapping[str, Source]
+) -> list[Identity]:
+    """The events about a *user*, who is named by id, email address or phone number, in the order of the topics.
+
+    Raises:
+        LogUnavailable
+    """
+    found: dict[Identity, None] = {}
+    existing = {state.topic for state in await browser.topics() if state.partitions}
+    for topic in topics:
+        if topic in existing:
+            async for batch in browser.scan(topic):
+                events = (_event_in(record, sources.get(topic)) for record in batch)
+                found |= {event.identity: None for event in events if event is not None and _is_about(event, user)}
+    return list(found)
+
+
+def _is_about(event: Event, user: str) -> bool:
+    if user in {event.user.id, event.context.user_id, event.user.phone}:
+        return True
+    return event.user.email is not None and event.user.email.casefold() == user.casefold()
+
+
 async def _read_traces(browser: Browser, group: str, topics: Sequence[str], wanted: Wanted) -> _Traces:
     # Commits first: what settles while the rest is read is then reported as waiting, never as settled before it was.
     traces = _Traces()

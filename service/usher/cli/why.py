@@ -12,13 +12,18 @@ from usher.cli._console import iso, moment, print_json, table
 from usher.cli._exits import Exit, Stop
 
 if TYPE_CHECKING:
-    from usher.cli._trace import Fate, Wanted
+    from usher.cli._trace import Fate
     from usher.settings import Settings
 
 
 def why(
     *,
-    event_id: Annotated[str, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source gave it.")],
+    event_id: Annotated[
+        str | None, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source gave it.")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Instead: all events about a user, by id, email address or phone number.")
+    ] = None,
     source: Annotated[str | None, typer.Option(help="Only of this source, as in authgear.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
     json: opt.Json = False,
@@ -29,18 +34,18 @@ def why(
     handlers: opt.Handlers = None,
     handlers_dir: opt.HandlersDir = None,
 ) -> None:
-    """Say what became of an event, for each handler: filtered, waiting, settled, parked, dead, replayed.
+    """Say what became of an event, or of all about a user, for each handler: filtered, waiting, settled, parked, dead, replayed.
 
     It reads the topics from their beginning, beside a running worker.
 
     What is done leaves no trace of its own: an event from before the group's start looks settled too.
     """
-    from usher.cli._trace import Wanted
-
+    if (event_id is None) == (user is None):
+        raise typer.BadParameter("give the id of an event, or --user")
     settings = opt.load(
         log=log, group=group, topics=topics, triggered_by=triggered_by, handlers=handlers, handlers_dir=handlers_dir
     )
-    fates = asyncio.run(_trace(settings, Wanted(event_id, source, tenant)))
+    fates = asyncio.run(_trace(settings, event_id, user, source, tenant))
     if json:
         print_json(map(_row, fates))
     elif fates:
@@ -48,6 +53,7 @@ def why(
             "topic",
             "partition@offset",
             "stored",
+            *(["event"] if user else []),
             "type",
             "handler",
             "state",
@@ -56,29 +62,44 @@ def why(
             "error",
             "letter",
         )
-        table(columns, map(_cells, fates))
+        table(columns, (_cells(fate, with_id=user is not None) for fate in fates))
     if not fates:
-        raise Stop(f"there is no event {event_id} in {', '.join(settings.topic_names)}", Exit.NOT_FOUND)
+        asked = f"no event {event_id}" if user is None else "no event about this user"
+        raise Stop(f"there is {asked} in {', '.join(settings.topic_names)}", Exit.NOT_FOUND)
 
 
-async def _trace(settings: Settings, wanted: Wanted) -> list[Fate]:
+async def _trace(
+    settings: Settings, event_id: str | None, user: str | None, source: str | None, tenant: str | None
+) -> list[Fate]:
     from usher.cli._topic_sources import sources_of_topics
-    from usher.cli._trace import trace
+    from usher.cli._trace import Wanted, identities_about, trace
     from usher.handler import Router
     from usher.parts import find_handlers
     from usher.storage import browser
 
     routing = Router(find_handlers(settings), settings.triggered_by)
+    sources = sources_of_topics(settings)
+    fates: list[Fate] = []
     async with browser(settings) as log:
-        return await trace(
-            log,
-            settings.group,
-            settings.topic_names,
-            routing,
-            wanted,
-            dedupe_window=settings.dedupe_window,
-            sources=sources_of_topics(settings),
-        )
+        wanted = [Wanted(event_id, source, tenant)] if event_id else []
+        if user:
+            about = await identities_about(log, settings.topic_names, user, sources=sources)
+            wanted = [
+                Wanted(identity.id, identity.source, identity.tenant)
+                for identity in about
+                if source in {None, identity.source} and tenant in {None, identity.tenant}
+            ]
+        for one in wanted:
+            fates += await trace(
+                log,
+                settings.group,
+                settings.topic_names,
+                routing,
+                one,
+                dedupe_window=settings.dedupe_window,
+                sources=sources,
+            )
+    return fates
 
 
 def _row(fate: Fate) -> dict[str, object]:
@@ -103,13 +124,14 @@ def _row(fate: Fate) -> dict[str, object]:
     }
 
 
-def _cells(fate: Fate) -> list[object]:
+def _cells(fate: Fate, *, with_id: bool) -> list[object]:
     seen = fate.sighting
     kind = seen.event.type if seen.event else "(no longer in the topic)"
     return [
         seen.place.topic,
         f"{seen.place.partition}@{seen.offset}",
         moment(seen.stored_at),
+        *([seen.identity.id] if with_id else []),
         kind,
         fate.handler,
         fate.state,
