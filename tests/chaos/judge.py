@@ -246,9 +246,9 @@ def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mis
 def _late_word(earlier: Attempt, later: Attempt, tried: set[int], mishaps: Iterable[Mishap]) -> Mishap | None:
     """The freeze of a third worker that had tried it before: thawed, it parks what was done meanwhile."""
     for mishap in mishaps:
-        if mishap.kind == "freeze" and mishap.pid in tried:
-            if mishap.began <= _settled(earlier) <= mishap.ended + NOTICE and later.began >= mishap.ended:
-                return mishap
+        meanwhile = mishap.began <= _settled(earlier) <= mishap.ended + NOTICE and later.began >= mishap.ended
+        if mishap.kind == "freeze" and mishap.pid in tried and meanwhile:
+            return mishap
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,20 @@ _STUB_HEADER = 2048
 """Bytes of a header that a stub keeps: what is longer is a producer's key, and was what made the letter too large."""
 
 
+class _Outage:
+    """Says that writes are refused: a line a second, not one for each of the hundreds that wait."""
+
+    def __init__(self) -> None:
+        self._told_at, self._refused = float("-inf"), 0
+
+    def tell(self, logger: FilteringBoundLogger, error: Exception) -> None:
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= 1.0:
+            logger.warning("the log takes no writes, trying again", error=scrub(error), refused=self._refused)
+            self._told_at, self._refused = now, 0
+
+
 @dataclass(frozen=True, slots=True)
 class Settler:
     """Writes verdicts down. Each method returns whether the log has acknowledged it: if not, the claim is gone."""
@@ -44,6 +58,7 @@ class Settler:
     group: str
     metrics: Metrics
     logger: FilteringBoundLogger
+    _outage: _Outage = field(default_factory=_Outage, init=False)
 
     async def done(self, shard: Shard, flight: Flight, verdict: Done) -> bool:
         """Never parked: no write at all. Parked, or the claim is gone: a tombstone, so that nobody runs it again."""
@@ -166,7 +181,7 @@ class Settler:
             except LogUnavailable as error:
                 if not shard.ours:
                     return False
-                self.logger.warning("the log takes no writes, trying again", error=scrub(error), wait=pause)
+                self._outage.tell(self.logger, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
