@@ -150,7 +150,15 @@ def test_an_event_without_an_id_has_one_that_repeats_with_it_and_with_nothing_el
     again = {**bare, "uid": "another"}
     assert event(bare).id == event(again).id
     others = [{"time": bare["time"] + 1}, {"resourcePath": f"users/{SAM}/reset-password"}, {"operationType": "UPDATE"}]
-    assert len({event({**bare, **other}).id for other in [{}, *others]}) == 4
+    others += [{"id": 1}, {"id": 2}]
+    assert len({event({**bare, **other}).id for other in [{}, *others]}) == 6
+
+
+def test_a_body_full_of_events_is_refused_as_a_whole() -> None:
+    """Nobody sends thousands at once, and reading them would hold up everything else."""
+    (arrival,) = Keycloak().arrivals(json.dumps([{}] * 1_001).encode(), {}, 0.0)
+    assert arrival.event is None
+    assert "at most 1000 events" in arrival.reason
 
 
 @pytest.mark.parametrize(

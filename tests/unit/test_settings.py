@@ -134,7 +134,9 @@ def test_a_wrong_value_is_told_with_its_name_and_the_way_out(name: str, value: s
     assert hint in line
 
 
-@pytest.mark.parametrize("name", ["AUTH0__BASE_URL", "GENAUTH__SHOP__URL", "AUTHGEAR__ENDPOINT", "TWILIO__BASE_URL"])
+@pytest.mark.parametrize(
+    "name", ["AUTH0__BASE_URL", "GENAUTH__SHOP__URL", "AUTHGEAR__ENDPOINT", "TWILIO__BASE_URL", "KEYCLOAK__URL"]
+)
 def test_the_address_of_an_api_takes_no_login(name: str) -> None:
     """What proves us is sent in a header of its own, and no client sends both."""
     (line,) = problems(**{f"USHER_{name}": "https://user:p@hush@api.example.com"})

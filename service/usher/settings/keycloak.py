@@ -14,7 +14,7 @@ class Keycloak(Tenant):
     webhook_secret: values.Secrets = Field(
         (), description="what Keycloak signs webhooks with; several while one replaces the other. None: no webhook"
     )
-    url: values.Url | None = Field(
+    url: values.ApiUrl | None = Field(
         None,
         description="where Keycloak is reached: what comes before `/realms` and `/admin`, as in `https://id.example.com`",
     )

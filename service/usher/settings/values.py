@@ -153,14 +153,22 @@ def _url(value: Any) -> str:
     return str(value)
 
 
+def _api_url(value: Any) -> str:
+    text = _url(value).rstrip("/")
+    parts = urlsplit(text)
+    if parts.query or parts.fragment:
+        raise ValueError("should be a URL without a query, as in https://id.example.com/auth")
+    if "@" in parts.netloc:
+        raise ValueError("should be a URL without a user and password: what proves us has settings of its own")
+    return text
+
+
 def _base_url(value: Any) -> str:
     text = _url(value).rstrip("/")
     parts = urlsplit(text)
     if parts.path or parts.query or parts.fragment:
         raise ValueError("should be a URL without a path, as in https://api.example.com: the path is the provider's")
-    if "@" in parts.netloc:
-        raise ValueError("should be a URL without a user and password: what proves us has settings of its own")
-    return text
+    return _api_url(text)
 
 
 def _domain(value: Any) -> str:
@@ -219,6 +227,7 @@ Topics = Annotated[tuple[SourceTopic, ...], BeforeValidator(_topics)]
 Triggers = Annotated[tuple[str, ...], BeforeValidator(_triggers)]
 LogUrl = Annotated[str, BeforeValidator(_log)]
 Url = Annotated[str, BeforeValidator(_url)]
+ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 BaseUrl = Annotated[str, BeforeValidator(_base_url)]
 Domain = Annotated[str, BeforeValidator(_domain)]
 SmtpUrl = Annotated[SecretStr, BeforeValidator(_smtp_url)]

@@ -38,6 +38,8 @@ _ACTIONS = {
 _USER_EVENTS = {"REGISTER": "user.created", "UPDATE_PASSWORD": "password.changed"}
 _FAILED = "_ERROR"
 _OURS = "Usher itself did this, by its own call of the admin API"
+_MOST = 1_000
+"""Events in a body: what is read at once keeps everything else waiting."""
 _END_OF_TIME = 253_402_300_800_000
 
 
@@ -84,7 +86,12 @@ class Keycloak:
             raise
         except Undecodable as refusal:
             return [undecoded(NAME, self._realm or "", body, str(refusal))]
-        return [self.arrival(item) for item in document] if isinstance(document, list) else [self.arrival(document)]
+        if not isinstance(document, list):
+            return [self.arrival(document)]
+        if len(document) > _MOST:
+            reason = f"a body holds at most {_MOST} events, this one holds {len(document)}"
+            return [undecoded(NAME, self._realm or "", body, reason)]
+        return [self.arrival(item) for item in document]
 
     def arrival(self, document: Any) -> Arrival:
         """The arrival of one event."""
@@ -218,7 +225,10 @@ def _without_query(value: str) -> str:
 def _id(document: Mapping[str, Any], *what: Any) -> str:
     """The event's own; where a version of Keycloak or an extension leaves it out, what nothing else that happened can equal."""
     realm = text(document.get("realmName")) or text(document.get("realmId"))
-    return text(document.get("id")) or hashlib.sha256(dump([realm, document.get("time"), *what])).hexdigest()
+    return (
+        text(document.get("id"))
+        or hashlib.sha256(dump([realm, document.get("id"), document.get("time"), *what])).hexdigest()
+    )
 
 
 def _moment(milliseconds: Any) -> float | None:
