@@ -253,7 +253,7 @@ def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
         "USHER_NOTICE__API_KEY": "hush-10",
         "USHER_NOTICE__PASSPHRASE": "hush-11",
         "USHER_LOGIN_URL": "https://user:hush-8@example.com/",
-        "USHER_KEYCLOAK__URL": "https://user:p@hush-12@id.example.com",
+        "USHER_RESET_URL": "https://user:p@hush-12@id.example.com",
     }
     settings = load(**{name: value for name, value in environ.items() if name != "USHER_NOTICE__KEY"})
     shown = {row.name: row.text for row in settings.shown()}
