@@ -14,13 +14,14 @@ from tests.bench import machine
 from tests.bench.contenders import CONTENDERS, present
 from tests.bench.outcome import Outcome
 from tests.bench.picture import picture
-from tests.bench.report import goals, page
+from tests.bench.report import goals, page, with_short_form
 from tests.bench.scene import Scene
 from tests.bench.workloads import embedded, latency, parked, retries, start, throughput
 from tests.java import ServerMissing
 from tests.kafka import Broker
 
-DOCS = Path(__file__).parents[2] / "docs"
+README = Path(__file__).parents[2] / "README.md"
+DOCS = README.parent / "docs"
 WORKLOADS: Mapping[str, Callable[[Scene], Outcome]] = {
     "filter": throughput.filter_path,
     **{f"handler-{work}": partial(throughput.handlers, work=work) for work in throughput.WORKS},
@@ -69,8 +70,10 @@ def _write(outcomes: Sequence[Outcome], missing: Mapping[str, str], *, full: boo
     rates = [outcome.rates for outcome in outcomes if outcome.rates is not None]
     caption = f"Records a second, more is better. {about['cores']}; {about['date']}, commit {about['commit']}"
     (DOCS / "benchmarks.svg").write_text(picture(rates, caption))
-    (DOCS / "benchmarks.md").write_text(page(outcomes, about=about, missing=missing, picture="benchmarks.svg"))
-    print("written: docs/benchmarks.md, docs/benchmarks.svg")
+    text = page(outcomes, about=about, missing=missing, picture="benchmarks.svg")
+    (DOCS / "benchmarks.md").write_text(text)
+    README.write_text(with_short_form(README.read_text(), text))
+    print("written: docs/benchmarks.md, docs/benchmarks.svg, and the short form in README.md")
 
 
 def _everybody() -> list[str]:

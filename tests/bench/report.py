@@ -90,3 +90,11 @@ by user, on 6 partitions. A run is measured by the process that does the work, f
 `make bench FULL=1` takes longer and runs all at the size of the goals. `python -m tests.bench NAME` runs one workload alone,
 with `--profile` to see where the time goes.
 """
+
+
+def with_short_form(readme: str, page: str) -> str:
+    """*readme* with the rates of *page* between its marks."""
+    rates = page.partition("## Records a second")[2].partition("\n## ")[0]
+    table = "\n".join(line for line in rates.splitlines() if line.startswith("|"))
+    before, mark, rest = readme.partition("<!-- benchmarks -->\n")
+    return f"{before}{mark}{table}\n<!-- /benchmarks -->{rest.partition('<!-- /benchmarks -->')[2]}"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from prometheus_client import Counter
+from tests.bench.report import with_short_form
 
 from usher import cli
 from usher.engine import letters
@@ -224,3 +225,10 @@ def test_every_check_that_a_guarantee_names_exists() -> None:
 
     assert len(named) > 20
     assert missing == []
+
+
+def test_the_readmes_rates_are_those_of_the_last_benchmark() -> None:
+    """`make bench` writes both; nobody types a figure."""
+    text = README.read_text("utf-8")
+
+    assert with_short_form(text, (ROOT / "docs" / "benchmarks.md").read_text("utf-8")) == text
