@@ -141,7 +141,7 @@ def test_a_row_of_a_record_is_the_row_of_its_delivery() -> None:
     delivery = replace(a_delivery(7, due=900, attempt=1), error="boom", error_type="E", first_failed_at=5)
     record = StoredRecord("retry", 0, 3, 0, delivery.key.encode(), b"{}", delivery.headers())
 
-    assert ParkedRow.from_record(record) == ParkedRow.of(delivery)
+    assert ParkedRow.from_record(record, delivery.key) == ParkedRow.of(delivery)
 
 
 @pytest.mark.parametrize("missing", ["usher-handler", "usher-event-id", "usher-lane", "kafka_dlt-original-topic"])
@@ -151,6 +151,6 @@ def test_a_foreign_record_has_no_row(missing: str) -> None:
     headers = [(name, value) for name, value in delivery.headers() if name != missing]
 
     with pytest.raises(ValueError, match=missing):
-        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, delivery.key.encode(), b"{}", headers))
+        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, None, b"{}", headers), delivery.key)
     with pytest.raises(ValueError, match="key"):
-        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, a_delivery(8).key.encode(), b"{}", delivery.headers()))
+        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, None, b"{}", delivery.headers()), a_delivery(8).key)

@@ -117,10 +117,10 @@ class ParkedTable:
 
     def _write(self, replace: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert what is new, and carry out *replace* where something is not."""
-        for _, lane, offset, _, due, *_ in rows:
-            self._lanes.add(lane)
-            self.highest = max(self.highest, offset)
-            self.soonest = self.soonest if due is None else min(self.soonest, due)
+        for row in rows:
+            self._lanes.add(row[1])
+        self.highest = max([self.highest, *(row[2] for row in rows)])
+        self.soonest = min([self.soonest, *(row[4] for row in rows if row[4] is not None)])
         new = self._db.executemany(_INSERT, rows).rowcount
         self._count += new
         if new < len(rows):

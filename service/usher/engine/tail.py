@@ -66,6 +66,7 @@ class Tail:
     opened: Callable[[Shard], Awaitable[None]]
     limits: DedupeLimits
     logger: FilteringBoundLogger
+    folding: asyncio.Lock = field(default_factory=asyncio.Lock)
     at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_REPLAYS_AT_ONCE))
 
     async def follow(self, shard: Shard) -> None:
@@ -84,7 +85,11 @@ class Tail:
                     if Head(record.headers).get(WRITER) != shard.writer or key in shard.doubtful:
                         self._listen(shard, record, key)
             else:
-                shard.table.fold(self._changes(shard, part))
+                async with (
+                    self.folding
+                ):  # one batch a turn of the loop, of however many claims: each is some milliseconds
+                    shard.table.fold(self._changes(shard, part))
+                    await asyncio.sleep(0)
             await asyncio.sleep(0)
 
     async def _remember_recent(self, shard: Shard) -> None:
@@ -116,7 +121,7 @@ class Tail:
                 yield key, None
             else:
                 try:
-                    row = ParkedRow.from_record(record)
+                    row = ParkedRow.from_record(record, key)
                 except ValueError as error:
                     self._foreign(record, error)
                     continue
