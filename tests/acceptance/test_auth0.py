@@ -106,7 +106,7 @@ async def test_an_event_stream_welcomes_whom_an_administrator_made(tmp_path: Pat
     _, would, _ = await usher("explain", "eva.json", "--source", "auth0", cwd=tmp_path, env=linked)
 
     assert "the application is not in USHER_AUTH0__ADMIN_CLIENTS" in " ".join(told.split())
-    assert "would call an HTTP API" in " ".join(would.split())
+    assert "needs the API of auth0" in " ".join(would.split())
     assert set(mails(tmp_path)) == {"eva@example.com", "last@example.com"}
 
 
