@@ -17,9 +17,9 @@ import structlog
 from usher import Context, Event, RetryPolicy, on
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
+from usher.engine.dead_letters import DeadLetter, fold
 from usher.engine.driver import Limits
-from usher.engine.letters import Letter, fold
-from usher.engine.port import LogConfig, Place, dead_letter_topic, retry_topic
+from usher.engine.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.engine.worker import Worker
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
@@ -122,12 +122,12 @@ class Bench:
         finally:
             worker.stop()
             await asyncio.wait_for(task, 10)
-            await worker._log.close()
+            await worker._event_log.close()
 
     async def crashing(self, *handlers: Handler, when: Callable[[], object], **limits: Any) -> None:
         """Run a worker until *when*, then end it as kill -9 would: nothing is drained, committed or handed over."""
         worker = self.worker(handlers, **limits)
-        log = worker._log
+        log = worker._event_log
         task = asyncio.create_task(worker.run())
         before = asyncio.all_tasks()
         await until(when)
@@ -135,15 +135,15 @@ class Bench:
         self.broker.evict(log)
         for other in asyncio.all_tasks() - before | {task}:
             other.cancel()
-        worker._shards.clear()
+        worker._states.clear()
         await asyncio.gather(task, return_exceptions=True)
 
     async def emit(self, *values: bytes, key: bytes = b"k") -> None:
         for value in values:
-            await self.broker.write(Place(TOPIC, self.broker.partition_of(key)), key, value, ())
+            await self.broker.write(TopicPartition(TOPIC, self.broker.partition_of(key)), key, value, ())
 
     def committed(self, partition: int = 0) -> int:
-        return self.broker.group("usher").committed[Place(TOPIC, partition)].next
+        return self.broker.group("usher").committed[TopicPartition(TOPIC, partition)].next
 
     def parked(self, partition: int = 0) -> dict[str, Delivery]:
         table: dict[str, Delivery] = {}
@@ -155,10 +155,10 @@ class Bench:
                 table[key] = Delivery.from_record(record)
         return table
 
-    def letters(self, partition: int = 0) -> list[Letter]:
-        letters: dict[str, Letter] = {}
-        fold(self.broker.partition(dead_letter_topic("usher", TOPIC), partition).records, letters)
-        return list(letters.values())
+    def dead_letters(self, partition: int = 0) -> list[DeadLetter]:
+        dead_letters: dict[str, DeadLetter] = {}
+        fold(self.broker.partition(dead_letter_topic("usher", TOPIC), partition).records, dead_letters)
+        return list(dead_letters.values())
 
 
 async def until(condition: Callable[[], object], within: float = 5.0) -> None:

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from structlog.testing import CapturingLogger, LogCapture
 
 from usher.delivery import Headers
-from usher.engine.port import Place, TooLarge
+from usher.engine.port import TooLarge, TopicPartition
 from usher.metrics import Metrics
 from usher.sources import Source
-from usher.web import OK, Ingress, Server, build_web
+from usher.web import OK, Ingress, WebServer, build_web
 
 PATH = "/ingest/here"
 Prove = Callable[[bytes], Mapping[str, str]]
@@ -53,7 +53,7 @@ class Shelf:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
         self.reached.set()
         await self.gate.wait()
         if self.trouble is not None and len(self.kept) >= self.room:
@@ -61,7 +61,7 @@ class Shelf:
         if len(value) > self.largest:
             raise TooLarge(f"{len(value)} bytes")
         self.kept.append(Kept(topic, key, value))
-        return Place(topic, 0)
+        return TopicPartition(topic, 0)
 
 
 class Vitals:
@@ -98,8 +98,8 @@ class Site:
             ingresses[PATH] = Ingress(
                 self.shelf, "identity.events", source, self.metrics, log, clock=lambda: self.now, **options
             )
-        web = build_web(vital=self.vitals, metrics=self.metrics, log=log, ingresses=ingresses)
-        self.server = Server(web, "127.0.0.1", 0)
+        web = build_web(vital=self.vitals, metrics=self.metrics, logger=log, ingresses=ingresses)
+        self.server = WebServer(web, "127.0.0.1", 0)
 
     async def __aenter__(self) -> Self:
         await self.server.start()

@@ -36,13 +36,15 @@ async def _fill_in(realm: Realm, page: str, *forms: Mapping[str, str]) -> None:
     cookies = aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=URL(realm.server))
     async with aiohttp.ClientSession(cookie_jar=cookies) as browser:
         async with browser.get(start, params=query) as answer:
-            text, place = await answer.text(), ""
+            text, topic_partition = await answer.text(), ""
         for form in forms:
             found = _FORM.search(text)
             assert found, f"no form: {text[:2000]}"
             async with browser.post(html.unescape(found[1]), data=dict(form), allow_redirects=False) as answer:
-                text, place = await answer.text(), answer.headers.get("location", "")
-            if place.startswith(realm.server):
-                async with browser.get(place) as answer:
+                text, topic_partition = await answer.text(), answer.headers.get("location", "")
+            if topic_partition.startswith(realm.server):
+                async with browser.get(topic_partition) as answer:
                     text = await answer.text()
-    assert place.startswith("http://127.0.0.1/back?"), f"Keycloak has another question: {place} {text[:2000]}"
+    assert topic_partition.startswith("http://127.0.0.1/back?"), (
+        f"Keycloak has another question: {topic_partition} {text[:2000]}"
+    )

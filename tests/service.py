@@ -19,7 +19,7 @@ _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START")
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """What a child inherits, and these settings: ``log=…`` is ``USHER_LOG``, ``authgear__webhook_secret=…`` likewise."""
+    """What a child inherits, and these settings: ``event_log=…`` is ``USHER_EVENT_LOG``, ``authgear__webhook_secret=…`` likewise."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     defaults = {"USHER_HTTP": "127.0.0.1:0", "USHER_LOGIN_URL": "https://login.example.org"}
     return inherited | defaults | {f"USHER_{name.upper()}": str(value) for name, value in settings.items()}

@@ -15,12 +15,12 @@ async def send(event: Event, ctx: Context, template: str, sending: Sending, *, b
     Raises:
         Skip: the user hears of it without us.
     """
-    if event.context.told:
-        raise Skip(event.context.told)
+    if event.context.already_notified_by:
+        raise Skip(event.context.already_notified_by)
     if sending == "system":
-        await ctx.identity.send_password_reset(event)
+        await ctx.idp.send_password_reset(event)
         return
     address = event.user.phone if by_sms else event.user.email
-    link = await ctx.identity.password_link(event) if sending == "link" and address else None
+    link = await ctx.idp.password_link(event) if sending == "link" and address else None
     message = ctx.sms if by_sms else ctx.email
     await message(template, to=event.user, link=link)

@@ -16,4 +16,4 @@ async def force_password_change(event: Event, ctx: Context) -> None:
     """Require a new password at the next login of a user whom an administrator created."""
     if event.type == "password.reset" and not ctx.settings.after_reset:
         raise Skip("a password that an administrator set is left as it is")
-    await ctx.identity.require_password_change(event)
+    await ctx.idp.require_password_change(event)

@@ -16,8 +16,8 @@ class Settings(BaseModel):
 @on("user.created", settings=Settings)
 async def sms_notice(event: Event, ctx: Context) -> None:
     """Tell a user whom an administrator created, and who has a phone and no email, how to set a password."""
-    if event.context.told:
-        raise Skip(event.context.told)
+    if event.context.already_notified_by:
+        raise Skip(event.context.already_notified_by)
     if event.user.email and ctx.settings.when == "no-email":
         raise Skip("the user has an email address, and is written to there")
     await ctx.sms("sms_notice", to=event.user)

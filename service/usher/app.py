@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from usher.channels import Email, Sms
-from usher.channels.cap import Cap
-from usher.channels.gate import Gate
-from usher.channels.post import Post
+from usher.channels.breaker import CircuitBreaker
+from usher.channels.rate_limit import RateLimit
+from usher.channels.sender import MessageSender
 from usher.channels.transport import Transport
 from usher.engine.attempt import Attempts
 from usher.engine.driver import Limits
@@ -34,7 +34,7 @@ from usher.settings import Settings, SettingsError
 from usher.storage import CALLS, LEAVE, drain_budget, open_storage
 from usher.systems import Systems, open_systems
 from usher.watchdog import Watchdog
-from usher.web import OK, Ingress, Server, build_web
+from usher.web import OK, Ingress, WebServer, build_web
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -48,12 +48,12 @@ class App:
     """A service that is built and not started. Made by `build`; `run` is its life, `stop` its end."""
 
     settings: Settings
-    log: EventLog
+    event_log: EventLog
     router: Router
     metrics: Metrics
     transport: Transport
     systems: Systems
-    sender: Post
+    sender: MessageSender
     handler_settings: Mapping[str, Any]
     now: Callable[[], float]
     rng: random.Random
@@ -93,7 +93,7 @@ class App:
                 await asyncio.wait(beside, timeout=LEAVE)
                 await server.stop()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.log.close(), LEAVE)
+                    await asyncio.wait_for(self.event_log.close(), LEAVE)
                 self.logger.info("stopped")
 
     # `usher.web.Vital`
@@ -107,12 +107,12 @@ class App:
             return {"worker": "stopping"}
         if self.worker is None or not self.worker.ready:
             return {"worker": "starting"}
-        return {"worker": OK, "log": OK if await self.log.writable() else "takes no writes"}
+        return {"worker": OK, "log": OK if await self.event_log.writable() else "takes no writes"}
 
     def _make_worker(self) -> Worker:
         settings = self.settings
         return Worker(
-            self.log,
+            self.event_log,
             Attempts(
                 router=self.router,
                 sender=self.sender,
@@ -140,23 +140,23 @@ class App:
             ),
         )
 
-    def _make_server(self) -> Server:
+    def _make_server(self) -> WebServer:
         ingresses = {
             system.path: Ingress(
-                self.log,
+                self.event_log,
                 self.settings.ingest_topic,
                 system.source,
                 self.metrics,
                 self.logger,
                 others=self.systems.others(system),
-                complete=system.complete,
+                enrich=system.enrich,
                 limit=system.limit,
             )
             for system in self.systems
             if system.receives
         }
-        application = build_web(vital=self, metrics=self.metrics, log=self.logger, ingresses=ingresses)
-        return Server(application, self.settings.http.host, self.settings.http.port, grace=CALLS)
+        application = build_web(vital=self, metrics=self.metrics, logger=self.logger, ingresses=ingresses)
+        return WebServer(application, self.settings.http.host, self.settings.http.port, grace=CALLS)
 
     def _webhooks(self) -> str:
         paths = [system.path for system in self.systems if system.receives]
@@ -169,7 +169,7 @@ class App:
             return
         await self._until_ready()
         pollers = Pollers(
-            self.log,
+            self.event_log,
             self.settings.ingest_topic,
             feeds,
             metrics=self.metrics,
@@ -188,7 +188,10 @@ class App:
     async def _announce_ready(self) -> None:
         await self._until_ready()
         self.logger.info(
-            "ready", log=self.settings.log, group=self.settings.group, topics=list(self.settings.topic_names)
+            "ready",
+            event_log=self.settings.event_log,
+            group=self.settings.group,
+            topics=list(self.settings.topic_names),
         )
 
     async def _until_ready(self) -> None:
@@ -199,7 +202,7 @@ class App:
 def build(
     settings: Settings,
     *,
-    log: EventLog | None = None,
+    event_log: EventLog | None = None,
     handlers: Sequence[Handler] | None = None,
     email: Email | None = None,
     sms: Sms | None = None,
@@ -217,18 +220,18 @@ def build(
     templates = open_templates(settings, found)
     systems = open_systems(settings, lambda: transport.session)
     try:
-        sender = Post(
+        sender = MessageSender(
             templates,
             sender=settings.mail_from,
-            email=Gate(email or default_email, "email", metrics),
-            sms=Gate(sms or default_sms, "sms", metrics),
-            cap_of=_caps(systems, metrics),
+            email=CircuitBreaker(email or default_email, "email", metrics),
+            sms=CircuitBreaker(sms or default_sms, "sms", metrics),
+            rate_limit_of=_rate_limits(systems, metrics),
         )
     except ValueError as error:
         raise SettingsError([f"USHER_MAIL_FROM: {error}"]) from None
     return App(
         settings=settings,
-        log=log or open_storage(settings),
+        event_log=event_log or open_storage(settings),
         router=Router(found, settings.triggered_by),
         metrics=metrics,
         transport=transport,
@@ -241,16 +244,16 @@ def build(
     )
 
 
-def _caps(systems: Systems, metrics: Metrics) -> Callable[[Event], Cap | None]:
+def _rate_limits(systems: Systems, metrics: Metrics) -> Callable[[Event], RateLimit | None]:
     """Finds the cap for an event's tenant."""
-    caps = {
-        system.title: Cap(system.title, system.messages_per_minute, metrics)
+    rate_limits = {
+        system.title: RateLimit(system.title, system.messages_per_minute, metrics)
         for system in systems
         if system.messages_per_minute is not None
     }
 
-    def cap_of(event: Event) -> Cap | None:
-        system = systems.which(event) if caps else None
-        return None if system is None else caps.get(system.title)
+    def rate_limit_of(event: Event) -> RateLimit | None:
+        system = systems.which(event) if rate_limits else None
+        return None if system is None else rate_limits.get(system.title)
 
-    return cap_of
+    return rate_limit_of

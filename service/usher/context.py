@@ -23,7 +23,7 @@ class Sender(Protocol):
     async def sms(self, outgoing: Outgoing) -> None: ...
 
 
-class Clock(Protocol):
+class AttemptClock(Protocol):
     """The timeout of an attempt: `stop` it while the message waits for its turn, `start` it anew when it is sent."""
 
     def stop(self) -> None: ...
@@ -32,7 +32,7 @@ class Clock(Protocol):
 
 @dataclass(slots=True)
 class Outgoing:
-    """The one message of a delivery, before rendering. *log* is bound to the delivery.
+    """The one message of a delivery, before rendering. *logger* is bound to the delivery.
 
     *state* is the channel's to move: ``new``, then ``left`` once any byte of the request may have reached the provider,
     ``back`` when it is known that it did not take the message, ``sent`` when it is known that it did.
@@ -45,8 +45,8 @@ class Outgoing:
     handler: str
     idempotency_key: str
     channel: Literal["email", "sms"]
-    log: FilteringBoundLogger
-    clock: Clock | None = None
+    logger: FilteringBoundLogger
+    clock: AttemptClock | None = None
     state: str = "new"
 
 
@@ -63,17 +63,17 @@ class Context:
     handler: str
     attempt: int
     sender: Sender
-    logger: FilteringBoundLogger
+    base_logger: FilteringBoundLogger
     http: ClientSession
     settings: Any = None
     already_sent: bool = False
     origin: Origin | None = None
-    clock: Clock | None = None
+    clock: AttemptClock | None = None
     message: Outgoing | None = None
     system: IdentitySystem | None = None
 
     @property
-    def identity(self) -> IdentitySystem:
+    def idp(self) -> IdentitySystem:
         """The identity system that the event came from, through its API.
 
         Raises:
@@ -88,16 +88,16 @@ class Context:
         return self.system
 
     @property
-    def log(self) -> FilteringBoundLogger:
+    def logger(self) -> FilteringBoundLogger:
         """The logger, bound to this attempt: its lines carry event id, handler, attempt, topic, partition and offset."""
-        bound = self.logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt)
+        bound = self.base_logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt)
         if (at := self.origin) is not None:
             bound = bound.bind(topic=at.topic, partition=at.partition, offset=at.offset)
         return bound
 
     @property
     def idempotency_key(self) -> str:
-        return idempotency_key(self.handler, self.event.identity)
+        return idempotency_key(self.handler, self.event.uid)
 
     async def email(self, template: str, *, to: User | str, **variables: Any) -> None:
         """Send the mail *template* to a user or address. Once a delivery; a user without an address is a `Skip`.
@@ -126,7 +126,7 @@ class Context:
                 "a retry would repeat the first: make it two handlers"
             )
         self.message = Outgoing(
-            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.log, self.clock
+            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.logger, self.clock
         )
         if self.already_sent:  # an earlier attempt got it out, and then failed: it must not go out again
             self.message.state = "sent"

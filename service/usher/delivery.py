@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
-from usher.event import Identity
+from usher.event import EventUid
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -31,7 +31,7 @@ REASON = "usher-reason"
 EXPIRES_AT = "usher-expires-at"
 REPLAY = "usher-replay"
 REPLAYS = "usher-replays"
-LETTER = "usher-letter"
+DEAD_LETTER = "usher-dead-letter"
 STATE = "usher-state"
 EVEN_EXPIRED = "usher-even-expired"
 ORIGINAL_KEY = "usher-original-key"
@@ -102,12 +102,12 @@ class Origin:
 class Replay:
     """An operator's request to run a dead letter once more.
 
-    *id* names the request, *letter* the dead letter (``partition@offset`` of the dead-letter topic), *count* how often
+    *id* names the request, *dead_letter* the dead letter (``partition@offset`` of the dead-letter topic), *count* how often
     this delivery has been replayed, this time included.
     """
 
     id: str
-    letter: str
+    dead_letter: str
     count: int
     even_expired: bool = False
 
@@ -121,7 +121,7 @@ class Delivery:
     """
 
     handler: str
-    identity: Identity
+    uid: EventUid
     lane: str
     origin: Origin
     value: bytes
@@ -143,7 +143,7 @@ class Delivery:
     def __post_init__(self) -> None:
         origin = self.origin
         self.offset = origin.offset
-        self.key = delivery_key(self.handler, self.identity, origin.partition, origin.offset)
+        self.key = delivery_key(self.handler, self.uid, origin.partition, origin.offset)
         self.lane_key = f"{self.handler}/{self.lane}"
 
     @property
@@ -154,7 +154,7 @@ class Delivery:
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt, replay and second arrival of this event at this handler."""
-        return idempotency_key(self.handler, self.identity)
+        return idempotency_key(self.handler, self.uid)
 
     def failed(self, *, attempt: int, due: int | None, now: int, error: str, error_type: str) -> Delivery:
         """The delivery after a failed attempt, as it is to be parked."""
@@ -170,7 +170,7 @@ class Delivery:
             (ORIGINAL_OFFSET, origin.offset),
             (ORIGINAL_TIMESTAMP, origin.timestamp),
             (HANDLER, self.handler),
-            (EVENT_ID, "/".join(quote(part, safe="") for part in self.identity)),
+            (EVENT_ID, "/".join(quote(part, safe="") for part in self.uid)),
             (LANE, self.lane),
             (ATTEMPT, self.attempt),
             (DUE, self.due),
@@ -183,7 +183,7 @@ class Delivery:
         if self.replay is not None:
             pairs += [
                 (REPLAY, self.replay.id),
-                (LETTER, self.replay.letter),
+                (DEAD_LETTER, self.replay.dead_letter),
                 (EVEN_EXPIRED, 1 if self.replay.even_expired else None),
             ]
         ours = [(name, str(value).encode()) for name, value in pairs if value is not None]
@@ -199,7 +199,7 @@ class Delivery:
             ValueError: the record was not written by Usher; the message names what is missing.
         """
         head = Head(record.headers)
-        identity = Identity(*head.parts(EVENT_ID, len(Identity._fields)))
+        uid = EventUid(*head.parts(EVENT_ID, len(EventUid._fields)))
         origin = Origin(
             topic=head.text(ORIGINAL_TOPIC),
             partition=head.integer(ORIGINAL_PARTITION),
@@ -211,7 +211,7 @@ class Delivery:
         replay_id, replays = head.get(REPLAY), head.integer(REPLAYS, 0)
         return cls(
             handler=head.text(HANDLER),
-            identity=identity,
+            uid=uid,
             lane=head.text(LANE),
             origin=origin,
             value=record.value or b"",
@@ -224,7 +224,7 @@ class Delivery:
             replays=replays,
             replay=None
             if replay_id is None
-            else Replay(replay_id.decode(), head.text(LETTER), replays, head.get(EVEN_EXPIRED) is not None),
+            else Replay(replay_id.decode(), head.text(DEAD_LETTER), replays, head.get(EVEN_EXPIRED) is not None),
         )
 
 
@@ -310,12 +310,12 @@ class Head:
             raise ValueError(f"the header {name!r} is {text!r}, and should be a whole number") from None
 
 
-def delivery_key(handler: str, identity: Identity, partition: int, offset: int) -> str:
+def delivery_key(handler: str, uid: EventUid, partition: int, offset: int) -> str:
     """The key of a delivery in the retry topic: ``handler/source/tenant/event-id@partition-offset``.
 
     Parts are percent-quoted, and an id too long to be one is replaced by its SHA-256, so that a key can be taken apart.
     """
-    source, tenant, event_id = identity
+    source, tenant, event_id = uid
     return f"{handler}/{_scope(source, tenant)}/{_part(event_id)}@{partition}-{offset}"
 
 
@@ -324,9 +324,9 @@ def bounded(text: str) -> str:
     return text if len(text) <= _MAX_ID else _digest(text)
 
 
-def idempotency_key(handler: str, identity: Identity) -> str:
+def idempotency_key(handler: str, uid: EventUid) -> str:
     """A short, stable name for the one message that *handler* sends about the event: fit for a file name or a header."""
-    return f"{handler}-{_digest(chr(31).join(identity))[:32]}"
+    return f"{handler}-{_digest(chr(31).join(uid))[:32]}"
 
 
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:

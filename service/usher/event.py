@@ -92,7 +92,7 @@ EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES | _AUTH0_TYPES | _GENAUTH_
 """Every type a handler may ask for: the canonical ones and the sources' raw names."""
 
 
-class Identity(NamedTuple):
+class EventUid(NamedTuple):
     """What makes an event the same event: ids alone are counters of one deployment."""
 
     source: str
@@ -115,7 +115,7 @@ class User(BaseModel):
 class EventContext(BaseModel):
     """The circumstances: who triggered it, when, in which language. Unknown fields are kept.
 
-    ``told`` says how the user hears of it without a message of ours, where its source knows: bundled handlers then send none.
+    ``already_notified_by`` says how the user hears of it without a message of ours, where its source knows; bundled handlers then send none.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -124,7 +124,7 @@ class EventContext(BaseModel):
     user_id: str | None = None
     triggered_by: str = UNKNOWN
     triggered_by_basis: str | None = None
-    told: str | None = None
+    already_notified_by: str | None = None
     language: str | None = None
     preferred_languages: tuple[str, ...] = ()
     app_id: str | None = None
@@ -150,9 +150,9 @@ class Event(BaseModel):
     payload: dict[str, Any] = {}
 
     @property
-    def identity(self) -> Identity:
+    def uid(self) -> EventUid:
         """(source, tenant, id): what dedupe goes by."""
-        return Identity(self.source, self.tenant, self.id)
+        return EventUid(self.source, self.tenant, self.id)
 
     @property
     def time(self) -> datetime | None:

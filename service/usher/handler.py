@@ -88,7 +88,7 @@ def on(
         timeout: how long one attempt may take.
         ordered: False gives up the order per user: deliveries of one user may then run side by side.
         expires_after: older events, by their own time, are dead-lettered instead of sent; None: never.
-        on_unknown: when it can't be known whether a message went out: ``resend`` or ``hold`` (as a dead letter);
+        on_unknown: when it can't be known whether a message went out: ``resend`` or ``dead-letter``;
             None: mail is sent again, SMS is held.
         settings: a pydantic model, filled from ``USHER_<NAME OF THE HANDLER>__<FIELD>`` and found in ``ctx.settings``.
         optional: True: it is off until `USHER_HANDLERS` names it, for one that changes something elsewhere.
@@ -234,7 +234,7 @@ def _check_values(values: Mapping[str, Any], where: str, name: str) -> None:
 
     if not isinstance(values["retry"], RetryPolicy | None):
         raise refuse("retry", "be a RetryPolicy(...)")
-    if values["on_unknown"] not in {None, "resend", "hold"}:
+    if values["on_unknown"] not in {None, "resend", "dead-letter"}:
         raise refuse("on_unknown", "be 'resend' or 'hold'")
     model = values["settings"]
     if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):

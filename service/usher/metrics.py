@@ -78,8 +78,8 @@ class Metrics:
             ["channel", "reason"],
             registry=registry,
         )
-        self.capped = Counter(
-            "usher_messages_capped",
+        self.rate_limited = Counter(
+            "usher_messages_rate_limited",
             "Messages that were put off because their tenant has had its share of the minute.",
             ["system"],
             registry=registry,

@@ -6,7 +6,7 @@ A handler that returns is done. It may also end by raising one of these, sorted 
     ├── Skip      done: nothing had to be sent, and here is why (NoAddress: there is nowhere to send it)
     ├── Retry     park it, try again later (the policy's delay, or the one asked for)
     ├── Reject    dead letter at once: no retry can help
-    ├── Unknown   the request left and no answer came: sent again or held, as the handler says (raised by channels)
+    ├── Unknown   the request left and no answer came: sent again or dead-lettered, as the handler says (raised by channels)
     └── Hold      the channel is paused: park it, without counting an attempt (raised by channels)
 
 Any other exception is a failure, which the policy retries. `decide` turns the ending into a verdict; it is pure: time and
@@ -24,7 +24,7 @@ from typing import Literal
 from usher.redact import scrub
 
 Duration = timedelta | float | int | str
-OnUnknown = Literal["resend", "hold"]
+OnUnknown = Literal["resend", "dead-letter"]
 
 LONGEST_WAIT = 366 * 86400.0
 """Seconds; whoever asks for more means never, and had better reject."""
@@ -186,7 +186,7 @@ def decide(
     text, kind = scrub(error) or type(error).__name__, _qualified(error)
     if isinstance(error, Reject):
         return Dead("rejected", "rejected", text, kind)
-    if isinstance(error, Unknown) and (on_unknown or error.otherwise) == "hold":
+    if isinstance(error, Unknown) and (on_unknown or error.otherwise) == "dead-letter":
         return Dead("unknown-outcome", "unknown", text, kind)
     if isinstance(error, Hold):
         if may_park:

@@ -29,7 +29,7 @@ def drain_budget(settings: Settings) -> float:
 
 def open_storage(settings: Settings) -> EventLog:
     """The log itself, not open yet."""
-    return open_log(settings.log, log_config(settings))
+    return open_log(settings.event_log, log_config(settings))
 
 
 def browser(settings: Settings) -> Browser:
@@ -38,4 +38,4 @@ def browser(settings: Settings) -> Browser:
     Raises:
         LogUnavailable, LogMisconfigured: when it is entered.
     """
-    return open_browser(settings.log, log_config(settings))
+    return open_browser(settings.event_log, log_config(settings))

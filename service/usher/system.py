@@ -1,4 +1,4 @@
-"""What a handler may do in the identity system that an event came from: `ctx.identity`. Hides which system that is.
+"""What a handler may do in the identity system that an event came from: `ctx.idp`. Hides which system that is.
 
 Every call may raise `usher.outcome.Retry` or `Hold` (the system is down, slow, or refuses our credentials) and
 `Reject` (it has no such thing, or says no for good): let them pass, they say what is to become of the delivery.

@@ -129,11 +129,11 @@ async def test_the_logs_tell_of_passwords_and_leave_no_credential(tmp_path: Path
         await service.wait(lambda: [line["event"] for line in service.lines].count("message sent") == 3)
         await service.line("dead-lettered")
         metrics = (await service.get("/metrics"))[1]
-    code, letters, err = await usher("dlq", "list", "--json", cwd=tmp_path, env=env())
+    code, dead_letters, err = await usher("dlq", "list", "--json", cwd=tmp_path, env=env())
 
     assert code == 0, err
     stored = stored_in(tmp_path)
-    said = json.dumps(service.lines) + metrics + letters
+    said = json.dumps(service.lines) + metrics + dead_letters
     assert b"eva.lund@example.com" in stored
     assert [secret for secret in SECRETS if secret.encode() in stored or secret in said] == []
     subjects = sorted(
@@ -222,7 +222,7 @@ async def test_check_tells_whether_the_api_can_be_used(tmp_path: Path) -> None:
 async def test_a_topic_of_raw_events_is_read_as_auth0s(tmp_path: Path) -> None:
     """As a bridge wrote them: the event in its CloudEvent, a log entry, and what is neither; whatever is stored anew has no credential."""
     settings = env(topics="identity.events,auth0-raw=auth0")
-    log = Settings(log=f"sqlite:///{tmp_path}/usher.db", topics=settings["USHER_TOPICS"])
+    log = Settings(event_log=f"sqlite:///{tmp_path}/usher.db", topics=settings["USHER_TOPICS"])
     async with running(tmp_path, settings) as service:
         async with browser(log) as raw:
             for document in (created("eva"), sample("log.sapi.set-password"), {"password": "pw-Chosen-New-3"}):
@@ -230,8 +230,8 @@ async def test_a_topic_of_raw_events_is_read_as_auth0s(tmp_path: Path) -> None:
         await service.line("message sent", template="welcome_email")
         await service.line("message sent", template="reset_instructions")
         await service.line("dead-lettered", reason="undecodable")
-    _, letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
+    _, dead_letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
 
     assert set(mails(tmp_path)) == {"eva@example.com", "eva.lund@example.com"}
-    assert "neither an event nor a log entry of Auth0" in letters
-    assert "pw-Chosen-New-3" not in letters
+    assert "neither an event nor a log entry of Auth0" in dead_letters
+    assert "pw-Chosen-New-3" not in dead_letters

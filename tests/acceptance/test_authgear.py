@@ -236,12 +236,12 @@ async def test_no_credential_is_found_in_what_is_kept(tmp_path: Path) -> None:
             await service.wait(lambda: [line["event"] for line in service.lines].count("dead-lettered") == 2)
             metrics = (await service.get("/metrics"))[1]
             token = it.fake.tokens[-1]
-        _, letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=env)
+        _, dead_letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=env)
         _, checked, _ = await usher("check", "--json", cwd=tmp_path, env=env)
 
     kept = _kept(tmp_path)
     assert any(name.startswith("usher.db") for name in kept)
-    said = "\n".join([json.dumps(line) for line in service.lines] + [metrics, letters, checked]).encode()
+    said = "\n".join([json.dumps(line) for line in service.lines] + [metrics, dead_letters, checked]).encode()
     key = "".join(it.fake.private_key.splitlines()[1:-1])
     for secret in (PASSWORD, CODE, SECRET, key[:40], token.split(".")[2]):
         assert [name for name, content in kept.items() if secret.encode() in content] == []

@@ -67,17 +67,22 @@ async def test_what_comes_after_readiness_is_not_lost(own_kafka: Broker, tmp_pat
             flowing.cancel()
         await run.fleet.rest(run.partitions, REST_WITHIN)
         after = run.traffic.sent[seen:]
-        letters = await run.letters()
+        dead_letters = await run.dead_letters()
         findings = judge(
             handlers=HANDLERS,
             sent=run.traffic.sent,
             garbage=[],
             attempts=run.provider.attempts,
             mishaps=[],
-            letters=letters,
+            dead_letters=dead_letters,
         )
         lost = judge(
-            handlers=HANDLERS, sent=after, garbage=[], attempts=run.provider.attempts, mishaps=[], letters=letters
+            handlers=HANDLERS,
+            sent=after,
+            garbage=[],
+            attempts=run.provider.attempts,
+            mishaps=[],
+            dead_letters=dead_letters,
         ).lost
 
     assert lost == [], f"worker {first} was ready first"
@@ -105,7 +110,7 @@ async def test_aborted_records_are_never_acted_on(kafka: Broker, tmp_path: Path)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.servers, transactional_id=unique("tx"))
     async with FakeProviders() as provider, producer:
         env = environment(
-            log=f"kafka://{kafka.servers}", topics=topic, group=unique("usher"), start_from="earliest",
+            event_log=f"kafka://{kafka.servers}", topics=topic, group=unique("usher"), start_from="earliest",
             email="sendgrid", mail_from="Accounts <accounts@example.org>",
             sendgrid__api_key=provider.sendgrid_api_key, sendgrid__base_url=provider.url,
         )  # fmt: skip
@@ -138,7 +143,9 @@ async def test_a_broker_that_is_down_at_the_start_is_waited_for(own_kafka: Broke
     topic = unique("events")
     await own_kafka.create_topic(topic, 2)
     own_kafka.stop()
-    env = environment(log=f"kafka://{own_kafka.servers}", topics=topic, group=unique("usher"), start_from="earliest")
+    env = environment(
+        event_log=f"kafka://{own_kafka.servers}", topics=topic, group=unique("usher"), start_from="earliest"
+    )
     async with running(tmp_path, env, ready=False) as service:
         line = await service.line("kafka is not ready")
         assert own_kafka.servers.partition(":")[2] in str(line["servers"])

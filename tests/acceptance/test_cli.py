@@ -48,11 +48,15 @@ async def test_a_dead_letter_goes_round(tmp_path: Path) -> None:
             assert "2 appended" in out
             await service.line("dead-lettered", event_id="0b")
 
-            _, (letter,) = await _rows("dlq", "list", cwd=tmp_path, env=env)
-            assert (letter["handler"], letter["event_id"], letter["reason"]) == ("welcome_email", "0b", "rejected")
+            _, (dead_letter,) = await _rows("dlq", "list", cwd=tmp_path, env=env)
+            assert (dead_letter["handler"], dead_letter["event_id"], dead_letter["reason"]) == (
+                "welcome_email",
+                "0b",
+                "rejected",
+            )
             assert await _fate("0b", tmp_path, env) == "dead"
 
-            code, (vain,) = await _rows("dlq", "replay", letter["id"], "--wait", cwd=tmp_path, env=env)
+            code, (vain,) = await _rows("dlq", "replay", dead_letter["id"], "--wait", cwd=tmp_path, env=env)
             assert (code, vain["result"]) == (1, "replaced")
 
             provider.refused.clear()
@@ -80,17 +84,17 @@ async def test_why_tells_of_a_parked_delivery(tmp_path: Path) -> None:
     assert parked["due"]
 
 
-async def test_an_undecodable_letter_is_decoded_and_routed_anew(tmp_path: Path) -> None:
+async def test_an_undecodable_dead_letter_is_decoded_and_routed_anew(tmp_path: Path) -> None:
     """It has no handler; replayed while it still can't be decoded, it is a dead letter again."""
     async with FakeProviders() as provider:
         env = _env(provider)
         async with running(tmp_path, env) as service:
             await usher("emit", "-", "--force", cwd=tmp_path, env=env, stdin=b'{"by": "admin_api"}')
             await service.line("dead-lettered")
-            _, (letter,) = await _rows("dlq", "list", cwd=tmp_path, env=env)
-            code, (row,) = await _rows("dlq", "replay", letter["id"], "--wait", cwd=tmp_path, env=env)
+            _, (dead_letter,) = await _rows("dlq", "list", cwd=tmp_path, env=env)
+            code, (row,) = await _rows("dlq", "replay", dead_letter["id"], "--wait", cwd=tmp_path, env=env)
 
-    assert (letter["handler"], letter["reason"]) == ("", "undecodable")
+    assert (dead_letter["handler"], dead_letter["reason"]) == ("", "undecodable")
     assert (code, row["result"]) == (1, "replaced")
 
 

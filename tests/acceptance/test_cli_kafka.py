@@ -15,7 +15,7 @@ from usher.testing import raw_event
 async def test_topics_are_planned_applied_and_checked(kafka: Broker, tmp_path: Path) -> None:
     """A missing source topic is a problem with a command; once it is there, apply creates the rest and check is content."""
     source, group = unique("events"), unique("group")
-    env = environment(log=f"kafka://{kafka.servers}", topics=source, group=group)
+    env = environment(event_log=f"kafka://{kafka.servers}", topics=source, group=group)
 
     code, out, _ = await usher("topics", "plan", "--json", cwd=tmp_path, env=env)
     missing = json.loads(out)
@@ -40,7 +40,7 @@ async def test_topics_are_planned_applied_and_checked(kafka: Broker, tmp_path: P
 async def test_an_event_is_found_on_the_partition_it_was_keyed_to(kafka: Broker, tmp_path: Path) -> None:
     """emit says where it put an event, and why finds it there, waiting."""
     source, group = unique("events"), unique("group")
-    env = environment(log=f"kafka://{kafka.servers}", topics=source, group=group)
+    env = environment(event_log=f"kafka://{kafka.servers}", topics=source, group=group)
     await _create(kafka, source, partitions=3)
     await usher("topics", "apply", cwd=tmp_path, env=env)
 

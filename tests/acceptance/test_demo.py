@@ -21,8 +21,8 @@ import pytest
 
 from usher.cli import _demo_service, _demo_story, main
 from usher.cli._demo_cast import MARA, NOOR, SCENES
-from usher.cli._demo_judge import Facts, Metrics, failures, kind_of
-from usher.cli._demo_outbox import NOTE, DemoOutbox, Message
+from usher.cli._demo_judge import Facts, Scrape, failures, kind_of
+from usher.cli._demo_outbox import NOTE, DemoOutbox, SentMessage
 from usher.testing.providers import DROP, FakeProviders, Fault
 from usher.testing.wire import Request
 
@@ -39,7 +39,7 @@ async def _demo(folder: Path, *options: str) -> AsyncIterator[asyncio.subprocess
     temporary = folder / "tmp"
     temporary.mkdir()
     (folder / ".env").write_text("USHER_NO_SUCH_SETTING=1\n")
-    hostile = {"USHER_LOG": "kafka://127.0.0.1:1", "USHER_EMAIL": "smtp", "USHER_NO_SUCH_SETTING": "1"}
+    hostile = {"USHER_EVENT_LOG": "kafka://127.0.0.1:1", "USHER_EMAIL": "smtp", "USHER_NO_SUCH_SETTING": "1"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "usher", "demo", *options,
         cwd=folder, env={**os.environ, **hostile, "TMPDIR": str(temporary)},
@@ -186,16 +186,21 @@ def _losing_one_answer(original: Callable[[Path], FakeProviders]) -> Callable[[P
 # The judge
 
 
-def _messages() -> list[Message]:
-    return [Message(kind_of(scene.handler), scene.to, "", Path()) for scene in SCENES if scene.to is not None]
+def _messages() -> list[SentMessage]:
+    return [SentMessage(kind_of(scene.handler), scene.to, "", Path()) for scene in SCENES if scene.to is not None]
 
 
 def _facts() -> Facts:
-    letter = {"event_id": NOOR.id, "handler": NOOR.handler, "reason": "rejected", "error": "sendgrid answered 400: no"}
-    return Facts(messages=_messages(), dead=[letter], dead_in_the_end=[], metrics=_metrics(), exit_code=0)
+    dead_letter = {
+        "event_id": NOOR.id,
+        "handler": NOOR.handler,
+        "reason": "rejected",
+        "error": "sendgrid answered 400: no",
+    }
+    return Facts(messages=_messages(), dead=[dead_letter], dead_in_the_end=[], metrics=_metrics(), exit_code=0)
 
 
-def _metrics(**changed: float) -> Metrics:
+def _metrics(**changed: float) -> Scrape:
     samples: dict[str, float] = {
         'usher_records_total{topic="identity.events"}': 11,
         'usher_ingested_total{source="authgear",outcome="stored"}': 5,
@@ -216,7 +221,7 @@ def _metrics(**changed: float) -> Metrics:
     }
     for word, value in changed.items():
         samples |= {name: value for name in samples if word.replace("_", "-") in name.replace("_", "-")}
-    return Metrics("".join(f"{name} {value}\n" for name, value in samples.items()))
+    return Scrape("".join(f"{name} {value}\n" for name, value in samples.items()))
 
 
 def test_the_judge_is_content_with_what_was_announced() -> None:
@@ -234,7 +239,7 @@ def _with(**changed: Any) -> Facts:
         (_with(messages=_messages()[1:]), "the outbox lacks 1 message: welcome_email to mara@example.org"),
         (_with(messages=[*_messages(), _messages()[2]]), "the outbox holds 1 message too many: SMS to +12025550123"),
         (
-            _with(messages=[*_messages(), Message("welcome_email", "felix@example.org", "", Path())]),
+            _with(messages=[*_messages(), SentMessage("welcome_email", "felix@example.org", "", Path())]),
             "the outbox holds 1 message too many: welcome_email to felix@example.org",
         ),
         (_with(dead=[]), "dlq list should have named Noor's welcome_email alone, as rejected; it named []"),
@@ -262,7 +267,7 @@ def test_the_judge_names_what_did_not_happen(facts: Facts, complaint: str) -> No
 # The outbox
 
 
-def _names(messages: Sequence[Message]) -> list[str]:
+def _names(messages: Sequence[SentMessage]) -> list[str]:
     return [message.path.name for message in messages]
 
 

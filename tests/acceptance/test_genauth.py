@@ -117,9 +117,9 @@ async def _marker(service: Service, fake: FakeGenAuth) -> None:
 async def _kept(folder: Path, settings: dict[str, str], service: Service) -> str:
     """All that a stopped service has left: the log's files, its lines, the dead letters, the outbox."""
     files = _files(folder)
-    code, letters, err = await usher("dlq", "list", "--json", cwd=folder, env=settings)
+    code, dead_letters, err = await usher("dlq", "list", "--json", cwd=folder, env=settings)
     assert code == 0, err
-    return "\n".join([*files, letters, *(json.dumps(line) for line in service.lines)])
+    return "\n".join([*files, dead_letters, *(json.dumps(line) for line in service.lines)])
 
 
 def _files(folder: Path) -> list[str]:
@@ -166,7 +166,7 @@ async def test_an_import_is_capped_and_what_is_over_it_is_parked(tmp_path: Path)
     waiting = {row["handler"]: row for row in json.loads(out)}["welcome_email"]
     assert (waiting["state"], waiting["attempt"]) == ("parked", 0)
     assert "genauth has had its 2 messages of this minute" in waiting["error"]
-    assert 'usher_messages_capped_total{system="genauth"} 3.0' in metrics
+    assert 'usher_messages_rate_limited_total{system="genauth"} 3.0' in metrics
     assert len(mails(tmp_path)) == 2
 
 
@@ -191,7 +191,7 @@ async def test_what_genauth_wrote_to_a_topic_of_its_own_is_read_there(tmp_path: 
             user("ann", registerSource=["import:excel"]),
             user("bob", registerSource=["import:excel"], email="no address"),
         ]
-        async with browser(Settings.load({"USHER_LOG": f"sqlite:///{tmp_path}/usher.db"}, env_file=None)) as log:
+        async with browser(Settings.load({"USHER_EVENT_LOG": f"sqlite:///{tmp_path}/usher.db"}, env_file=None)) as log:
             for person in people:
                 await log.append(
                     "genauth-raw", None, json.dumps({"eventName": "user:created", "data": person}).encode()
@@ -200,11 +200,11 @@ async def test_what_genauth_wrote_to_a_topic_of_its_own_is_read_there(tmp_path: 
             await service.line("message sent", event_id="created-ann")
             await service.line("dead-lettered", event_id="created-bob")
         listed = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
-        (letter,) = json.loads(listed[1])
-        shown = await usher("dlq", "show", letter["id"], "--payload", "--json", cwd=tmp_path, env=settings)
+        (dead_letter,) = json.loads(listed[1])
+        shown = await usher("dlq", "show", dead_letter["id"], "--payload", "--json", cwd=tmp_path, env=settings)
 
     assert mails(tmp_path) == ["ann@example.org Your account on our service"]
-    assert (letter["event_id"], letter["tenant"]) == ("created-bob", fake.user_pool_id)
+    assert (dead_letter["event_id"], dead_letter["tenant"]) == ("created-bob", fake.user_pool_id)
     assert "import:excel" in shown[1]
     said = "".join((shown[1], *(json.dumps(line) for line in service.lines)))
     assert [name for name in CREDENTIALS if name in said] == []

@@ -67,9 +67,9 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
             await until(lambda: len(outbox(tmp_path)) >= 5, within=30)
             looks = len(fake.answered)
             await fake.wait_answered(looks + 3)
-        code, letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
+        code, dead_letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
         assert code == 0
-        kept = b"".join([letters.encode(), json.dumps(service.lines).encode(), *_files(tmp_path)])
+        kept = b"".join([dead_letters.encode(), json.dumps(service.lines).encode(), *_files(tmp_path)])
 
     assert outbox(tmp_path) == [
         "+447400123456 SMS",
@@ -79,7 +79,7 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
         "last@example.org Your account on our service",
     ]
     assert [name for name in CREDENTIALS if name.encode() in kept] == []
-    assert json.loads(letters) == []
+    assert json.loads(dead_letters) == []
 
 
 async def test_a_new_password_is_required_of_whom_an_admin_made_and_that_is_no_second_message(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ async def test_ten_thousand_events_give_exactly_the_right_messages(kafka: Broker
     rule = _Rule(random.Random(7))
     async with FakeProviders(rule=rule, refused=refused) as provider:
         env = environment(
-            log=f"kafka://{kafka.servers}",
+            event_log=f"kafka://{kafka.servers}",
             topics=topic,
             group=group,
             start_from="earliest",
@@ -96,25 +96,25 @@ async def test_ten_thousand_events_give_exactly_the_right_messages(kafka: Broker
             assert await service.end() == 0
         async with running(tmp_path, env):
             await until(lambda: len(provider.accepted) >= USERS - len(refused), within=90)
-            letters = await _letters(tmp_path, env, len(refused))
-            assert {letter["reason"] for letter in letters} == {"rejected"}
-            assert not any(address in json.dumps(letters) for address in refused)
+            dead_letters = await _dead_letters(tmp_path, env, len(refused))
+            assert {dead_letter["reason"] for dead_letter in dead_letters} == {"rejected"}
+            assert not any(address in json.dumps(dead_letters) for address in refused)
             provider.refused.clear()
             code, out, err = await usher("dlq", "replay", "--all", "--yes", "--wait", cwd=tmp_path, env=env)
             assert code == 0, out + err
-            assert await _letters(tmp_path, env, 0) == []
+            assert await _dead_letters(tmp_path, env, 0) == []
 
     sent = Counter(request.to for request in provider.accepted)
     assert sent == Counter(_address(number) for number in range(USERS))
     assert rule.failed > 5
 
 
-async def _letters(cwd: Path, env: dict[str, str], count: int) -> list[dict[str, Any]]:
+async def _dead_letters(cwd: Path, env: dict[str, str], count: int) -> list[dict[str, Any]]:
     """The open dead letters, once there are *count*."""
     async with asyncio.timeout(60):
         while True:
             code, out, err = await usher("dlq", "list", "--json", cwd=cwd, env=env)
             assert code == 0, err
-            letters: list[dict[str, Any]] = json.loads(out)
-            if len(letters) == count:
-                return letters
+            dead_letters: list[dict[str, Any]] = json.loads(out)
+            if len(dead_letters) == count:
+                return dead_letters

@@ -31,7 +31,7 @@ async def test_one_of_two_workers_polls_and_a_kill_hands_it_on(kafka: Broker, tm
     (tmp_path / "two").mkdir()
     async with FakeAuthgear(app_id="harbour") as authgear, FakeProviders() as provider:
         env = environment(
-            log=f"kafka://{kafka.servers}",
+            event_log=f"kafka://{kafka.servers}",
             topics=topic,
             group=unique("usher"),
             kafka__session_timeout_ms=6000,

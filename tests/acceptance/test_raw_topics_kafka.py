@@ -80,7 +80,7 @@ async def test_topics_of_their_own_bring_the_right_mails_and_keep_no_credential(
         await kafka.create_topic(topic, 2)
     async with FakeProviders(refused={REFUSED}, rule=_rule) as provider:
         env = environment(
-            log=f"kafka://{kafka.servers}",
+            event_log=f"kafka://{kafka.servers}",
             topics=f"{events},{kc}=keycloak,{a0}=auth0",
             group=group,
             start_from="earliest",

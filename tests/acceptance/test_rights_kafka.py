@@ -20,7 +20,7 @@ from tests.contract.logs import PATIENCE, Worker
 from tests.kafka import Broker
 from tests.service import environment, running, usher
 
-from usher.engine.port import LogConfig, notes_topic
+from usher.engine.port import LogConfig, checkpoints_topic
 from usher.eventlog.kafka import KafkaLog
 from usher.testing import raw_event
 
@@ -100,7 +100,7 @@ async def prepare(broker: Broker) -> None:
         own = [NewTopic(f"{GROUP}.{TOPIC}-{kind}", 2, 1, topic_configs=configs) for kind, configs in (
             ("retry", {"cleanup.policy": "compact"}), ("dlt", {}),
         )]  # fmt: skip
-        notes = NewTopic(notes_topic(GROUP), 1, 1, topic_configs={"cleanup.policy": "compact"})
+        notes = NewTopic(checkpoints_topic(GROUP), 1, 1, topic_configs={"cleanup.policy": "compact"})
         await admin.create_topics([NewTopic(TOPIC, 2, 1), *own, notes])
         answer: Any = await admin._client.send(admin._client.get_random_node(), _CreateAcls(list(documented())))
         assert [error for error, _ in answer.creation_responses if error] == []
@@ -120,8 +120,8 @@ async def has_duty(broker: Broker) -> None:
     worker = Worker(KafkaLog(broker.servers, LogConfig(GROUP, (TOPIC,), options=options)), "polls", [])
     await worker.log.open(worker)
     try:
-        async with asyncio.timeout(PATIENCE), worker.log.duty() as duty:
-            await duty.keep("audit", b"1")
+        async with asyncio.timeout(PATIENCE), worker.log.lease() as lease:
+            await lease.keep("audit", b"1")
     finally:
         await worker.log.close()
 
@@ -133,7 +133,7 @@ async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -
     try:
         await prepare(broker)
         env = environment(
-            log=f"kafka://{broker.servers}",
+            event_log=f"kafka://{broker.servers}",
             start_from="earliest",
             kafka__security_protocol="SASL_PLAINTEXT",
             kafka__sasl_mechanism="PLAIN",
@@ -149,7 +149,7 @@ async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -
                 code, out, err = await usher(*command.split(), cwd=tmp_path, env=env)
                 assert code == expected, f"{command}: {out}{err}"
             _, out, _ = await usher("dlq", "list", "--state", "all", "--json", cwd=tmp_path, env=env)
-            assert sorted(letter["state"] for letter in json.loads(out)) == ["dropped", "replaced"]
+            assert sorted(dead_letter["state"] for dead_letter in json.loads(out)) == ["dropped", "replaced"]
         await has_duty(broker)
         assert [line for line in service.lines if line.get("level") in {"warning", "error"}] == []
     finally:

@@ -44,7 +44,7 @@ class Guarded(NamedTuple):
     def settings(self, listener: str) -> dict[str, str]:
         """What docs/operating.md shows for it, with this broker's address and files."""
         here = {
-            "USHER_LOG": f"kafka://{self.broker.servers_of(listener.upper())}",
+            "USHER_EVENT_LOG": f"kafka://{self.broker.servers_of(listener.upper())}",
             "USHER_KAFKA__SASL_PLAIN_PASSWORD_FILE": self.file("kafka-password", PASSWORD),
             "USHER_KAFKA__SSL_CAFILE": str(self.authority.certificate),
             "USHER_KAFKA__SSL_CERTFILE": str(self.client.certificate),
@@ -52,9 +52,9 @@ class Guarded(NamedTuple):
             "USHER_KAFKA__SSL_PASSWORD_FILE": self.file("usher-key-password", KEY_PASSWORD),
         }
         shown = documented(EXAMPLES[listener])
-        places = {setting for setting, value in shown.items() if "/" in value}
-        assert places <= here.keys()
-        return shown | {setting: here[setting] for setting in places}
+        topic_partitions = {setting for setting, value in shown.items() if "/" in value}
+        assert topic_partitions <= here.keys()
+        return shown | {setting: here[setting] for setting in topic_partitions}
 
     def file(self, name: str, secret: str) -> str:
         """The path of a file with a secret, as a mounted one: with a newline at its end."""
@@ -111,7 +111,7 @@ async def test_the_documented_settings_do_the_whole_job(guarded: Guarded, tmp_pa
     assert "ann@example.org" in mail.read_text("utf-8")
     assert checked[0] == 0, checked
     assert listed[0] == 0, listed
-    assert [letter["event_id"] for letter in json.loads(listed[1])] == ["0b"]
+    assert [dead_letter["event_id"] for dead_letter in json.loads(listed[1])] == ["0b"]
     async with guarded.broker.admin() as admin:
         assert {f"{group}.{topic}-retry", f"{group}.{topic}-dlt"} <= set(await admin.list_topics())
     assert [line for line in service.lines if line.get("level") in {"warning", "error"}] == []
@@ -151,12 +151,12 @@ async def test_a_broker_of_an_unknown_authority_is_not_trusted(guarded: Guarded,
 async def test_a_broker_under_another_name_is_not_trusted(guarded: Guarded, tmp_path: Path) -> None:
     """It names both the name that was asked for and the setting that has it."""
     settings = guarded.settings("scram")
-    settings["USHER_LOG"] = settings["USHER_LOG"].replace("127.0.0.1", "localhost")
+    settings["USHER_EVENT_LOG"] = settings["USHER_EVENT_LOG"].replace("127.0.0.1", "localhost")
 
     said = await _refused(tmp_path, settings)
 
     assert "not valid for 'localhost'" in said
-    assert "USHER_LOG must name the broker as its certificate does" in said
+    assert "USHER_EVENT_LOG must name the broker as its certificate does" in said
 
 
 async def test_a_missing_client_certificate_is_asked_for(guarded: Guarded, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ async def test_a_strangers_client_certificate_is_refused(guarded: Guarded, tmp_p
 
 async def test_a_listener_of_another_protocol_is_waited_for_with_a_hint(guarded: Guarded, tmp_path: Path) -> None:
     """Such a broker looks like one that is going down: the worker waits, and names the setting that may be wrong."""
-    env = environment(log=guarded.settings("mtls")["USHER_LOG"])
+    env = environment(event_log=guarded.settings("mtls")["USHER_EVENT_LOG"])
     async with running(tmp_path, env, ready=False) as service:
         waiting = await service.line("kafka is not ready")
         assert "see USHER_KAFKA__SECURITY_PROTOCOL" in waiting["reason"]

@@ -26,10 +26,10 @@ class WatchedLog(KafkaLog):
     """The log, with a stopwatch on what is read, and a gate: nothing is read while it is closed."""
 
     watch: Stopwatch
-    gate = True
+    breaker = True
 
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
-        batches = await super().read(claims if self.gate else (), limit, wait)
+        batches = await super().read(claims if self.breaker else (), limit, wait)
         if batches:
             self.watch.saw(sum(len(batch.records) for batch in batches))
         return batches
@@ -58,7 +58,7 @@ def on_kafka(job: Job, watch: Stopwatch, handler: Handler, **settings: Any) -> t
     made = settings_of(job, f"kafka://{job.servers}", **settings)
     log = WatchedLog(job.servers, log_config(made))
     log.watch = watch
-    return build(made, log=log, handlers=[handler]), log
+    return build(made, event_log=log, handlers=[handler]), log
 
 
 async def ready(app: App) -> None:

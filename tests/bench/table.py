@@ -70,10 +70,10 @@ def _offset(number: int) -> int:
 def _delivery(topic: str, number: int, due: float) -> Delivery:
     due_ms = math.ceil(due * 1000)
     key, value = record(number, _FIRST_USER + number, at=due_ms / 1000)
-    identity = _IDENTITY._replace(id=f"{number:016x}")
+    uid = _IDENTITY._replace(id=f"{number:016x}")
     origin = Origin(topic, number % PARTITIONS, _offset(number), due_ms - 3_600_000, key)
-    delivery = Delivery(HANDLER, identity, lane_of(*identity[:2], key.decode(), ""), origin, value)
+    delivery = Delivery(HANDLER, uid, lane_of(*uid[:2], key.decode(), ""), origin, value)
     return delivery.failed(attempt=1, due=due_ms, now=due_ms - 60_000, error="told to fail", error_type="usher.Retry")
 
 
-_IDENTITY = decode(record(0, 0, at=0.0)[1]).identity
+_IDENTITY = decode(record(0, 0, at=0.0)[1]).uid

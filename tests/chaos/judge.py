@@ -41,8 +41,8 @@ class Findings:
     at_risk: dict[Mishap, int] = field(default_factory=dict)
     repeats_unexplained: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
-    letters: Counter[str] = field(default_factory=Counter)
-    letters_unexpected: list[str] = field(default_factory=list)
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    dead_letters_unexpected: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     standstill: float = 0.0
 
@@ -62,15 +62,15 @@ def judge(
     garbage: Iterable[tuple[int, int]],
     attempts: Sequence[Attempt],
     mishaps: Sequence[Mishap],
-    letters: Sequence[Mapping[str, Any]],
+    dead_letters: Sequence[Mapping[str, Any]],
 ) -> Findings:
-    """Hold what happened to the promises. *letters* are rows of ``usher dlq list --json``."""
+    """Hold what happened to the promises. *dead_letters* are rows of ``usher dlq list --json``."""
     ours = [event for event in sent if event.sort != "foreign"]
     found = Findings(events=len(sent), deliveries=len(ours) * len(handlers))
     by_event = _by_event(attempts)
     _strangers(found, ours, attempts)
-    _losses(found, handlers, ours, list(garbage), by_event, letters)
-    _letters(found, ours, letters, attempts, mishaps)
+    _losses(found, handlers, ours, list(garbage), by_event, dead_letters)
+    _dead_letters(found, ours, dead_letters, attempts, mishaps)
     _order(found, ours, attempts)
     _two_at_once(found, attempts, mishaps)
     _repeats(found, by_event, attempts, mishaps)
@@ -102,11 +102,11 @@ def _losses(
     ours: Sequence[Sent],
     garbage: Sequence[tuple[int, int]],
     by_event: Mapping[tuple[str, str], Sequence[Attempt]],
-    letters: Sequence[Mapping[str, Any]],
+    dead_letters: Sequence[Mapping[str, Any]],
 ) -> None:
     """Lost is what was neither accepted nor, where that is its end, dead-lettered."""
-    dead = {(row["reason"], row["handler"], row["event_id"]) for row in letters}
-    places = {(row["partition"], row["offset"]) for row in letters if row["reason"] == "undecodable"}
+    dead = {(row["reason"], row["handler"], row["event_id"]) for row in dead_letters}
+    topic_partitions = {(row["partition"], row["offset"]) for row in dead_letters if row["reason"] == "undecodable"}
     reasons = {"refused": "rejected", "huge": "too-large"}
     for event in ours:
         for handler in handlers:
@@ -116,24 +116,28 @@ def _losses(
             found.delivered += there
             if not there:
                 found.lost.append(f"{handler}: {event.sort} event {event.event}, {event.user} {event.sequence}")
-    found.lost += [f"undecodable record {place}" for place in garbage if place not in places]
+    found.lost += [
+        f"undecodable record {topic_partition}"
+        for topic_partition in garbage
+        if topic_partition not in topic_partitions
+    ]
 
 
-def _letters(
+def _dead_letters(
     found: Findings,
     ours: Iterable[Sent],
-    letters: Iterable[Mapping[str, Any]],
+    dead_letters: Iterable[Mapping[str, Any]],
     attempts: Sequence[Attempt],
     mishaps: Sequence[Mishap],
 ) -> None:
     expected = {event.event: {"refused": "rejected", "huge": "too-large"}.get(event.sort) for event in ours}
-    for row in letters:
+    for row in dead_letters:
         reason, event = row["reason"], row["event_id"]
-        found.letters[reason] += 1
+        found.dead_letters[reason] += 1
         if reason == "crashed-the-worker" and _killed_under(row["handler"], event, attempts, mishaps) >= COINCIDENCES:
-            found.letters["crashed-the-worker, by kills from outside"] += 1
+            found.dead_letters["crashed-the-worker, by kills from outside"] += 1
         elif reason != "undecodable" and expected.get(event) != reason:
-            found.letters_unexpected.append(f"{row['handler']}: {event} {reason}: {row['error']}")
+            found.dead_letters_unexpected.append(f"{row['handler']}: {event} {reason}: {row['error']}")
 
 
 def _killed_under(handler: str, event: str, attempts: Iterable[Attempt], mishaps: Iterable[Mishap]) -> int:

@@ -43,7 +43,10 @@ def _promises(seed: int, findings: Findings, run: Chaos) -> Table:
         *((_NAMES[name], len(getattr(findings, name))) for name in _NAMES),
         ("two at once with a frozen worker", findings.twice_frozen),
         ("repeats, by cause", ", ".join(f"{n} {cause}" for cause, n in sorted(findings.repeats.items())) or "none"),
-        ("dead letters, by reason", ", ".join(f"{n} {why}" for why, n in sorted(findings.letters.items())) or "none"),
+        (
+            "dead letters, by reason",
+            ", ".join(f"{n} {why}" for why, n in sorted(findings.dead_letters.items())) or "none",
+        ),
         ("longest standstill", f"{findings.standstill:.1f} s"),
         ("longest start until ready, faults included", f"{slowest:.1f} s"),
     ]

@@ -152,17 +152,17 @@ class Chaos:
             self.wrong.append(f"it did not come to rest: {error}")
 
     async def _uncommitted(self) -> list[str]:
-        places = [TopicPartition(self.topic, number) for number in range(self.partitions)]
+        topic_partitions = [TopicPartition(self.topic, number) for number in range(self.partitions)]
         async with self.broker.admin() as admin:
-            committed = await admin.list_consumer_group_offsets(self.group, partitions=places)
-        ends = await self.traffic.ends(places)
+            committed = await admin.list_consumer_group_offsets(self.group, partitions=topic_partitions)
+        ends = await self.traffic.ends(topic_partitions)
         return [
-            f"partition {place.partition} is committed to {committed[place].offset} of {ends[place]}"
-            for place in places
-            if committed[place].offset != ends[place]
+            f"partition {topic_partition.partition} is committed to {committed[topic_partition].offset} of {ends[topic_partition]}"
+            for topic_partition in topic_partitions
+            if committed[topic_partition].offset != ends[topic_partition]
         ]
 
-    async def letters(self) -> list[dict[str, Any]]:
+    async def dead_letters(self) -> list[dict[str, Any]]:
         """The open dead letters, as an operator lists them."""
         code, out, err = await usher("dlq", "list", "--json", cwd=self.folder, env=self.env)
         if code:
@@ -177,7 +177,7 @@ class Chaos:
             garbage=self.traffic.garbage,
             attempts=self.provider.attempts,
             mishaps=self.fleet.mishaps,
-            letters=await self.letters(),
+            dead_letters=await self.dead_letters(),
         )
         findings.wrong += [*self.fleet.wrong, *self.wrong]
         return findings

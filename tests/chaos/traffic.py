@@ -86,10 +86,10 @@ class Traffic:
         """Send through another producer from now on: it has heard of new partitions."""
         await self._drop_producer()
 
-    async def ends(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    async def ends(self, topic_partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """For each partition the offset after its last record."""
         async with AIOKafkaConsumer(bootstrap_servers=self._servers, group_id=None) as consumer:
-            return dict(await consumer.end_offsets(list(places)))
+            return dict(await consumer.end_offsets(list(topic_partitions)))
 
     async def close(self) -> None:
         await self._drop_producer()
@@ -136,13 +136,13 @@ class Traffic:
     async def _until_sent(self, key: bytes | None, value: bytes, partition: int | None = None) -> None:
         while True:
             try:
-                place = await (await self._started()).send_and_wait(self._topic, value, key, partition)
+                topic_partition = await (await self._started()).send_and_wait(self._topic, value, key, partition)
             except (KafkaError, TimeoutError):
                 await self._drop_producer()
                 await asyncio.sleep(0.3)
             else:
                 if key is None:
-                    self.garbage.append((place.partition, place.offset))
+                    self.garbage.append((topic_partition.partition, topic_partition.offset))
                 return
 
     async def _started(self) -> AIOKafkaProducer:

@@ -23,7 +23,7 @@ from usher.engine.port import (
     Claim,
     EventLog,
     LogConfig,
-    Place,
+    TopicPartition,
     dead_letter_topic,
     retry_topic,
 )
@@ -31,7 +31,7 @@ from usher.engine.port import (
 PATIENCE = 30.0
 """Seconds that a condition may take to come true: reached only by a test that fails."""
 
-Journal = list[tuple[str, str, Place]]
+Journal = list[tuple[str, str, TopicPartition]]
 """(worker, ``claimed`` or ``released``, place), in the order of the calls."""
 
 
@@ -40,7 +40,7 @@ class Worker:
 
     def __init__(self, log: EventLog, name: str, journal: Journal) -> None:
         self.log = log
-        self.held: dict[Place, Claim] = {}
+        self.held: dict[TopicPartition, Claim] = {}
         self.ended: list[Claim] = []
         self.on_release: Callable[[Sequence[Claim]], Awaitable[None]] | None = None
         self._name = name
@@ -48,20 +48,20 @@ class Worker:
 
     async def claimed(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
-            self._journal.append((self._name, "claimed", claim.place))
-            self.held[claim.place] = claim
+            self._journal.append((self._name, "claimed", claim.topic_partition))
+            self.held[claim.topic_partition] = claim
 
     async def released(self, claims: Sequence[Claim]) -> None:
         if self.on_release is not None:
             await self.on_release(claims)
         for claim in claims:
-            self._journal.append((self._name, "released", claim.place))
+            self._journal.append((self._name, "released", claim.topic_partition))
             self.ended.append(claim)
-            self.held.pop(claim.place, None)
+            self.held.pop(claim.topic_partition, None)
 
     @property
     def claims(self) -> list[Claim]:
-        return [self.held[place] for place in sorted(self.held)]
+        return [self.held[topic_partition] for topic_partition in sorted(self.held)]
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Keep the membership alive, reading nothing, until *condition* holds."""

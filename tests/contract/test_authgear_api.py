@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.identity.api import Answer, Api
-from usher.identity.authgear import AdminApi, Key, read_key
+from usher.identity.authgear import AdminApi, ApiKey, read_key
 from usher.identity.authgear_log import OVERLAP, AuditLog
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import Authgear, Settings, SettingsError
@@ -40,12 +40,12 @@ class Scene:
 
     def __init__(self, fake: FakeAuthgear, session: aiohttp.ClientSession, clock: Clock) -> None:
         self.fake, self.clock = fake, clock
-        self.key = Key(fake.app_id, fake.key_id, read_key(fake.private_key))
+        self.key = ApiKey(fake.app_id, fake.key_id, read_key(fake.private_key))
         self.session = session
         self.api = self.client(self.key)
         self.feed = AuditLog(self.api, fake.app_id, Source(), TYPES, 15.0, now=clock)
 
-    def client(self, key: Key, url: str = "") -> AdminApi:
+    def client(self, key: ApiKey, url: str = "") -> AdminApi:
         return AdminApi(url or self.fake.url, key, lambda: self.session)
 
     def happens(self, id_: str, type_: str = "user.created", at: float = 0, **details: Any) -> None:
@@ -112,7 +112,9 @@ async def test_a_password_is_expired_and_the_event_says_that_it_was_us() -> None
 
     events = [arrival.event for arrival in page.arrivals if arrival.event]
     assert [event.type for event in events] == ["password.expired"] * 2
-    assert all(event.context.told and "Usher itself" in event.context.told for event in events)
+    assert all(
+        event.context.already_notified_by and "Usher itself" in event.context.already_notified_by for event in events
+    )
     assert [decode(arrival.value) for arrival in page.arrivals] == events
 
 
@@ -197,7 +199,7 @@ async def test_credentials_that_are_refused_are_the_operators(wrong: str) -> Non
     async with scene() as it:
         other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         key = {**it.key._asdict(), wrong: other if wrong == "private" else "other"}
-        api = it.client(Key(**key))
+        api = it.client(ApiKey(**key))
         with pytest.raises(Hold, match=r"\(403\); see USHER_AUTHGEAR__APP_ID"):
             await api.check()
 
@@ -332,7 +334,7 @@ async def test_webhook_and_audit_log_give_one_fact_one_id() -> None:
 
     assert polled.event == sent.event
     assert polled.event is not None
-    assert polled.event.identity == ("authgear", "example", json.loads(body)["id"])
+    assert polled.event.uid == ("authgear", "example", json.loads(body)["id"])
 
 
 @pytest.mark.parametrize(
@@ -493,7 +495,7 @@ def test_whatever_the_api_answers_is_an_answer_or_an_outcome(answered: Any) -> N
     asyncio.run(ask())
 
 
-_KEY = Key("example", "k", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+_KEY = ApiKey("example", "k", rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 
 async def test_two_calls_at_once_share_one_token() -> None:

@@ -16,7 +16,7 @@ _BOTH: frozenset[Step] = frozenset({"created", "reset"})
 
 _FIELDS = st.sampled_from(
     ["id", "seq", "type", "payload", "context", "user", "identities", "claims", "standard_attributes", "created_at",
-     "timestamp", "triggered_by", "audit_context", "app_id", "told", "login_id", "body", "to", "template_variables"]
+     "timestamp", "triggered_by", "audit_context", "app_id", "already_notified_by", "login_id", "body", "to", "template_variables"]
 )  # fmt: skip
 _SECRET_FIELDS = st.sampled_from(
     ["password", "newPassword", "code", "otp", "access_token", "reset_link", "clientSecret"]

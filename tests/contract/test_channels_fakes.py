@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from usher.channels import Mail, Text
+from usher.channels import Mail, SmsMessage
 from usher.channels.sendgrid import SendGrid
 from usher.channels.transport import Transport
 from usher.channels.twilio import Twilio
@@ -30,7 +30,7 @@ MAIL = Mail(
     html="<p>Grüße</p>\n",
     idempotency_key="welcome_email-0123456789abcdef",
 )
-TEXT = Text(to="+447700900123", body="Hello, £0", idempotency_key="sms_notice-0123456789abcdef")
+TEXT = SmsMessage(to="+447700900123", body="Hello, £0", idempotency_key="sms_notice-0123456789abcdef")
 
 
 @dataclass
@@ -55,18 +55,18 @@ async def child(*options: str) -> AsyncIterator[Child]:
     )
     assert process.stdout is not None
     try:
-        place = json.loads(await process.stdout.readline())
+        topic_partition = json.loads(await process.stdout.readline())
         async with Transport() as transport:
-            mail = SendGrid(transport, api_key=place["sendgrid_api_key"], base_url=place["url"])
+            mail = SendGrid(transport, api_key=topic_partition["sendgrid_api_key"], base_url=topic_partition["url"])
             sms = Twilio(
                 transport,
-                account_sid=place["twilio_account_sid"],
-                auth_token=place["twilio_auth_token"],
-                sender=place["twilio_from"],
-                base_url=place["url"],
+                account_sid=topic_partition["twilio_account_sid"],
+                auth_token=topic_partition["twilio_auth_token"],
+                sender=topic_partition["twilio_from"],
+                base_url=topic_partition["url"],
             )
             assert [*mail.check(), *sms.check()] == []
-            yield Child(place["url"], transport, mail, sms)
+            yield Child(topic_partition["url"], transport, mail, sms)
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     finally:

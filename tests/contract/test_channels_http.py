@@ -17,7 +17,7 @@ import pytest
 from jsonschema import Draft4Validator, Draft202012Validator
 from jsonschema.protocols import Validator
 
-from usher.channels import Mail, Operator, Text
+from usher.channels import Mail, ProviderRefused, SmsMessage
 from usher.channels.sendgrid import SendGrid
 from usher.channels.transport import Transport
 from usher.channels.twilio import Twilio
@@ -34,7 +34,9 @@ MAIL = Mail(
     idempotency_key="welcome_email-0123456789abcdef",
     headers=(("X-Usher-Template", "welcome_email"),),
 )
-TEXT = Text(to="+447700900123", body="Your account is ready: £0 & more", idempotency_key="sms_notice-0123456789abcdef")
+TEXT = SmsMessage(
+    to="+447700900123", body="Your account is ready: £0 & more", idempotency_key="sms_notice-0123456789abcdef"
+)
 
 
 @dataclass
@@ -80,7 +82,7 @@ async def fake() -> AsyncIterator[FakeProviders]:
 @pytest.fixture(params=["sendgrid", "twilio"])
 async def wire(request: pytest.FixtureRequest, fake: FakeProviders) -> AsyncIterator[Wire]:
     async with Transport() as transport:
-        otherwise = "resend" if request.param == "sendgrid" else "hold"
+        otherwise = "resend" if request.param == "sendgrid" else "dead-letter"
         yield Wire(provider(request.param, transport, fake), fake, otherwise)
 
 
@@ -88,7 +90,7 @@ async def wire(request: pytest.FixtureRequest, fake: FakeProviders) -> AsyncIter
 async def impatient(request: pytest.FixtureRequest, fake: FakeProviders) -> AsyncIterator[Wire]:
     """The same with a transport that waits only a moment for an answer."""
     async with Transport(read=0.05) as transport:
-        otherwise = "resend" if request.param == "sendgrid" else "hold"
+        otherwise = "resend" if request.param == "sendgrid" else "dead-letter"
         yield Wire(provider(request.param, transport, fake), fake, otherwise)
 
 
@@ -116,7 +118,8 @@ async def test_connections_are_used_again(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "ending"), [(503, Retry), (500, Retry), (429, Retry), (400, Reject), (401, Operator), (302, Operator)]
+    ("status", "ending"),
+    [(503, Retry), (500, Retry), (429, Retry), (400, Reject), (401, ProviderRefused), (302, ProviderRefused)],
 )
 async def test_each_answer_ends_as_its_table_says(wire: Wire, status: int, ending: type[Exception]) -> None:
     """One request, one answer, one ending; and the message is known not to have been taken."""
@@ -275,9 +278,9 @@ async def test_a_wrong_key_is_the_operators(fake: FakeProviders) -> None:
             sender=fake.twilio_from,
             base_url=fake.url,
         )
-        with pytest.raises(Operator, match="USHER_SENDGRID__API_KEY"):
+        with pytest.raises(ProviderRefused, match="USHER_SENDGRID__API_KEY"):
             await mail.send(MAIL, Progress())
-        with pytest.raises(Operator, match=r"20003.*USHER_TWILIO__AUTH_TOKEN"):
+        with pytest.raises(ProviderRefused, match=r"20003.*USHER_TWILIO__AUTH_TOKEN"):
             await sms.send(TEXT, Progress())
 
 
@@ -380,7 +383,7 @@ async def test_nothing_personal_and_no_secret_is_logged(wire: Wire, caplog: pyte
     for _ in range(5):
         try:
             await wire.send(Progress())
-        except (Outcome, Operator) as error:
+        except (Outcome, ProviderRefused) as error:
             logging.getLogger("a handler").debug("failed", exc_info=error)
 
     for secret in (wire.fake.sendgrid_api_key, wire.fake.twilio_auth_token, MAIL.to, TEXT.to, TEXT.to[1:], TEXT.body):

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usher.channels import Mail, Text
+from usher.channels import Mail, SmsMessage
 from usher.channels.mime import build
 from usher.channels.open import open_email, open_sms
-from usher.channels.outbox import MailOutbox, TextOutbox
+from usher.channels.outbox import MailOutbox, SmsOutbox
 from usher.channels.transport import Transport
 from usher.outcome import Reject, Retry
 
@@ -29,7 +29,7 @@ MAIL = Mail(
     html=None,
     idempotency_key="welcome_email-0123456789abcdef",
 )
-TEXT = Text(to="+447700900123", body="Hello, £0", idempotency_key="sms_notice-0123456789abcdef")
+TEXT = SmsMessage(to="+447700900123", body="Hello, £0", idempotency_key="sms_notice-0123456789abcdef")
 DATE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
@@ -58,14 +58,14 @@ async def test_a_mail_is_a_file_that_a_mail_program_opens(tmp_path: Path) -> Non
 
 async def test_an_sms_is_a_text_file(tmp_path: Path) -> None:
     """Whom to, an empty line, what."""
-    await TextOutbox(tmp_path).send(TEXT, Progress())
+    await SmsOutbox(tmp_path).send(TEXT, Progress())
 
     assert (tmp_path / "sms_notice-0123456789abcdef.txt").read_text() == "To: +447700900123\n\nHello, £0\n"
 
 
 async def test_a_repeat_overwrites(tmp_path: Path) -> None:
     """The same delivery sent twice is one message in the outbox, the later one."""
-    outbox = TextOutbox(tmp_path)
+    outbox = SmsOutbox(tmp_path)
 
     await asyncio.gather(*(outbox.send(TEXT, Progress()) for _ in range(5)))
     await outbox.send(replace(TEXT, body="Later"), Progress())
@@ -76,7 +76,7 @@ async def test_a_repeat_overwrites(tmp_path: Path) -> None:
 
 async def test_a_key_that_is_no_file_name_leads_nowhere_else(tmp_path: Path) -> None:
     """A path in the key does not leave the folder."""
-    await TextOutbox(tmp_path / "outbox").send(replace(TEXT, idempotency_key="../../x"), Progress())
+    await SmsOutbox(tmp_path / "outbox").send(replace(TEXT, idempotency_key="../../x"), Progress())
 
     assert [path.name for path in files(tmp_path)] == ["outbox"]
     assert len(files(tmp_path / "outbox")) == 1

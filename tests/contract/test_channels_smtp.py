@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from usher.channels import Mail, Operator
+from usher.channels import Mail, ProviderRefused
 from usher.channels.smtp import Smtp
 from usher.outcome import Reject, Retry, Unknown
 
@@ -208,25 +208,25 @@ async def test_a_wrong_password_is_the_operators(box: Mailbox, tls: tuple[ssl.SS
     """No mail would get through: the channel stops."""
     server, client = tls
     async with serving(box, tls_context=server, authenticator=authenticate) as port:
-        with pytest.raises(Operator, match=r"535.*USHER_SMTP__URL"):
+        with pytest.raises(ProviderRefused, match=r"535.*USHER_SMTP__URL"):
             await Smtp(f"smtp://usher:wrong@127.0.0.1:{port}", context=client).send(MAIL, Progress())
 
 
 async def test_a_password_is_not_sent_in_the_clear(box: Mailbox) -> None:
     """Where no TLS is offered, and the server is not on this machine (spelt here so that it does not look so)."""
     async with serving(box, authenticator=authenticate, auth_require_tls=False) as port:
-        with pytest.raises(Operator, match="offers no TLS"):
+        with pytest.raises(ProviderRefused, match="offers no TLS"):
             await Smtp(f"smtp://usher:secret@127.1:{port}").send(MAIL, Progress())
 
 
 async def test_a_server_that_takes_no_log_in_is_the_operators(box: Mailbox) -> None:
     """The URL has a user, the server does not know what that is."""
     async with serving(box) as port:
-        with pytest.raises(Operator, match="USHER_SMTP__URL"):
+        with pytest.raises(ProviderRefused, match="USHER_SMTP__URL"):
             await Smtp(f"smtp://usher:secret@127.0.0.1:{port}").send(MAIL, Progress())
 
 
-@pytest.mark.parametrize(("greeting", "ending"), [(b"554 go away\r\n", Operator), (b"421 busy\r\n", Retry)])
+@pytest.mark.parametrize(("greeting", "ending"), [(b"554 go away\r\n", ProviderRefused), (b"421 busy\r\n", Retry)])
 async def test_a_server_that_does_not_greet(greeting: bytes, ending: type[Exception]) -> None:
     """Turned away for good at the door: that is about us, not about the message."""
 
@@ -249,7 +249,7 @@ async def test_a_missing_log_in_is_the_operators(box: Mailbox, tls: tuple[ssl.SS
     """A server that wants a log-in says so at MAIL, for every mail."""
     server, client = tls
     async with serving(box, tls_context=server, auth_required=True, authenticator=authenticate) as port:
-        with pytest.raises(Operator, match="530"):
+        with pytest.raises(ProviderRefused, match="530"):
             await Smtp(f"smtp://127.0.0.1:{port}", context=client).send(MAIL, Progress())
 
 
@@ -391,5 +391,5 @@ async def test_smtp_says_what_is_wrong_with_its_url(url: str, complaint: str) ->
     assert complaint in problem
     assert "secret" not in problem
     assert Smtp("smtp://usher:secret@mail.example.org").check() == []
-    with pytest.raises(Operator, match="USHER_SMTP__URL"):
+    with pytest.raises(ProviderRefused, match="USHER_SMTP__URL"):
         await Smtp(url).send(MAIL, Progress())

@@ -21,7 +21,7 @@ from tests.contract.logs import (
 )
 
 from usher.delivery import Record
-from usher.engine.port import Claim, ClaimLost, Place, Position, TooLarge
+from usher.engine.port import Claim, ClaimLost, Position, TooLarge, TopicPartition
 
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "memory": lambda _request, _folder: MemoryHarness(),
@@ -49,10 +49,10 @@ async def test_records_come_back_as_they_were_appended(logs: Harness) -> None:
     worker = await logs.worker()
     headers = [("trace", b"1"), ("trace", b"\xff\x00"), ("empty", b"")]
 
-    place = await worker.log.append(logs.topic, b"ada", b'{"n": 1}', headers)
+    topic_partition = await worker.log.append(logs.topic, b"ada", b'{"n": 1}', headers)
     [record] = await worker.take(1)
 
-    assert place == Place(record.topic, record.partition)
+    assert topic_partition == TopicPartition(record.topic, record.partition)
     assert (record.topic, record.key, record.value) == (logs.topic, b"ada", b'{"n": 1}')
     assert list(record.headers) == headers
 
@@ -82,10 +82,10 @@ async def test_records_of_a_key_keep_their_order_on_one_partition(logs: Harness)
     """Records of one key all go to one partition, and are read in the order of their appends, with rising offsets."""
     worker = await logs.worker()
 
-    places = {await worker.log.append(logs.topic, b"ada", str(n).encode()) for n in range(20)}
+    topic_partitions = {await worker.log.append(logs.topic, b"ada", str(n).encode()) for n in range(20)}
     records = await worker.take(20, limit=7)
 
-    assert len(places) == 1
+    assert len(topic_partitions) == 1
     assert values(records) == [str(n).encode() for n in range(20)]
     offsets = [record.offset for record in records]
     assert offsets == sorted(set(offsets))
@@ -187,22 +187,24 @@ async def test_the_start_of_a_new_group_is_committed_at_open(logs: Harness) -> N
         worker = await logs.worker()
         committed = await browser.committed(logs.topic)
 
-    assert [entry.place for entry in committed] == [Place(logs.topic, p) for p in range(logs.partitions)]
-    assert {entry.place: (entry.next, entry.mark) for entry in committed} == {
-        claim.place: (claim.start, "") for claim in worker.claims
+    assert [entry.topic_partition for entry in committed] == [
+        TopicPartition(logs.topic, p) for p in range(logs.partitions)
+    ]
+    assert {entry.topic_partition: (entry.next, entry.mark) for entry in committed} == {
+        claim.topic_partition: (claim.start, "") for claim in worker.claims
     }
 
 
 async def test_committed_tells_the_bounds_of_a_partition(logs: Harness) -> None:
     """first and end of what Browser.committed tells enclose the records, and next is what was committed."""
     worker = await logs.worker()
-    place = await worker.log.append(logs.topic, b"ada", b"1")
+    topic_partition = await worker.log.append(logs.topic, b"ada", b"1")
     await worker.log.append(logs.topic, b"ada", b"2")
     first, last = await worker.take(2)
-    await worker.log.commit({worker.held[place]: Position(last.offset, "note")})
+    await worker.log.commit({worker.held[topic_partition]: Position(last.offset, "note")})
 
     async with logs.browser() as browser:
-        [entry] = [entry for entry in await browser.committed(logs.topic) if entry.place == place]
+        [entry] = [entry for entry in await browser.committed(logs.topic) if entry.topic_partition == topic_partition]
 
     assert (entry.next, entry.mark) == (last.offset, "note")
     assert entry.first <= first.offset
@@ -215,7 +217,7 @@ async def test_what_was_appended_while_nobody_was_there_is_read_later(logs: Harn
         await browser.append(logs.topic, b"ada", b"before")
         worker = await logs.worker()
         [record] = await worker.take(1)
-        claim = worker.held[Place(record.topic, record.partition)]
+        claim = worker.held[TopicPartition(record.topic, record.partition)]
         await worker.log.commit({claim: Position(record.offset + 1)})
         await worker.log.close()
         await browser.append(logs.topic, b"ada", b"between")
@@ -295,15 +297,17 @@ async def test_parked_tables_are_kept_apart(logs: Harness) -> None:
 async def test_what_is_parked_survives_the_worker(logs: Harness) -> None:
     """The next worker finds the last state of each key, however often it was parked."""
     first = await logs.worker()
-    place = first.claims[0].place
+    topic_partition = first.claims[0].topic_partition
     for attempt in range(5):
-        await first.log.park(first.held[place], "a", str(attempt).encode(), [("usher-attempt", str(attempt).encode())])
-    await first.log.park(first.held[place], "b", b"x", [])
-    await first.log.unpark(first.held[place], "b")
+        await first.log.park(
+            first.held[topic_partition], "a", str(attempt).encode(), [("usher-attempt", str(attempt).encode())]
+        )
+    await first.log.park(first.held[topic_partition], "b", b"x", [])
+    await first.log.unpark(first.held[topic_partition], "b")
     await first.log.close()
 
     second = await logs.worker("second")
-    async with parked(second, second.held[place]) as stream:
+    async with parked(second, second.held[topic_partition]) as stream:
         records = await loaded(stream)
 
     last = {record.key: record for record in records}
@@ -318,10 +322,12 @@ async def test_a_request_of_the_command_line_reaches_the_worker(logs: Harness) -
 
     async with parked(worker, claim) as stream, logs.browser() as browser:
         assert await loaded(stream) == []
-        place = await browser.append(logs.retry_topic, b"replay/1", b"{}", [("n", b"1")], partition=claim.partition)
+        topic_partition = await browser.append(
+            logs.retry_topic, b"replay/1", b"{}", [("n", b"1")], partition=claim.partition
+        )
         [record] = await tail(stream, 1)
 
-    assert place == Place(logs.retry_topic, claim.partition)
+    assert topic_partition == TopicPartition(logs.retry_topic, claim.partition)
     assert (record.key, record.value, list(record.headers)) == (b"replay/1", b"{}", [("n", b"1")])
 
 
@@ -395,16 +401,16 @@ async def test_a_record_that_is_too_large_is_refused_and_the_next_is_not(logs: H
 async def test_history_is_what_lies_shortly_before_the_start(logs: Harness) -> None:
     """history() gives the records before the start that are younger than the window, counted from the one at the start."""
     worker = await logs.worker()
-    place = await worker.log.append(logs.topic, b"ada", b"long ago")
+    topic_partition = await worker.log.append(logs.topic, b"ada", b"long ago")
     await logs.pass_time(2.5)
     for value in (b"1", b"2", b"3", b"at the start"):
         await worker.log.append(logs.topic, b"ada", value)
     start = (await worker.take(5))[4]
-    await worker.log.commit({worker.held[place]: Position(start.offset)})
+    await worker.log.commit({worker.held[topic_partition]: Position(start.offset)})
     await worker.log.close()
 
     later = await logs.worker("second")
-    claim = later.held[place]
+    claim = later.held[topic_partition]
 
     assert values(await drained(later.log.history(claim, 2.0, 100))) == [b"1", b"2", b"3"]
     assert values(await drained(later.log.history(claim, 3_600.0, 100))) == [b"long ago", b"1", b"2", b"3"]
@@ -416,16 +422,16 @@ async def test_history_counts_from_now_where_nothing_is_left_to_read(logs: Harne
     first = await logs.worker()
     [claim, *_] = first.claims
     assert await drained(first.log.history(claim, 3_600.0, 100)) == []
-    place = await first.log.append(logs.topic, b"ada", b"1")
+    topic_partition = await first.log.append(logs.topic, b"ada", b"1")
     [record] = await first.take(1)
-    await first.log.commit({first.held[place]: Position(record.offset + 1)})
+    await first.log.commit({first.held[topic_partition]: Position(record.offset + 1)})
     await first.log.close()
 
     second = await logs.worker("second")
 
-    assert values(await drained(second.log.history(second.held[place], 3_600.0, 100))) == [b"1"]
+    assert values(await drained(second.log.history(second.held[topic_partition], 3_600.0, 100))) == [b"1"]
     await logs.pass_time(0.5)
-    assert await drained(second.log.history(second.held[place], 0.25, 100)) == []
+    assert await drained(second.log.history(second.held[topic_partition], 0.25, 100)) == []
 
 
 async def test_ends_tells_the_offset_after_the_last_record(logs: Harness) -> None:
@@ -434,10 +440,10 @@ async def test_ends_tells_the_offset_after_the_last_record(logs: Harness) -> Non
     before = await worker.log.ends(worker.claims)
     assert {claim: before[claim] for claim in worker.claims} == {claim: claim.start for claim in worker.claims}
 
-    place = await worker.log.append(logs.topic, b"ada", b"1")
+    topic_partition = await worker.log.append(logs.topic, b"ada", b"1")
     [record] = await worker.take(1)
 
-    assert (await worker.log.ends(worker.claims))[worker.held[place]] == record.offset + 1
+    assert (await worker.log.ends(worker.claims))[worker.held[topic_partition]] == record.offset + 1
 
 
 async def test_an_open_log_is_writable(logs: Harness) -> None:
@@ -467,17 +473,17 @@ async def test_a_partition_moves_to_another_worker_with_its_place(logs: Harness)
 
     await asyncio.gather(first.until(shared), second.until(shared))
     for claim in second.claims:
-        given, taken = ("first", "released", claim.place), ("second", "claimed", claim.place)
+        given, taken = ("first", "released", claim.topic_partition), ("second", "claimed", claim.topic_partition)
         assert logs.journal.index(given) < logs.journal.index(taken)
         assert claim.mark == f"kept by {claim.partition}"
 
-    ended = next(claim for claim in first.ended if claim.place in second.held)
+    ended = next(claim for claim in first.ended if claim.topic_partition in second.held)
     with pytest.raises(ClaimLost):
         await first.log.commit({ended: Position(ended.start)})
     await first.log.park(ended, "late", b"1", [])
     await first.log.unpark(ended, "late")
     await first.log.bury(ended, None, b"late", [])
-    async with parked(second, second.held[ended.place]) as stream:
+    async with parked(second, second.held[ended.topic_partition]) as stream:
         assert {record.key for record in await loaded(stream)} == {b"late"}
 
     async with logs.browser() as browser:

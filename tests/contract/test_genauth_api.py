@@ -17,7 +17,7 @@ from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import GenAuth, SettingsError
 from usher.sources import Arrival, decode
 from usher.systems import System
-from usher.systems.genauth import Completion, open_system
+from usher.systems.genauth import Enrichment, open_system
 from usher.testing.genauth import FakeGenAuth
 from usher.testing.providers import HANG, RESET, Fault, answer
 
@@ -53,11 +53,11 @@ def api_of(system: System) -> GenAuthApi:
 
 async def completed(system: System, arrival: Arrival, at: float = NOW) -> Event:
     """The event that is stored, with no time lost in waiting."""
-    complete = system.complete
-    assert isinstance(complete, Completion)
-    complete.now = lambda: at
-    complete.sleep = _no_sleep
-    event = (await complete(arrival)).event
+    enrich = system.enrich
+    assert isinstance(enrich, Enrichment)
+    enrich.now = lambda: at
+    enrich.sleep = _no_sleep
+    event = (await enrich(arrival)).event
     assert event is not None
     return event
 
@@ -268,7 +268,7 @@ async def test_an_entry_of_the_audit_log_counts_although_the_webhook_told_nothin
 
         assert by_webhook.context.triggered_by == UNKNOWN
         assert by_feed.context.triggered_by == "admin_api"
-        assert by_feed.identity != by_webhook.identity
+        assert by_feed.uid != by_webhook.uid
 
 
 async def test_a_look_up_that_fails_is_tried_again_and_then_refused() -> None:
@@ -307,15 +307,15 @@ async def test_an_entry_that_comes_late_is_waited_for() -> None:
     """The log may know of it a moment after the webhook."""
     async with opened() as (fake, system):
         arrival = an_arrival(fake, system, "user:password-changed", {"userId": "u-1"})
-        complete = system.complete
-        assert isinstance(complete, Completion)
-        complete.now = lambda: NOW
+        enrich = system.enrich
+        assert isinstance(enrich, Enrichment)
+        enrich.now = lambda: NOW
 
         async def meanwhile(_seconds: float) -> None:
             fake.administrator("update", "u-1", {"newPassword": "x"}, at=NOW - 1)
 
-        complete.sleep = meanwhile
-        event = (await complete(arrival)).event
+        enrich.sleep = meanwhile
+        event = (await enrich(arrival)).event
 
         assert event is not None
         assert event.context.triggered_by == "admin_api"
@@ -441,7 +441,7 @@ async def test_webhook_and_feed_give_one_fact_one_id() -> None:
             for name in ("user:created", "user:password-changed")
         ]
 
-        assert [event.identity for event in by_webhook] == [event.identity for event in by_feed]
+        assert [event.uid for event in by_webhook] == [event.uid for event in by_feed]
 
 
 async def test_pages_are_read_to_their_end() -> None:

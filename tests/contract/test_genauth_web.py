@@ -66,7 +66,7 @@ async def test_what_could_not_be_looked_up_is_asked_for_again() -> None:
     async def down(_arrival: Arrival) -> Arrival:
         raise Retry("GenAuth answered 503")
 
-    async with genauth(complete=down) as site:
+    async with genauth(enrich=down) as site:
         assert await site.post(json.dumps(CREATED).encode()) == 503
 
     assert site.kept == []

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 from structlog.testing import capture_logs
 from tests.contract.logs import PATIENCE, Journal, Worker, drained, loaded, parked, tail
 from tests.kafka import Broker, unique
 
 from usher.delivery import Record
-from usher.engine.port import Claim, LogConfig, LogError, LogMisconfigured, LogUnavailable, Place, Position
+from usher.engine.port import Claim, LogConfig, LogError, LogMisconfigured, LogUnavailable, Position, TopicPartition
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
 
 FAST = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500}
@@ -165,10 +166,10 @@ async def test_an_added_partition_is_read_from_its_beginning(new_group: NewGroup
     async with group.broker.admin() as admin:
         await admin.create_partitions({group.topic: NewPartitions(2)})
     await group.produce([b"first of the new"], partition=1)
-    await worker.until(lambda: Place(group.topic, 1) in worker.held)
+    await worker.until(lambda: TopicPartition(group.topic, 1) in worker.held)
 
     assert values(await worker.take(1)) == [b"first of the new"]
-    claim = worker.held[Place(group.topic, 1)]
+    claim = worker.held[TopicPartition(group.topic, 1)]
     await worker.log.park(claim, "a", b"1", [])
     async with parked(worker, claim) as stream:
         assert values(await loaded(stream)) == [b"1"]
@@ -183,7 +184,7 @@ async def test_an_offset_out_of_range_stops_its_partition_alone(new_group: NewGr
     first = await group.worker()
     await first.log.close()
     async with group.broker.admin() as admin:
-        await admin.delete_records({TopicPartition(group.topic, 0): RecordsToDelete(3)})
+        await admin.delete_records({KafkaPartition(group.topic, 0): RecordsToDelete(3)})
     await group.produce([b"fine"] * 3, partition=1)
 
     with capture_logs() as lines:
@@ -196,7 +197,7 @@ async def test_an_offset_out_of_range_stops_its_partition_alone(new_group: NewGr
     assert values(records) == [b"fine"] * 3
     [line] = [line for line in lines if line["event"] == "partition stopped"]
     assert (line["topic"], line["partition"], line["offset"]) == (group.topic, 0, 0)
-    assert "kafka-consumer-groups.sh" in line["way_out"]
+    assert "kafka-consumer-groups.sh" in line["hint"]
 
 
 async def test_a_missing_source_topic_is_named_and_not_created(kafka: Broker) -> None:
@@ -280,8 +281,8 @@ async def test_nothing_is_lost_while_members_come_and_go(new_group: NewGroup) ->
             for batch in await worker.log.read(worker.claims, 50, 0.05):
                 reached[batch.claim] = batch.next
                 for record in batch.records:
-                    place = (record.partition, record.offset)
-                    seen[place] = seen.get(place, 0) + 1
+                    topic_partition = (record.partition, record.offset)
+                    seen[topic_partition] = seen.get(topic_partition, 0) + 1
                 progress.set()
         await settle(worker.claims)
         await worker.log.close()
@@ -357,7 +358,9 @@ async def test_work_goes_on_after_the_broker_was_killed(own_kafka: Broker) -> No
         stream = worker.log.parked(claim)
         await worker.log.append(group.topic, b"ada", b"before")
         [record] = await worker.take(1)
-        await worker.log.commit({worker.held[Place(record.topic, record.partition)]: Position(record.offset + 1)})
+        await worker.log.commit(
+            {worker.held[TopicPartition(record.topic, record.partition)]: Position(record.offset + 1)}
+        )
         await worker.log.park(claim, "a", b"1", [])
         assert values(await loaded(stream)) == [b"1"]
 
@@ -372,7 +375,9 @@ async def test_work_goes_on_after_the_broker_was_killed(own_kafka: Broker) -> No
         assert (await reading)[-1].value == b"after"
         assert b"2" in values(await tail(stream, 1))
         assert await worker.log.writable()
-        [held] = [held for held in worker.claims if held.place == Place(record.topic, record.partition)]
+        [held] = [
+            held for held in worker.claims if held.topic_partition == TopicPartition(record.topic, record.partition)
+        ]
         await worker.log.commit({held: Position(record.offset + 2)})
 
 

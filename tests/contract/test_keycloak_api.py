@@ -218,9 +218,9 @@ async def test_a_mail_that_we_had_sent_is_known_by_our_account() -> None:
             source.arrival(it.fake.happens("ACTION", path, by=who)) for who in (ACCOUNT, "an-administrator")
         )
         told = [(await api.recognize(arrival)).event for arrival in (by_us, by_him)]
-        assert [event.context.told is not None for event in told if event] == [True, False]
+        assert [event.context.already_notified_by is not None for event in told if event] == [True, False]
         assert decode((await api.recognize(by_us)).value) == told[0]
-        assert source.arrival(it.fake.happens("ACTION", path, by=ACCOUNT)).event.context.told  # type: ignore[union-attr]
+        assert source.arrival(it.fake.happens("ACTION", path, by=ACCOUNT)).event.context.already_notified_by  # type: ignore[union-attr]
 
 
 # The feed.

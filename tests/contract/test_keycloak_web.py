@@ -35,7 +35,7 @@ async def test_a_signed_event_is_stored_under_its_user() -> None:
         assert await site.post(*FakeKeycloak(realm="acme").webhook(event, SECRET)) == 503
 
     assert [kept.key for kept in site.kept] == [b"u-1", b"u-1"]
-    assert len({decode(kept.value).identity for kept in site.kept}) == 1
+    assert len({decode(kept.value).uid for kept in site.kept}) == 1
 
 
 async def test_a_call_without_a_good_signature_is_401() -> None:

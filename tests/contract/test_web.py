@@ -21,7 +21,7 @@ from usher.engine.port import LogUnavailable, TooLarge
 from usher.metrics import Metrics
 from usher.sources import prefilter
 from usher.sources.authgear import SIGNATURE, Authgear
-from usher.web import OK, Server, build_web
+from usher.web import OK, WebServer, build_web
 
 SECRET = "whsec-first"
 EVENT = {
@@ -416,8 +416,8 @@ async def test_other_paths_and_methods(method: str, path: str, status: int) -> N
 async def test_a_taken_port_is_named() -> None:
     """A second server on the same port says which address can't be had."""
     async with running() as site:
-        second = Server(
-            build_web(vital=Vitals(), metrics=Metrics(), log=structlog.get_logger()), "127.0.0.1", site.server.port
+        second = WebServer(
+            build_web(vital=Vitals(), metrics=Metrics(), logger=structlog.get_logger()), "127.0.0.1", site.server.port
         )
         with pytest.raises(OSError, match=f"can't listen on 127.0.0.1:{site.server.port}"):
             await second.start()

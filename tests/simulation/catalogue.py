@@ -39,7 +39,7 @@ MUTANTS = (
         "two-drivers-of-one-lane",
         "rule 1",
         "engine/driver.py",
-        (("if shard.open and not lane.driven:", "if shard.open:"),),
+        (("if state.open and not lane.driven:", "if state.open:"),),
         family="burst",
     ),
     Mutant(
@@ -48,10 +48,10 @@ MUTANTS = (
         "engine/settle.py",
         (
             (
-                "        headers = [*parked.headers(), (WRITER, shard.writer)]\n",
+                "        headers = [*parked.headers(), (WRITER, state.writer)]\n",
                 (
-                    "        headers = [*parked.headers(), (WRITER, shard.writer)]\n"
-                    "        shard.ledger.settle(parked.offset, parked.handler)\n"
+                    "        headers = [*parked.headers(), (WRITER, state.writer)]\n"
+                    "        state.ledger.settle(parked.offset, parked.handler)\n"
                 ),
             ),
         ),
@@ -63,7 +63,7 @@ MUTANTS = (
         "engine/driver.py",
         (
             (
-                "if lane.parking or len(lane.queue) >= self._limits.per_lane or shard.table.holds_lane(lane.key):",
+                "if lane.parking or len(lane.queue) >= self._limits.per_lane or state.table.holds_lane(lane.key):",
                 "if len(lane.queue) >= self._limits.per_lane:",
             ),
         ),
@@ -73,7 +73,7 @@ MUTANTS = (
         "no-tombstone-after-done",
         "rule 4",
         "engine/settle.py",
-        (("if not flight.parked and shard.ours:", "if shard.ours:"),),
+        (("if not in_flight.parked and state.ours:", "if state.ours:"),),
         family="burst",
     ),
     Mutant(
@@ -82,8 +82,8 @@ MUTANTS = (
         "engine/driver.py",
         (
             (
-                "            while shard.open and (flight := shard.next_in(lane, self.now_ms())) is not None:",
-                "            if shard.open and (flight := shard.next_in(lane, self.now_ms())) is not None:",
+                "            while state.open and (in_flight := state.next_in(lane, self.now_ms())) is not None:",
+                "            if state.open and (in_flight := state.next_in(lane, self.now_ms())) is not None:",
             ),
         ),
         family="burst",
@@ -94,10 +94,10 @@ MUTANTS = (
         "engine/tail.py",
         (
             (
-                "        async for part in self.log.parked(shard.claim):\n",
-                "        await self.opened(shard)\n        async for part in self.log.parked(shard.claim):\n",
+                "        async for part in self.event_log.parked(state.claim):\n",
+                "        await self.opened(state)\n        async for part in self.event_log.parked(state.claim):\n",
             ),
-            ("                await self.opened(shard)\n", ""),
+            ("                await self.opened(state)\n", ""),
         ),
         family="burst",
     ),
@@ -105,21 +105,21 @@ MUTANTS = (
         "heads-are-not-freed",
         "rule 5",
         "engine/tail.py",
-        (("for _ in shard.table.free_heads(self.engine.now_ms()):", "for _ in ():"),),
+        (("for _ in state.table.free_heads(self.engine.now_ms()):", "for _ in ():"),),
         family="burst",
     ),
     Mutant(
         "what-is-parked-is-not-skipped",
         "rule 6",
         "engine/intake.py",
-        ((" and f.delivery.key not in shard.table]", "]"),),
+        ((" and f.delivery.key not in state.table]", "]"),),
         family="uncommitted",
     ),
     Mutant(
         "what-has-a-tombstone-is-not-skipped",
         "rule 6",
         "engine/intake.py",
-        (("if f.delivery.key not in shard.known_done and", "if"),),
+        (("if f.delivery.key not in state.known_done and", "if"),),
         family="uncommitted",
     ),
     Mutant(
@@ -144,7 +144,7 @@ MUTANTS = (
         "engine/tail.py",
         (
             (
-                "            self.engine.spawn(shard, self.settler.answer_stranger(shard, delivery))\n            return\n",
+                "            self.engine.spawn(state, self.settler.answer_stranger(state, delivery))\n            return\n",
                 "            return\n",
             ),
         ),
@@ -154,7 +154,7 @@ MUTANTS = (
         "a-stranger-is-always-believed",
         "rule 8",
         "engine/tail.py",
-        (("if delivery is not None and shard.done_for_good(delivery):", "if False:"),),
+        (("if delivery is not None and state.done_for_good(delivery):", "if False:"),),
         family="late writes",
     ),
     Mutant(
@@ -173,8 +173,8 @@ MUTANTS = (
         "engine/tail.py",
         (
             (
-                "        else:\n            shard.table.merge(delivery)\n        if flight is not None:",
-                "        else:\n            shard.table.remove(key)\n        if flight is not None:",
+                "        else:\n            state.table.merge(delivery)\n        if in_flight is not None:",
+                "        else:\n            state.table.remove(key)\n        if in_flight is not None:",
             ),
         ),
         family="late writes",
@@ -183,14 +183,14 @@ MUTANTS = (
         "a-late-success-writes-no-tombstone",
         "rule 9",
         "engine/driver.py",
-        (("if not shard.ours and not isinstance(verdict, Done):", "if not shard.ours:"),),
+        (("if not state.ours and not isinstance(verdict, Done):", "if not state.ours:"),),
         family="moves",
     ),
     Mutant(
         "a-late-failure-is-written",
         "rule 9",
         "engine/driver.py",
-        (("if not shard.ours and not isinstance(verdict, Done):", "if False:"),),
+        (("if not state.ours and not isinstance(verdict, Done):", "if False:"),),
         family="moves",
     ),
     Mutant(
@@ -204,7 +204,7 @@ MUTANTS = (
         "a-replay-is-not-answered",
         "rule 10",
         "engine/tail.py",
-        (("if DROPPED not in outcomes and await self.settler.answer(shard, request.replay.id):", "if not outcomes:"),),
+        (("if DROPPED not in outcomes and await self.settler.answer(state, request.replay.id):", "if not outcomes:"),),
         family="letters",
     ),
     Mutant(
@@ -251,12 +251,12 @@ MUTANTS = (
         "engine/settle.py",
         (
             (
-                "        delivery = flight.delivery\n        headers = letter_headers(delivery, reason=verdict.reason,",
+                "        delivery = in_flight.delivery\n        headers = dead_letter_headers(delivery, reason=verdict.reason,",
                 (
-                    "        delivery = flight.delivery\n"
-                    "        if flight.parked and delivery.replay is None and not await self._tombstone(shard, delivery):\n"
+                    "        delivery = in_flight.delivery\n"
+                    "        if in_flight.parked and delivery.replay is None and not await self._tombstone(state, delivery):\n"
                     "            return False\n"
-                    "        headers = letter_headers(delivery, reason=verdict.reason,"
+                    "        headers = dead_letter_headers(delivery, reason=verdict.reason,"
                 ),
             ),
         ),
@@ -268,11 +268,11 @@ MUTANTS = (
         "engine/settle.py",
         (
             (
-                "        delivery = flight.delivery\n        headers = letter_headers(delivery, reason=verdict.reason,",
+                "        delivery = in_flight.delivery\n        headers = dead_letter_headers(delivery, reason=verdict.reason,",
                 (
-                    "        delivery = flight.delivery\n"
-                    "        shard.ledger.settle(delivery.offset, delivery.handler)\n"
-                    "        headers = letter_headers(delivery, reason=verdict.reason,"
+                    "        delivery = in_flight.delivery\n"
+                    "        state.ledger.settle(delivery.offset, delivery.handler)\n"
+                    "        headers = dead_letter_headers(delivery, reason=verdict.reason,"
                 ),
             ),
         ),
@@ -299,7 +299,7 @@ MUTANTS = (
         "no-commit-when-a-claim-goes",
         "promise 4: a graceful move repeats nothing",
         "engine/worker.py",
-        (("            await self._commit([shard], orderly=True)\n", "            pass\n"),),
+        (("            await self._commit([state], orderly=True)\n", "            pass\n"),),
         family="moves",
     ),
     Mutant(
@@ -353,7 +353,7 @@ MUTANTS = (
         "a-late-write-of-our-own-is-not-answered",
         "rule 8",
         "engine/tail.py",
-        ((" != shard.writer or key in shard.doubtful:", " != shard.writer:"),),
+        ((" != state.writer or key in state.doubtful:", " != state.writer:"),),
         family="late writes",
     ),
     Mutant(
@@ -380,7 +380,7 @@ MUTANTS = (
         "what-waits-to-run-alone-hears-nothing",
         "rule 8",
         "engine/driver.py",
-        (("            if not flight.done_elsewhere:  # said while", "            if True:  # said while"),),
+        (("            if not in_flight.done_elsewhere:  # said while", "            if True:  # said while"),),
         family="burst",
         unnoticed="500 schedules passed: a dead worker's tombstone has to land while a delivery waits for its turn to run alone",
     ),
@@ -395,7 +395,7 @@ MUTANTS = (
         "a-queue-is-parked-when-its-claim-has-gone",
         "rule 9",
         "engine/driver.py",
-        (("            if shard.ours:  # rule 9: what is queued", "            if True:  # rule 9: what is queued"),),
+        (("            if state.ours:  # rule 9: what is queued", "            if True:  # rule 9: what is queued"),),
         family="moves",
     ),
     Mutant(
@@ -403,10 +403,10 @@ MUTANTS = (
         "rule 9",
         "engine/worker.py",
         (
-            ("        shard.ours = False  # from here on", "        # from here on"),
+            ("        state.ours = False  # from here on", "        # from here on"),
             (
-                "            await self._commit([shard], orderly=True)\n",
-                "            await self._commit([shard], orderly=True)\n        shard.ours = False\n",
+                "            await self._commit([state], orderly=True)\n",
+                "            await self._commit([state], orderly=True)\n        state.ours = False\n",
             ),
         ),
         family="moves",

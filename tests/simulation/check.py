@@ -32,13 +32,15 @@ def violations(world: World) -> list[str]:
 def _lost(world: World) -> Iterator[str]:
     """Every delivery of every event was done or dead-lettered; undecodable bytes are dead letters."""
     done = {attempt.delivery for attempt in world.history.attempts if attempt.result == "done"}
-    dead = {(letter.handler, letter.delivery.identity.id) for letter in world.letters()}
+    dead = {(dead_letter.handler, dead_letter.delivery.uid.id) for dead_letter in world.dead_letters()}
     undecodable = {
-        (letter.delivery.origin.partition, letter.delivery.offset) for letter in world.letters() if not letter.handler
+        (dead_letter.delivery.origin.partition, dead_letter.delivery.offset)
+        for dead_letter in world.dead_letters()
+        if not dead_letter.handler
     }
     for sent in world.history.sent:
         if not sent.decodable:
-            if (sent.place.partition, sent.offset) not in undecodable:
+            if (sent.topic_partition.partition, sent.offset) not in undecodable:
                 yield f"lost: the undecodable {sent.event}"
             continue
         for handler in world.handlers.all if sent.ours else ():
@@ -50,7 +52,7 @@ def _lost(world: World) -> Iterator[str]:
 def _not_ours(world: World) -> Iterator[str]:
     """No handler runs for what it is not for, nor for an event's second arrival in the topic."""
     strange = {sent.event for sent in world.history.sent if not sent.ours}
-    again = {(sent.place.partition, sent.offset) for sent in world.history.sent if sent.again}
+    again = {(sent.topic_partition.partition, sent.offset) for sent in world.history.sent if sent.again}
     for attempt in world.history.attempts:
         if attempt.event in strange:
             yield f"not ours: {attempt.handler} ran for {attempt.event}"
@@ -65,8 +67,8 @@ def _out_of_order(world: World) -> Iterator[str]:
         if attempt.result == "done":
             first[attempt.delivery] = min(attempt.ended, first.get(attempt.delivery, attempt.ended))
     buried: dict[tuple[str, str], float] = {}
-    for letter in world.letters():
-        buried.setdefault((letter.handler, letter.delivery.identity.id), letter.at / 1000)
+    for dead_letter in world.dead_letters():
+        buried.setdefault((dead_letter.handler, dead_letter.delivery.uid.id), dead_letter.at / 1000)
     lanes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for sent in world.history.sent:
         if sent.decodable and sent.ours and not sent.again:

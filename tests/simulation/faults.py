@@ -248,8 +248,8 @@ class Faults:
         for running in world.alive():
             await world.stop(running)
         known = world.broker.group(GROUP).committed
-        for place, position in list(known.items()):
+        for topic_partition, position in list(known.items()):
             back = max(0, position.next - self._rng.randrange(3))
-            known[place] = Position(back, position.mark)
-            world.tell(f"the offset of {place.partition} is set from {position.next} to {back}")
-            world.history.resets.append((world.now(), place.partition, back))
+            known[topic_partition] = Position(back, position.mark)
+            world.tell(f"the offset of {topic_partition.partition} is set from {position.next} to {back}")
+            world.history.resets.append((world.now(), topic_partition.partition, back))

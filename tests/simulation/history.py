@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from usher.delivery import Delivery, StoredRecord
-from usher.engine.letters import REQUEST_PREFIX
-from usher.engine.port import Claim, Place
+from usher.engine.dead_letters import REQUEST_PREFIX
+from usher.engine.port import Claim, TopicPartition
 
 FOREVER = float("inf")
 
@@ -23,7 +23,7 @@ class Sent:
 
     event: str
     user: str
-    place: Place
+    topic_partition: TopicPartition
     offset: int
     decodable: bool = True
     ours: bool = True

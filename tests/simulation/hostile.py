@@ -17,8 +17,8 @@ from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
 from usher.delivery import WRITER, Head, Headers, StoredRecord
-from usher.engine.port import Batch, Claim, LogConfig, LogUnavailable, Owner, Place, Position, retry_topic
-from usher.testing.broker import Group, Member, MemoryBroker
+from usher.engine.port import Batch, Claim, LogConfig, LogUnavailable, Owner, Position, TopicPartition, retry_topic
+from usher.testing.broker import Group, GroupMember, MemoryBroker
 from usher.testing.log import MemoryLog
 
 TOPIC = "events"
@@ -78,10 +78,12 @@ class HostileBroker(MemoryBroker):
         """Whether any write is still to land."""
         return bool(self._writes)
 
-    def put(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers = ()) -> StoredRecord:
-        record = super().put(place, key, value, headers)
-        if place.topic == RETRY_TOPIC:
-            self._history.retry[place.partition].append(record)
+    def put(
+        self, topic_partition: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> StoredRecord:
+        record = super().put(topic_partition, key, value, headers)
+        if topic_partition.topic == RETRY_TOPIC:
+            self._history.retry[topic_partition.partition].append(record)
         return record
 
     async def attempt(self, land: Callable[[], object]) -> None:
@@ -155,7 +157,7 @@ class HostileBroker(MemoryBroker):
         outside.run(PROCESS.set, None)
         outside.run(super()._deal, group)
 
-    def _hands(self, group: Group) -> Iterator[tuple[Member, list[Claim]]]:
+    def _hands(self, group: Group) -> Iterator[tuple[GroupMember, list[Claim]]]:
         self._rng.shuffle(group.members)  # whose partition it was says nothing about whose it will be
         return super()._hands(group)
 
@@ -224,7 +226,7 @@ class HostileLog(MemoryLog):
     async def close(self) -> None:
         now = self._world.now()
         for tenure in self._world.history.tenures:
-            if self.held.get(tenure.claim.place) is tenure.claim:
+            if self.held.get(tenure.claim.topic_partition) is tenure.claim:
                 tenure.ended = min(tenure.ended, now)
         await super().close()
 
@@ -258,7 +260,7 @@ class HostileLog(MemoryLog):
         attempt = (what, Head(headers).get(WRITER), f"{key} {Head(headers).get('usher-attempt')!r}")
         now = self._world.now()
         aware = not self._world.history.lives[self._process.name].strayed(now - RECOVERY, now)
-        if aware and attempt not in self._begun and self.held.get(claim.place) is not claim:
+        if aware and attempt not in self._begun and self.held.get(claim.topic_partition) is not claim:
             self._world.history.violate(f"late: {self._process.name} {what} {key} when its claim has gone")
         self._begun.add(attempt)
 

@@ -17,6 +17,6 @@ def too_much(worker: Worker, limits: Limits, handlers: int, replays: int) -> Ite
     held = worker._driver.records
     if held > most:
         yield f"holds {held} deliveries, and {most} is the most"
-    for claim, shard in worker._shards.items():
-        if len(shard.ledger) > limits.per_claim:
-            yield f"has {len(shard.ledger)} offsets of {claim.partition} unsettled, and {limits.per_claim} is the most"
+    for claim, state in worker._states.items():
+        if len(state.ledger) > limits.per_claim:
+            yield f"has {len(state.ledger)} offsets of {claim.partition} unsettled, and {limits.per_claim} is the most"

@@ -23,9 +23,9 @@ from tests.simulation.plan import Plan
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
+from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, fold, pending_requests, request
 from usher.engine.driver import Limits
-from usher.engine.letters import OPEN_STATES, REQUEST_PREFIX, Letter, fold, pending_requests, request
-from usher.engine.port import LogUnavailable, Place, dead_letter_topic
+from usher.engine.port import LogUnavailable, TopicPartition, dead_letter_topic
 from usher.engine.worker import Worker
 from usher.handler import Router
 from usher.metrics import Metrics
@@ -123,32 +123,34 @@ class World:
             },
         }
         value = json.dumps(document).encode() if decodable else b"{not json " + event.encode()
-        place = Place(TOPIC, self.broker.partition_of(user.encode()))
-        record = self.broker.put(place, user.encode(), value)
+        topic_partition = TopicPartition(TOPIC, self.broker.partition_of(user.encode()))
+        record = self.broker.put(topic_partition, user.encode(), value)
         what = "" if decodable and ours else ", undecodable" if not decodable else ", not ours"
-        self.tell(f"{event} of {user} is appended at {place.partition}@{record.offset}{what}")
-        self.history.sent.append(Sent(event, user, place, record.offset, decodable, ours))
+        self.tell(f"{event} of {user} is appended at {topic_partition.partition}@{record.offset}{what}")
+        self.history.sent.append(Sent(event, user, topic_partition, record.offset, decodable, ours))
         self.handlers.prepare(event)
 
     def _append_again(self, sent: Sent) -> None:
         """A producer that heard no answer repeats what is there already."""
         if not sent.decodable or sent.again:
             return
-        partition = self.broker.partition(*sent.place)
+        partition = self.broker.partition(*sent.topic_partition)
         first = partition.records[sent.offset]
-        record = self.broker.put(sent.place, first.key, first.value)
-        self.tell(f"{sent.event} of {sent.user} is appended again at {sent.place.partition}@{record.offset}")
-        self.history.sent.append(Sent(sent.event, sent.user, sent.place, record.offset, ours=sent.ours, again=True))
+        record = self.broker.put(sent.topic_partition, first.key, first.value)
+        self.tell(f"{sent.event} of {sent.user} is appended again at {sent.topic_partition.partition}@{record.offset}")
+        self.history.sent.append(
+            Sent(sent.event, sent.user, sent.topic_partition, record.offset, ours=sent.ours, again=True)
+        )
 
     def _ask_replay(self) -> None:
         pending = self.requests()
-        asked = {delivery.replay.letter for delivery in pending if delivery.replay}
-        for letter in self.letters():
-            if letter.state in OPEN_STATES and letter.id not in asked and self.rng.random() < 0.7:
-                key, value, headers = request(letter, id=f"r{len(self.story)}-{letter.id}")
-                self.broker.put(Place(RETRY_TOPIC, letter.partition), key.encode(), value, headers)
-                self.history.replayed[letter.handler, letter.delivery.identity.id] += 1
-                self.tell(f"an operator asks for a replay of {letter.handler}({letter.delivery.identity.id})")
+        asked = {delivery.replay.dead_letter for delivery in pending if delivery.replay}
+        for dead_letter in self.dead_letters():
+            if dead_letter.state in OPEN_STATES and dead_letter.id not in asked and self.rng.random() < 0.7:
+                key, value, headers = request(dead_letter, request_id=f"r{len(self.story)}-{dead_letter.id}")
+                self.broker.put(TopicPartition(RETRY_TOPIC, dead_letter.partition), key.encode(), value, headers)
+                self.history.replayed[dead_letter.handler, dead_letter.delivery.uid.id] += 1
+                self.tell(f"an operator asks for a replay of {dead_letter.handler}({dead_letter.delivery.uid.id})")
 
     # Processes
 
@@ -270,9 +272,9 @@ class World:
         """The committed offsets by partition."""
         known = self.broker.group(GROUP).committed
         return {
-            number: known[Place(TOPIC, number)].next
+            number: known[TopicPartition(TOPIC, number)].next
             for number in range(self.plan.partitions)
-            if Place(TOPIC, number) in known
+            if TopicPartition(TOPIC, number) in known
         }
 
     def parked(self) -> dict[str, Delivery]:
@@ -294,8 +296,8 @@ class World:
             found += pending_requests(log.records).values()
         return found
 
-    def letters(self) -> Sequence[Letter]:
-        letters: dict[str, Letter] = {}
+    def dead_letters(self) -> Sequence[DeadLetter]:
+        dead_letters: dict[str, DeadLetter] = {}
         for log in self.broker.topic(dead_letter_topic(GROUP, TOPIC)):
-            fold(log.records, letters)
-        return list(letters.values())
+            fold(log.records, dead_letters)
+        return list(dead_letters.values())

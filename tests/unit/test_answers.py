@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usher.channels import Operator
+from usher.channels import ProviderRefused
 from usher.channels.answers import (
     SENDGRID,
     TWILIO,
@@ -40,7 +40,7 @@ def twilio(status: int, code: int | None, message: str = "no") -> Finding:
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (200, "done"), (202, "done"), (301, "operator"), (400, "permanent"), (401, "operator"), (403, "operator"),
+        (200, "done"), (202, "done"), (301, "provider-refused"), (400, "permanent"), (401, "provider-refused"), (403, "provider-refused"),
         (404, "permanent"), (405, "permanent"), (408, "transient"), (413, "permanent"), (415, "permanent"),
         (429, "transient"), (500, "transient"), (502, "transient"), (503, "transient"), (504, "transient"),
     ],
@@ -53,12 +53,12 @@ def test_sendgrid_by_status(status: int, expected: str) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
     [
-        (201, None, "done"), (401, 20003, "operator"), (403, 20003, "operator"), (401, None, "operator"),
-        (400, 30002, "operator"), (403, 20005, "operator"), (400, 21212, "operator"), (429, 63038, "operator"),
+        (201, None, "done"), (401, 20003, "provider-refused"), (403, 20003, "provider-refused"), (401, None, "provider-refused"),
+        (400, 30002, "provider-refused"), (403, 20005, "provider-refused"), (400, 21212, "provider-refused"), (429, 63038, "provider-refused"),
         (429, 20429, "transient"), (429, None, "transient"), (400, 21611, "transient"), (400, 21211, "permanent"),
         (403, 21408, "permanent"), (400, 21610, "permanent"), (400, 21612, "permanent"), (400, 21614, "permanent"),
         (400, 21602, "permanent"), (400, 21617, "permanent"), (400, 99999, "permanent"), (500, 20500, "transient"),
-        (503, 21211, "transient"), (307, None, "operator"),
+        (503, 21211, "transient"), (307, None, "provider-refused"),
     ],
 )  # fmt: skip
 def test_twilio_by_code_then_status(status: int, code: int | None, expected: str) -> None:
@@ -156,12 +156,12 @@ def test_no_answer_is_unknown_only_if_something_had_left(failure: Failure, left:
     finding = sort_failure("twilio", NoAnswer(failure, left=left, detail="ConnectionResetError"))
 
     with pytest.raises(expected) as raised:
-        settle(finding, otherwise="hold")
+        settle(finding, otherwise="dead-letter")
 
     assert "ConnectionResetError" in str(raised.value)
 
 
-@pytest.mark.parametrize(("status", "ending"), [(400, Reject), (401, Operator)])
+@pytest.mark.parametrize(("status", "ending"), [(400, Reject), (401, ProviderRefused)])
 def test_the_other_endings(status: int, ending: type) -> None:
     """A permanent answer rejects the message, the operator's stops the channel."""
     with pytest.raises(ending):

@@ -246,7 +246,7 @@ def test_an_event_has_one_id_by_webhook_and_by_stream() -> None:
     document = created()
     message = {"offset": "abc", "event": document}
 
-    assert event(document).identity == event(message).identity == ("auth0", TENANT, document["id"])
+    assert event(document).uid == event(message).uid == ("auth0", TENANT, document["id"])
 
 
 def test_a_bad_line_does_not_lose_its_neighbours() -> None:

@@ -77,13 +77,13 @@ def test_what_does_not_fit_is_told_with_its_name(
     ],
 )
 def test_a_tenant_that_welcomes_nobody_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], doubt: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], warning: str | None
 ) -> None:
     """Everything works, and no mail ever goes out: `usher check` says what to set."""
     (system,) = opened(monkeypatch, tmp_path, auth0__webhook_token="token", **given)
 
-    assert [doubt in told for told in system.doubts if doubt] == [True] * len(system.doubts)
-    assert bool(system.doubts) == bool(doubt)
+    assert [warning in told for told in system.warnings if warning] == [True] * len(system.warnings)
+    assert bool(system.warnings) == bool(warning)
 
 
 def test_feeds_that_do_not_bring_new_users_are_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,6 +92,6 @@ def test_feeds_that_do_not_bring_new_users_are_warned_of(monkeypatch: pytest.Mon
     given["created_from"] = "logs"
     (system,) = opened(monkeypatch, tmp_path, **{f"auth0__{name}": value for name, value in given.items()})
 
-    assert system.doubts == (
+    assert system.warnings == (
         "nobody is welcomed: new users are told of by logs, which USHER_AUTH0__FEEDS does not pull",
     )

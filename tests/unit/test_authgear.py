@@ -84,7 +84,7 @@ def test_addresses(name: str, email: str | None, phone: str | None) -> None:
 def test_a_complete_event() -> None:
     """Who, where, when, by whom and in which language are all read."""
     event = decode(sample("user.created.admin"))
-    assert event.identity == ("authgear", "harbour", "0000000000001005")
+    assert event.uid == ("authgear", "harbour", "0000000000001005")
     assert event.seq == 4101
     assert (event.user.id, event.user.name, event.user.locale) == (MIRA_ID, "Mira Halloran", "de-CH")
     assert (event.context.triggered_by, event.context.triggered_by_basis) == ("admin_api", "native")
@@ -97,7 +97,7 @@ def test_an_event_without_its_envelope() -> None:
     """Without id, context and tenant: the SHA-256 of the bytes, an unknown trigger, no tenant, the payload's user."""
     value = sample("user.created.bare")
     event = decode(value)
-    assert event.identity == ("authgear", "", hashlib.sha256(value).hexdigest())
+    assert event.uid == ("authgear", "", hashlib.sha256(value).hexdigest())
     assert (event.context.triggered_by, event.context.triggered_by_basis) == (UNKNOWN, "absent")
     assert event.user.id == MIRA_ID
     assert event.time is None
@@ -127,10 +127,10 @@ def test_unknown_fields_are_kept() -> None:
     + [f"payload.{name}" for name in ("user", "identities", "identity", "new_identity", "login_id")]
     + [f"payload.user.{name}" for name in ("id", "standard_attributes")],
 )
-def test_a_field_of_a_wrong_type_is_left_out(place: str, wrong: object) -> None:
+def test_a_field_of_a_wrong_type_is_left_out(topic_partition: str, wrong: object) -> None:
     """No optional field makes an event undecodable, and the rest of it is still read."""
     document: dict[str, Any] = json.loads(sample("user.created.admin"))
-    *path, name = place.split(".")
+    *path, name = topic_partition.split(".")
     node = document
     for step in path:
         node = node[step]
@@ -138,7 +138,7 @@ def test_a_field_of_a_wrong_type_is_left_out(place: str, wrong: object) -> None:
     event = decode(json.dumps(document).encode())
     assert event.type == "user.created"
     assert event.time is None or event.time.year < 10_000
-    if not place.startswith("context"):
+    if not topic_partition.startswith("context"):
         assert event.context.triggered_by == "admin_api"
     assert event_key(event)
 
@@ -311,5 +311,5 @@ def test_an_event_of_authgears_stays_one(foreign: dict[str, Any]) -> None:
     """A field that would name another system or an envelope is not stored: who signs for one system speaks for no other."""
     [arrival] = Authgear(["secret"]).arrivals(json.dumps({**_PLAIN_EVENT, **foreign}).encode(), {}, 0.0)
     assert arrival.event is not None
-    assert arrival.event.identity == ("authgear", "harbour", "1")
+    assert arrival.event.uid == ("authgear", "harbour", "1")
     assert decode(arrival.value) == arrival.event

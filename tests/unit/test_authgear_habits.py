@@ -34,7 +34,7 @@ def arrived(type_: str, habits: Habits, **details: Any) -> Event:
     [arrival] = Authgear(["secret"], habits).arrivals(body, {}, 0.0)
     assert arrival.event is not None
     assert decode(arrival.value) == arrival.event
-    assert arrival.event.identity == decode(body).identity
+    assert arrival.event.uid == decode(body).uid
     return arrival.event
 
 
@@ -63,7 +63,7 @@ def arrived(type_: str, habits: Habits, **details: Any) -> Event:
 )
 def test_what_the_back_office_does(habits: Habits, type_: str, details: dict[str, Any], told: str | None) -> None:
     """Held back is what Authgear mails itself, and of two events of one doing the second; never anything else."""
-    found = arrived(type_, habits, **details).context.told
+    found = arrived(type_, habits, **details).context.already_notified_by
 
     assert found is None if told is None else found is not None and told in found
 
@@ -75,7 +75,7 @@ def test_a_creation_that_cannot_be_dated(created_at: object) -> None:
     [arrival] = Authgear((), EXPIRES_BOTH).arrivals(json.dumps(body).encode(), {}, 0.0)
 
     assert arrival.event is not None
-    assert bool(arrival.event.context.told) == (created_at == "9999-12-31T23:59:59+00:00")
+    assert bool(arrival.event.context.already_notified_by) == (created_at == "9999-12-31T23:59:59+00:00")
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_our_own_calls_are_known_again_wherever_they_are_read() -> None:
     event = decode(raw_event("password.expired", context=ours))
     portal = {"audit_context": {"usage": "proxy", "actor_user_id": "x"}}
 
-    assert "Usher itself" in (event.context.told or "")
+    assert "Usher itself" in (event.context.already_notified_by or "")
     assert event.context.triggered_by == "admin_api"
     for other in (portal, {"audit_context": None}, {"audit_context": "usher"}, {"audit_context": {"usage": ["usher"]}}):
-        assert decode(raw_event("password.expired", context=other)).context.told is None
+        assert decode(raw_event("password.expired", context=other)).context.already_notified_by is None
 
 
 @pytest.mark.parametrize("told", [5, ["x"], {"a": 1}, True])
 def test_what_is_no_text_tells_nothing(told: object) -> None:
     """A bridge's field of a wrong type is left out, as others are."""
-    assert decode(raw_event(context={"told": told})).context.told is None
+    assert decode(raw_event(context={"already_notified_by": told})).context.already_notified_by is None

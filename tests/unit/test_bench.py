@@ -79,7 +79,7 @@ def test_the_records_are_what_the_page_says() -> None:
     assert all(1_250 < len(value) < 1_350 for _, value in pairs)
     assert sum(event.context.triggered_by == OURS for event in events) == 10
     assert [key.decode() for key, _ in pairs] == [event.user.id for event in events]
-    assert len({event.identity for event in events}) == 200
+    assert len({event.uid for event in events}) == 200
 
 
 def test_a_job_and_a_run_survive_the_way() -> None:

@@ -35,9 +35,9 @@ def attempt(
     )  # fmt: skip
 
 
-def letter(reason: str, sequence: int = 0, **more: Any) -> dict[str, Any]:
-    place = {"partition": 0, "offset": sequence}
-    return {"reason": reason, "handler": "tell", "event_id": f"e{sequence}", "error": "", **place, **more}
+def dead_letter(reason: str, sequence: int = 0, **more: Any) -> dict[str, Any]:
+    topic_partition = {"partition": 0, "offset": sequence}
+    return {"reason": reason, "handler": "tell", "event_id": f"e{sequence}", "error": "", **topic_partition, **more}
 
 
 def verdict(*attempts: Attempt, events: tuple[Sent, ...] = (sent(0), sent(1)), **more: Any) -> Findings:
@@ -62,23 +62,23 @@ def test_what_has_to_be_dead_lettered_is(sort: Sort, reason: str) -> None:
     """An event that can't be delivered is lost unless it is a dead letter with the right reason."""
     events = (sent(0, sort),)
     refusal = attempt(0, 1.0, result="refused" if sort == "refused" else "failed")
-    assert verdict(refusal, events=events, letters=[letter(reason)]).holds
+    assert verdict(refusal, events=events, dead_letters=[dead_letter(reason)]).holds
     assert verdict(refusal, events=events).lost
-    wrong = verdict(refusal, events=events, letters=[letter("attempts-exhausted")])
+    wrong = verdict(refusal, events=events, dead_letters=[dead_letter("attempts-exhausted")])
     assert wrong.lost
-    assert wrong.letters_unexpected
+    assert wrong.dead_letters_unexpected
 
 
 def test_garbage_without_a_dead_letter_is_lost() -> None:
     """A record that is no event has to be found among the dead letters, by its place."""
-    assert verdict(events=(), garbage=[(0, 7)], letters=[letter("undecodable", 7)]).holds
-    assert verdict(events=(), garbage=[(0, 7)], letters=[letter("undecodable", 8)]).lost
+    assert verdict(events=(), garbage=[(0, 7)], dead_letters=[dead_letter("undecodable", 7)]).holds
+    assert verdict(events=(), garbage=[(0, 7)], dead_letters=[dead_letter("undecodable", 8)]).lost
 
 
 def test_a_dead_letter_of_a_good_event_is_unexpected() -> None:
     """What could be delivered has no business among the dead letters."""
-    found = verdict(attempt(0, 1.0), attempt(1, 2.0), letters=[letter("too-large", 1)])
-    assert len(found.letters_unexpected) == 1
+    found = verdict(attempt(0, 1.0), attempt(1, 2.0), dead_letters=[dead_letter("too-large", 1)])
+    assert len(found.dead_letters_unexpected) == 1
 
 
 def test_an_event_that_overtakes_is_out_of_order() -> None:
@@ -87,7 +87,7 @@ def test_an_event_that_overtakes_is_out_of_order() -> None:
     early = verdict(attempt(0, 1.0, took=1.0), attempt(1, 1.5))
     assert len(early.order) == 1
     events = (sent(0, "huge"), sent(1))
-    assert verdict(attempt(1, 1.0), events=events, letters=[letter("too-large")]).holds
+    assert verdict(attempt(1, 1.0), events=events, dead_letters=[dead_letter("too-large")]).holds
 
 
 def test_two_at_once_are_noticed() -> None:
@@ -168,10 +168,10 @@ def test_a_delivery_under_which_workers_were_killed_may_be_condemned() -> None:
         attempt(1, 4.0),
     )
     kills = [Mishap("kill", 1.05, 1.05, pid=ONE), Mishap("kill", 2.05, 2.05, pid=TWO)]
-    dead = [letter("crashed-the-worker")]
+    dead = [dead_letter("crashed-the-worker")]
 
-    assert verdict(*tries, mishaps=kills, letters=dead).holds
-    assert verdict(*tries, mishaps=kills[:1], letters=dead).letters_unexpected
+    assert verdict(*tries, mishaps=kills, dead_letters=dead).holds
+    assert verdict(*tries, mishaps=kills[:1], dead_letters=dead).dead_letters_unexpected
 
 
 def test_what_is_not_ours_must_not_be_attempted() -> None:

@@ -17,7 +17,7 @@ from usher import __version__ as usher_version
 from usher.cli import _options, main
 from usher.cli._exits import Exit
 from usher.delivery import Delivery, Origin
-from usher.engine.letters import letter_headers
+from usher.engine.dead_letters import dead_letter_headers
 from usher.engine.port import dead_letter_topic, retry_topic
 from usher.settings import Settings, settings_table
 from usher.sources import decode, event_key
@@ -69,10 +69,10 @@ def file(name: str, *events: bytes) -> str:
     return name
 
 
-async def _bury(letters: list[tuple[Delivery, str, int | None]]) -> None:
+async def _bury(dead_letters: list[tuple[Delivery, str, int | None]]) -> None:
     async with browser(Settings.load()) as log:
-        for delivery, reason, expires_at in letters:
-            headers = letter_headers(delivery, reason=reason, group="usher", expires_at=expires_at)
+        for delivery, reason, expires_at in dead_letters:
+            headers = dead_letter_headers(delivery, reason=reason, group="usher", expires_at=expires_at)
             await log.append(DEAD, delivery.origin.key, delivery.value, headers, partition=0)
 
 
@@ -88,9 +88,7 @@ def bury(
     value = raw_event(id=id_, email=KIM)
     event = decode(value)
     origin = Origin(TOPIC, 0, 1000, 1_750_000_000_000, event_key(event))
-    delivery = Delivery(
-        handler, event.identity, "lane", origin, value, attempt=5, error="550 no such user", replays=replays
-    )
+    delivery = Delivery(handler, event.uid, "lane", origin, value, attempt=5, error="550 no such user", replays=replays)
     asyncio.run(_bury([(delivery, reason, expires_at)]))
 
 
@@ -134,16 +132,16 @@ def test_no_colour_where_there_is_no_terminal(usher: Usher) -> None:
 
 def test_wrong_settings_are_told_in_sentences(usher: Usher) -> None:
     """Exit code 2, the option's setting and its value, no traceback."""
-    ended = usher("dlq", "list", "--log", "mysql://here")
+    ended = usher("dlq", "list", "--event-log", "mysql://here")
 
     assert ended.code == Exit.USAGE
-    assert "USHER_LOG" in ended.err
+    assert "USHER_EVENT_LOG" in ended.err
     assert "Traceback" not in ended.err
 
 
 def test_a_log_that_is_not_there_is_exit_code_3(usher: Usher) -> None:
     """Scripts can tell an unreachable broker from a refusal."""
-    ended = usher("dlq", "list", "--log", "kafka://127.0.0.1:1")
+    ended = usher("dlq", "list", "--event-log", "kafka://127.0.0.1:1")
 
     assert ended.code == Exit.LOG_UNREACHABLE
     assert "127.0.0.1:1" in ended.err
@@ -159,7 +157,7 @@ def test_check_tells_what_is_wrong_and_the_way_out(usher: Usher) -> None:
     assert by_what[RETRY]["status"] in {"ok", "warn"}
     assert {row["area"] for row in fine.rows} == {"settings", "handlers", "templates", "channels", "systems", "log"}
 
-    broken = usher("check", "--json", "--log", "kafka://127.0.0.1:1")
+    broken = usher("check", "--json", "--event-log", "kafka://127.0.0.1:1")
     assert broken.code == Exit.LOG_UNREACHABLE
     assert [row["area"] for row in broken.rows if row["status"] == "problem"] == ["log"]
 
@@ -513,7 +511,7 @@ def test_why_tells_of_parked_dead_and_dropped(usher: Usher) -> None:
     bury("00aa")
     event = decode(raw_event(id="00aa", email=KIM))
     parked = Delivery(
-        "sms_notice", event.identity, "lane", Origin(TOPIC, 0, 1000, 0, b"k"), b"{}", attempt=2, due=1, error="busy"
+        "sms_notice", event.uid, "lane", Origin(TOPIC, 0, 1000, 0, b"k"), b"{}", attempt=2, due=1, error="busy"
     )
 
     async def park() -> None:
@@ -561,7 +559,7 @@ def test_why_of_an_unknown_event_is_exit_code_4(usher: Usher) -> None:
     assert usher("why", "nothing").out == ""
 
 
-def test_dlq_list_shows_the_open_letters(usher: Usher) -> None:
+def test_dlq_list_shows_the_open_dead_letters(usher: Usher) -> None:
     """By handler and reason; what is closed only on demand."""
     bury("0001")
     bury("0002", handler="sms_notice", reason="attempts-exhausted")
@@ -576,13 +574,13 @@ def test_dlq_list_shows_the_open_letters(usher: Usher) -> None:
 def test_dlq_show_masks_addresses(usher: Usher) -> None:
     """The payload is printed only when it is asked for."""
     bury("0001")
-    (letter,) = usher("dlq", "list", "--json").rows
-    ended = usher("dlq", "show", letter["id"])
+    (dead_letter,) = usher("dlq", "list", "--json").rows
+    ended = usher("dlq", "show", dead_letter["id"])
 
     assert ended.code == Exit.OK
     assert "k…@example.com" in ended.out
     assert KIM not in ended.out
-    assert KIM in usher("dlq", "show", letter["id"], "--payload").out
+    assert KIM in usher("dlq", "show", dead_letter["id"], "--payload").out
     assert usher("dlq", "show", "0@999").code == Exit.NOT_FOUND
 
 
@@ -597,9 +595,9 @@ def test_replay_of_nothing_is_a_usage_error(usher: Usher) -> None:
 def test_replay_appends_a_request_once(usher: Usher) -> None:
     """The letter is requested then, and not asked for again."""
     bury("0001")
-    (letter,) = usher("dlq", "list", "--json").rows
+    (dead_letter,) = usher("dlq", "list", "--json").rows
 
-    first = usher("dlq", "replay", letter["id"], "--json")
+    first = usher("dlq", "replay", dead_letter["id"], "--json")
     assert first.code == Exit.OK, first.err
     assert [row["result"] for row in first.rows] == ["requested"]
     (request,) = records(RETRY)
@@ -608,7 +606,7 @@ def test_replay_appends_a_request_once(usher: Usher) -> None:
     assert [row["state"] for row in usher("dlq", "list", "--json", "--state", "requested").rows] == ["requested"]
 
     assert usher("dlq", "replay", "--all").code == Exit.OK
-    again = usher("dlq", "replay", letter["id"])
+    again = usher("dlq", "replay", dead_letter["id"])
     assert again.code == Exit.FAILED
     assert "requested" in again.out
     assert len(records(RETRY)) == 1
@@ -631,7 +629,7 @@ def test_a_dry_run_counts_and_writes_nothing(usher: Usher) -> None:
     assert len(records(DEAD)) == before
 
 
-def test_expired_letters_are_refused_and_listed(usher: Usher) -> None:
+def test_expired_dead_letters_are_refused_and_listed(usher: Usher) -> None:
     """Unless the operator says --even-expired."""
     bury("0001", expires_at=1)
     ended = usher("dlq", "replay", "--all", "--json")
@@ -643,7 +641,7 @@ def test_expired_letters_are_refused_and_listed(usher: Usher) -> None:
     assert len(records(RETRY)) == 1
 
 
-def test_a_letter_is_not_replayed_for_ever(usher: Usher) -> None:
+def test_a_dead_letter_is_not_replayed_for_ever(usher: Usher) -> None:
     """After five replays it is refused."""
     bury("0001", replays=5)
     ended = usher("dlq", "replay", "--all")
@@ -653,7 +651,7 @@ def test_a_letter_is_not_replayed_for_ever(usher: Usher) -> None:
     assert records(RETRY) == []
 
 
-def test_many_letters_need_a_yes(usher: Usher) -> None:
+def test_many_dead_letters_need_a_yes(usher: Usher) -> None:
     """Without a terminal there is no question: the flag is named, and nothing is written."""
     for number in range(11):
         bury(f"00{number:02}")

@@ -6,7 +6,7 @@ from usher import Context, Event, on
 from usher.cli._trace import Fate, Wanted, trace
 from usher.delivery import Delivery, Origin
 from usher.engine.claims import Mark, handlers_hash
-from usher.engine.port import LogConfig, Place, Position, retry_topic
+from usher.engine.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
 from usher.sources import decode, event_key
 from usher.sources.genauth import GenAuth
@@ -15,7 +15,7 @@ from usher.testing.broker import MemoryBroker
 from usher.testing.log import MemoryBrowser
 
 TOPIC, GROUP = "identity.events", "usher"
-PLACE = Place(TOPIC, 0)
+PLACE = TopicPartition(TOPIC, 0)
 
 
 @on("user.created")
@@ -98,16 +98,16 @@ async def test_two_tenants_events_of_one_id_are_two_events() -> None:
     browser = await _log(raw_event(id="0a", tenant="one"), raw_event(id="0a", tenant="two"))
 
     fates = await _why(browser, "0a")
-    assert {fate.sighting.identity.tenant for fate in fates} == {"one", "two"}
+    assert {fate.sighting.uid.tenant for fate in fates} == {"one", "two"}
     only = await trace(browser, GROUP, [TOPIC], ROUTER, Wanted("0a", tenant="two"), dedupe_window=600.0, sources={})
-    assert {fate.sighting.identity.tenant for fate in only} == {"two"}
+    assert {fate.sighting.uid.tenant for fate in only} == {"two"}
 
 
 async def test_a_parked_delivery_outlives_its_event() -> None:
     """A delivery whose source record is gone, of a handler that is gone, is still told of, until its tombstone."""
     browser = await _log()
     event = decode(raw_event(id="0a"))
-    parked = Delivery("removed", event.identity, "lane", Origin(TOPIC, 0, 7, 0, b"k"), b"{}", attempt=3, error="busy")
+    parked = Delivery("removed", event.uid, "lane", Origin(TOPIC, 0, 7, 0, b"k"), b"{}", attempt=3, error="busy")
     retries = retry_topic(GROUP, TOPIC)
     await browser.append(retries, parked.key.encode(), parked.value, parked.headers(), partition=0)
 
@@ -123,7 +123,7 @@ async def test_what_was_parked_once_and_is_done_is_settled() -> None:
     """Also where the commit still lies before it."""
     browser = await _log(raw_event(id="0a"))
     event = decode(raw_event(id="0a"))
-    key = Delivery("first", event.identity, "lane", Origin(TOPIC, 0, 0, 0, b"k"), b"{}").key
+    key = Delivery("first", event.uid, "lane", Origin(TOPIC, 0, 0, 0, b"k"), b"{}").key
     await browser.append(retry_topic(GROUP, TOPIC), key.encode(), None, partition=0)
     _commit(browser, 0)
 
@@ -145,4 +145,4 @@ async def test_a_raw_topic_is_read_through_its_source() -> None:
         ("first", "waiting", 2),
         ("second", "waiting", 2),
     }
-    assert {fate.sighting.identity.tenant for fate in fates} == {"pool"}
+    assert {fate.sighting.uid.tenant for fate in fates} == {"pool"}

@@ -130,7 +130,7 @@ def test_other_sources_canonical_events_are_taken_as_they_are() -> None:
             }
         ).encode()
     )
-    assert event.identity == ("ledger", "north", "7")
+    assert event.uid == ("ledger", "north", "7")
     assert (event.type, event.raw_type) == ("password.reset", "password.reset")
     assert (event.user.id, event.user.email, event.user.phone) == ("u", "ada@example.com", None)
     assert (event.context.triggered_by, event.context.triggered_by_basis) == ("admin_api", "client_allowlist")

@@ -22,7 +22,7 @@ from usher.delivery import (
     lane_of,
     offset_in,
 )
-from usher.event import Identity
+from usher.event import EventUid
 
 TEXT = st.text(max_size=40)
 WHEN = st.integers(0, 2**45)
@@ -33,11 +33,11 @@ HEADERS = st.lists(
 ORIGINS = st.builds(
     Origin, TEXT, st.integers(0, 999), st.integers(0, 2**60), WHEN, st.none() | st.binary(max_size=20), HEADERS
 )
-IDENTITIES = st.builds(Identity, TEXT, TEXT, TEXT)
+IDENTITIES = st.builds(EventUid, TEXT, TEXT, TEXT)
 PLAIN = st.builds(
     Delivery,
     handler=st.from_regex(r"[a-z][a-z0-9_]{0,20}", fullmatch=True),
-    identity=IDENTITIES,
+    uid=IDENTITIES,
     lane=TEXT,
     origin=ORIGINS,
     value=st.binary(max_size=50),
@@ -50,11 +50,11 @@ PLAIN = st.builds(
     replays=st.integers(0, 9),
 )
 DELIVERIES = PLAIN | st.builds(
-    lambda delivery, id_, letter, count, even: replace(delivery, replays=count, replay=Replay(id_, letter, count, even)),
+    lambda delivery, id_, dead_letter, count, even: replace(delivery, replays=count, replay=Replay(id_, dead_letter, count, even)),
     PLAIN, st.uuids().map(str), st.just("3@17"), st.integers(1, 9), st.booleans(),
 )  # fmt: skip
 
-ONE = Delivery("welcome_email", Identity("authgear", "shop", "7"), "l", Origin("t", 3, 42, 1, b"k"), b"{}")
+ONE = Delivery("welcome_email", EventUid("authgear", "shop", "7"), "l", Origin("t", 3, 42, 1, b"k"), b"{}")
 
 
 def stored(delivery: Delivery) -> StoredRecord:
@@ -79,8 +79,8 @@ def test_a_key_can_be_taken_apart(delivery: Delivery) -> None:
 def test_a_key_names_the_delivery() -> None:
     """As an operator sees it."""
     assert ONE.key == "welcome_email/authgear/shop/7@3-42"
-    assert delivery_key("h", Identity("a", "b c", "x/y@z"), 0, 1) == "h/a/b%20c/x%2Fy%40z@0-1"
-    assert len(delivery_key("h", Identity("a", "b", "x" * 5000), 0, 1)) < 100
+    assert delivery_key("h", EventUid("a", "b c", "x/y@z"), 0, 1) == "h/a/b%20c/x%2Fy%40z@0-1"
+    assert len(delivery_key("h", EventUid("a", "b", "x" * 5000), 0, 1)) < 100
     assert offset_in("replay/abc") == -1
 
 
@@ -97,9 +97,9 @@ def test_the_idempotency_key_depends_on_handler_and_event_alone() -> None:
     """Not on where the event lies, nor on the attempt; it is short and plain."""
     moved = replace(ONE, origin=Origin("other", 9, 1, 1, None), attempt=4)
 
-    assert ONE.idempotency_key == moved.idempotency_key == idempotency_key("welcome_email", ONE.identity)
+    assert ONE.idempotency_key == moved.idempotency_key == idempotency_key("welcome_email", ONE.uid)
     assert ONE.idempotency_key != replace(ONE, handler="sms_notice").idempotency_key
-    assert ONE.idempotency_key != replace(ONE, identity=Identity("authgear", "shop2", "7")).idempotency_key
+    assert ONE.idempotency_key != replace(ONE, uid=EventUid("authgear", "shop2", "7")).idempotency_key
 
 
 @given(TEXT, TEXT, TEXT, TEXT, TEXT, TEXT)

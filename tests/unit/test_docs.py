@@ -185,7 +185,7 @@ def test_every_command_is_told_of() -> None:
     assert [name for name in known if name not in written] == []
 
 
-def test_every_state_of_a_letter_is_explained() -> None:
+def test_every_state_of_a_dead_letter_is_explained() -> None:
     """`dlq list --state` takes them."""
     states: tuple[str, ...] = letters.State.__args__  # type: ignore[attr-defined]  # of a Literal
 

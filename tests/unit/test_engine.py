@@ -13,8 +13,8 @@ from tests.engine import CONFIG, NOW, TOPIC, Bench, Script, raw, until
 from usher import Context, Event, Reject, Retry, Skip
 from usher.delivery import idempotency_key
 from usher.engine.claims import Mark
-from usher.engine.letters import request
-from usher.engine.port import Place, retry_topic
+from usher.engine.dead_letters import request
+from usher.engine.port import TopicPartition, retry_topic
 from usher.outcome import Hold
 from usher.testing.log import MemoryBroker, MemoryLog
 
@@ -95,9 +95,9 @@ async def test_what_keeps_failing_is_dead_lettered_with_its_reason_and_the_next_
         await bench.emit(raw("ann", event_id="bad"), raw("ann", event_id="good"))
         await until(lambda: note.done and not bench.parked())
 
-    (letter,) = bench.letters()
-    assert (letter.reason, letter.handler, letter.delivery.attempt) == ("attempts-exhausted", "note", 3)
-    assert letter.delivery.error == "no such mailbox: <email>"
+    (dead_letter,) = bench.dead_letters()
+    assert (dead_letter.reason, dead_letter.handler, dead_letter.delivery.attempt) == ("attempts-exhausted", "note", 3)
+    assert dead_letter.delivery.error == "no such mailbox: <email>"
     assert note.done == [("ann", "good")]
 
 
@@ -106,9 +106,9 @@ async def test_reject_is_not_retried(bench: Bench) -> None:
     note = Script(act=_raising(Reject("no such country")))
     async with bench.running(note.handler()):
         await bench.emit(raw())
-        await until(bench.letters)
+        await until(bench.dead_letters)
 
-    assert (bench.letters()[0].reason, len(note.attempts)) == ("rejected", 1)
+    assert (bench.dead_letters()[0].reason, len(note.attempts)) == ("rejected", 1)
 
 
 async def test_skip_is_done(bench: Bench) -> None:
@@ -118,7 +118,7 @@ async def test_skip_is_done(bench: Bench) -> None:
         await bench.emit(raw())
         await until(lambda: bench.committed() == 1)
 
-    assert (len(note.attempts), bench.letters(), bench.parked()) == (1, [], {})
+    assert (len(note.attempts), bench.dead_letters(), bench.parked()) == (1, [], {})
 
 
 async def test_a_paused_channel_burns_no_attempt(bench: Bench) -> None:
@@ -143,10 +143,14 @@ async def test_undecodable_bytes_are_dead_lettered_at_once_as_they_came(bench: B
     note = Script()
     async with bench.running(note.handler()):
         await bench.emit(b"\xff\xfenot json", raw("ann"))
-        await until(lambda: note.done and bench.letters())
+        await until(lambda: note.done and bench.dead_letters())
 
-    (letter,) = bench.letters()
-    assert (letter.reason, letter.delivery.value, letter.handler) == ("undecodable", b"\xff\xfenot json", "")
+    (dead_letter,) = bench.dead_letters()
+    assert (dead_letter.reason, dead_letter.delivery.value, dead_letter.handler) == (
+        "undecodable",
+        b"\xff\xfenot json",
+        "",
+    )
     assert bench.committed() == 2
 
 
@@ -169,9 +173,9 @@ async def test_an_expired_event_is_dead_lettered_and_not_run(bench: Bench) -> No
     note = Script()
     async with bench.running(note.handler(expires_after="1ms")):
         await bench.emit(raw())
-        await until(bench.letters)
+        await until(bench.dead_letters)
 
-    assert (bench.letters()[0].reason, note.attempts) == ("expired", [])
+    assert (bench.dead_letters()[0].reason, note.attempts) == ("expired", [])
 
 
 async def test_one_failing_handler_does_not_rerun_the_other(bench: Bench) -> None:
@@ -240,8 +244,8 @@ async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: 
     await until(lambda: worker.ready)
     await bench.emit(raw("ann"), raw("ann"), raw("ann"))
     await begun.wait()
-    (shard,) = worker._shards.values()
-    await until(lambda: len(shard.lanes) == 1 and shard.position == 3)
+    (state,) = worker._states.values()
+    await until(lambda: len(state.lanes) == 1 and state.position == 3)
     bench.broker.latency = lambda: 0.05
     worker.stop()
     let_go.set()
@@ -275,9 +279,9 @@ async def test_an_id_that_fills_the_record_does_not_end_the_worker(bench: Bench)
     event["id"] = "é" * 100_000
     async with bench.running(note.handler()):
         await bench.emit(json.dumps(event, ensure_ascii=False).encode())
-        await until(bench.letters)
+        await until(bench.dead_letters)
 
-    assert bench.letters()[0].reason == "attempts-exhausted"
+    assert bench.dead_letters()[0].reason == "attempts-exhausted"
 
 
 async def test_a_key_that_fills_the_record_does_not_end_the_worker(bench: Bench) -> None:
@@ -286,7 +290,7 @@ async def test_a_key_that_fills_the_record_does_not_end_the_worker(bench: Bench)
         await bench.emit(b"garbage", key=b"k" * 1_048_200)
         await until(lambda: bench.committed() == 1)
 
-    assert bench.letters()[0].delivery.origin.offset == 0
+    assert bench.dead_letters()[0].delivery.origin.offset == 0
 
 
 async def test_a_wait_of_millennia_is_parked_like_any_other(bench: Bench) -> None:
@@ -310,7 +314,7 @@ async def test_a_second_arrival_is_known_where_only_the_mark_tells_the_first(ben
             await hold.wait()
 
     def marked() -> bool:
-        position = bench.broker.group("usher").committed.get(Place(TOPIC, 0))
+        position = bench.broker.group("usher").committed.get(TopicPartition(TOPIC, 0))
         mark = Mark.decode(position.mark, position.next) if position else None
         return mark is not None and mark.seen == 2 and set(mark.undone) == {0}
 
@@ -326,12 +330,12 @@ async def test_a_second_arrival_is_known_where_only_the_mark_tells_the_first(ben
     assert [event for _, event in note.done] == ["one", "slow"]
 
 
-async def test_two_operators_replay_one_letter_once(bench: Bench) -> None:
+async def test_two_operators_replay_one_dead_letter_once(bench: Bench) -> None:
     """Two requests for one letter are one replay, and both are answered."""
     note = Script(act=_raising(Reject("no")))
     async with bench.running(note.handler()):
         await bench.emit(raw("ann"))
-        await until(bench.letters)
+        await until(bench.dead_letters)
         note.act = None
         await _ask(bench, "r1")
         await _ask(bench, "r2")
@@ -403,7 +407,7 @@ async def test_a_log_that_takes_no_writes_keeps_the_offset(bench: Bench) -> None
         bench.broker.unavailable = False
         await until(lambda: bench.committed() == 1)
 
-    assert len(bench.letters()) == 1
+    assert len(bench.dead_letters()) == 1
 
 
 async def test_two_lanes_never_run_one_user_twice_at_once(bench: Bench) -> None:
@@ -449,32 +453,32 @@ async def test_a_dead_letter_is_replayed_and_noted(bench: Bench) -> None:
     broken.act = _raising(Reject("provider says no"))
     async with bench.running(broken.handler(), fine.handler()):
         await bench.emit(raw("ann", event_id="e1"))
-        await until(bench.letters)
+        await until(bench.dead_letters)
 
         def remember(event: Event, ctx: Context) -> None:
-            keys.append((ctx.idempotency_key, idempotency_key("broken", event.identity)))
+            keys.append((ctx.idempotency_key, idempotency_key("broken", event.uid)))
 
         broken.act = remember
         await _ask(bench, "r1")
-        await until(lambda: bench.letters()[0].state == "replayed")
+        await until(lambda: bench.dead_letters()[0].state == "replayed")
         await until(lambda: not bench.parked())
 
     assert (len(fine.done), len(broken.done)) == (1, 1)
     assert keys[0][0] == keys[0][1]
 
 
-async def test_a_replay_that_fails_becomes_a_letter_that_replaces_the_old_one(bench: Bench) -> None:
+async def test_a_replay_that_fails_becomes_a_dead_letter_that_replaces_the_old_one(bench: Bench) -> None:
     """A replay has one attempt and never parks: it fails into a new letter which counts the replays."""
     broken = Script(act=_raising(Reject("no")))
     async with bench.running(broken.handler()):
         await bench.emit(raw("ann"))
-        await until(bench.letters)
+        await until(bench.dead_letters)
         broken.act = _raising(RuntimeError("still not"))
         await _ask(bench, "r1")
-        await until(lambda: len(bench.letters()) == 2)
+        await until(lambda: len(bench.dead_letters()) == 2)
         await until(lambda: not bench.parked())
 
-    old, new = bench.letters()
+    old, new = bench.dead_letters()
     assert (old.state, new.state, new.delivery.replays, new.reason) == ("replaced", "open", 1, "attempts-exhausted")
 
 
@@ -485,29 +489,29 @@ async def test_an_expired_replay_is_refused_unless_the_operator_insists(bench: B
     late = raw("ann").replace(b'"timestamp": ', b'"timestamp": 1')
     async with bench.running(handler):
         await bench.emit(raw("ann"))
-        await until(bench.letters)
+        await until(bench.dead_letters)
     broken.act = None
     assert late
     async with bench.running(broken.handler(expires_after="1ms")):
         await _ask(bench, "r1")
-        await until(lambda: bench.letters()[0].state == "refused")
+        await until(lambda: bench.dead_letters()[0].state == "refused")
         await _ask(bench, "r2", even_expired=True)
-        await until(lambda: bench.letters()[0].state == "replayed")
+        await until(lambda: bench.dead_letters()[0].state == "replayed")
 
     assert len(broken.done) == 1
 
 
-async def test_an_undecodable_letter_is_decoded_and_routed_anew(bench: Bench) -> None:
+async def test_an_undecodable_dead_letter_is_decoded_and_routed_anew(bench: Bench) -> None:
     """Bytes that were no event, and still are none, become a letter again; the request is answered."""
     note = Script()
     async with bench.running(note.handler()):
         await bench.emit(b"garbage")
-        await until(bench.letters)
+        await until(bench.dead_letters)
         await _ask(bench, "r1")
-        await until(lambda: len(bench.letters()) == 2)
+        await until(lambda: len(bench.dead_letters()) == 2)
         await until(lambda: not bench.parked())
 
-    assert [letter.state for letter in bench.letters()] == ["replaced", "open"]
+    assert [dead_letter.state for dead_letter in bench.dead_letters()] == ["replaced", "open"]
 
 
 async def test_a_request_that_waited_while_nobody_was_there_is_carried_out(bench: Bench) -> None:
@@ -515,11 +519,11 @@ async def test_a_request_that_waited_while_nobody_was_there_is_carried_out(bench
     note = Script(act=_raising(Reject("no")))
     async with bench.running(note.handler()):
         await bench.emit(raw("ann"))
-        await until(bench.letters)
+        await until(bench.dead_letters)
     note.act = None
     await _ask(bench, "r1")
     async with bench.running(note.handler()):
-        await until(lambda: bench.letters()[0].state == "replayed")
+        await until(lambda: bench.dead_letters()[0].state == "replayed")
 
     assert len(note.done) == 1
 
@@ -531,9 +535,9 @@ async def test_a_handler_that_is_gone_leaves_its_deliveries_parked_then_dead(ben
         await bench.emit(raw("ann"))
         await until(lambda: len(bench.parked()) == 1)
     async with bench.running(other.handler(), handler_gone_after=0.05):
-        await until(bench.letters)
+        await until(bench.dead_letters)
 
-    assert bench.letters()[0].reason == "handler-gone"
+    assert bench.dead_letters()[0].reason == "handler-gone"
 
 
 async def test_a_move_between_two_workers_repeats_nothing(bench: Bench) -> None:
@@ -566,9 +570,11 @@ def _longer_than(items: Sized, length: int, otherwise: Callable[[], object] = la
 
 
 async def _ask(bench: Bench, request_id: str, *, even_expired: bool = False) -> None:
-    letter = bench.letters()[0]
-    key, value, headers = request(letter, id=request_id, even_expired=even_expired)
-    await bench.broker.write(Place(retry_topic(CONFIG.group, TOPIC), letter.partition), key.encode(), value, headers)
+    dead_letter = bench.dead_letters()[0]
+    key, value, headers = request(dead_letter, request_id=request_id, even_expired=even_expired)
+    await bench.broker.write(
+        TopicPartition(retry_topic(CONFIG.group, TOPIC), dead_letter.partition), key.encode(), value, headers
+    )
 
 
 async def test_a_delivery_that_ends_its_worker_is_isolated_and_dead_lettered(bench: Bench) -> None:
@@ -586,11 +592,13 @@ async def test_a_delivery_that_ends_its_worker_is_isolated_and_dead_lettered(ben
         note.act = deadly
         if start == 0:
             await bench.emit(raw("ann", event_id="before"), raw("bob", event_id="deadly"), raw("cat", event_id="after"))
-        if bench.letters():
+        if bench.dead_letters():
             break
-        await bench.crashing(note.handler(), when=_longer_than(crashed, len(crashed), bench.letters), commit_every=0.01)
+        await bench.crashing(
+            note.handler(), when=_longer_than(crashed, len(crashed), bench.dead_letters), commit_every=0.01
+        )
 
-    assert [letter.reason for letter in bench.letters()] == ["crashed-the-worker"]
+    assert [dead_letter.reason for dead_letter in bench.dead_letters()] == ["crashed-the-worker"]
     assert len(crashed) == 4  # two of many, and two alone: one could be a coincidence
     assert {event for _, event in done} == {"before", "after"}
 
@@ -602,8 +610,8 @@ async def test_a_worker_that_lives_for_a_while_is_careful_no_more(bench: Bench) 
         await bench.emit(raw("ann"))
         await bench.crashing(idle.handler(), when=_longer_than(idle.done, 0), calm_after=0.0)
     async with bench.running(Script().handler()) as worker:
-        (shard,) = worker._shards.values()
-        assert not shard.ledger.careful
+        (state,) = worker._states.values()
+        assert not state.ledger.careful
 
 
 async def test_a_partition_full_of_garbage_rests_instead_of_filling_the_dead_letters(bench: Bench) -> None:
@@ -612,11 +620,11 @@ async def test_a_partition_full_of_garbage_rests_instead_of_filling_the_dead_let
     garbage = [b"\xffgarbage %d" % number for number in range(70)]
     async with bench.running(note.handler(), undecodable_rest=0.3):
         await bench.emit(*garbage, raw("ann"))
-        await until(lambda: len(bench.letters()) == 20)
+        await until(lambda: len(bench.dead_letters()) == 20)
         assert bench.committed() <= 20
         await until(lambda: note.done)
 
-    assert len(bench.letters()) == 70
+    assert len(bench.dead_letters()) == 70
 
 
 async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Bench) -> None:
@@ -625,7 +633,7 @@ async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Benc
     async with bench.running(note.handler(), undecodable_rest=3600):
         for number in range(60):
             await bench.emit(b"\xffgarbage %d" % number, raw("ann"), raw("bob"))
-        await until(lambda: len(note.done) == 120 and len(bench.letters()) == 60)
+        await until(lambda: len(note.done) == 120 and len(bench.dead_letters()) == 60)
 
 
 async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: Bench) -> None:
@@ -636,7 +644,7 @@ async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: B
         await bench.emit(raw("ann"))
         registry = worker._metrics.registry
         await until(lambda: registry.get_sample_value("usher_parked", labels) == 1)
-        log = worker._log
+        log = worker._event_log
         assert isinstance(log, MemoryLog)
         async with bench.running(Script().handler()):
             bench.broker.evict(log)

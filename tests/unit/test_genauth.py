@@ -259,7 +259,7 @@ def test_created_and_register_are_one_event() -> None:
     """A pool may send both for one user: the id is the user's, whenever they come."""
     first, second = event(sample("user.created.self")), event(sample("register"), received=NOON + 86_400)
 
-    assert first.identity == second.identity
+    assert first.uid == second.uid
 
 
 def test_an_update_is_told_apart_by_its_own_time() -> None:
@@ -376,14 +376,14 @@ def test_settings_that_follow_from_others(given: dict[str, str], brand: str, cou
         ("MESSAGES_PER_MINUTE", "0", "a whole number from 1"),
     ],
 )
-def test_settings_that_can_not_be(name: str, value: str, way_out: str) -> None:
+def test_settings_that_can_not_be(name: str, value: str, hint: str) -> None:
     """Each mistake is named with its value and the way out."""
     with pytest.raises(SettingsError) as caught:
         Settings.load({f"USHER_GENAUTH__{name}": value}, env_file=None)
 
     (problem,) = caught.value.problems
     assert problem.startswith(f"USHER_GENAUTH__{name}=")
-    assert way_out in problem
+    assert hint in problem
 
 
 _TEXTS = st.text(max_size=8) | st.sampled_from(

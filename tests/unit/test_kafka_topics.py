@@ -9,7 +9,7 @@ from typing import Any, cast
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidPartitionsError
 
-from usher.eventlog.kafka.topics import Topics
+from usher.eventlog.kafka.topics import KafkaTopics
 
 
 class _Admin:
@@ -34,7 +34,7 @@ class _Admin:
 
 async def test_a_topic_that_another_worker_has_widened_is_taken_as_it_is() -> None:
     """A worker that finds the topic widened between look and deed goes on, and does not call the topic misconfigured."""
-    topics = Topics(cast("AIOKafkaAdminClient", _Admin()), "localhost:9092", "usher", ["events"])
+    topics = KafkaTopics(cast("AIOKafkaAdminClient", _Admin()), "localhost:9092", "usher", ["events"])
     known = await topics.verified()
     assert {name: topic.partitions for name, topic in known.items()} == {
         "events": 7,

@@ -124,8 +124,8 @@ def test_what_a_user_did_is_about_that_user() -> None:
 
 def test_our_own_update_says_that_the_user_hears_of_it_already() -> None:
     """The update that Usher's own handler made is no second message."""
-    assert event("webhook.admin.USER-UPDATE.ours").context.told
-    assert event("webhook.admin.USER-UPDATE.required-action").context.told is None
+    assert event("webhook.admin.USER-UPDATE.ours").context.already_notified_by
+    assert event("webhook.admin.USER-UPDATE.required-action").context.already_notified_by is None
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,13 @@ def test_webhook_api_and_topic_give_one_fact_one_identity(kind: str) -> None:
     """Webhook and admin-events API differ in fields and names of realms, and agree in source, tenant and id."""
     by_webhook = event(f"webhook.{kind}")
     by_api = [arrival.event for arrival in arrivals((SAMPLES / "api.admin-events.json").read_bytes())]
-    assert [found.type for found in by_api if found and found.identity == by_webhook.identity] == [by_webhook.type]
+    assert [found.type for found in by_api if found and found.uid == by_webhook.uid] == [by_webhook.type]
 
 
 def test_webhook_and_topic_agree_too() -> None:
     """Also what a Kafka listener writes."""
-    assert event("kafka.AdminEvent.USER-CREATE").identity == event("webhook.admin.USER-CREATE").identity
-    assert event("kafka.Event.REGISTER").identity == event("webhook.access.REGISTER").identity
+    assert event("kafka.AdminEvent.USER-CREATE").uid == event("webhook.admin.USER-CREATE").uid
+    assert event("kafka.Event.REGISTER").uid == event("webhook.access.REGISTER").uid
 
 
 def test_an_event_without_an_id_has_one_that_repeats_with_it_and_with_nothing_else() -> None:
@@ -207,7 +207,7 @@ def test_an_update_of_everything_counts_unless_it_is_to_say_it_alone(mode: str) 
     expected = "password.expired" if mode == "any" else "admin.USER-UPDATE"
     assert event({**console, "representation": json.dumps(representation)}, required_action=mode).type == expected
     assert event("webhook.admin.USER-UPDATE.required-action", required_action=mode).type == "password.expired"
-    assert event("webhook.admin.USER-UPDATE.ours", required_action=mode).context.told
+    assert event("webhook.admin.USER-UPDATE.ours", required_action=mode).context.already_notified_by
 
 
 def test_a_webhook_is_verified_by_the_hmac_of_its_raw_body() -> None:

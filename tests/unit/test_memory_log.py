@@ -136,7 +136,7 @@ async def test_an_evicted_worker_does_not_know(broker: MemoryBroker, worker: Wor
     await worker.log.park(claim, "a", b"1", [])
     with pytest.raises(ClaimLost):
         await worker.log.commit({claim: Position(claim.start + 1)})
-    assert other.held[claim.place].start == claim.start
+    assert other.held[claim.topic_partition].start == claim.start
 
     await broker.readmit(worker.log)
     assert worker.ended[-1] is claim

@@ -107,7 +107,12 @@ def test_a_reject_is_dead_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("otherwise", "handler", "held"),
-    [("resend", None, False), ("hold", None, True), ("resend", "hold", True), ("hold", "resend", False)],
+    [
+        ("resend", None, False),
+        ("dead-letter", None, True),
+        ("resend", "dead-letter", True),
+        ("dead-letter", "resend", False),
+    ],
 )
 def test_an_unknown_outcome_is_sent_again_or_held(otherwise: Any, handler: Any, held: bool) -> None:
     """As the handler says; where it says nothing, as the channel does."""
@@ -131,7 +136,7 @@ def test_a_paused_channel_burns_no_attempt() -> None:
         (Retry("x", after=5), "attempts-exhausted"),
         (Hold("x", after=5), "channel-paused"),
         (Unknown("x", otherwise="resend"), "attempts-exhausted"),
-        (Unknown("x", otherwise="hold"), "unknown-outcome"),
+        (Unknown("x", otherwise="dead-letter"), "unknown-outcome"),
         (Reject("x"), "rejected"),
     ],
 )

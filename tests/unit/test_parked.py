@@ -9,7 +9,7 @@ import pytest
 
 from usher.delivery import Delivery, Origin, ParkedRow, StoredRecord
 from usher.engine.parked import ParkedTable
-from usher.event import Identity
+from usher.event import EventUid
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def table() -> Iterator[ParkedTable]:
 
 def a_delivery(offset: int, user: str = "ann", *, due: int | None = None, attempt: int = 0) -> Delivery:
     origin = Origin("events", 0, offset, 1_000, b"key", (("trace", b"\xff"),))
-    identity = Identity("authgear", "demo", f"e{offset}")
-    return Delivery("note", identity, f"authgear/demo/{user}", origin, b"{}", attempt=attempt, due=due)
+    uid = EventUid("authgear", "demo", f"e{offset}")
+    return Delivery("note", uid, f"authgear/demo/{user}", origin, b"{}", attempt=attempt, due=due)
 
 
 def test_a_delivery_comes_back_as_it_was(table: ParkedTable) -> None:

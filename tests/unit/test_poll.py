@@ -14,7 +14,7 @@ import structlog
 from structlog.testing import LogCapture
 from tests.simulation.loop import Process, SimulatedLoop
 
-from usher.engine.port import Claim, LogConfig, LogUnavailable, Place
+from usher.engine.port import Claim, LogConfig, LogUnavailable, TopicPartition
 from usher.identity.poll import Feed, Known, Page, Pollers
 from usher.metrics import Metrics
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
@@ -225,9 +225,9 @@ def test_killed_between_the_append_and_the_keeping_of_the_place() -> None:
         await asyncio.sleep(1)
         write = world.broker.write
 
-        async def write_and_die(place: Place, *rest: Any) -> None:
-            await write(place, *rest)
-            if place.topic == TOPIC:
+        async def write_and_die(topic_partition: TopicPartition, *rest: Any) -> None:
+            await write(topic_partition, *rest)
+            if topic_partition.topic == TOPIC:
                 process.dead = True
 
         world.broker.write = write_and_die  # type: ignore[method-assign, assignment]
@@ -362,10 +362,10 @@ def test_a_place_that_cannot_be_kept_holds_up_nobody() -> None:
         write = world.broker.write
         failures = [LogUnavailable("no broker")]
 
-        async def fail_once(place: Place, *rest: Any) -> None:
-            if place.topic != TOPIC and failures:
+        async def fail_once(topic_partition: TopicPartition, *rest: Any) -> None:
+            if topic_partition.topic != TOPIC and failures:
                 raise failures.pop()
-            await write(place, *rest)
+            await write(topic_partition, *rest)
 
         world.broker.write = fail_once  # type: ignore[method-assign, assignment]
         book.write("e1")
@@ -510,7 +510,7 @@ def test_webhook_and_poller_in_one_moment_meet_in_one_partition() -> None:
                 yield records
             if not told:
                 told = True
-                world.broker.put(Place(TOPIC, world.broker.partition_of(b"ann")), b"ann", value)
+                world.broker.put(TopicPartition(TOPIC, world.broker.partition_of(b"ann")), b"ann", value)
 
         log.since = look_then_webhook  # type: ignore[method-assign]
         value = book.write("e1", user_id="ann")
@@ -553,10 +553,10 @@ def test_no_duty_to_be_had_is_told_more_and_more_seldom() -> None:
 
         @contextlib.asynccontextmanager
         async def refused() -> Any:
-            raise LogUnavailable("usher.notes is missing")
+            raise LogUnavailable("usher.checkpoints is missing")
             yield
 
-        log.duty = refused  # type: ignore[method-assign]
+        log.lease = refused  # type: ignore[method-assign]
         logger = structlog.wrap_logger(
             None, processors=[world.lines], wrapper_class=structlog.make_filtering_bound_logger(0)
         )
@@ -567,7 +567,7 @@ def test_no_duty_to_be_had_is_told_more_and_more_seldom() -> None:
     lines = play(story).said("polling can't begin, trying again")
 
     assert 60 <= len(lines) < 70
-    assert lines[0]["error"] == "usher.notes is missing"
+    assert lines[0]["error"] == "usher.checkpoints is missing"
 
 
 async def test_a_record_from_the_future_hides_nothing() -> None:

@@ -41,7 +41,7 @@ def test_an_empty_environment_is_a_service_that_starts() -> None:
     """Without a single name set, there is an embedded log, the outbox, and the filter that the design promises."""
     settings = load()
 
-    assert settings.log == "sqlite:///usher.db"
+    assert settings.event_log == "sqlite:///usher.db"
     assert settings.sqlite_path == Path("usher.db")
     assert settings.topic_names == ("identity.events",)
     assert settings.ingest_topic == "identity.events"
@@ -56,7 +56,7 @@ def test_an_empty_environment_is_a_service_that_starts() -> None:
 def test_every_kind_of_value_is_read_as_it_is_written() -> None:
     """Lists are comma separated, durations have units, groups have two underscores."""
     settings = load(
-        USHER_LOG="kafka://a:9092, b:9092",
+        USHER_EVENT_LOG="kafka://a:9092, b:9092",
         USHER_TOPICS="one, two",
         USHER_HTTP="[::1]:0",
         USHER_RETRY_DELAYS="500ms,2m",
@@ -106,9 +106,9 @@ def test_no_retry_at_all_can_be_said() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "hint"),
     [
-        ("USHER_LOG", "postgres://x", "sqlite:///usher.db"),
-        ("USHER_LOG", "kafka://broker", "kafka://host:9092"),
-        ("USHER_LOG", "sqlite://usher.db", "sqlite:///usher.db"),
+        ("USHER_EVENT_LOG", "postgres://x", "sqlite:///usher.db"),
+        ("USHER_EVENT_LOG", "kafka://broker", "kafka://host:9092"),
+        ("USHER_EVENT_LOG", "sqlite://usher.db", "sqlite:///usher.db"),
         ("USHER_TOPICS", "a,a", "each once"),
         ("USHER_GROUP", "my group", "letters, digits"),
         ("USHER_START_FROM", "yesterday", "latest, earliest"),
@@ -394,6 +394,6 @@ def test_every_setting_has_a_row_with_its_meaning() -> None:
 
     assert rows["USHER_RETRY_DELAYS"].text == "10s,1m,10m,1h"
     assert rows["USHER_HTTP"].text == "127.0.0.1:8080"
-    assert {"USHER_LOG", "USHER_TWILIO__FROM", "USHER_AUTHGEAR__WEBHOOK_SECRET", "USHER_KAFKA__…"} <= rows.keys()
+    assert {"USHER_EVENT_LOG", "USHER_TWILIO__FROM", "USHER_AUTHGEAR__WEBHOOK_SECRET", "USHER_KAFKA__…"} <= rows.keys()
     assert all(row.note for row in rows.values())
     assert not any(name.startswith("USHER_HANDLER_OPTIONS") for name in rows)

@@ -395,7 +395,7 @@ async def test_a_closed_log_takes_nothing(tmp_path: Path) -> None:
 
 
 def a_text(path: Path) -> None:
-    path.write_text("USHER_LOG=sqlite:///usher.db\n" * 100)
+    path.write_text("USHER_EVENT_LOG=sqlite:///usher.db\n" * 100)
 
 
 def another_program(path: Path) -> None:

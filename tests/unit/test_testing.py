@@ -101,7 +101,7 @@ def test_a_clock_moves_when_told() -> None:
         (Reject("never"), "rejected", True, None),
         (Hold("paused", after=60), "held", False, 60.0),
         (Unknown("no answer", otherwise="resend"), "unknown", False, 10.0),
-        (Unknown("no answer", otherwise="hold"), "unknown", True, None),
+        (Unknown("no answer", otherwise="dead-letter"), "unknown", True, None),
         (RuntimeError("oops, kim@example.com"), "failed", False, 10.0),
         (TimeoutError(), "failed", False, 10.0),
     ],
@@ -113,7 +113,7 @@ async def test_run_reads_the_ending_as_the_engine_does(
 
     @on("user.created")
     async def probe(event: Event, ctx: Context) -> None:
-        ctx.log.info("probed", attempt_seen=ctx.attempt)
+        ctx.logger.info("probed", attempt_seen=ctx.attempt)
         if raised is not None:
             raise raised
 

@@ -28,7 +28,7 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class SmsMessage:
     """One SMS. *to* is E.164, as in ``+447700900123``."""
 
     to: str
@@ -47,7 +47,7 @@ class Progress(Protocol):
     state: str
 
 
-class Operator(Exception):
+class ProviderRefused(Exception):
     """Credentials, quota, suspension: nobody's message gets through until an operator acts. *reason* is scrubbed."""
 
     def __init__(self, reason: str) -> None:
@@ -79,7 +79,7 @@ class Sms(Protocol):
     def check(self) -> list[str]:
         """What is missing or wrong in its configuration, one sentence each, without secrets. Asks nobody."""
 
-    async def send(self, text: Text, progress: Progress, /) -> None:
+    async def send(self, text: SmsMessage, progress: Progress, /) -> None:
         """Returns when the provider has accepted it.
 
         Raises:

@@ -14,11 +14,11 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NoReturn
 
-from usher.channels import Operator
+from usher.channels import ProviderRefused
 from usher.outcome import OnUnknown, Reject, Retry, Unknown
 from usher.redact import scrub
 
-Sort = Literal["done", "transient", "permanent", "operator", "unknown"]
+Sort = Literal["done", "transient", "permanent", "provider-refused", "unknown"]
 Failure = Literal["connect", "timeout", "broken"]
 
 _TEXT_LIMIT = 160
@@ -54,11 +54,11 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What an answer means. *way_out* is said to the operator."""
+class Meaning:
+    """What an answer means. *hint* is said to the operator."""
 
     sort: Sort
-    way_out: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +67,17 @@ class Table:
 
     provider: str
     read: Callable[[Any], tuple[int | None, str]]
-    by_code: Mapping[int, Row] = field(default_factory=dict)
-    by_status: Mapping[int, Row] = field(default_factory=dict)
+    by_code: Mapping[int, Meaning] = field(default_factory=dict)
+    by_status: Mapping[int, Meaning] = field(default_factory=dict)
 
 
-_BY_CLASS: Mapping[int, Row] = {
-    2: Row("done"),
-    3: Row("operator", "a redirect is not followed: check the base URL"),
-    4: Row("permanent"),
-    5: Row("transient"),
+_BY_CLASS: Mapping[int, Meaning] = {
+    2: Meaning("done"),
+    3: Meaning("provider-refused", "a redirect is not followed: check the base URL"),
+    4: Meaning("permanent"),
+    5: Meaning("transient"),
 }
-_TRANSIENT_STATUSES: Mapping[int, Row] = {408: Row("transient"), 429: Row("transient")}
+_TRANSIENT_STATUSES: Mapping[int, Meaning] = {408: Meaning("transient"), 429: Meaning("transient")}
 
 NO_ANSWER: Mapping[tuple[Failure, bool], tuple[Sort, str]] = {
     ("connect", False): ("transient", "could not be reached"),
@@ -105,36 +105,38 @@ SENDGRID = Table(
     read=_read_sendgrid,
     by_status={
         **_TRANSIENT_STATUSES,
-        401: Row("operator", "check USHER_SENDGRID__API_KEY and the account's credits"),
-        403: Row("operator", "check the API key's Mail Send permission and that the sender is a verified identity"),
+        401: Meaning("provider-refused", "check USHER_SENDGRID__API_KEY and the account's credits"),
+        403: Meaning(
+            "provider-refused", "check the API key's Mail Send permission and that the sender is a verified identity"
+        ),
     },
 )
 
-_SUSPENDED = Row("operator", "the account is suspended or closed: see the Twilio console")
-_SENDER = Row("operator", "check USHER_TWILIO__FROM")
-_TWILIO_CREDENTIALS = Row("operator", "check USHER_TWILIO__ACCOUNT_SID and USHER_TWILIO__AUTH_TOKEN")
+_SUSPENDED = Meaning("provider-refused", "the account is suspended or closed: see the Twilio console")
+_SENDER = Meaning("provider-refused", "check USHER_TWILIO__FROM")
+_TWILIO_CREDENTIALS = Meaning("provider-refused", "check USHER_TWILIO__ACCOUNT_SID and USHER_TWILIO__AUTH_TOKEN")
 
 TWILIO = Table(
     provider="twilio",
     read=_read_twilio,
     by_code={
-        20429: Row("transient"),  # too many requests at once
-        21611: Row("transient"),  # the sender's queue is full
+        20429: Meaning("transient"),  # too many requests at once
+        21611: Meaning("transient"),  # the sender's queue is full
         20003: _TWILIO_CREDENTIALS,
         20005: _SUSPENDED,
         30002: _SUSPENDED,
-        63038: Row("operator", "the account's daily limit is reached: raise it, or wait for the next day"),
+        63038: Meaning("provider-refused", "the account's daily limit is reached: raise it, or wait for the next day"),
         21212: _SENDER,
         21603: _SENDER,
         21701: _SENDER,
         21703: _SENDER,
-        21211: Row("permanent"),  # not a number
-        21408: Row("permanent"),  # the account may not send to that country
-        21602: Row("permanent"),  # empty body
-        21610: Row("permanent"),  # the recipient has opted out
-        21612: Row("permanent"),  # no way from this sender to that number
-        21614: Row("permanent"),  # not a mobile number
-        21617: Row("permanent"),  # body too long
+        21211: Meaning("permanent"),  # not a number
+        21408: Meaning("permanent"),  # the account may not send to that country
+        21602: Meaning("permanent"),  # empty body
+        21610: Meaning("permanent"),  # the recipient has opted out
+        21612: Meaning("permanent"),  # no way from this sender to that number
+        21614: Meaning("permanent"),  # not a mobile number
+        21617: Meaning("permanent"),  # body too long
     },
     by_status={**_TRANSIENT_STATUSES, 401: _TWILIO_CREDENTIALS},
 )
@@ -147,7 +149,7 @@ def sort(table: Table, answer: Answer, now: float) -> Finding:
     if row.sort == "done":
         return Finding("done", "")
     said = f"{table.provider} answered {answer.status}" + (f" (error {code})" if code is not None else "")
-    parts = [said, scrub(text, _TEXT_LIMIT), row.way_out]
+    parts = [said, scrub(text, _TEXT_LIMIT), row.hint]
     wait = asked_wait(answer.headers, now) if row.sort == "transient" else None
     return Finding(row.sort, ": ".join(part for part in parts if part), wait)
 
@@ -185,17 +187,17 @@ def _raise(finding: Finding, otherwise: OnUnknown) -> NoReturn:
         raise Retry(finding.reason, after=finding.after)
     if finding.sort == "permanent":
         raise Reject(finding.reason)
-    if finding.sort == "operator":
-        raise Operator(finding.reason)
+    if finding.sort == "provider-refused":
+        raise ProviderRefused(finding.reason)
     raise Unknown(finding.reason, otherwise=otherwise)
 
 
-def _row(table: Table, status: int, code: int | None) -> Row:
+def _row(table: Table, status: int, code: int | None) -> Meaning:
     # 2xx and 5xx first: whatever the body says, these have taken it, or have broken down over it.
     if status // 100 in {2, 5}:
         return _BY_CLASS[status // 100]
     by_code = table.by_code.get(code) if code is not None else None
-    return by_code or table.by_status.get(status) or _BY_CLASS.get(status // 100) or Row("transient")
+    return by_code or table.by_status.get(status) or _BY_CLASS.get(status // 100) or Meaning("transient")
 
 
 def _details(table: Table, answer: Answer) -> tuple[int | None, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from usher.channels import Email, Sms
-from usher.channels.outbox import MailOutbox, TextOutbox
+from usher.channels.outbox import MailOutbox, SmsOutbox
 from usher.channels.smtp import Smtp
 from usher.channels.transport import Transport
 from usher.channels.twilio import BASE_URL, Twilio
@@ -55,7 +55,7 @@ def open_sms(
         ValueError: there is no such provider.
     """
     if kind == "outbox":
-        return TextOutbox(outbox_dir)
+        return SmsOutbox(outbox_dir)
     if kind == "twilio":
         return Twilio(
             transport,

@@ -11,7 +11,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from usher.channels import Mail, Progress, Text
+from usher.channels import Mail, Progress, SmsMessage
 from usher.channels.mime import build, safe_key
 from usher.outcome import Reject, Retry
 
@@ -53,14 +53,14 @@ class MailOutbox(_Outbox):
         await self._put(f"{safe_key(mail.idempotency_key)}.eml", content, progress)
 
 
-class TextOutbox(_Outbox):
+class SmsOutbox(_Outbox):
     """An `Sms`."""
 
-    async def send(self, text: Text, progress: Progress) -> None:
+    async def send(self, text: SmsMessage, progress: Progress) -> None:
         await self._put(f"{safe_key(text.idempotency_key)}.txt", as_file(text), progress)
 
 
-def as_file(text: Text) -> bytes:
+def as_file(text: SmsMessage) -> bytes:
     """An SMS as a file: whom to, an empty line, what."""
     return f"To: {text.to}\n\n{text.body}\n".encode()
 

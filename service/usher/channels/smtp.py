@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 from aiosmtplib import SMTPAuthenticationError, SMTPConnectResponseError, SMTPException, SMTPResponseException
 
-from usher.channels import Mail, Operator, Progress
+from usher.channels import Mail, Progress, ProviderRefused
 from usher.channels.answers import Finding, NoAnswer, Sort, settle, sort_failure
 from usher.channels.mime import build, needs_utf8, split_sender
 from usher.outcome import Reject
@@ -30,7 +30,7 @@ _CREDENTIALS = frozenset({530, 534, 535, 538})
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class SmtpServer:
     """Where to, and as whom. *tls* from the first byte; else STARTTLS where it is offered."""
 
     host: str
@@ -40,7 +40,7 @@ class Server:
     tls: bool
 
     @classmethod
-    def parse(cls, url: str) -> Server:
+    def parse(cls, url: str) -> SmtpServer:
         """``smtp://user:password@host:587`` or ``smtps://…:465``; user and password may be left out, and %-encoded.
 
         Raises:
@@ -78,14 +78,14 @@ class Smtp:
         if not self._url.strip():
             return [f"{_SETTING} is missing: give smtp://user:password@host:587"]
         try:
-            Server.parse(self._url)
+            SmtpServer.parse(self._url)
         except ValueError as error:
             return [f"{_SETTING} {error}"]
         return []
 
     async def send(self, mail: Mail, progress: Progress) -> None:
         if problems := self.check():
-            raise Operator(problems[0])
+            raise ProviderRefused(problems[0])
         try:
             message = build(mail, datetime.now(UTC)).as_bytes()
         except ValueError as error:
@@ -95,7 +95,7 @@ class Smtp:
         settle(finding, otherwise="resend")
 
     async def _attempt(self, mail: Mail, message: bytes, progress: Progress) -> Finding:
-        server = Server.parse(self._url)
+        server = SmtpServer.parse(self._url)
         client = aiosmtplib.SMTP(
             hostname=server.host,
             port=server.port,
@@ -120,11 +120,11 @@ class Smtp:
         return Finding("done", "")
 
 
-async def _log_in(client: aiosmtplib.SMTP, server: Server) -> None:
+async def _log_in(client: aiosmtplib.SMTP, server: SmtpServer) -> None:
     if not server.username:
         return
     if client.get_transport_info("sslcontext") is None and server.host not in _LOOPBACK:
-        raise Operator(f"the SMTP server offers no TLS, and a password is not sent without: check {_SETTING}")
+        raise ProviderRefused(f"the SMTP server offers no TLS, and a password is not sent without: check {_SETTING}")
     try:
         await client.login(server.username, server.password)
     except SMTPResponseException:
@@ -132,7 +132,7 @@ async def _log_in(client: aiosmtplib.SMTP, server: Server) -> None:
     except SMTPException as error:
         if isinstance(error, OSError):  # disconnected, timed out
             raise
-        raise Operator(f"the SMTP server takes no log-in that we know: check {_SETTING}") from None
+        raise ProviderRefused(f"the SMTP server takes no log-in that we know: check {_SETTING}") from None
 
 
 async def _transmit(client: aiosmtplib.SMTP, mail: Mail, message: bytes, progress: Progress) -> None:
@@ -152,7 +152,7 @@ def _sort(error: SMTPResponseException) -> Finding:
     reason = f"smtp answered {error.code}: {scrub(error.message, _TEXT_LIMIT)}"
     about_us = error.code in _CREDENTIALS or isinstance(error, SMTPAuthenticationError | SMTPConnectResponseError)
     if kind == "permanent" and about_us:
-        return Finding("operator", f"{reason}: check {_SETTING}")
+        return Finding("provider-refused", f"{reason}: check {_SETTING}")
     return Finding(kind, reason)
 
 

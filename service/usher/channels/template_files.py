@@ -33,7 +33,7 @@ KINDS = {".txt": "mail", ".html": "mail", ".sms": "SMS"}
 _TAG = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8})*")
 
 
-class Key(NamedTuple):
+class TemplateKey(NamedTuple):
     """One file among all templates: *language* is a normalised tag."""
 
     name: str
@@ -55,9 +55,9 @@ class TemplateFiles:
         if overrides is not None and not overrides.is_dir():
             raise ValueError(f"USHER_TEMPLATES_DIR is {str(overrides)!r}, which is no folder; create it, or unset it")
         self.searched = (*([overrides] if overrides else []), *folders)
-        self.paths: dict[Key, str] = {}
+        self.paths: dict[TemplateKey, str] = {}
         self.problems: list[str] = []
-        self._owners: dict[Key, Path] = {}
+        self._owners: dict[TemplateKey, Path] = {}
         for folder in self.searched:
             for file in sorted(folder.glob("[!._]*/[!.]*")):
                 self._add(file, folder, overrides)
@@ -67,7 +67,7 @@ class TemplateFiles:
         """The names of all templates, sorted."""
         return sorted({key.name for key in self.paths})
 
-    def choose(self, name: str, suffix: str, languages: Iterable[str]) -> tuple[Key, str]:
+    def choose(self, name: str, suffix: str, languages: Iterable[str]) -> tuple[TemplateKey, str]:
         """The file of *name* for the first of *languages* that has one, and its path.
 
         Raises:
@@ -75,7 +75,7 @@ class TemplateFiles:
         """
         tags = list(dict.fromkeys(tag for wanted in (*languages, FALLBACK) for tag in _shortened(wanted)))
         for tag in tags:
-            if (path := self.paths.get(key := Key(name, suffix, tag))) is not None:
+            if (path := self.paths.get(key := TemplateKey(name, suffix, tag))) is not None:
                 return key, path
         if name not in self.names:
             raise Reject(self.missing(name))
@@ -88,7 +88,7 @@ class TemplateFiles:
         """The sentence that says that there is no such template."""
         return f"there is no template {name!r}{nearest(name, self.names)}; looked in {self._places()}"
 
-    def incomplete(self, key: Key) -> list[str]:
+    def incomplete(self, key: TemplateKey) -> list[str]:
         """What the file *key* lacks beside it."""
         if key.suffix == ".html":
             if key._replace(suffix=".txt") not in self.paths:
@@ -100,7 +100,7 @@ class TemplateFiles:
         return []
 
     def _add(self, file: Path, folder: Path, overrides: Path | None) -> None:
-        key = Key(file.parent.name, file.suffix, _normal(file.stem))
+        key = TemplateKey(file.parent.name, file.suffix, _normal(file.stem))
         if file.suffix not in KINDS or not _TAG.fullmatch(key.language):
             self.problems.append(f"{file} is not read: templates are named by language, as en.txt, en.html, en.sms")
         elif (owner := self._owners.get(key)) is None:

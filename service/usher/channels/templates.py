@@ -33,7 +33,7 @@ from jinja2 import (
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from usher.channels import gsm7
-from usher.channels.template_files import KINDS, Key, TemplateFiles, template_folders
+from usher.channels.template_files import KINDS, TemplateFiles, TemplateKey, template_folders
 from usher.event import Event, EventContext, User
 from usher.outcome import Reject
 from usher.redact import scrub
@@ -174,7 +174,7 @@ class Templates:
         except Exception as error:  # noqa: BLE001  a template is its author's code: whatever it raises, no retry mends it
             _refuse(path, error)
 
-    def _try(self, key: Key) -> list[str]:
+    def _try(self, key: TemplateKey) -> list[str]:
         path, values = self._files.paths[key], self._values(_sample(), key.language, None, None, None)
         try:
             text = self._render(path, {**self._given(path, values), **values})

@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from urllib.parse import urlencode
 
-from usher.channels import Progress, Text
+from usher.channels import Progress, SmsMessage
 from usher.channels.answers import TWILIO
 from usher.channels.transport import Transport, base_url_problems, deliver
 
@@ -49,7 +49,7 @@ class Twilio:
             )
         return problems
 
-    async def send(self, text: Text, progress: Progress) -> None:
+    async def send(self, text: SmsMessage, progress: Progress) -> None:
         sender = "MessagingServiceSid" if _SERVICE.fullmatch(self._sender) else "From"
         form = {"To": text.to, sender: self._sender, "Body": text.body}
         credentials = b64encode(f"{self._account_sid}:{self._auth_token}".encode()).decode()
@@ -64,5 +64,5 @@ class Twilio:
                 "Accept": "application/json",
             },
             progress=progress,
-            otherwise="hold",
+            otherwise="dead-letter",
         )

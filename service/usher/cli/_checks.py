@@ -117,7 +117,7 @@ async def _systems(settings: Settings) -> list[Line]:
             text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET (Auth0: …__WEBHOOK_TOKEN) to take webhooks"
             lines.append(Line("systems", "warn", "webhook", text))
         for system in systems:
-            lines += [Line("systems", "warn", system.title, doubt) for doubt in system.doubts]
+            lines += [Line("systems", "warn", system.title, warning) for warning in system.warnings]
             if system.api is not None:
                 try:
                     lines.append(Line("systems", "ok", f"{system.title}: API", await system.api.check()))
@@ -140,10 +140,10 @@ async def _log(settings: Settings) -> list[Line]:
         async with browser(settings) as log:
             states = await log.topics()
     except LogUnavailable as error:
-        return [Line("log", "problem", settings.log, f"can't be reached: {error}", unreachable=True)]
+        return [Line("log", "problem", settings.event_log, f"can't be reached: {error}", unreachable=True)]
     except LogError as error:
-        return [Line("log", "problem", settings.log, str(error))]
-    return [Line("log", "ok", settings.log, "reachable"), *(_topic(state, states) for state in states)]
+        return [Line("log", "problem", settings.event_log, str(error))]
+    return [Line("log", "ok", settings.event_log, "reachable"), *(_topic(state, states) for state in states)]
 
 
 def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:
@@ -152,10 +152,10 @@ def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:
         rights = "" if state.writable else "; whether it may be written can't be told without writing"
         kind = ", compacted" if state.compacted else ""
         return Line("log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
-    way_out = f"; run: {state.remedy}" if state.remedy else ""
+    hint = f"; run: {state.remedy}" if state.remedy else ""
     if wrong == _topics.MISSING and state.kind != "source":
-        return Line("log", "warn", state.topic, f"{state.kind}: missing; `usher run` creates it where it may{way_out}")
-    return Line("log", "problem", state.topic, f"{state.kind}: {wrong}{way_out}")
+        return Line("log", "warn", state.topic, f"{state.kind}: missing; `usher run` creates it where it may{hint}")
+    return Line("log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
 
 
 def _name_and_text(problem: str) -> tuple[str, str]:

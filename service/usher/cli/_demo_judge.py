@@ -10,13 +10,13 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from usher.cli._demo_cast import BY_WEBHOOK, LEFT_OUT, NOOR, SCENES
-from usher.cli._demo_outbox import Message
+from usher.cli._demo_outbox import SentMessage
 
 _REPEATS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class Scrape:
     """The text of ``/metrics``."""
 
     text: str
@@ -39,10 +39,10 @@ class Facts:
     service's, after SIGTERM. *leaks* are the files of the service in which a credential was found.
     """
 
-    messages: Sequence[Message] = ()
+    messages: Sequence[SentMessage] = ()
     dead: Sequence[Mapping[str, Any]] = ()
     dead_in_the_end: Sequence[Mapping[str, Any]] = ()
-    metrics: Metrics = field(default_factory=lambda: Metrics(""))
+    metrics: Scrape = field(default_factory=lambda: Scrape(""))
     exit_code: int | None = None
     leaks: Sequence[str] = ()
 
@@ -51,7 +51,7 @@ def failures(facts: Facts) -> list[str]:
     """Each expectation that was not met, in a sentence; none: all that was announced has happened."""
     return [
         *_of_messages(facts.messages),
-        *_of_letters(facts),
+        *_of_dead_letters(facts),
         *of_metrics(facts.metrics),
         *_of_exit(facts.exit_code),
         *(f"{name} holds a password that an identity system has sent" for name in facts.leaks),
@@ -63,7 +63,7 @@ def kind_of(handler: str) -> str:
     return "SMS" if handler == "sms_notice" else handler
 
 
-def _of_messages(messages: Sequence[Message]) -> Iterator[str]:
+def _of_messages(messages: Sequence[SentMessage]) -> Iterator[str]:
     expected = Counter((kind_of(scene.handler), scene.to) for scene in SCENES if scene.to is not None)
     found = Counter((message.kind, message.to) for message in messages)
     for (kind, to), count in (expected - found).items():
@@ -72,8 +72,8 @@ def _of_messages(messages: Sequence[Message]) -> Iterator[str]:
         yield f"the outbox holds {count} message too many: {kind} to {to}"
 
 
-def _of_letters(facts: Facts) -> Iterator[str]:
-    named = [(letter["event_id"], letter["handler"], letter["reason"]) for letter in facts.dead]
+def _of_dead_letters(facts: Facts) -> Iterator[str]:
+    named = [(dead_letter["event_id"], dead_letter["handler"], dead_letter["reason"]) for dead_letter in facts.dead]
     if named != [(NOOR.id, NOOR.handler, "rejected")]:
         yield f"dlq list should have named {NOOR.name}'s {NOOR.handler} alone, as rejected; it named {named}"
     elif "400" not in str(facts.dead[0]["error"]):
@@ -82,7 +82,7 @@ def _of_letters(facts: Facts) -> Iterator[str]:
         yield f"after the replay no dead letter should be open; there are {len(facts.dead_in_the_end)}"
 
 
-def of_metrics(metrics: Metrics) -> Iterator[str]:
+def of_metrics(metrics: Scrape) -> Iterator[str]:
     """What `failures` says of the metrics alone."""
     filtered = "usher_events_filtered_total"
     found = {

@@ -20,7 +20,7 @@ _SUFFIXES = (".eml", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class SentMessage:
     """A message that a provider accepted. *kind* is the handler's name for a mail, ``SMS`` for an SMS."""
 
     kind: str
@@ -58,7 +58,7 @@ class DemoOutbox:
         names = [path.name for path in self._files() if path not in self._foreign]
         (self.path / NOTE).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
 
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[SentMessage]:
         """What this demo's providers have accepted so far, by file name."""
         return [_read(path) for path in self._files() if path not in self._foreign]
 
@@ -78,13 +78,13 @@ def _is_message(name: str) -> bool:
     return name.endswith(_SUFFIXES) and not name.startswith(".")
 
 
-def _read(path: Path) -> Message:
+def _read(path: Path) -> SentMessage:
     content = path.read_bytes()
     if path.suffix == ".txt":
         head, _, body = content.decode().partition("\n\n")
-        return Message("SMS", head.removeprefix("To: "), body.strip(), path)
+        return SentMessage("SMS", head.removeprefix("To: "), body.strip(), path)
     mail = email.message_from_bytes(content, policy=email.policy.default)
     plain = mail.get_body(("plain",))
     text = plain.get_content().strip() if plain is not None else ""
     # The file is named by the idempotency key, which begins with the handler's name.
-    return Message(path.name.partition("-")[0], str(mail["To"]), f"Subject: {mail['Subject']}\n\n{text}", path)
+    return SentMessage(path.name.partition("-")[0], str(mail["To"]), f"Subject: {mail['Subject']}\n\n{text}", path)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from usher.cli._demo_cast import LOGIN_URL, MAIL_FROM, SERVICE_NAME
-from usher.cli._demo_judge import Metrics
+from usher.cli._demo_judge import Scrape
 from usher.cli._demo_systems import CREDENTIALS, SETTINGS, Call
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def environment(provider: FakeProviders, environ: Mapping[str, str]) -> dict[str
     inherited = {name: value for name, value in environ.items() if not name.upper().startswith("USHER_")}
     return inherited | {
         "USHER_HTTP": "127.0.0.1:0",
-        "USHER_LOG": "sqlite:///usher.db",
+        "USHER_EVENT_LOG": "sqlite:///usher.db",
         "USHER_LOG_FORMAT": "json",
         "USHER_RETRY_DELAYS": "1s,2s",
         "USHER_SERVICE_NAME": SERVICE_NAME,
@@ -102,7 +102,7 @@ class Service:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Failed(f"POST {call.path} got no answer: {error!r}") from None
 
-    async def metrics(self, until: Callable[[Metrics], bool]) -> Metrics:
+    async def metrics(self, until: Callable[[Scrape], bool]) -> Scrape:
         """What ``/metrics`` says as soon as *until* holds for it, or as it is after `_SETTLING` seconds.
 
         Raises:
@@ -112,7 +112,7 @@ class Service:
         while True:
             try:
                 async with self.http.get(f"{self.url}/metrics") as answer:
-                    metrics = Metrics(await answer.text())
+                    metrics = Scrape(await answer.text())
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise Failed(f"GET /metrics got no answer: {error!r}") from None
             if until(metrics) or time.monotonic() > give_up:

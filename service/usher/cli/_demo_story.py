@@ -14,7 +14,7 @@ from usher.cli import _demo_timeline
 from usher.cli._console import console, result, table
 from usher.cli._demo_cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, OF_OTHERS, SCENES, Scene
 from usher.cli._demo_judge import Facts, of_metrics
-from usher.cli._demo_outbox import DemoOutbox, Message
+from usher.cli._demo_outbox import DemoOutbox, SentMessage
 from usher.cli._demo_service import Failed, Service
 from usher.cli._demo_systems import call
 from usher.testing.providers import FakeProviders, Fault, answer
@@ -129,8 +129,8 @@ class Story:
         self._step("SendGrid refuses Noor's address for good: a dead letter. usher dlq list")
         await self.service.line("dead-lettered", event_id=NOOR.id)
         self.facts.dead = await self.service.ask("dlq", "list")
-        for letter in self.facts.dead:
-            result(f"   {letter['id']}  {letter['handler']}  {letter['reason']}: {letter['error']}")
+        for dead_letter in self.facts.dead:
+            result(f"   {dead_letter['id']}  {dead_letter['handler']}  {dead_letter['reason']}: {dead_letter['error']}")
         self.provider.refused.clear()
         result("   The address is allowed now: usher dlq replay --all --yes --wait")
         said = await self.service.usher("dlq", "replay", "--all", "--yes", "--wait")
@@ -165,7 +165,7 @@ class Story:
                 _quote(message)
 
 
-def _quote(message: Message) -> None:
+def _quote(message: SentMessage) -> None:
     result(f"\n   {'SMS' if message.kind == 'SMS' else 'Mail'} to {message.to}")
     for line in filter(None, message.text.splitlines()):
         for part in textwrap.wrap(line, _WIDTH - 8, break_on_hyphens=False):

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 _MIRRORS = "Instead of a USHER_ variable"
 
-Log = Annotated[
+EventLog = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="sqlite:///PATH or kafka://HOST:PORT [USHER_LOG].", rich_help_panel=_MIRRORS),
+    typer.Option(
+        metavar="URL", help="sqlite:///PATH or kafka://HOST:PORT [USHER_EVENT_LOG].", rich_help_panel=_MIRRORS
+    ),
 ]
 Group = Annotated[str | None, typer.Option(help="The consumer group [USHER_GROUP].", rich_help_panel=_MIRRORS)]
 Topics = Annotated[

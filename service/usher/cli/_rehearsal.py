@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import structlog
 
-from usher.channels import Mail, Progress, Text
-from usher.channels.post import Post
+from usher.channels import Mail, Progress, SmsMessage
+from usher.channels.sender import MessageSender
 from usher.channels.templates import Templates
 from usher.cli._console import span
 from usher.context import Context, Outgoing
@@ -57,7 +57,7 @@ class _Accepts:
     def check(self) -> list[str]:
         return []
 
-    async def send(self, _message: Mail | Text, progress: Progress, /) -> None:
+    async def send(self, _message: Mail | SmsMessage, progress: Progress, /) -> None:
         progress.state = "sent"
 
 
@@ -80,7 +80,7 @@ class Rehearsal:
         has_api: Callable[[Event], bool],
     ) -> None:
         self._templates = open_templates(settings, found)
-        self._post = Post(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
+        self._post = MessageSender(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
         self._own = own
         self._now = now
         self._has_api = has_api
@@ -97,7 +97,7 @@ class Rehearsal:
             handler=handler.name,
             attempt=1,
             sender=self._post,
-            logger=structlog.wrap_logger(
+            base_logger=structlog.wrap_logger(
                 None, processors=[_drop], wrapper_class=structlog.make_filtering_bound_logger(0)
             ),
             http=cast("ClientSession", _NoHttp()),

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from usher.cli import _dead_letters as dead
 from usher.cli._console import confirm, console, print_json, result, say, table
-from usher.cli._dead_letters import Choice, Filed, Plan
+from usher.cli._dead_letters import Choice, ListedDeadLetter, Plan
 from usher.cli._exits import Stop
-from usher.engine.letters import MAX_REPLAYS, OPEN_STATES
+from usher.engine.dead_letters import MAX_REPLAYS, OPEN_STATES
 from usher.engine.port import Browser
 from usher.settings import Settings
 from usher.storage import browser
@@ -66,7 +66,7 @@ async def drop(settings: Settings, choice: Choice, manner: Manner) -> None:
     async with browser(settings) as log:
         now = _now()
         chosen = _choose(await dead.read(log, settings.group, settings.topic_names), choice, settings, now)
-        droppable = [filed for filed in chosen if filed.letter.state in OPEN_STATES]
+        droppable = [listed for listed in chosen if listed.dead_letter.state in OPEN_STATES]
         if manner.dry_run:
             _tell_dry(droppable, now, manner)
             return
@@ -74,28 +74,32 @@ async def drop(settings: Settings, choice: Choice, manner: Manner) -> None:
             confirm(f"Drop {len(droppable)} dead letters for good?", flag="--yes")
         await dead.drop(log, settings.group, droppable)
     if manner.json:
-        print_json({"id": filed.name, "result": "dropped"} for filed in droppable)
+        print_json({"id": listed.name, "result": "dropped"} for listed in droppable)
     else:
         result(f"{len(droppable)} dropped")
-    closed = [filed for filed in chosen if filed not in droppable]
+    closed = [listed for listed in chosen if listed not in droppable]
     if closed and choice.names:
         raise Stop(_closed(closed))
 
 
-def _choose(letters: Sequence[Filed], choice: Choice, settings: Settings, now: int) -> list[Filed]:
+def _choose(
+    dead_letters: Sequence[ListedDeadLetter], choice: Choice, settings: Settings, now: int
+) -> list[ListedDeadLetter]:
     """Letters named are taken in any state, to say why they are left out; otherwise only open ones are meant."""
     if choice.names:
-        letters = dead.named(letters, dict.fromkeys(choice.names), settings.topic_names)
+        dead_letters = dead.named(dead_letters, dict.fromkeys(choice.names), settings.topic_names)
     else:
-        letters = [filed for filed in letters if filed.letter.state in OPEN_STATES]
-    return [filed for filed in letters if choice.takes(filed, now)]
+        dead_letters = [listed for listed in dead_letters if listed.dead_letter.state in OPEN_STATES]
+    return [listed for listed in dead_letters if choice.takes(listed, now)]
 
 
-async def _follow(log: Browser, group: str, asked: Mapping[str, Filed], limit: float) -> dict[str, Filed]:
+async def _follow(
+    log: Browser, group: str, asked: Mapping[str, ListedDeadLetter], limit: float
+) -> dict[str, ListedDeadLetter]:
     """The letters as they are after their replays, by request id; without those that took longer than *limit* seconds."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    ended: dict[str, Filed] = {}
+    ended: dict[str, ListedDeadLetter] = {}
     screen = console(stderr=True)
     columns = (TextColumn("Replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=screen) if screen.is_terminal else None
@@ -113,7 +117,7 @@ async def _follow(log: Browser, group: str, asked: Mapping[str, Filed], limit: f
     return ended
 
 
-def _tell_dry(chosen: Iterable[Filed], now: int, manner: Manner) -> None:
+def _tell_dry(chosen: Iterable[ListedDeadLetter], now: int, manner: Manner) -> None:
     rows = dead.summary(chosen, now)
     if manner.json:
         print_json(rows)
@@ -126,37 +130,51 @@ def _tell_dry(chosen: Iterable[Filed], now: int, manner: Manner) -> None:
 
 def _tell(plan: Plan, asked: int) -> None:
     result(f"{asked} requested")
-    for filed in plan.expired:
-        result(f"{filed.name}: not requested: it expired; --even-expired sends it all the same")
-    for filed in plan.beyond:
-        result(f"{filed.name}: not requested: replayed {MAX_REPLAYS} times already; drop it, or mend what it fails at")
-    for filed in plan.closed:
-        result(f"{filed.name}: not requested: it is {filed.letter.state}")
+    for listed in plan.expired:
+        result(f"{listed.name}: not requested: it expired; --even-expired sends it all the same")
+    for listed in plan.beyond:
+        result(f"{listed.name}: not requested: replayed {MAX_REPLAYS} times already; drop it, or mend what it fails at")
+    for listed in plan.closed:
+        result(f"{listed.name}: not requested: it is {listed.dead_letter.state}")
 
 
-def _tell_ended(ended: Mapping[str, Filed]) -> None:
-    for filed in ended.values():
-        if filed.letter.state != "replayed":
-            result(f"{filed.name}: {filed.letter.state} {filed.letter.note}".rstrip())
+def _tell_ended(ended: Mapping[str, ListedDeadLetter]) -> None:
+    for listed in ended.values():
+        if listed.dead_letter.state != "replayed":
+            result(f"{listed.name}: {listed.dead_letter.state} {listed.dead_letter.note}".rstrip())
     result(f"{_replayed(ended)} replayed")
 
 
-def _rows(plan: Plan, asked: Mapping[str, Filed], ended: Mapping[str, Filed]) -> list[dict[str, object]]:
+def _rows(
+    plan: Plan, asked: Mapping[str, ListedDeadLetter], ended: Mapping[str, ListedDeadLetter]
+) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for id_, filed in asked.items():
-        after = ended[id_].letter if id_ in ended else None
+    for id_, listed in asked.items():
+        after = ended[id_].dead_letter if id_ in ended else None
         state, note = (after.state, after.note) if after else ("requested", "")
-        rows.append({"id": filed.name, "request": id_, "result": state, "note": note})
+        rows.append({"id": listed.name, "request": id_, "result": state, "note": note})
     for refused, why in ((plan.expired, "expired"), (plan.beyond, "beyond-limit")):
-        rows += [{"id": filed.name, "request": None, "result": why, "note": ""} for filed in refused]
+        rows += [{"id": listed.name, "request": None, "result": why, "note": ""} for listed in refused]
     rows += [
-        {"id": filed.name, "request": None, "result": f"already-{filed.letter.state}", "note": filed.letter.note}
-        for filed in plan.closed
+        {
+            "id": listed.name,
+            "request": None,
+            "result": f"already-{listed.dead_letter.state}",
+            "note": listed.dead_letter.note,
+        }
+        for listed in plan.closed
     ]
     return rows
 
 
-def _judge(plan: Plan, asked: Mapping[str, Filed], ended: Mapping[str, Filed], choice: Choice, *, waited: bool) -> None:
+def _judge(
+    plan: Plan,
+    asked: Mapping[str, ListedDeadLetter],
+    ended: Mapping[str, ListedDeadLetter],
+    choice: Choice,
+    *,
+    waited: bool,
+) -> None:
     if waited and len(ended) < len(asked):
         raise Stop(f"{len(asked) - len(ended)} of {len(asked)} replays have no outcome yet: is a worker running?")
     if waited and (failed := len(ended) - _replayed(ended)):
@@ -167,12 +185,12 @@ def _judge(plan: Plan, asked: Mapping[str, Filed], ended: Mapping[str, Filed], c
         raise Stop(_closed(plan.closed))
 
 
-def _closed(closed: Sequence[Filed]) -> str:
-    return "left out, not open: " + ", ".join(f"{filed.name} ({filed.letter.state})" for filed in closed)
+def _closed(closed: Sequence[ListedDeadLetter]) -> str:
+    return "left out, not open: " + ", ".join(f"{listed.name} ({listed.dead_letter.state})" for listed in closed)
 
 
-def _replayed(ended: Mapping[str, Filed]) -> int:
-    return sum(filed.letter.state == "replayed" for filed in ended.values())
+def _replayed(ended: Mapping[str, ListedDeadLetter]) -> int:
+    return sum(listed.dead_letter.state == "replayed" for listed in ended.values())
 
 
 def _now() -> int:

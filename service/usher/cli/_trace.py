@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from usher.cli._console import moment
-from usher.cli._dead_letters import Filed
-from usher.cli._dead_letters import read as read_letters
+from usher.cli._dead_letters import ListedDeadLetter
+from usher.cli._dead_letters import read as read_dead_letters
 from usher.delivery import Delivery, Record, delivery_key
 from usher.engine.claims import Mark, handlers_hash
-from usher.engine.letters import REQUEST_PREFIX
-from usher.engine.port import Browser, Committed, Place, retry_topic
-from usher.event import Event, Identity, Undecodable
+from usher.engine.dead_letters import REQUEST_PREFIX
+from usher.engine.port import Browser, Committed, TopicPartition, retry_topic
+from usher.event import Event, EventUid, Undecodable
 from usher.handler import Router, Ruling
 from usher.sources import Source, decode, read_record
 
@@ -29,20 +29,18 @@ class Wanted:
     source: str | None = None
     tenant: str | None = None
 
-    def is_(self, identity: Identity) -> bool:
-        return (
-            identity.id == self.id and self.source in {None, identity.source} and self.tenant in {None, identity.tenant}
-        )
+    def is_(self, uid: EventUid) -> bool:
+        return uid.id == self.id and self.source in {None, uid.source} and self.tenant in {None, uid.tenant}
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """One arrival of the event. *event* is None where the source topic has it no more; *stored_at* in Unix milliseconds."""
 
-    place: Place
+    topic_partition: TopicPartition
     offset: int
     stored_at: int
-    identity: Identity
+    uid: EventUid
     event: Event | None
     duplicate_of: int | None = None
 
@@ -58,17 +56,17 @@ class Fate:
     attempt: int = 0
     due: int | None = None
     error: str = ""
-    letter: str = ""
+    dead_letter: str = ""
 
 
 @dataclass(slots=True)
 class _Traces:
     """All that the log has beside the source records themselves."""
 
-    committed: dict[Place, Committed] = field(default_factory=dict)
+    committed: dict[TopicPartition, Committed] = field(default_factory=dict)
     parked: dict[tuple[str, str], Delivery] = field(default_factory=dict)
     unparked: set[tuple[str, str]] = field(default_factory=set)
-    letters: dict[tuple[str, str], Filed] = field(default_factory=dict)
+    dead_letters: dict[tuple[str, str], ListedDeadLetter] = field(default_factory=dict)
 
 
 async def trace(
@@ -91,36 +89,36 @@ async def trace(
     """
     traces = await _read_traces(browser, group, topics, wanted)
     existing = {state.topic for state in await browser.topics() if state.partitions}
-    sightings: dict[tuple[Place, int], Sighting] = {}
+    sightings: dict[tuple[TopicPartition, int], Sighting] = {}
     for topic in topics:
         if topic in existing:
             async for batch in browser.scan(topic):
                 for found in _sightings(batch, wanted, sources.get(topic)):
-                    sightings[found.place, found.offset] = found
+                    sightings[found.topic_partition, found.offset] = found
     for delivery in _remembered(traces):
         origin = delivery.origin
-        place = Place(origin.topic, origin.partition)
-        gone = Sighting(place, origin.offset, origin.timestamp, delivery.identity, None)
-        sightings.setdefault((place, origin.offset), gone)
+        topic_partition = TopicPartition(origin.topic, origin.partition)
+        gone = Sighting(topic_partition, origin.offset, origin.timestamp, delivery.uid, None)
+        sightings.setdefault((topic_partition, origin.offset), gone)
     ordered = _with_duplicates([sightings[spot] for spot in sorted(sightings)], dedupe_window)
     return [fate for sighting in ordered for fate in _fates(sighting, router, traces)]
 
 
 async def identities_about(
     browser: Browser, topics: Sequence[str], user: str, *, sources: Mapping[str, Source]
-) -> list[Identity]:
+) -> list[EventUid]:
     """The events about a *user*, who is named by id, email address or phone number, in the order of the topics.
 
     Raises:
         LogUnavailable
     """
-    found: dict[Identity, None] = {}
+    found: dict[EventUid, None] = {}
     existing = {state.topic for state in await browser.topics() if state.partitions}
     for topic in topics:
         if topic in existing:
             async for batch in browser.scan(topic):
                 events = (_event_in(record, sources.get(topic)) for record in batch)
-                found |= {event.identity: None for event in events if event is not None and _is_about(event, user)}
+                found |= {event.uid: None for event in events if event is not None and _is_about(event, user)}
     return list(found)
 
 
@@ -136,13 +134,13 @@ async def _read_traces(browser: Browser, group: str, topics: Sequence[str], want
     existing = {state.topic for state in await browser.topics() if state.partitions}
     for topic in topics:
         if topic in existing:
-            traces.committed |= {entry.place: entry for entry in await browser.committed(topic)}
+            traces.committed |= {entry.topic_partition: entry for entry in await browser.committed(topic)}
         if (retries := retry_topic(group, topic)) in existing:
             async for batch in browser.scan(retries):
                 _fold_retries(batch, topic, wanted, traces)
-    for filed in await read_letters(browser, group, topics):  # oldest first: the last letter of a delivery counts
-        if wanted.is_(filed.letter.delivery.identity):
-            traces.letters[filed.topic, filed.letter.delivery.key] = filed
+    for listed in await read_dead_letters(browser, group, topics):  # oldest first: the last letter of a delivery counts
+        if wanted.is_(listed.dead_letter.delivery.uid):
+            traces.dead_letters[listed.topic, listed.dead_letter.delivery.key] = listed
     return traces
 
 
@@ -159,21 +157,21 @@ def _fold_retries(batch: Iterable[Record], topic: str, wanted: Wanted, traces: _
             delivery = Delivery.from_record(record)
         except ValueError:
             continue
-        if wanted.is_(delivery.identity):
+        if wanted.is_(delivery.uid):
             traces.parked[topic, key] = delivery
 
 
 def _remembered(traces: _Traces) -> Iterator[Delivery]:
     yield from traces.parked.values()
-    yield from (filed.letter.delivery for filed in traces.letters.values())
+    yield from (listed.dead_letter.delivery for listed in traces.dead_letters.values())
 
 
 def _sightings(batch: Iterable[Record], wanted: Wanted, source: Source | None) -> Iterator[Sighting]:
     for record in batch:
         event = _event_in(record, source)
-        if event is not None and wanted.is_(event.identity):
-            place = Place(record.topic, record.partition)
-            yield Sighting(place, record.offset, record.timestamp, event.identity, event)
+        if event is not None and wanted.is_(event.uid):
+            topic_partition = TopicPartition(record.topic, record.partition)
+            yield Sighting(topic_partition, record.offset, record.timestamp, event.uid, event)
 
 
 def _event_in(record: Record, source: Source | None) -> Event | None:
@@ -188,13 +186,18 @@ def _event_in(record: Record, source: Source | None) -> Event | None:
 
 def _with_duplicates(sightings: Iterable[Sighting], window: float) -> Iterator[Sighting]:
     """*sightings* in order; those that repeat one of the same partition within *window* seconds say which."""
-    first: dict[tuple[Place, Identity], Sighting] = {}
+    first: dict[tuple[TopicPartition, EventUid], Sighting] = {}
     for sighting in sightings:
-        key = (sighting.place, sighting.identity)
+        key = (sighting.topic_partition, sighting.uid)
         earlier = first.get(key)
         if earlier is not None and sighting.stored_at - earlier.stored_at <= window * 1000:
             yield Sighting(
-                sighting.place, sighting.offset, sighting.stored_at, sighting.identity, sighting.event, earlier.offset
+                sighting.topic_partition,
+                sighting.offset,
+                sighting.stored_at,
+                sighting.uid,
+                sighting.event,
+                earlier.offset,
             )
         else:
             first[key] = sighting
@@ -208,7 +211,8 @@ def _fates(sighting: Sighting, router: Router, traces: _Traces) -> Iterator[Fate
     strangers = {
         delivery.handler
         for delivery in _remembered(traces)
-        if (delivery.origin.topic, delivery.origin.partition, delivery.offset) == (*sighting.place, sighting.offset)
+        if (delivery.origin.topic, delivery.origin.partition, delivery.offset)
+        == (*sighting.topic_partition, sighting.offset)
     }
     for handler in sorted({*rulings, *strangers}):
         if (known := _known(sighting, handler, traces)) is not None:
@@ -219,30 +223,36 @@ def _fates(sighting: Sighting, router: Router, traces: _Traces) -> Iterator[Fate
 
 def _known(sighting: Sighting, handler: str, traces: _Traces) -> Fate | None:
     """What a letter, a parked delivery or a tombstone tells."""
-    topic, partition = sighting.place
-    key = (topic, delivery_key(handler, sighting.identity, partition, sighting.offset))
+    topic, partition = sighting.topic_partition
+    key = (topic, delivery_key(handler, sighting.uid, partition, sighting.offset))
     if (delivery := traces.parked.get(key)) is not None:
         due = "once it is the first of its user" if delivery.due is None else f"due {moment(delivery.due)}"
         return Fate(sighting, handler, "parked", due, delivery.attempt, delivery.due, delivery.error)
-    if (filed := traces.letters.get(key)) is not None:
-        return _of_letter(sighting, filed)
+    if (listed := traces.dead_letters.get(key)) is not None:
+        return _of_dead_letter(sighting, listed)
     if key in traces.unparked:
         return Fate(sighting, handler, "settled", "it had been parked, and is done")
     return None
 
 
-def _of_letter(sighting: Sighting, filed: Filed) -> Fate:
-    letter = filed.letter
-    state = {"open": "dead", "refused": "dead", "requested": "replay requested"}.get(letter.state, letter.state)
-    detail = letter.reason if letter.state == "open" else f"{letter.reason}; {letter.state} {letter.note}".rstrip()
+def _of_dead_letter(sighting: Sighting, listed: ListedDeadLetter) -> Fate:
+    dead_letter = listed.dead_letter
+    state = {"open": "dead", "refused": "dead", "requested": "replay requested"}.get(
+        dead_letter.state, dead_letter.state
+    )
+    detail = (
+        dead_letter.reason
+        if dead_letter.state == "open"
+        else f"{dead_letter.reason}; {dead_letter.state} {dead_letter.note}".rstrip()
+    )
     return Fate(
         sighting,
-        letter.handler,
+        dead_letter.handler,
         state,
         detail,
-        letter.delivery.attempt,
-        error=letter.delivery.error,
-        letter=filed.name,
+        dead_letter.delivery.attempt,
+        error=dead_letter.delivery.error,
+        dead_letter=listed.name,
     )
 
 
@@ -252,7 +262,7 @@ def _by_commit(sighting: Sighting, handler: str, ruling: Ruling, router: Router,
         return Fate(sighting, handler, "filtered", ruling.condition)
     if sighting.duplicate_of is not None:
         return Fate(sighting, handler, "filtered", f"duplicate of offset {sighting.duplicate_of}")
-    commit, offset = traces.committed.get(sighting.place), sighting.offset
+    commit, offset = traces.committed.get(sighting.topic_partition), sighting.offset
     if commit is None or commit.next is None:
         return Fate(sighting, handler, "waiting", "the group has committed nothing here yet")
     if offset < commit.next:

@@ -12,7 +12,7 @@ from usher.cli._exits import Exit, Stop
 def check(
     *,
     json: opt.Json = False,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
     triggered_by: opt.TriggeredBy = None,
@@ -31,7 +31,7 @@ def check(
 
     opt.log_to_stderr()
     overrides = {
-        "log": log,
+        "event_log": event_log,
         "group": group,
         "topics": topics,
         "triggered_by": triggered_by,

@@ -13,7 +13,7 @@ from usher.cli import _options as opt
 from usher.cli._console import print_json, result, say, table
 
 if TYPE_CHECKING:
-    from usher.cli._dead_letters import Choice, Filed
+    from usher.cli._dead_letters import Choice, ListedDeadLetter
     from usher.settings import Settings
 
 app = typer.Typer(help="Look at dead letters; replay or drop them.", no_args_is_help=True)
@@ -42,17 +42,19 @@ def list_(
         typer.Option(help="open, requested, replayed, replaced, dropped, refused or all; default: open and refused."),
     ] = None,
     json: opt.Json = False,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
     """List dead letters, oldest first: by default the open ones."""
-    from usher.cli._letter_view import COLUMNS, cells, row
+    from usher.cli._dead_letter_view import COLUMNS, cells, row
 
     choice, states = _choice((), handler, reason, older_than, newer_than), _states(state)
-    letters = asyncio.run(_read(opt.load(log=log, group=group, topics=topics)))
+    dead_letters = asyncio.run(_read(opt.load(event_log=event_log, group=group, topics=topics)))
     now = time.time_ns() // 1_000_000
-    shown = [row(filed, now) for filed in letters if filed.letter.state in states and choice.takes(filed, now)]
+    shown = [
+        row(listed, now) for listed in dead_letters if listed.dead_letter.state in states and choice.takes(listed, now)
+    ]
     if json:
         print_json(shown)
     elif shown:
@@ -64,22 +66,22 @@ def list_(
 @app.command()
 def show(
     *,
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The letter, as `dlq list` names it.")],
+    dead_letter: Annotated[str, typer.Argument(metavar="ID", help="The letter, as `dlq list` names it.")],
     payload: Annotated[
         bool, typer.Option("--payload", help="Print the original bytes too: they hold personal data.")
     ] = False,
     json: opt.Json = False,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
     """Show one dead letter. Addresses are masked unless --payload is given."""
+    from usher.cli._dead_letter_view import details, row
     from usher.cli._dead_letters import named
-    from usher.cli._letter_view import details, row
 
-    settings = opt.load(log=log, group=group, topics=topics)
-    filed = named(asyncio.run(_read(settings)), [letter], settings.topic_names)[0]
-    shown = row(filed, time.time_ns() // 1_000_000) | details(filed.letter, payload=payload)
+    settings = opt.load(event_log=event_log, group=group, topics=topics)
+    listed = named(asyncio.run(_read(settings)), [dead_letter], settings.topic_names)[0]
+    shown = row(listed, time.time_ns() // 1_000_000) | details(listed.dead_letter, payload=payload)
     if json:
         print_json([shown])
         return
@@ -107,7 +109,7 @@ def replay(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcomes; exit 1 if one failed again.")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long --wait waits.")] = "10m",
     json: opt.Json = False,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
@@ -126,7 +128,7 @@ def replay(
         wait=opt.duration("--timeout", timeout) if wait else None,
         json=json,
     )
-    asyncio.run(ask(opt.load(log=log, group=group, topics=topics), choice, manner))
+    asyncio.run(ask(opt.load(event_log=event_log, group=group, topics=topics), choice, manner))
 
 
 @app.command()
@@ -141,7 +143,7 @@ def drop(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be dropped; write nothing.")] = False,
     yes: Yes = False,
     json: opt.Json = False,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
@@ -151,10 +153,10 @@ def drop(
 
     choice = _chosen(ids, handler, reason, older_than, newer_than, everything=everything)
     manner = Manner(dry_run=dry_run, ask_beyond=None if yes else 0, json=json)
-    asyncio.run(close(opt.load(log=log, group=group, topics=topics), choice, manner))
+    asyncio.run(close(opt.load(event_log=event_log, group=group, topics=topics), choice, manner))
 
 
-async def _read(settings: Settings) -> list[Filed]:
+async def _read(settings: Settings) -> list[ListedDeadLetter]:
     from usher.cli import _dead_letters
     from usher.storage import browser
 
@@ -198,7 +200,7 @@ def _choice(
 
 
 def _states(asked: list[str] | None) -> frozenset[str]:
-    from usher.engine.letters import OPEN_STATES, State
+    from usher.engine.dead_letters import OPEN_STATES, State
 
     known = frozenset(get_args(State))
     if not asked:

@@ -15,7 +15,7 @@ from usher.cli._exits import Exit, Stop
 
 if TYPE_CHECKING:
     from usher.cli._events import Found
-    from usher.engine.port import Place
+    from usher.engine.port import TopicPartition
     from usher.settings import Settings
 
 _AT_ONCE = 100
@@ -33,7 +33,7 @@ def emit(
     source: opt.Source = None,
     force: Annotated[bool, typer.Option("--force", help="Append also what can't be decoded, as it is.")] = False,
     json: opt.Json = False,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
@@ -44,34 +44,40 @@ def emit(
     from usher.cli import _events
     from usher.systems import open_source
 
-    settings = opt.load(log=log, group=group, topics=topics, ingest_topic=topic)
+    settings = opt.load(event_log=event_log, group=group, topics=topics, ingest_topic=topic)
     found = _events.read(files, open_source(settings, source) if source else None)
     wrong = [item for item in found if item.event is None]
     for item in wrong:
         say(f"{item.where}: {item.wrong}")
     if wrong and not force:
         raise Stop(f"Nothing was appended: {len(wrong)} of {len(found)} can't be decoded. Mend them, or give --force.")
-    places = asyncio.run(_append(settings, found))
+    topic_partitions = asyncio.run(_append(settings, found))
     if json:
         print_json(
-            {"topic": place.topic, "partition": place.partition, "event": item.event.id if item.event else None}
-            for item, place in zip(found, places, strict=True)
+            {
+                "topic": topic_partition.topic,
+                "partition": topic_partition.partition,
+                "event": item.event.id if item.event else None,
+            }
+            for item, topic_partition in zip(found, topic_partitions, strict=True)
         )
         return
-    for place, count in sorted(Counter(places).items()):
-        result(f"{place.topic} partition {place.partition}: {count} appended")
+    for topic_partition, count in sorted(Counter(topic_partitions).items()):
+        result(f"{topic_partition.topic} partition {topic_partition.partition}: {count} appended")
     if not found:
         raise Stop("There are no events in it.", Exit.FAILED)
 
 
-async def _append(settings: Settings, found: Sequence[Found]) -> list[Place]:
+async def _append(settings: Settings, found: Sequence[Found]) -> list[TopicPartition]:
     from usher.storage import browser
 
-    places: list[Place] = []
+    topic_partitions: list[TopicPartition] = []
     async with browser(settings) as log:
         for wave in _waves(found):
-            places += await asyncio.gather(*(log.append(settings.ingest_topic, item.key, item.value) for item in wave))
-    return places
+            topic_partitions += await asyncio.gather(
+                *(log.append(settings.ingest_topic, item.key, item.value) for item in wave)
+            )
+    return topic_partitions
 
 
 def _waves(found: Iterable[Found]) -> Iterator[list[Found]]:

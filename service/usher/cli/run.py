@@ -9,7 +9,7 @@ from usher.cli import _options as opt
 
 def run(
     *,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
     triggered_by: opt.TriggeredBy = None,
@@ -27,7 +27,7 @@ def run(
     from usher import process
 
     settings = opt.load(
-        log=log,
+        event_log=event_log,
         group=group,
         topics=topics,
         triggered_by=triggered_by,

@@ -21,11 +21,13 @@ app = typer.Typer(help="See which topics there are and are needed; create Usher'
 
 
 @app.command()
-def plan(json: opt.Json = False, log: opt.Log = None, group: opt.Group = None, topics: opt.Topics = None) -> None:
+def plan(
+    json: opt.Json = False, event_log: opt.EventLog = None, group: opt.Group = None, topics: opt.Topics = None
+) -> None:
     """List the topics, what is wrong with them, and the command that mends it. Exit 1 if anything is."""
     from usher.cli._topics import wrong
 
-    settings = opt.load(log=log, group=group, topics=topics)
+    settings = opt.load(event_log=event_log, group=group, topics=topics)
     states = asyncio.run(_states(settings))
     rows = [_row(state, wrong(state, states)) for state in states]
     if json:
@@ -41,9 +43,11 @@ def plan(json: opt.Json = False, log: opt.Log = None, group: opt.Group = None, t
 
 
 @app.command()
-def apply(json: opt.Json = False, log: opt.Log = None, group: opt.Group = None, topics: opt.Topics = None) -> None:
+def apply(
+    json: opt.Json = False, event_log: opt.EventLog = None, group: opt.Group = None, topics: opt.Topics = None
+) -> None:
     """Create what is missing of Usher's own topics. Source topics are their producers' affair."""
-    settings = opt.load(log=log, group=group, topics=topics)
+    settings = opt.load(event_log=event_log, group=group, topics=topics)
     created, states = asyncio.run(_apply(settings))
     if json:
         print_json({"topic": name} for name in created)

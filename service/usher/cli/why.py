@@ -27,7 +27,7 @@ def why(
     source: Annotated[str | None, typer.Option(help="Only of this source, as in authgear.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
     json: opt.Json = False,
-    log: opt.Log = None,
+    event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
     triggered_by: opt.TriggeredBy = None,
@@ -43,7 +43,12 @@ def why(
     if (event_id is None) == (user is None):
         raise typer.BadParameter("give the id of an event, or --user")
     settings = opt.load(
-        log=log, group=group, topics=topics, triggered_by=triggered_by, handlers=handlers, handlers_dir=handlers_dir
+        event_log=event_log,
+        group=group,
+        topics=topics,
+        triggered_by=triggered_by,
+        handlers=handlers,
+        handlers_dir=handlers_dir,
     )
     fates = asyncio.run(_trace(settings, event_id, user, source, tenant))
     if json:
@@ -85,9 +90,9 @@ async def _trace(
         if user:
             about = await identities_about(log, settings.topic_names, user, sources=sources)
             wanted = [
-                Wanted(identity.id, identity.source, identity.tenant)
-                for identity in about
-                if source in {None, identity.source} and tenant in {None, identity.tenant}
+                Wanted(uid.id, uid.source, uid.tenant)
+                for uid in about
+                if source in {None, uid.source} and tenant in {None, uid.tenant}
             ]
         for one in wanted:
             fates += await trace(
@@ -105,13 +110,13 @@ async def _trace(
 def _row(fate: Fate) -> dict[str, object]:
     seen = fate.sighting
     return {
-        "topic": seen.place.topic,
-        "partition": seen.place.partition,
+        "topic": seen.topic_partition.topic,
+        "partition": seen.topic_partition.partition,
         "offset": seen.offset,
         "stored_at": iso(seen.stored_at),
-        "source": seen.identity.source,
-        "tenant": seen.identity.tenant,
-        "event_id": seen.identity.id,
+        "source": seen.uid.source,
+        "tenant": seen.uid.tenant,
+        "event_id": seen.uid.id,
         "type": seen.event.type if seen.event else None,
         "triggered_by": seen.event.context.triggered_by if seen.event else None,
         "handler": fate.handler,
@@ -120,7 +125,7 @@ def _row(fate: Fate) -> dict[str, object]:
         "attempt": fate.attempt,
         "due": None if fate.due is None else iso(fate.due),
         "error": fate.error,
-        "letter": fate.letter or None,
+        "letter": fate.dead_letter or None,
     }
 
 
@@ -128,15 +133,15 @@ def _cells(fate: Fate, *, with_id: bool) -> list[object]:
     seen = fate.sighting
     kind = seen.event.type if seen.event else "(no longer in the topic)"
     return [
-        seen.place.topic,
-        f"{seen.place.partition}@{seen.offset}",
+        seen.topic_partition.topic,
+        f"{seen.topic_partition.partition}@{seen.offset}",
         moment(seen.stored_at),
-        *([seen.identity.id] if with_id else []),
+        *([seen.uid.id] if with_id else []),
         kind,
         fate.handler,
         fate.state,
         fate.detail,
         fate.attempt or None,
         fate.error,
-        fate.letter,
+        fate.dead_letter,
     ]

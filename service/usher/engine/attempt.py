@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from usher.context import Context, Outgoing, Sender
 from usher.delivery import Delivery
+from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE
 from usher.engine.deadline import Deadlines
-from usher.engine.lanes import Flight
-from usher.engine.letters import EXPIRED, HANDLER_GONE, UNDECODABLE
+from usher.engine.lanes import InFlight
 from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
@@ -81,17 +81,17 @@ class Attempts:
     system_of: Callable[[Event], IdentitySystem | None] = _no_system
     deadlines: Deadlines = field(default_factory=Deadlines, init=False)
 
-    async def make(self, flight: Flight) -> tuple[Verdict, Delivery]:
+    async def make(self, in_flight: InFlight) -> tuple[Verdict, Delivery]:
         """Try the delivery once: the verdict, and the delivery as the attempt has left it.
 
         Raises nothing but `asyncio.CancelledError`.
         """
-        delivery = flight.delivery
+        delivery = in_flight.delivery
         handler = self.router.handlers.get(delivery.handler)
         if handler is None:
             return _given_up(HANDLER_GONE, f"no handler is named {delivery.handler!r} any more"), delivery
         try:
-            event = flight.event or decode(delivery.value)
+            event = in_flight.event or decode(delivery.value)
         except Undecodable as error:
             return _given_up(UNDECODABLE, str(error)), delivery
         if self._too_late(handler, event, delivery):
@@ -115,13 +115,13 @@ class Attempts:
         """Whether there is a handler of this name."""
         return handler in self.router.handlers
 
-    def expiry_of(self, flight: Flight) -> int | None:
+    def expiry_of(self, in_flight: InFlight) -> int | None:
         """When sending it becomes too late, in Unix milliseconds; None: never, or it can't be told."""
-        handler = self.router.handlers.get(flight.delivery.handler)
+        handler = self.router.handlers.get(in_flight.delivery.handler)
         if handler is None:
             return None
         try:
-            return _expires_at(handler, flight.event or decode(flight.delivery.value), flight.delivery)
+            return _expires_at(handler, in_flight.event or decode(in_flight.delivery.value), in_flight.delivery)
         except Undecodable:
             return None
 
@@ -140,7 +140,7 @@ class Attempts:
             attempt=delivery.attempt + 1,
             clock=limit,
             sender=self.sender,
-            logger=self.logger,
+            base_logger=self.logger,
             origin=delivery.origin,
             http=self.http,
             settings=self.settings.get(handler.name),
@@ -172,7 +172,7 @@ class Attempts:
             self.metrics.skipped.labels(handler.name, reason).inc()
         if ending.error is None and ending.sent:
             return
-        about = {"event_id": delivery.identity.id, "handler": handler.name, "attempt": delivery.attempt + 1}
+        about = {"event_id": delivery.uid.id, "handler": handler.name, "attempt": delivery.attempt + 1}
         if isinstance(verdict, Done):
             self.logger.debug("nothing sent", reason=verdict.reason, **about)
         elif not isinstance(ending.error, Outcome):  # nobody meant it: whoever wrote the handler wants to see where
@@ -194,7 +194,7 @@ async def _looked_up(event: Event, system: IdentitySystem) -> Event:
 def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:
     message = ctx.message
     if message is not None and message.state == "left":
-        otherwise: OnUnknown = "resend" if message.channel == "email" else "hold"
+        otherwise: OnUnknown = "resend" if message.channel == "email" else "dead-letter"
         text = f"no answer within the handler's {handler.timeout:g} s: it may have been sent"
         return Unknown(text, otherwise=otherwise)
     return TimeoutError(f"{handler.name} took longer than its {handler.timeout:g} s") if ours else error

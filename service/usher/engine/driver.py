@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
+from usher.engine.dead_letters import CRASHED, EXPIRED, HANDLER_GONE
+from usher.engine.follow import DROPPED
 from usher.engine.intake import Undecoded
-from usher.engine.lanes import Flight, Lane, Shard
-from usher.engine.letters import CRASHED, EXPIRED, HANDLER_GONE
+from usher.engine.lanes import ClaimState, InFlight, Lane
 from usher.engine.port import TooLarge
 from usher.engine.settle import Settler
-from usher.engine.tail import DROPPED
 from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub
 
@@ -71,7 +71,7 @@ class Driver:
         limits: Limits,
         metrics: Metrics,
         *,
-        commit: Callable[[Shard], Awaitable[bool]],
+        commit: Callable[[ClaimState], Awaitable[bool]],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._attempts = attempts
@@ -99,181 +99,183 @@ class Driver:
         """Bytes that fresh records may still take."""
         return self._limits.size * self._limits.fresh - self._size
 
-    def begin(self, shard: Shard, todo: Flight | Undecoded) -> None:
+    def begin(self, state: ClaimState, todo: InFlight | Undecoded) -> None:
         """Take in what a record amounts to."""
         if isinstance(todo, Undecoded):
-            self.spawn(shard, self._settler.bury_record(shard, todo.record, todo.reason))
+            self.spawn(state, self._settler.bury_record(state, todo.record, todo.reason))
             return
-        lane = shard.lane(todo.delivery.lane_key)
-        self._remember(shard, todo)
-        if lane.parking or len(lane.queue) >= self._limits.per_lane or shard.table.holds_lane(lane.key):
-            self._park_behind(shard, lane, todo)  # rule 3
+        lane = state.lane(todo.delivery.lane_key)
+        self._remember(state, todo)
+        if lane.parking or len(lane.queue) >= self._limits.per_lane or state.table.holds_lane(lane.key):
+            self._park_behind(state, lane, todo)  # rule 3
         else:
             lane.queue.append(todo)
-            self.wake(shard, lane)
+            self.wake(state, lane)
 
-    def begin_replay(self, shard: Shard, flight: Flight) -> None:
+    def begin_replay(self, state: ClaimState, in_flight: InFlight) -> None:
         """Queue an operator's replay: it goes before what its lane has."""
-        lane = shard.lane(flight.delivery.lane_key)
-        self._remember(shard, flight)
-        lane.replays.append(flight)
-        self.wake(shard, lane)
+        lane = state.lane(in_flight.delivery.lane_key)
+        self._remember(state, in_flight)
+        lane.replays.append(in_flight)
+        self.wake(state, lane)
 
-    def wake(self, shard: Shard, lane: Lane) -> None:
+    def wake(self, state: ClaimState, lane: Lane) -> None:
         """Something changed in the lane: its head may be able to run."""
-        if shard.open and not lane.driven:
+        if state.open and not lane.driven:
             lane.driven = True
-            self.spawn(shard, self._drive(shard, lane))
+            self.spawn(state, self._drive(state, lane))
 
-    async def _drive(self, shard: Shard, lane: Lane) -> None:
+    async def _drive(self, state: ClaimState, lane: Lane) -> None:
         try:
-            while shard.open and (flight := shard.next_in(lane, self.now_ms())) is not None:
-                if not flight.counted:  # it comes from the parking table
-                    self._remember(shard, flight)
+            while state.open and (in_flight := state.next_in(lane, self.now_ms())) is not None:
+                if not in_flight.counted:  # it comes from the parking table
+                    self._remember(state, in_flight)
                 try:
-                    await self._fly(shard, lane, flight)
+                    await self._fly(state, lane, in_flight)
                 finally:
-                    self._drop(shard, flight)
+                    self._drop(state, in_flight)
         finally:
             lane.driven = False
-            shard.drop_if_empty(lane)
+            state.drop_if_empty(lane)
 
-    async def _fly(self, shard: Shard, lane: Lane, flight: Flight) -> None:
-        delivery = flight.delivery
+    async def _fly(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
+        delivery = in_flight.delivery
         while (other := self._running.get(lane.key)) is not None:  # of an older claim, or the user is on two partitions
             await asyncio.wait([other])
             if other.result() == delivery.key:  # done, by an attempt that outlived its claim
-                await self._settle(shard, lane, flight, Done())
+                await self._settle(state, lane, in_flight, Done())
                 return
-        if flight.done_elsewhere:
-            await self._settle(shard, lane, flight, Done())
+        if in_flight.done_elsewhere:
+            await self._settle(state, lane, in_flight, Done())
             return
-        if not shard.open:
+        if not state.open:
             return
-        if flight.parked and (patience := self._patience(delivery)) > 0:
-            shard.table.postpone(delivery.key, self.now_ms() + math.ceil(min(patience, 60.0) * 1000))
+        if in_flight.parked and (patience := self._patience(delivery)) > 0:
+            state.table.postpone(delivery.key, self.now_ms() + math.ceil(min(patience, 60.0) * 1000))
             return
         landed = self._running[lane.key] = asyncio.get_running_loop().create_future()
         done = None
         try:
-            if shard.ledger.careful:
-                verdict = await self._try_alone(shard, flight)
+            if state.ledger.careful:
+                verdict = await self._try_alone(state, in_flight)
             else:
-                verdict, flight.delivery = await self._attempts.make(flight)
+                verdict, in_flight.delivery = await self._attempts.make(in_flight)
             if isinstance(verdict, Done):
                 done = delivery.key
             if verdict is not None:
-                await self._settle(shard, lane, flight, verdict)
+                await self._settle(state, lane, in_flight, verdict)
         finally:
             del self._running[lane.key]
             landed.set_result(done)
 
-    async def _try_alone(self, shard: Shard, flight: Flight) -> Verdict | None:
+    async def _try_alone(self, state: ClaimState, in_flight: InFlight) -> Verdict | None:
         """Worker after worker has died here: run nothing beside this delivery, and write down first which one it is."""
-        ledger = shard.ledger
+        ledger = state.ledger
         async with self._alone:
-            if not ledger.suspect(flight.delivery.key):
+            if not ledger.suspect(in_flight.delivery.key):
                 return Dead(CRASHED, CRASHED, "twice the worker ended while this delivery ran alone", "")
-            while shard.open and not await self._commit(shard):  # noqa: ASYNC110 - tried again, not waited for
+            while state.open and not await self._commit(state):  # noqa: ASYNC110 - tried again, not waited for
                 await asyncio.sleep(1)
-            if not shard.open:
+            if not state.open:
                 return None
             verdict: Verdict = Done()
-            if not flight.done_elsewhere:  # said while it waited for its turn
-                verdict, flight.delivery = await self._attempts.make(flight)
+            if not in_flight.done_elsewhere:  # said while it waited for its turn
+                verdict, in_flight.delivery = await self._attempts.make(in_flight)
             ledger.suspect(None)
-            await self._commit(shard)
+            await self._commit(state)
             return verdict
 
-    async def _settle(self, shard: Shard, lane: Lane, flight: Flight, verdict: Verdict) -> None:
-        if not shard.ours and not isinstance(verdict, Done):
+    async def _settle(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Verdict) -> None:
+        if not state.ours and not isinstance(verdict, Done):
             return  # rule 9
         if isinstance(verdict, Park):
             try:
-                await self._park_head(shard, lane, flight, verdict)
+                await self._park_head(state, lane, in_flight, verdict)
             except TooLarge as error:
                 verdict = Dead("too-large", verdict.label, scrub(error), verdict.error_type)
         if isinstance(verdict, Dead):
-            await self._give_up(shard, flight, verdict)
+            await self._give_up(state, in_flight, verdict)
         elif isinstance(verdict, Done):
-            await self._settler.done(shard, flight, verdict)
-        if flight.ended is not None:
-            flight.ended(verdict.label)
+            await self._settler.done(state, in_flight, verdict)
+        if in_flight.ended is not None:
+            in_flight.ended(verdict.label)
             self._metrics.replays.labels(
-                flight.delivery.handler, "replayed" if isinstance(verdict, Done) else "failed"
+                in_flight.delivery.handler, "replayed" if isinstance(verdict, Done) else "failed"
             ).inc()
 
-    async def _park_head(self, shard: Shard, lane: Lane, flight: Flight, verdict: Park) -> None:
-        delivery = flight.delivery
-        if flight.done_elsewhere:
-            shard.table.remove(delivery.key)
-            shard.ledger.settle(delivery.offset, delivery.handler)
+    async def _park_head(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Park) -> None:
+        delivery = in_flight.delivery
+        if in_flight.done_elsewhere:
+            state.table.remove(delivery.key)
+            state.ledger.settle(delivery.offset, delivery.handler)
             return
         lane.parking.add(delivery.offset)
         try:
-            parked = await self._settler.park(shard, flight, delivery)
+            parked = await self._settler.park(state, in_flight, delivery)
         finally:
             lane.parking.discard(delivery.offset)
         if parked:
             self._settler.parked_line(delivery, verdict)
             self.due_soon.set()
-            if shard.ours:  # rule 9: what is queued is the next owner's by now
-                self.park_queue(shard, lane)
-            if flight.done_elsewhere:  # said while we were writing: our word came last, and has to be taken back
-                await self._settler.done(shard, flight, Done())
+            if state.ours:  # rule 9: what is queued is the next owner's by now
+                self.park_queue(state, lane)
+            if in_flight.done_elsewhere:  # said while we were writing: our word came last, and has to be taken back
+                await self._settler.done(state, in_flight, Done())
 
-    async def _give_up(self, shard: Shard, flight: Flight, verdict: Dead) -> None:
-        delivery = flight.delivery
+    async def _give_up(self, state: ClaimState, in_flight: InFlight, verdict: Dead) -> None:
+        delivery = in_flight.delivery
         if delivery.replay is not None and verdict.reason in {EXPIRED, HANDLER_GONE}:
-            await self._settler.note(shard, delivery, "refused", verdict.error)
+            await self._settler.note(state, delivery, "refused", verdict.error)
             return
-        await self._settler.bury(shard, flight, verdict, self._attempts.expiry_of(flight))
+        await self._settler.bury(state, in_flight, verdict, self._attempts.expiry_of(in_flight))
 
-    def park_queue(self, shard: Shard, lane: Lane) -> None:
+    def park_queue(self, state: ClaimState, lane: Lane) -> None:
         """Something of the lane is parked: what is queued behind it is parked too, in order (rule 3)."""
         while lane.queue:
-            self._park_behind(shard, lane, lane.queue.popleft())
+            self._park_behind(state, lane, lane.queue.popleft())
 
-    def _park_behind(self, shard: Shard, lane: Lane, flight: Flight) -> None:
-        lane.parking.add(flight.delivery.offset)
-        self.spawn(shard, self._park_quietly(shard, lane, flight))
+    def _park_behind(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
+        lane.parking.add(in_flight.delivery.offset)
+        self.spawn(state, self._park_quietly(state, lane, in_flight))
 
-    async def _park_quietly(self, shard: Shard, lane: Lane, flight: Flight) -> None:
+    async def _park_quietly(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
         try:
-            if await self._settler.park(shard, flight, flight.delivery) and flight.done_elsewhere:
-                await self._settler.done(shard, flight, Done())
+            if await self._settler.park(state, in_flight, in_flight.delivery) and in_flight.done_elsewhere:
+                await self._settler.done(state, in_flight, Done())
         except TooLarge as error:
-            await self._give_up(shard, flight, Dead("too-large", "failed", scrub(error), "usher.engine.port.TooLarge"))
+            await self._give_up(
+                state, in_flight, Dead("too-large", "failed", scrub(error), "usher.engine.port.TooLarge")
+            )
         finally:
-            lane.parking.discard(flight.delivery.offset)
-            self.forget(shard, flight)
-            self.wake(shard, lane)
+            lane.parking.discard(in_flight.delivery.offset)
+            self.forget(state, in_flight)
+            self.wake(state, lane)
 
-    def start_due(self, shard: Shard) -> float:
+    def start_due(self, state: ClaimState) -> float:
         """Wake the lanes whose head is due; the seconds until there may be more to do."""
         now = self.now_ms()
-        if shard.table.soonest > now:
-            return (shard.table.soonest - now) / 1000
+        if state.table.soonest > now:
+            return (state.table.soonest - now) / 1000
         room = min(self._limits.records - self.records, _DUE_AT_ONCE)
         space = self._limits.size - self._size
-        due = shard.table.due(now, shard.position, room) if room > 0 else []
+        due = state.table.due(now, state.position, room) if room > 0 else []
         for number, (key, lane_key, size) in enumerate(due):
             space -= size
             if space < 0 and (self.records or number):
                 break  # what is on disk stays there until there is room; but one is always taken up
-            lane = shard.lane(lane_key)
-            head = shard.table.first(lane_key)
+            lane = state.lane(lane_key)
+            head = state.table.first(lane_key)
             if head is not None and head.key != key:
-                shard.table.postpone(key, None)  # rule 1: only the head has a due time
-            self.wake(shard, lane)
-            shard.drop_if_empty(lane)
+                state.table.postpone(key, None)  # rule 1: only the head has a due time
+            self.wake(state, lane)
+            state.drop_if_empty(lane)
         if room <= 0 or space < 0:
             return 0.1
         if len(due) == room:
             return 0.005  # the rest in a moment: the loop has to turn between
-        next_due = shard.table.next_due(now, shard.position)
-        shard.table.soonest = now + 1000 if next_due is None else min(next_due, now + 1000)
-        return max(0.001, (shard.table.soonest - now) / 1000)
+        next_due = state.table.next_due(now, state.position)
+        state.table.soonest = now + 1000 if next_due is None else min(next_due, now + 1000)
+        return max(0.001, (state.table.soonest - now) / 1000)
 
     def _patience(self, delivery: Delivery) -> float:
         """Seconds that a parked delivery still waits where its handler is not there: it may come with the next deploy."""
@@ -283,50 +285,50 @@ class Driver:
 
     # What is in memory
 
-    def spawn(self, shard: Shard, work: Coroutine[Any, Any, Any], *, kept: bool = True) -> asyncio.Task[Any]:
+    def spawn(self, state: ClaimState, work: Coroutine[Any, Any, Any], *, kept: bool = True) -> asyncio.Task[Any]:
         """Start a task on behalf of a claim; *kept*: the claim is not let go before it has ended."""
         task = asyncio.create_task(work)
         if kept:
-            shard.tasks.add(task)
-        task.add_done_callback(partial(self._ended, shard))
+            state.tasks.add(task)
+        task.add_done_callback(partial(self._ended, state))
         return task
 
-    def _ended(self, shard: Shard, task: asyncio.Task[Any]) -> None:
-        shard.tasks.discard(task)
+    def _ended(self, state: ClaimState, task: asyncio.Task[Any]) -> None:
+        state.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 
-    def _remember(self, shard: Shard, flight: Flight) -> None:
-        if shard.flights.setdefault(flight.delivery.key, flight) is flight and not flight.counted:
-            flight.counted = True
+    def _remember(self, state: ClaimState, in_flight: InFlight) -> None:
+        if state.in_flight.setdefault(in_flight.delivery.key, in_flight) is in_flight and not in_flight.counted:
+            in_flight.counted = True
             self.records += 1
-            self._size += flight.delivery.size
+            self._size += in_flight.delivery.size
 
-    def _drop(self, shard: Shard, flight: Flight) -> None:
-        self.forget(shard, flight)
-        if flight.ended is not None:
-            flight.ended(DROPPED)  # no news to one that has ended
+    def _drop(self, state: ClaimState, in_flight: InFlight) -> None:
+        self.forget(state, in_flight)
+        if in_flight.ended is not None:
+            in_flight.ended(DROPPED)  # no news to one that has ended
 
-    def drop_replays(self, shard: Shard) -> None:
+    def drop_replays(self, state: ClaimState) -> None:
         """Tell the replays that have not begun that they will not: the next owner finds the requests again."""
-        for lane in shard.lanes.values():
+        for lane in state.lanes.values():
             while lane.replays:
-                self._drop(shard, lane.replays.popleft())
+                self._drop(state, lane.replays.popleft())
 
-    def forget_queued(self, shard: Shard) -> None:
+    def forget_queued(self, state: ClaimState) -> None:
         """What is queued is not run any more: it is undone in the commit."""
-        for lane in shard.lanes.values():
-            for flight in lane.queue:
-                self.forget(shard, flight)
+        for lane in state.lanes.values():
+            for in_flight in lane.queue:
+                self.forget(state, in_flight)
 
-    def forget(self, shard: Shard, flight: Flight) -> None:
+    def forget(self, state: ClaimState, in_flight: InFlight) -> None:
         """The flight has ended, or was taken over: it no longer counts."""
-        if flight.counted:
-            flight.counted = False
+        if in_flight.counted:
+            in_flight.counted = False
             self.records -= 1
-            self._size -= flight.delivery.size
-        if shard.flights.get(flight.delivery.key) is flight:
-            del shard.flights[flight.delivery.key]
+            self._size -= in_flight.delivery.size
+        if state.in_flight.get(in_flight.delivery.key) is in_flight:
+            del state.in_flight[in_flight.delivery.key]
 
     def now_ms(self) -> int:
         """Unix milliseconds."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from usher.delivery import Delivery, Origin, Record, StoredRecord, lane_of
-from usher.engine.lanes import Flight, Shard
+from usher.engine.lanes import ClaimState, InFlight
 from usher.engine.port import Batch
 from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
@@ -57,17 +57,17 @@ class Intake:
         self._prefilter = prefilter(router.actors)
         self._sources = sources
 
-    def take(self, shard: Shard, batch: Batch) -> list[Flight | Undecoded]:
+    def take(self, state: ClaimState, batch: Batch) -> list[InFlight | Undecoded]:
         """What is to be done about a batch, in order; never waits.
 
         Moves the shard's position past the batch, or to the record at which the partition goes to rest: what follows
         becomes its backlog.
         """
-        todo: list[Flight | Undecoded] = []
+        todo: list[InFlight | Undecoded] = []
         filtered: Counter[str] = Counter()
         source = self._sources.get(batch.claim.topic)
-        may_be_ours, ledger = self._prefilter_of(source), shard.ledger
-        shard.backlog = None
+        may_be_ours, ledger = self._prefilter_of(source), state.ledger
+        state.backlog = None
         ledger.position = batch.next
         for index, record in enumerate(batch.records, 1):
             value = record.value
@@ -76,25 +76,25 @@ class Intake:
             elif not may_be_ours(value) and not (record.headers and in_an_envelope(record.headers)):
                 filtered["prefilter"] += 1
             elif ledger.already_done(record.offset):
-                self.remember(shard, [record])  # so that its second arrival is known
+                self.remember(state, [record])  # so that its second arrival is known
             else:
-                reason = self._take_one(shard, record, value, source, todo)
+                reason = self._take_one(state, record, value, source, todo)
                 if reason is _UNDECODED:
-                    if self._flooded(shard, shard.records + index):
-                        self._rest(shard, batch, index)
+                    if self._flooded(state, state.records + index):
+                        self._rest(state, batch, index)
                         break
                 elif reason is not None:
                     filtered[reason] += 1
-        taken = len(batch.records) - len(shard.backlog.records if shard.backlog else ())
-        shard.records += taken
+        taken = len(batch.records) - len(state.backlog.records if state.backlog else ())
+        state.records += taken
         self._metrics.records.labels(batch.claim.topic).inc(taken)
         for reason, count in filtered.items():
             self._metrics.filtered.labels(reason).inc(count)
         return todo
 
-    def _flooded(self, shard: Shard, number: int) -> bool:
+    def _flooded(self, state: ClaimState, number: int) -> bool:
         """Whether with this undecodable record, the *number*-th of the claim, there are too many of them."""
-        bad = shard.undecodable
+        bad = state.undecodable
         bad.append(number)
         while bad[0] <= number - _WINDOW:
             bad.popleft()
@@ -102,15 +102,15 @@ class Intake:
         return len(bad) >= self._limits.undecodable_at_least and share > self._limits.undecodable_ratio
 
     @staticmethod
-    def _rest(shard: Shard, batch: Batch, taken: int) -> None:
+    def _rest(state: ClaimState, batch: Batch, taken: int) -> None:
         left = batch.records[taken:]
-        shard.ledger.position = left[0].offset if left else batch.next
-        shard.backlog = Batch(batch.claim, left, batch.next)
-        shard.undecodable.clear()
+        state.ledger.position = left[0].offset if left else batch.next
+        state.backlog = Batch(batch.claim, left, batch.next)
+        state.undecodable.clear()
 
-    def remember(self, shard: Shard, records: Sequence[Record]) -> None:
+    def remember(self, state: ClaimState, records: Sequence[Record]) -> None:
         """Note the events in records that were read in an earlier claim, so that their second arrival is known."""
-        source = self._sources.get(shard.claim.topic)
+        source = self._sources.get(state.claim.topic)
         may_be_ours = self._prefilter_of(source)
         for record in records:
             if record.value is not None and may_be_ours(record.value):
@@ -119,49 +119,49 @@ class Intake:
                 except Undecodable:
                     continue
                 if event is not None and self._router.match(event):
-                    shard.recent.duplicate(event.identity, record.offset, record.timestamp)
+                    state.recent.duplicate(event.uid, record.offset, record.timestamp)
 
     def _prefilter_of(self, source: Source | None) -> Callable[[bytes], bool]:
         return self._prefilter if source is None or source.plain else _always
 
     def _take_one(
-        self, shard: Shard, record: Record, value: bytes, source: Source | None, todo: list[Flight | Undecoded]
+        self, state: ClaimState, record: Record, value: bytes, source: Source | None, todo: list[InFlight | Undecoded]
     ) -> str | None:
         """Add what is to be done about a record; otherwise the reason why nothing is, or that it could not be decoded."""
         if source is None:
             try:
                 event = decode(value)
             except Undecodable as error:
-                return self._undecoded(shard, record, str(error), todo)
+                return self._undecoded(state, record, str(error), todo)
         else:
             arrival = read_record(source, record)
             if arrival is None:
                 return "nothing"
             value = arrival.value
             if arrival.event is None:
-                return self._undecoded(shard, _with(record, value), arrival.reason, todo)
+                return self._undecoded(state, _with(record, value), arrival.reason, todo)
             event = arrival.event
         handlers = self._router.match(event)
         if not handlers:
             return self._router.why_filtered(event)
-        identity = event.identity
-        if shard.recent.duplicate(identity, record.offset, record.timestamp):
+        uid = event.uid
+        if state.recent.duplicate(uid, record.offset, record.timestamp):
             return "duplicate"
-        done = shard.ledger.already_done_by(record.offset)
+        done = state.ledger.already_done_by(record.offset)
         left = [handler for handler in handlers if handler.name not in done] if done else handlers
-        fresh = list(flights(event, record, value, left))
-        if shard.known_done or record.offset <= shard.table.highest:  # rule 6: the hand-off was already made
-            fresh = [f for f in fresh if f.delivery.key not in shard.known_done and f.delivery.key not in shard.table]
+        fresh = list(deliveries_of(event, record, value, left))
+        if state.known_done or record.offset <= state.table.highest:  # rule 6: the hand-off was already made
+            fresh = [f for f in fresh if f.delivery.key not in state.known_done and f.delivery.key not in state.table]
         if fresh:
-            names = [flight.delivery.handler for flight in fresh]
+            names = [in_flight.delivery.handler for in_flight in fresh]
             others = [h.name for h in handlers if h.name not in names] if len(names) < len(handlers) else ()
-            shard.ledger.begin(record.offset, names, others)
+            state.ledger.begin(record.offset, names, others)
             todo.extend(fresh)
         return None
 
     @staticmethod
-    def _undecoded(shard: Shard, record: Record, reason: str, todo: list[Flight | Undecoded]) -> str:
-        shard.ledger.begin(record.offset, [""])
+    def _undecoded(state: ClaimState, record: Record, reason: str, todo: list[InFlight | Undecoded]) -> str:
+        state.ledger.begin(record.offset, [""])
         todo.append(Undecoded(record, reason))
         return _UNDECODED
 
@@ -182,12 +182,14 @@ def _always(_value: bytes) -> bool:
     return True
 
 
-def flights(event: Event, record: Record | Origin, value: bytes, handlers: Iterable[Handler]) -> Iterator[Flight]:
+def deliveries_of(
+    event: Event, record: Record | Origin, value: bytes, handlers: Iterable[Handler]
+) -> Iterator[InFlight]:
     """One fresh delivery for each handler."""
     origin = record if isinstance(record, Origin) else Origin.of(record)
     alone = f"{origin.partition}-{origin.offset}"
-    identity = event.identity
+    uid = event.uid
     lane = lane_of(event.source, event.tenant, event.user.id or event.context.user_id, alone)
     for handler in handlers:
         own = lane if handler.ordered else f"{lane}/{alone}"
-        yield Flight(Delivery(handler.name, identity, own, origin, value), event)
+        yield InFlight(Delivery(handler.name, uid, own, origin, value), event)

@@ -1,7 +1,7 @@
 """Lanes: which delivery of one (handler, tenant, user) may run next.
 
 A lane's head is its lowest source offset among queued, being parked, parked and in flight; only the head runs. This
-module holds the state of one claim (`Shard`) and answers that question; it neither waits nor writes.
+module holds the state of one claim (`ClaimState`) and answers that question; it neither waits nor writes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from usher.delivery import Delivery, offset_in
 from usher.engine.claims import Ledger
 from usher.engine.parked import ParkedTable
 from usher.engine.port import Batch, Claim, Position
-from usher.event import Event, Identity
+from usher.event import Event, EventUid
 
 _RECENT_LIMIT = 100_000
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class InFlight:
     """A delivery on its way: queued, running, or its verdict being written.
 
     *event* is None where the bytes are still to be decoded. *parked*: the retry partition holds it. *done_elsewhere*:
@@ -42,8 +42,8 @@ class Lane:
     """The queue of one lane in one claim. *parking* are the offsets whose parking is being written."""
 
     key: str
-    queue: deque[Flight] = field(default_factory=deque)
-    replays: deque[Flight] = field(default_factory=deque)
+    queue: deque[InFlight] = field(default_factory=deque)
+    replays: deque[InFlight] = field(default_factory=deque)
     parking: set[int] = field(default_factory=set)
     driven: bool = False
 
@@ -57,16 +57,16 @@ class Recent:
 
     def __init__(self, window: float) -> None:
         self._window = int(window * 1000)
-        self._seen: OrderedDict[Identity, tuple[int, int]] = OrderedDict()
+        self._seen: OrderedDict[EventUid, tuple[int, int]] = OrderedDict()
 
-    def duplicate(self, identity: Identity, offset: int, timestamp: int) -> bool:
+    def duplicate(self, uid: EventUid, offset: int, timestamp: int) -> bool:
         """Whether an earlier record held this event; remembers it otherwise. *timestamp* is in Unix milliseconds."""
-        known = self._seen.get(identity)
+        known = self._seen.get(uid)
         if known is not None and known[0] < offset and timestamp - known[1] <= self._window:
             return True
         if known is None or known[0] < offset:
-            self._seen[identity] = (offset, timestamp)
-            self._seen.move_to_end(identity)
+            self._seen[uid] = (offset, timestamp)
+            self._seen.move_to_end(uid)
             self._prune(timestamp)
         return False
 
@@ -78,7 +78,7 @@ class Recent:
             self._seen.popitem(last=False)
 
 
-class Shard:
+class ClaimState:
     """All that is known of one claim while it is ours."""
 
     def __init__(self, claim: Claim, writer: str, handlers: Collection[str], window: float) -> None:
@@ -89,14 +89,14 @@ class Shard:
         self.table = ParkedTable()
         self.recent = Recent(window)
         self.lanes: dict[str, Lane] = {}
-        self.flights: dict[str, Flight] = {}
+        self.in_flight: dict[str, InFlight] = {}
         self.known_done: set[str] = set()
         self.doubtful: set[str] = set()
         """Deliveries of which a park record was refused: it may be written all the same, long after what we wrote since."""
         self.requests: dict[str, Delivery] = {}
         self.replayed: set[str] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.tail: asyncio.Task[None] | None = None
+        self.follower: asyncio.Task[None] | None = None
         self.releasing: asyncio.Task[None] | None = None
         self.loaded = False
         self.open = False
@@ -129,7 +129,7 @@ class Shard:
         if lane.empty:
             self.lanes.pop(lane.key, None)
 
-    def next_in(self, lane: Lane, now: int) -> Flight | None:
+    def next_in(self, lane: Lane, now: int) -> InFlight | None:
         """The head of the lane, taken out for an attempt; None while it must wait. *now* is in Unix milliseconds."""
         if lane.replays:
             return lane.replays.popleft()
@@ -148,7 +148,7 @@ class Shard:
             return None
         if parked.due is not None and parked.due > now:
             return None
-        return Flight(self.table.take(parked.key), parked=True)
+        return InFlight(self.table.take(parked.key), parked=True)
 
     def done_for_good(self, delivery: Delivery) -> bool:
         """Whether it is known that nothing is left to do for a delivery: only then may a stranger's word be overruled.

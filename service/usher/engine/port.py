@@ -7,7 +7,7 @@ claim. Beside each source topic the log keeps two of Usher's own, partition p fo
   value means parked, no value means done.
 * ``<group>.<topic>-dlt``: dead letters, and (records without a value) what became of them.
 
-Once `EventLog.duty` is used there is ``<group>.notes`` too: one partition, compacted; key: the name of a note.
+Once `EventLog.lease` is used there is ``<group>.checkpoints`` too: one partition, compacted; key: the name of a note.
 
 Every write is durable when it returns. A write that is cancelled, or that raises `LogUnavailable`, may still happen: that
 is part of the contract, and the engine is built for it.
@@ -39,7 +39,7 @@ class TooLarge(LogError):
     """The record is larger than the log takes. It will never fit: write a stub that names the place instead."""
 
 
-class DutyLost(LogError):
+class LeaseLost(LogError):
     """The duty is another worker's now, or may be. Leave its block; what was kept before is kept."""
 
 
@@ -47,7 +47,7 @@ class LogMisconfigured(LogError):
     """A topic is missing, has another number of partitions, or may not be written: says what, and the command that mends it."""
 
 
-class Place(NamedTuple):
+class TopicPartition(NamedTuple):
     """One partition of a source topic."""
 
     topic: str
@@ -67,8 +67,8 @@ class Claim:
     mark: str = ""
 
     @property
-    def place(self) -> Place:
-        return Place(self.topic, self.partition)
+    def topic_partition(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +111,17 @@ class Owner(Protocol):
         """These are about to go: drain, commit, forget. The log waits for this, within its budget."""
 
 
-class Duty(Protocol):
+class Lease(Protocol):
     """The right to do what only one worker of the group may do, with small notes that outlive it.
 
     A worker that was frozen beyond its session learns of its loss a moment after it thaws: until then two may act.
     """
 
-    def note(self, name: str) -> bytes | None:
+    def checkpoint(self, name: str) -> bytes | None:
         """What was last kept under *name*, by whoever had the duty then; None where nothing was."""
 
-    async def keep(self, name: str, note: bytes) -> None:
-        """Keep *note* under *name*. A small text, written as a whole: the last one counts.
+    async def keep(self, name: str, checkpoint: bytes) -> None:
+        """Keep *checkpoint* under *name*. A small text, written as a whole: the last one counts.
 
         One that raised or was cancelled may land later, over a newer one: an older note must cost no more than repeats.
 
@@ -194,14 +194,14 @@ class EventLog(Protocol):
         Younger counts from the timestamp of the record at *start*, or from now where there is none.
         """
 
-    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
         """Append an event to a source topic, on the partition of its key. Usable as soon as `open` has returned.
 
         Raises:
             TooLarge, LogUnavailable
         """
 
-    def duty(self) -> AbstractAsyncContextManager[Duty]:
+    def lease(self) -> AbstractAsyncContextManager[Lease]:
         """Wait until the group's duty is ours, however long that takes; leaving the block gives it back within seconds.
 
         To be used from `open` to `close`; waits out an unavailable log by itself. There is one duty a group.
@@ -244,7 +244,7 @@ class TopicState(NamedTuple):
 class Committed:
     """What a group has committed for one partition; *next* is None where there is nothing yet. *first* and *end* bound it."""
 
-    place: Place
+    topic_partition: TopicPartition
     next: int | None
     mark: str = ""
     first: int = 0
@@ -275,7 +275,7 @@ class Browser(Protocol):
 
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
-    ) -> Place:
+    ) -> TopicPartition:
         """Append one record: to *partition*, or to the one of its key. Returns once it is acknowledged.
 
         Raises:
@@ -305,5 +305,5 @@ def dead_letter_topic(group: str, topic: str) -> str:
     return f"{group}.{topic}-dlt"
 
 
-def notes_topic(group: str) -> str:
-    return f"{group}.notes"
+def checkpoints_topic(group: str) -> str:
+    return f"{group}.checkpoints"

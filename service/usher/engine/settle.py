@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from usher.delivery import WRITER, Delivery, Record
-from usher.engine.lanes import Flight, Shard
-from usher.engine.letters import (
+from usher.engine.dead_letters import (
     UNDECODABLE,
     State,
-    letter_headers,
+    dead_letter_headers,
     note_headers,
     request_key,
     undecodable,
 )
+from usher.engine.lanes import ClaimState, InFlight
 from usher.engine.port import EventLog, LogUnavailable, TooLarge
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park
@@ -54,87 +54,87 @@ class _Outage:
 class Settler:
     """Writes verdicts down. Each method returns whether the log has acknowledged it: if not, the claim is gone."""
 
-    log: EventLog
+    event_log: EventLog
     group: str
     metrics: Metrics
     logger: FilteringBoundLogger
     _outage: _Outage = field(default_factory=_Outage, init=False)
 
-    async def done(self, shard: Shard, flight: Flight, verdict: Done) -> bool:
+    async def done(self, state: ClaimState, in_flight: InFlight, verdict: Done) -> bool:
         """Never parked: no write at all. Parked, or the claim is gone: a tombstone, so that nobody runs it again."""
-        delivery = flight.delivery
+        delivery = in_flight.delivery
         if delivery.replay is not None:
-            return await self.note(shard, delivery, "replayed", verdict.reason)
-        if not flight.parked and shard.ours:
-            shard.ledger.settle(delivery.offset, delivery.handler)
+            return await self.note(state, delivery, "replayed", verdict.reason)
+        if not in_flight.parked and state.ours:
+            state.ledger.settle(delivery.offset, delivery.handler)
             return True
-        return await self._tombstone(shard, delivery)
+        return await self._tombstone(state, delivery)
 
-    async def park(self, shard: Shard, flight: Flight, parked: Delivery) -> bool:
+    async def park(self, state: ClaimState, in_flight: InFlight, parked: Delivery) -> bool:
         """Park a delivery as *parked* says: with a due time after a failure, without one behind another.
 
         Raises:
             TooLarge: it fits into the source topic but, with its headers, not into the retry topic.
         """
-        headers = [*parked.headers(), (WRITER, shard.writer)]
+        headers = [*parked.headers(), (WRITER, state.writer)]
 
         async def write() -> None:
             try:
-                await self.log.park(shard.claim, parked.key, parked.value, headers)
+                await self.event_log.park(state.claim, parked.key, parked.value, headers)
             except LogUnavailable:
-                shard.doubtful.add(parked.key)
+                state.doubtful.add(parked.key)
                 raise
 
-        if not await self._durable(shard, write):
+        if not await self._durable(state, write):
             return False
-        flight.parked = True
-        if shard.ours:
-            shard.table.put(parked)
-            shard.ledger.settle(parked.offset, parked.handler)
+        in_flight.parked = True
+        if state.ours:
+            state.table.put(parked)
+            state.ledger.settle(parked.offset, parked.handler)
         return True
 
-    async def bury(self, shard: Shard, flight: Flight, verdict: Dead, expires_at: int | None) -> bool:
+    async def bury(self, state: ClaimState, in_flight: InFlight, verdict: Dead, expires_at: int | None) -> bool:
         """The dead letter, then (where it was parked) the tombstone."""
-        delivery = flight.delivery
-        headers = letter_headers(delivery, reason=verdict.reason, group=self.group, expires_at=expires_at)
-        if not await self._bury(shard, delivery.origin.key, delivery.value, headers):
+        delivery = in_flight.delivery
+        headers = dead_letter_headers(delivery, reason=verdict.reason, group=self.group, expires_at=expires_at)
+        if not await self._bury(state, delivery.origin.key, delivery.value, headers):
             return False
         self.metrics.dead_letters.labels(delivery.handler, verdict.reason).inc()
         self._line(delivery, "dead-lettered", reason=verdict.reason, error=verdict.error)
         if delivery.replay is not None:
             return True
-        if flight.parked:
-            return await self._tombstone(shard, delivery)
-        shard.ledger.settle(delivery.offset, delivery.handler)
+        if in_flight.parked:
+            return await self._tombstone(state, delivery)
+        state.ledger.settle(delivery.offset, delivery.handler)
         return True
 
-    async def bury_record(self, shard: Shard, record: Record, reason: str) -> bool:
+    async def bury_record(self, state: ClaimState, record: Record, reason: str) -> bool:
         """The dead letter of bytes that are no event."""
         delivery = replace(undecodable(record), error=scrub(reason), error_type="usher.event.Undecodable")
-        headers = letter_headers(delivery, reason=UNDECODABLE, group=self.group, expires_at=None)
-        if not await self._bury(shard, record.key, record.value, headers):
+        headers = dead_letter_headers(delivery, reason=UNDECODABLE, group=self.group, expires_at=None)
+        if not await self._bury(state, record.key, record.value, headers):
             return False
         self.metrics.dead_letters.labels("", UNDECODABLE).inc()
         self._line(delivery, "dead-lettered", reason=UNDECODABLE, error=delivery.error)
-        shard.ledger.settle(record.offset, "")
+        state.ledger.settle(record.offset, "")
         return True
 
-    async def note(self, shard: Shard, delivery: Delivery, state: State, note: str = "") -> bool:
+    async def note(self, state: ClaimState, delivery: Delivery, became: State, note: str = "") -> bool:
         """Say in the dead-letter topic what became of the letter that *delivery* replays."""
         replay = delivery.replay
         if replay is None:
             return True
-        headers = note_headers(replay.letter, state, note=scrub(note), replay=replay.id)
-        return await self._bury(shard, None, None, headers)
+        headers = note_headers(replay.dead_letter, became, note=scrub(note), replay=replay.id)
+        return await self._bury(state, None, None, headers)
 
-    async def answer(self, shard: Shard, request_id: str) -> bool:
+    async def answer(self, state: ClaimState, request_id: str) -> bool:
         """Take an operator's request out of the retry topic: it has been carried out."""
-        return await self._durable(shard, lambda: self.log.unpark(shard.claim, request_key(request_id)))
+        return await self._durable(state, lambda: self.event_log.unpark(state.claim, request_key(request_id)))
 
-    async def answer_stranger(self, shard: Shard, delivery: Delivery) -> None:
+    async def answer_stranger(self, state: ClaimState, delivery: Delivery) -> None:
         """A late write of another worker about what is done for good: take it back."""
-        headers = [(WRITER, shard.writer)]
-        await self._durable(shard, lambda: self.log.unpark(shard.claim, delivery.key, headers))
+        headers = [(WRITER, state.writer)]
+        await self._durable(state, lambda: self.event_log.unpark(state.claim, delivery.key, headers))
 
     def parked_line(self, delivery: Delivery, verdict: Park) -> None:
         due = datetime.fromtimestamp((delivery.due or 0) / 1000, UTC).isoformat(timespec="milliseconds")
@@ -144,7 +144,7 @@ class Settler:
         origin = delivery.origin
         self.logger.info(
             what,
-            event_id=delivery.identity.id,
+            event_id=delivery.uid.id,
             handler=delivery.handler,
             attempt=delivery.attempt,
             topic=origin.topic,
@@ -153,33 +153,33 @@ class Settler:
             **more,
         )
 
-    async def _tombstone(self, shard: Shard, delivery: Delivery) -> bool:
-        headers = [(WRITER, shard.writer)]
-        if not await self._durable(shard, lambda: self.log.unpark(shard.claim, delivery.key, headers)):
+    async def _tombstone(self, state: ClaimState, delivery: Delivery) -> bool:
+        headers = [(WRITER, state.writer)]
+        if not await self._durable(state, lambda: self.event_log.unpark(state.claim, delivery.key, headers)):
             return False
-        if shard.ours:
-            shard.table.remove(delivery.key)
-            shard.ledger.settle(delivery.offset, delivery.handler)
+        if state.ours:
+            state.table.remove(delivery.key)
+            state.ledger.settle(delivery.offset, delivery.handler)
         return True
 
     async def _bury(
-        self, shard: Shard, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+        self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> bool:
         try:
-            return await self._durable(shard, lambda: self.log.bury(shard.claim, key, value, headers))
+            return await self._durable(state, lambda: self.event_log.bury(state.claim, key, value, headers))
         except TooLarge:  # the headers were too much: what is left is the place where the original lies
             ours = [pair for pair in headers if pair[0].startswith(("usher-", "kafka_dlt-"))]
             stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
             stub.append((_STUB, b"too large to be copied: see the original topic, partition and offset"))
-            return await self._durable(shard, lambda: self.log.bury(shard.claim, None, b"", stub))
+            return await self._durable(state, lambda: self.event_log.bury(state.claim, None, b"", stub))
 
-    async def _durable(self, shard: Shard, write: Callable[[], Awaitable[None]]) -> bool:
+    async def _durable(self, state: ClaimState, write: Callable[[], Awaitable[None]]) -> bool:
         pause = _FIRST_PAUSE
         while True:
             try:
                 await write()
             except LogUnavailable as error:
-                if not shard.ours:
+                if not state.ours:
                     return False
                 self._outage.tell(self.logger, error)
                 await asyncio.sleep(pause)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from usher.engine.attempt import Attempts
 from usher.engine.driver import Driver, Limits
+from usher.engine.follow import RetryFollower
 from usher.engine.intake import NO_SOURCES, Intake
-from usher.engine.lanes import Shard
+from usher.engine.lanes import ClaimState
 from usher.engine.port import Batch, Claim, ClaimLost, EventLog, LogUnavailable
 from usher.engine.settle import Settler
-from usher.engine.tail import Tail
 from usher.metrics import Metrics
 from usher.redact import scrub
 from usher.sources import Source
@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(
         self,
-        log: EventLog,
+        event_log: EventLog,
         attempts: Attempts,
         *,
         group: str,
@@ -47,17 +47,19 @@ class Worker:
         limits: Limits,
         sources: Mapping[str, Source] = NO_SOURCES,
     ) -> None:
-        self._log = log
+        self._event_log = event_log
         self._handlers = attempts.router.handlers
         self._metrics = metrics
         self._logger = logger
         self._limits = limits
         self._id = uuid.UUID(int=rng.getrandbits(128)).hex[:12]
         self._intake = Intake(attempts.router, metrics, limits, sources)
-        settler = Settler(log, group, metrics, logger)
+        settler = Settler(event_log, group, metrics, logger)
         self._driver = Driver(attempts, settler, limits, metrics, commit=self._commit_one, failed=self._fail)
-        self._tail = Tail(log, attempts.router, self._intake, settler, self._driver, self._open_claim, limits, logger)
-        self._shards: dict[Claim, Shard] = {}
+        self._follower = RetryFollower(
+            event_log, attempts.router, self._intake, settler, self._driver, self._open_claim, limits, logger
+        )
+        self._states: dict[Claim, ClaimState] = {}
         self._late: set[asyncio.Task[Any]] = set()
         self._claim_count = 0
         self._committing = asyncio.Lock()
@@ -77,7 +79,7 @@ class Worker:
             self._opened
             and self._assigned
             and not self._stopping.is_set()
-            and all(shard.loaded for shard in self._shards.values())
+            and all(state.loaded for state in self._states.values())
         )
 
     def silent_for(self) -> float:
@@ -113,7 +115,7 @@ class Worker:
                     task.result()
         finally:
             self._stopping.set()
-            await self.released(list(self._shards))
+            await self.released(list(self._states))
             if self._late:  # what ended within the drain may still be writing that down
                 await asyncio.wait(self._late, timeout=1.0)
             for task in (ending := [*loops, *self._late]):
@@ -122,7 +124,7 @@ class Worker:
                 await asyncio.wait(ending, timeout=1.0)  # a handler may refuse to be cancelled
 
     async def _open(self) -> bool:
-        opening = asyncio.create_task(self._log.open(self))
+        opening = asyncio.create_task(self._event_log.open(self))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -141,64 +143,64 @@ class Worker:
             return  # whoever leaves begins nothing: the next owner starts where this claim does
         for claim in claims:
             self._claim_count += 1
-            shard = Shard(claim, f"{self._id}.{self._claim_count}", self._handlers, self._limits.dedupe_window)
-            self._shards[claim] = shard
-            shard.tail = self._driver.spawn(shard, self._tail.follow(shard), kept=False)
+            state = ClaimState(claim, f"{self._id}.{self._claim_count}", self._handlers, self._limits.dedupe_window)
+            self._states[claim] = state
+            state.follower = self._driver.spawn(state, self._follower.follow(state), kept=False)
         self._assigned = True
 
     async def released(self, claims: Sequence[Claim]) -> None:
         """`Owner.released`: close the gates, drain within the budget, commit, forget (rule 9)."""
-        going = [shard for claim in claims if (shard := self._shards.get(claim)) is not None]
-        for shard in going:
-            shard.open = False
-            self._driver.drop_replays(shard)
-            if shard.releasing is None:
-                shard.releasing = asyncio.create_task(self._release(shard))
-        await asyncio.gather(*(shard.releasing for shard in going if shard.releasing is not None))
+        going = [state for claim in claims if (state := self._states.get(claim)) is not None]
+        for state in going:
+            state.open = False
+            self._driver.drop_replays(state)
+            if state.releasing is None:
+                state.releasing = asyncio.create_task(self._release(state))
+        await asyncio.gather(*(state.releasing for state in going if state.releasing is not None))
 
-    async def _release(self, shard: Shard) -> None:
-        if shard.tail is not None and not shard.loaded:
-            shard.tail.cancel()  # else it goes on: a stranger's late word has to be answered by who knows what is done
+    async def _release(self, state: ClaimState) -> None:
+        if state.follower is not None and not state.loaded:
+            state.follower.cancel()  # else it goes on: a stranger's late word has to be answered by who knows what is done
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._limits.drain
-        while shard.tasks and (left := deadline - clock()) > 0:  # what ends may leave behind others to be parked
-            await asyncio.wait(shard.tasks, timeout=left)
-        shard.ours = False  # from here on a tombstone tells of a success: the commit does not know what ends beside it
-        if shard.loaded:
-            await self._commit([shard], orderly=True)
-        if shard.tail is not None:
-            shard.tail.cancel()
-        self._shards.pop(shard.claim, None)
-        self._driver.forget_queued(shard)
-        if not shard.tasks:
-            shard.table.close()
+        while state.tasks and (left := deadline - clock()) > 0:  # what ends may leave behind others to be parked
+            await asyncio.wait(state.tasks, timeout=left)
+        state.ours = False  # from here on a tombstone tells of a success: the commit does not know what ends beside it
+        if state.loaded:
+            await self._commit([state], orderly=True)
+        if state.follower is not None:
+            state.follower.cancel()
+        self._states.pop(state.claim, None)
+        self._driver.forget_queued(state)
+        if not state.tasks:
+            state.table.close()
             return
-        self._logger.warning("deliveries outlived their claim", partition=shard.claim.partition, count=len(shard.tasks))
-        late = asyncio.ensure_future(asyncio.gather(*shard.tasks, return_exceptions=True))
-        late.add_done_callback(lambda _: shard.table.close())
-        self._late |= shard.tasks
-        for task in shard.tasks:
+        self._logger.warning("deliveries outlived their claim", partition=state.claim.partition, count=len(state.tasks))
+        late = asyncio.ensure_future(asyncio.gather(*state.tasks, return_exceptions=True))
+        late.add_done_callback(lambda _: state.table.close())
+        self._late |= state.tasks
+        for task in state.tasks:
             task.add_done_callback(self._late.discard)
 
-    async def _open_claim(self, shard: Shard) -> None:
+    async def _open_claim(self, state: ClaimState) -> None:
         """The claim is loaded: write down that a worker began here, then let it be read, and what is due in it run."""
-        await self._commit([shard])
-        if shard.releasing is not None:
+        await self._commit([state])
+        if state.releasing is not None:
             return
-        shard.calm_at = self._driver.now_ms() + int(self._limits.calm_after * 1000)
-        if shard.ledger.careful:
+        state.calm_at = self._driver.now_ms() + int(self._limits.calm_after * 1000)
+        if state.ledger.careful:
             self._logger.warning(
                 "worker after worker has ended here: deliveries run one at a time for a while",
-                topic=shard.claim.topic,
-                partition=shard.claim.partition,
+                topic=state.claim.topic,
+                partition=state.claim.partition,
             )
-        shard.loaded = shard.open = True
+        state.loaded = state.open = True
         self._logger.info(
             "claim loaded",
-            topic=shard.claim.topic,
-            partition=shard.claim.partition,
-            position=shard.position,
-            parked=len(shard.table),
+            topic=state.claim.topic,
+            partition=state.claim.partition,
+            position=state.position,
+            parked=len(state.table),
         )
         self._driver.due_soon.set()
 
@@ -209,7 +211,7 @@ class Worker:
         while not self._stopping.is_set():
             claims, limit = self._readable()
             try:
-                batches = await self._log.read(claims, limit, 0.2 if claims else 0.02)
+                batches = await self._event_log.read(claims, limit, 0.2 if claims else 0.02)
             except LogUnavailable as error:
                 self._logger.warning("the log can't be read, trying again", error=scrub(error))
                 await asyncio.sleep(0.5)
@@ -217,44 +219,44 @@ class Worker:
             self._polled = loop.time()
             for batch in batches:
                 await self._take_in_parts(batch)
-            for shard in list(self._shards.values()):
-                if shard.open and shard.backlog is not None and self._driver.now_ms() >= shard.rests_until:
-                    self._take(shard, shard.backlog)
+            for state in list(self._states.values()):
+                if state.open and state.backlog is not None and self._driver.now_ms() >= state.rests_until:
+                    self._take(state, state.backlog)
 
     async def _take_in_parts(self, batch: Batch) -> None:
-        shard = self._shards.get(batch.claim)
+        state = self._states.get(batch.claim)
         for part in _parts(batch):
-            if shard is None or not shard.open:
+            if state is None or not state.open:
                 return  # unread, as far as the next claim is concerned
-            self._take(shard, part)
-            if shard.backlog is not None:  # it rests: so does what follows
-                left = [record for record in batch.records if record.offset >= shard.position]
-                shard.backlog = Batch(batch.claim, left, batch.next)
+            self._take(state, part)
+            if state.backlog is not None:  # it rests: so does what follows
+                left = [record for record in batch.records if record.offset >= state.position]
+                state.backlog = Batch(batch.claim, left, batch.next)
                 return
             await asyncio.sleep(0)  # decoding is work: the loop has to turn between
 
-    def _take(self, shard: Shard, batch: Batch) -> None:
-        position = shard.position
-        for todo in self._intake.take(shard, batch):
-            self._driver.begin(shard, todo)
-        shard.forget_passed()
+    def _take(self, state: ClaimState, batch: Batch) -> None:
+        position = state.position
+        for todo in self._intake.take(state, batch):
+            self._driver.begin(state, todo)
+        state.forget_passed()
         if batch.records:
             size = sum(len(record.value or b"") for record in batch.records[-_SAMPLE:]) / min(
                 len(batch.records), _SAMPLE
             )
             self._record_size += (max(size, 1.0) - self._record_size) / 4
-        if shard.table.highest >= position:  # what waited for the position to move may run
-            shard.table.soonest = 0.0
+        if state.table.highest >= position:  # what waited for the position to move may run
+            state.table.soonest = 0.0
             self._driver.due_soon.set()
-        resting = shard.backlog is not None
-        self._metrics.resting.labels(shard.claim.topic, str(shard.claim.partition)).set(resting)
+        resting = state.backlog is not None
+        self._metrics.resting.labels(state.claim.topic, str(state.claim.partition)).set(resting)
         if resting:
-            shard.rests_until = self._driver.now_ms() + int(self._limits.undecodable_rest * 1000)
+            state.rests_until = self._driver.now_ms() + int(self._limits.undecodable_rest * 1000)
             self._logger.error(
                 "partition rests: most of its last records are undecodable; see what writes to it, and in which format",
-                topic=shard.claim.topic,
-                partition=shard.claim.partition,
-                position=shard.position,
+                topic=state.claim.topic,
+                partition=state.claim.partition,
+                position=state.position,
                 tries_again_in=self._limits.undecodable_rest,
             )
 
@@ -263,24 +265,24 @@ class Worker:
         if self._driver.full:
             return [], 0
         limits = self._limits
-        ready: list[Shard] = []
+        ready: list[ClaimState] = []
         room = limits.read
-        for shard in self._shards.values():
-            if shard.open and shard.backlog is None and len(shard.ledger) < limits.intake_stops:
-                fits = shard.ledger.room
+        for state in self._states.values():
+            if state.open and state.backlog is None and len(state.ledger) < limits.intake_stops:
+                fits = state.ledger.room
                 if fits > 0:
-                    ready.append(shard)
+                    ready.append(state)
                     room = min(room, fits)
-        fullest = max((len(shard.ledger) for shard in ready), default=0)
+        fullest = max((len(state.ledger) for state in ready), default=0)
         fitting = int(self._driver.space / self._record_size)
         most = min(limits.read, limits.per_claim - fullest, fitting)
-        return [shard.claim for shard in ready], max(1, min(most, room))
+        return [state.claim for state in ready], max(1, min(most, room))
 
     async def _run_due(self) -> None:
         due_soon = self._driver.due_soon
         while True:
             due_soon.clear()
-            wait = min((self._driver.start_due(shard) for shard in self._shards.values() if shard.open), default=1.0)
+            wait = min((self._driver.start_due(state) for state in self._states.values() if state.open), default=1.0)
             try:
                 async with asyncio.timeout(wait):
                     await due_soon.wait()
@@ -292,51 +294,54 @@ class Worker:
     async def _commit_often(self) -> None:
         while True:
             await asyncio.sleep(self._limits.commit_every)
-            loaded = [shard for shard in self._shards.values() if shard.loaded]
-            for shard in loaded:
-                if self._driver.now_ms() >= shard.calm_at:
-                    shard.ledger.calm()
+            loaded = [state for state in self._states.values() if state.loaded]
+            for state in loaded:
+                if self._driver.now_ms() >= state.calm_at:
+                    state.ledger.calm()
             await self._commit(loaded)
 
-    async def _commit_one(self, shard: Shard) -> bool:
-        return await self._commit([shard])
+    async def _commit_one(self, state: ClaimState) -> bool:
+        return await self._commit([state])
 
-    async def _commit(self, shards: Sequence[Shard], *, orderly: bool = False) -> bool:
+    async def _commit(self, states: Sequence[ClaimState], *, orderly: bool = False) -> bool:
         """Whether the log has taken what is new, or nothing is."""
         async with self._committing:
-            positions = {s.claim: s.ledger.snapshot(orderly=orderly) for s in shards if s.ours or orderly}
+            positions = {s.claim: s.ledger.snapshot(orderly=orderly) for s in states if s.ours or orderly}
             changed = {
                 s.claim: positions[s.claim]
-                for s in shards
+                for s in states
                 if s.claim in positions and s.committed != positions[s.claim]
             }
             if not changed:
                 return True
             try:
-                await self._log.commit(changed)
+                await self._event_log.commit(changed)
             except (ClaimLost, LogUnavailable) as error:
                 self._metrics.commit_failures.inc()
                 self._logger.warning("commit refused", error=scrub(error))
                 return False
-            for shard in shards:
-                shard.committed = changed.get(shard.claim, shard.committed)
+            for state in states:
+                state.committed = changed.get(state.claim, state.committed)
             return True
 
     async def _measure(self) -> None:
         while True:
-            shards = [shard for shard in self._shards.values() if shard.open]
-            self._metrics.claims.set(len(shards))
+            states = [state for state in self._states.values() if state.open]
+            self._metrics.claims.set(len(states))
             self._metrics.in_flight.set(self._driver.records)
             now = self._driver.now_ms()
-            overdue = [due for shard in shards if (due := shard.table.oldest_due(shard.position)) is not None]
+            overdue = [due for state in states if (due := state.table.oldest_due(state.position)) is not None]
             self._metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
             try:
-                ends = await self._log.ends([shard.claim for shard in shards])
+                ends = await self._event_log.ends([state.claim for state in states])
             except (LogUnavailable, ClaimLost):
                 ends = {}
             self._metrics.partitions(
-                {shard.claim.place: len(shard.table) for shard in shards},
-                {shard.claim.place: max(0, ends.get(shard.claim, shard.position) - shard.position) for shard in shards},
+                {state.claim.topic_partition: len(state.table) for state in states},
+                {
+                    state.claim.topic_partition: max(0, ends.get(state.claim, state.position) - state.position)
+                    for state in states
+                },
             )
             await asyncio.sleep(1.0)
 

@@ -37,7 +37,7 @@ _TAKE = 100
 """Log entries of a page: the most that Auth0 gives."""
 
 
-class Message(NamedTuple):
+class StreamMessage(NamedTuple):
     """One message of a stream of server-sent events."""
 
     event: str
@@ -45,7 +45,7 @@ class Message(NamedTuple):
     data: str
 
 
-class Place(NamedTuple):
+class FeedPosition(NamedTuple):
     """Where a feed is: the moment that what comes next is from or after, and Auth0's own names for the spot.
 
     *next* is where reading went on to beyond *start*, before the end was reached.
@@ -59,10 +59,10 @@ class Place(NamedTuple):
         return dump({name: value for name, value in self._asdict().items() if value is not None})
 
 
-def _place(cursor: bytes) -> Place:
+def _position(cursor: bytes) -> FeedPosition:
     try:
         document = parse(cursor)
-        return Place(float(document["at"]), text(document.get("start")), text(document.get("next")))
+        return FeedPosition(float(document["at"]), text(document.get("start")), text(document.get("next")))
     except (Undecodable, LookupError, TypeError, ValueError, AttributeError):
         raise Reject("the place that was kept for Auth0 can't be read") from None
 
@@ -76,17 +76,17 @@ class EventsFeed:
         self.name = f"auth0/{api.domain}/events"
         self._api, self._source, self._now = api, source, now
         self._response: aiohttp.ClientResponse | None = None
-        self._messages: AsyncIterator[Message] | None = None
+        self._messages: AsyncIterator[StreamMessage] | None = None
         self._at: bytes | None = None
         """The cursor that the open stream goes on from."""
 
     async def page(self, cursor: bytes | None) -> Page:
         if cursor is None:  # kept at once: what happens before the first message comes must survive a restart
             await self.close()
-            return Page((), Place(self._now()).cursor(), more=True)
+            return Page((), FeedPosition(self._now()).cursor(), more=True)
         try:
             if (self._messages is None or cursor != self._at) and not await self._open(cursor):
-                return Page((), Place(_place(cursor).at - _LATE).cursor(), more=True)
+                return Page((), FeedPosition(_position(cursor).at - _LATE).cursor(), more=True)
             message = await self._next()
         except BaseException:
             await self.close()
@@ -95,11 +95,11 @@ class EventsFeed:
             await self.close()
             return Page((), cursor)
         arrivals, at = self._read(message)
-        self._at = Place(at, message.id).cursor()
+        self._at = FeedPosition(at, message.id).cursor()
         return Page(arrivals, self._at, more=True)
 
     def since(self, cursor: bytes) -> float:
-        return _place(cursor).at - _LATE
+        return _position(cursor).at - _LATE
 
     async def close(self) -> None:
         if self._response is not None:
@@ -109,18 +109,18 @@ class EventsFeed:
     async def _open(self, cursor: bytes) -> bool:
         """Open the stream; false: the offset has expired, and the moment it was from is what is left to go by."""
         await self.close()
-        place = _place(cursor)
-        start = ("from", place.start) if place.start else ("from_timestamp", _iso(place.at))
+        position = _position(cursor)
+        start = ("from", position.start) if position.start else ("from_timestamp", _iso(position.at))
         params = [start, *(("event_type", type_) for type_ in _EVENT_TYPES)]
         response = await self._api.events(params, _SILENCE)
         if response.status == 200:
             self._response, self._messages, self._at = response, _messages(response.content), cursor
             return True
-        if response.status in (400, 410) and place.start:
+        if response.status in (400, 410) and position.start:
             return False
         raise Reject(f"Auth0 gives no events from there ({response.status}); some may be missing")
 
-    async def _next(self) -> Message | None:
+    async def _next(self) -> StreamMessage | None:
         """The next message that moves the place; None where the stream has ended, as it does every few minutes."""
         assert self._messages is not None  # noqa: S101
         try:
@@ -133,7 +133,7 @@ class EventsFeed:
             raise Retry(f"the stream of events was cut: {type(trouble).__name__}") from None
         return None
 
-    def _read(self, message: Message) -> tuple[Sequence[Arrival], float]:
+    def _read(self, message: StreamMessage) -> tuple[Sequence[Arrival], float]:
         """What is in a message, and the moment it tells of."""
         if message.event == "offset-only":
             return (), self._now()
@@ -170,25 +170,25 @@ class LogsFeed:
     async def page(self, cursor: bytes | None) -> Page:
         if cursor is None:
             newest = await self._entries({"sort": "date:-1", "per_page": "1", "page": "0"})
-            return Page((), self._settled(Place(self._now()), newest or ()).cursor())
-        place = _place(cursor)
-        entries = await self._after(place)
+            return Page((), self._settled(FeedPosition(self._now()), newest or ()).cursor())
+        position = _position(cursor)
+        entries = await self._after(position)
         full = len(entries) >= _TAKE
-        reached = self._settled(place, _until(entries, self._now() - _OVERLAP))
+        reached = self._settled(position, _until(entries, self._now() - _OVERLAP))
         onward = _id(entries[-1]) if full else None
         return Page(list(self._arrivals(entries)), reached._replace(next=onward).cursor(), more=full)
 
     def since(self, cursor: bytes) -> float:
-        return _place(cursor).at - _OVERLAP
+        return _position(cursor).at - _OVERLAP
 
     async def close(self) -> None:
         """Nothing is kept open."""
 
-    def _settled(self, place: Place, entries: Sequence[dict[str, Any]]) -> Place:
+    def _settled(self, position: FeedPosition, entries: Sequence[dict[str, Any]]) -> FeedPosition:
         """The place after *entries*, of which none will have to be read again."""
         if not entries:
-            return place
-        return Place(_not_after(self._now(), moment(entries[-1].get("date")) or place.at), _id(entries[-1]))
+            return position
+        return FeedPosition(_not_after(self._now(), moment(entries[-1].get("date")) or position.at), _id(entries[-1]))
 
     def _arrivals(self, entries: Sequence[dict[str, Any]]) -> Iterator[Arrival]:
         for entry in entries:
@@ -196,14 +196,14 @@ class LogsFeed:
             if wanted and (found := self._source.of_document(entry)) is not None:
                 yield found
 
-    async def _after(self, place: Place) -> list[dict[str, Any]]:
+    async def _after(self, position: FeedPosition) -> list[dict[str, Any]]:
         """The entries after a place; where its checkpoint is gone, those from its moment on, as far as Auth0 has them."""
-        checkpoint = place.next or place.start
+        checkpoint = position.next or position.start
         if checkpoint is not None:
             entries = await self._entries({"from": checkpoint, "take": str(_TAKE)})
             if entries is not None:
                 return entries
-        since = f"date:[{_iso(place.at - _OVERLAP)} TO *]"
+        since = f"date:[{_iso(position.at - _OVERLAP)} TO *]"
         entries = await self._entries({"q": since, "sort": "date:1", "per_page": str(_TAKE), "page": "0"})
         if entries is None:
             raise Reject("Auth0 gives no log entries from there; some may be missing")
@@ -239,13 +239,13 @@ def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def _messages(content: aiohttp.StreamReader) -> AsyncIterator[Message]:
+async def _messages(content: aiohttp.StreamReader) -> AsyncIterator[StreamMessage]:
     """The messages of a stream (WHATWG HTML, 9.2.6); one that is cut off is none."""
     fields: dict[str, list[str]] = {}
     async for line in _lines(content):
         if not line:
             if fields:
-                yield Message(_last(fields, "event"), _last(fields, "id"), "\n".join(fields.get("data", ())))
+                yield StreamMessage(_last(fields, "event"), _last(fields, "id"), "\n".join(fields.get("data", ())))
             fields = {}
         elif not line.startswith(":"):
             name, _, value = line.partition(":")

@@ -51,7 +51,7 @@ _LOGS = """query ($from: DateTime, $types: [AuditLogActivityType!], $first: Int,
 }"""
 
 
-class Key(NamedTuple):
+class ApiKey(NamedTuple):
     """What the token is made from: the project's id, the key's id, and the key."""
 
     app_id: str
@@ -100,7 +100,7 @@ class AdminApi(Actions):
     def __init__(
         self,
         endpoint: str,
-        key: Key,
+        key: ApiKey,
         session: Callable[[], aiohttp.ClientSession],
         *,
         types: Sequence[str] = (),

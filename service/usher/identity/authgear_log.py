@@ -37,7 +37,7 @@ _RAW_TYPES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _FeedPosition:
     """Where the feed is, in Unix seconds.
 
     *begin* is when it began, *newest* the time of the newest entry that was brought. Within a look of several pages *at* is
@@ -63,15 +63,15 @@ class _Place:
         return json.dumps([self.begin, self.newest, self.at, self.after]).encode()
 
     @classmethod
-    def load(cls, cursor: bytes) -> _Place:
+    def load(cls, cursor: bytes) -> _FeedPosition:
         """Raises Reject: no cursor of ours."""
         try:
             begin, newest, at, after = json.loads(cursor)
-            place = cls(float(begin), float(newest), None if at is None else float(at), after)
-            _iso(place.start)
+            position = cls(float(begin), float(newest), None if at is None else float(at), after)
+            _iso(position.start)
         except (ValueError, TypeError, OverflowError):
             raise Reject("the place kept for the audit log can't be read") from None
-        return place
+        return position
 
 
 class AuditLog:
@@ -104,17 +104,17 @@ class AuditLog:
         """`Feed.page`. Beginning is by Authgear's own clock, as far as its answer tells the time."""
         if cursor is None:
             begin = _moment_of(await self._api.logs(_iso(self._now()), self._types, first=1), self._now)
-            return Page((), _Place(begin, begin).dump())
-        place = _Place.load(cursor)
-        found = await self._api.logs(_iso(place.start), self._types, first=PAGE, after=place.after)
+            return Page((), _FeedPosition(begin, begin).dump())
+        position = _FeedPosition.load(cursor)
+        found = await self._api.logs(_iso(position.start), self._types, first=PAGE, after=position.after)
         arrivals = [self._arrival(edge["node"]) for edge in found.edges if isinstance(edge.get("node"), dict)]
         times = [at for edge in found.edges if (at := _time_of(edge)) is not None and at <= self._now() + _AHEAD]
         if not found.more:
-            return Page(arrivals, _Place(place.begin, max([place.newest, *times])).dump())
-        return Page(arrivals, _within(place, times, found.edges[-1].get("cursor")).dump(), more=True)
+            return Page(arrivals, _FeedPosition(position.begin, max([position.newest, *times])).dump())
+        return Page(arrivals, _within(position, times, found.edges[-1].get("cursor")).dump(), more=True)
 
     def since(self, cursor: bytes) -> float:
-        return _Place.load(cursor).earliest
+        return _FeedPosition.load(cursor).earliest
 
     async def close(self) -> None:
         """Nothing is held open."""
@@ -131,12 +131,12 @@ def activity_types(types: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(activity_type(_RAW_TYPES.get(name, name)) for name in types))
 
 
-def _within(place: _Place, times: Sequence[float], after: Any) -> _Place:
+def _within(position: _FeedPosition, times: Sequence[float], after: Any) -> _FeedPosition:
     """Where the look goes on after a page with entries of these *times*; *after* is the API's cursor of its last one."""
-    newest, last = max([place.newest, *times]), max(times, default=place.start)
-    if last > place.start:
-        return replace(place, newest=newest, at=last, after=None)
-    return replace(place, newest=newest, at=place.start, after=after if isinstance(after, str) else None)
+    newest, last = max([position.newest, *times]), max(times, default=position.start)
+    if last > position.start:
+        return replace(position, newest=newest, at=last, after=None)
+    return replace(position, newest=newest, at=position.start, after=after if isinstance(after, str) else None)
 
 
 def _time_of(edge: Mapping[str, Any]) -> float | None:

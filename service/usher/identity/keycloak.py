@@ -106,7 +106,7 @@ class KeycloakApi(Actions):
         self._accept(await self._api.call("PUT", path, json=[_UPDATE_PASSWORD]), "to send its mail")
 
     async def recognize(self, arrival: Arrival) -> Arrival:
-        """`usher.systems.system.System.complete`: whether it was Usher that had Keycloak send its mail.
+        """`usher.systems.system.System.enrich`: whether it was Usher that had Keycloak send its mail.
 
         Else a handler that has it sent for every such event would answer itself for ever.
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from usher.engine.port import Duty, DutyLost, EventLog, LogError, TooLarge
+from usher.engine.port import EventLog, Lease, LeaseLost, LogError, TooLarge
 from usher.event import Undecodable
 from usher.metrics import Metrics
 from usher.outcome import Outcome, Reject
@@ -78,7 +78,7 @@ class Pollers:
 
     def __init__(
         self,
-        log: EventLog,
+        event_log: EventLog,
         topic: str,
         feeds: Sequence[Feed],
         *,
@@ -87,7 +87,7 @@ class Pollers:
         rng: random.Random,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._log, self._topic, self._feeds = log, topic, feeds
+        self._event_log, self._topic, self._feeds = event_log, topic, feeds
         self._metrics, self._logger, self._rng, self._now = metrics, logger, rng, now
 
     async def run(self) -> None:
@@ -95,26 +95,26 @@ class Pollers:
         failures = 0
         while True:
             try:
-                async with self._log.duty() as duty:
+                async with self._event_log.lease() as lease:
                     failures = 0
                     self._logger.info("polling", feeds=[feed.name for feed in self._feeds])
-                    await self._poll_all(duty)
+                    await self._poll_all(lease)
                     self._logger.info("polling has passed to another worker")
-            except DutyLost:
+            except LeaseLost:
                 self._logger.info("polling has passed to another worker")
             except LogError as error:
                 failures += 1
                 self._logger.warning("polling can't begin, trying again", error=scrub(error))
                 await asyncio.sleep(min(2.0**failures, _RETRY_DUTY))
 
-    async def _poll_all(self, duty: Duty) -> None:
+    async def _poll_all(self, lease: Lease) -> None:
         """Until the duty is lost.
 
         Raises:
             DutyLost: a feed's place could not be kept because of that.
         """
-        polling = [asyncio.create_task(self._poll(feed, duty)) for feed in self._feeds]
-        lost = asyncio.create_task(duty.lost())
+        polling = [asyncio.create_task(self._poll(feed, lease)) for feed in self._feeds]
+        lost = asyncio.create_task(lease.lost())
         try:
             await asyncio.wait([lost, *polling], return_when=asyncio.FIRST_COMPLETED)
             for task in (lost, *polling):
@@ -126,21 +126,21 @@ class Pollers:
             await asyncio.gather(lost, *polling, return_exceptions=True)
             await asyncio.gather(*(feed.close() for feed in self._feeds), return_exceptions=True)
 
-    async def _poll(self, feed: Feed, duty: Duty) -> None:
+    async def _poll(self, feed: Feed, lease: Lease) -> None:
         """One feed, for ever: whatever befalls it is no other feed's affair.
 
         Raises:
             DutyLost
         """
-        cursor, known, failures = duty.note(feed.name), Known(self._log, self._topic, self._now), 0
+        cursor, known, failures = lease.checkpoint(feed.name), Known(self._event_log, self._topic, self._now), 0
         while True:
             try:
                 page = await feed.page(cursor)
                 await self._bring(feed, page, known, cursor)
                 moved = page.cursor != cursor
                 if moved:
-                    await duty.keep(feed.name, page.cursor)
-            except DutyLost:
+                    await lease.keep(feed.name, page.cursor)
+            except LeaseLost:
                 raise
             except Exception as trouble:  # noqa: BLE001 - what a system answers may surprise its feed
                 if isinstance(trouble, Reject):
@@ -171,9 +171,9 @@ class Pollers:
         """Append one arrival; what the log will never take becomes a stub, else it would hold up all that follows."""
         event = arrival.event
         try:
-            await self._log.append(self._topic, event_key(event) if event else None, arrival.value)
+            await self._event_log.append(self._topic, event_key(event) if event else None, arrival.value)
         except TooLarge:
-            await self._log.append(self._topic, None, too_large(arrival).value)
+            await self._event_log.append(self._topic, None, too_large(arrival).value)
             return "undecodable"
         return "stored" if event else "undecodable"
 
@@ -195,8 +195,8 @@ class Pollers:
 class Known:
     """What is in a topic already, as far back as a feed may tell of. Holds a digest a record, and forgets the old."""
 
-    def __init__(self, log: EventLog, topic: str, now: Callable[[], float]) -> None:
-        self._log, self._topic, self._now = log, topic, now
+    def __init__(self, event_log: EventLog, topic: str, now: Callable[[], float]) -> None:
+        self._event_log, self._topic, self._now = event_log, topic, now
         self._digests: dict[bytes, float] = {}
         self._back_to = 0.0
         self._seen_to: float | None = None
@@ -218,7 +218,7 @@ class Known:
             return
         latest = oldest if self._seen_to is None else self._seen_to
         start = oldest if anew else latest - _SKEW
-        async for records in self._log.since(self._topic, start):
+        async for records in self._event_log.since(self._topic, start):
             for record in records:
                 at = record.timestamp / 1000
                 latest = max(latest, min(at, now))  # one from the future must not hide those that come next
@@ -240,7 +240,5 @@ class Known:
 
 def _digest(arrival: Arrival) -> bytes:
     """Of the event's identity; of the bytes, where there is no event."""
-    about = (
-        arrival.value if arrival.event is None else "\0".join(arrival.event.identity).encode("utf-8", "surrogatepass")
-    )
+    about = arrival.value if arrival.event is None else "\0".join(arrival.event.uid).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(about, digest_size=16).digest()

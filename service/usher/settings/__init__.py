@@ -21,7 +21,7 @@ from usher.settings.authgear import Authgear
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, leaves
 from usher.settings.genauth import GenAuth
 from usher.settings.keycloak import Keycloak
-from usher.settings.report import Row, current, default_text, option_row, sentences
+from usher.settings.report import SettingRow, current, default_text, option_row, sentences
 from usher.settings.tenant import Tenant
 from usher.settings.values import SYSTEMS, Address, SourceTopic
 
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
-    log: values.LogUrl = Field(
+    event_log: values.LogUrl = Field(
         "sqlite:///usher.db", description="where events are: the embedded log, or `kafka://host:port[,host:port]`"
     )
     topics: values.Topics = Field(
@@ -244,12 +244,14 @@ class Settings(BaseSettings):
     @property
     def sqlite_path(self) -> Path | None:
         """The file of the embedded log; None on Kafka."""
-        return Path(self.log.removeprefix("sqlite:///")) if self.log.startswith("sqlite:") else None
+        return Path(self.event_log.removeprefix("sqlite:///")) if self.event_log.startswith("sqlite:") else None
 
     @property
     def kafka_servers(self) -> tuple[str, ...]:
         """The brokers, as host:port; empty on the embedded log."""
-        return tuple(values.split(self.log.removeprefix("kafka://"))) if self.log.startswith("kafka:") else ()
+        return (
+            tuple(values.split(self.event_log.removeprefix("kafka://"))) if self.event_log.startswith("kafka:") else ()
+        )
 
     def check_handler_options(self, names: Iterable[str]) -> None:
         """See that every ``USHER_<HANDLER>__…`` is for one of the handlers *names*: all found, not only those that run.
@@ -285,7 +287,7 @@ class Settings(BaseSettings):
             raise SettingsError(problems)
         return models
 
-    def shown(self) -> list[Row]:
+    def shown(self) -> list[SettingRow]:
         """Every setting as it is in force, secrets masked; the note is ``set`` or ``default``."""
         rows = [current(leaf, self) for leaf in leaves(type(self))]
         for system, tenants in self.tenants.items():
@@ -298,17 +300,17 @@ class Settings(BaseSettings):
         return rows
 
 
-def settings_table() -> list[Row]:
+def settings_table() -> list[SettingRow]:
     """Every environment name with its default and meaning: what the README shows."""
     return [
-        *(Row(leaf.name, default_text(leaf), leaf.field.description or "") for leaf in leaves(Settings)),
-        Row(
+        *(SettingRow(leaf.name, default_text(leaf), leaf.field.description or "") for leaf in leaves(Settings)),
+        SettingRow(
             "USHER_<SYSTEM>__<NAME>__…",
             "",
             "the same for a further tenant, as in `USHER_KEYCLOAK__SHOP__REALM`; its path is `/ingest/keycloak/shop`",
         ),
-        Row("USHER_KAFKA__…", "", "an option of the Kafka client, as in `USHER_KAFKA__SECURITY_PROTOCOL`"),
-        Row("USHER_<HANDLER>__…", "", "a setting of a handler's own; `usher handlers` lists them"),
+        SettingRow("USHER_KAFKA__…", "", "an option of the Kafka client, as in `USHER_KAFKA__SECURITY_PROTOCOL`"),
+        SettingRow("USHER_<HANDLER>__…", "", "a setting of a handler's own; `usher handlers` lists them"),
     ]
 
 

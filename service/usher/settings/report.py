@@ -18,7 +18,7 @@ _ECHOES = {"default_factory_not_called"}
 """Kinds of error that only follow from another one, which is told."""
 
 
-class Row(NamedTuple):
+class SettingRow(NamedTuple):
     """One line of a table of settings: *text* is its default or its value, *note* its meaning or where the value is from."""
 
     name: str
@@ -26,19 +26,19 @@ class Row(NamedTuple):
     note: str
 
 
-def current(leaf: Leaf, settings: BaseModel) -> Row:
+def current(leaf: Leaf, settings: BaseModel) -> SettingRow:
     """A setting as it is in force; the note is ``set`` or ``default``."""
     owner = settings
     for group in leaf.path[:-1]:
         owner = getattr(owner, group)
     value = getattr(owner, leaf.path[-1])
     text = (MASK if value else "") if leaf.secret else _as_text(value, duration=leaf.is_duration)
-    return Row(leaf.name, text, "set" if leaf.path[-1] in owner.model_fields_set else "default")
+    return SettingRow(leaf.name, text, "set" if leaf.path[-1] in owner.model_fields_set else "default")
 
 
-def option_row(name: str, text: str) -> Row:
+def option_row(name: str, text: str) -> SettingRow:
     """A free-form option, of which only the name tells whether it is a secret."""
-    return Row(name, MASK if is_secret_name(name.rpartition("__")[2]) else _without_login(text), "set")
+    return SettingRow(name, MASK if is_secret_name(name.rpartition("__")[2]) else _without_login(text), "set")
 
 
 def default_text(leaf: Leaf) -> str:
@@ -58,10 +58,10 @@ def sentences(error: ValidationError, known: Iterable[Leaf]) -> Iterator[str]:
             leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
             name = leaf.name if leaf else "__".join(path).upper()
             value = "" if leaf is None or leaf.secret or detail["type"] == "missing" else f"={_quoted(detail['input'])}"
-            yield f"{name}{value}: {_way_out(detail)}"
+            yield f"{name}{value}: {_hint(detail)}"
 
 
-def _way_out(detail: ErrorDetails) -> str:
+def _hint(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     if "error" in context:
         return str(context["error"])

@@ -20,24 +20,24 @@ _BY_USERS = frozenset(
 """Codes of log entries about what only the user does, unless an administrator's application is named."""
 
 
-class Ruling(NamedTuple):
+class ActorRuling(NamedTuple):
     """Who triggered it, and the rule that decided, in words for an operator."""
 
     triggered_by: str
     basis: str
 
 
-OWN = Ruling("system", "client: it is Usher's own application")
-USER_CLIENT = Ruling("user", "client: the application is in USHER_AUTH0__USER_CLIENTS")
-ADMIN_CLIENT = Ruling("admin_api", "client: the application is in USHER_AUTH0__ADMIN_CLIENTS")
-OTHER_CLIENT = Ruling("user", "client: the application is not in USHER_AUTH0__ADMIN_CLIENTS")
-MARKER = Ruling("admin_api", "app_metadata: it has one of USHER_AUTH0__ADMIN_MARKERS")
-DASHBOARD = Ruling("admin_api", "channel: it was done in the dashboard")
-MANAGEMENT_API = Ruling("admin_api", "sapi: the Management API was called, by none of USHER_AUTH0__USER_CLIENTS")
-SELF_SERVICE = Ruling("user", "log type: users do this themselves, and no administrator's application is named")
-TEST = Ruling(UNKNOWN, "a0purpose: a test event of the event stream")
-UNDECIDED = Ruling(UNKNOWN, "undecided: neither USHER_AUTH0__ADMIN_CLIENTS nor USHER_AUTH0__ADMIN_MARKERS says it")
-LOG_UNDECIDED = Ruling(UNKNOWN, "undecided: a log entry of this type does not say it")
+OWN = ActorRuling("system", "client: it is Usher's own application")
+USER_CLIENT = ActorRuling("user", "client: the application is in USHER_AUTH0__USER_CLIENTS")
+ADMIN_CLIENT = ActorRuling("admin_api", "client: the application is in USHER_AUTH0__ADMIN_CLIENTS")
+OTHER_CLIENT = ActorRuling("user", "client: the application is not in USHER_AUTH0__ADMIN_CLIENTS")
+MARKER = ActorRuling("admin_api", "app_metadata: it has one of USHER_AUTH0__ADMIN_MARKERS")
+DASHBOARD = ActorRuling("admin_api", "channel: it was done in the dashboard")
+MANAGEMENT_API = ActorRuling("admin_api", "sapi: the Management API was called, by none of USHER_AUTH0__USER_CLIENTS")
+SELF_SERVICE = ActorRuling("user", "log type: users do this themselves, and no administrator's application is named")
+TEST = ActorRuling(UNKNOWN, "a0purpose: a test event of the event stream")
+UNDECIDED = ActorRuling(UNKNOWN, "undecided: neither USHER_AUTH0__ADMIN_CLIENTS nor USHER_AUTH0__ADMIN_MARKERS says it")
+LOG_UNDECIDED = ActorRuling(UNKNOWN, "undecided: a log entry of this type does not say it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Rules:
     own_client: str | None = None
     reset_flag: str = "needsPasswordReset"
 
-    def of_event(self, raw_type: str, document: Mapping[str, Any]) -> Ruling:
+    def of_event(self, raw_type: str, document: Mapping[str, Any]) -> ActorRuling:
         """Of an event of an event stream."""
         data = dict_in(document, "data")
         if document.get("a0purpose") == "test":
@@ -73,7 +73,7 @@ class Rules:
             return MARKER
         return OTHER_CLIENT if client and self.admin_clients else UNDECIDED
 
-    def of_log(self, entry: LogEntry) -> Ruling:
+    def of_log(self, entry: LogEntry) -> ActorRuling:
         """Of a log entry."""
         if (ruling := self._of_client(entry.client)) is not None:
             return ruling
@@ -100,7 +100,7 @@ class Rules:
             return "password.reset"
         return "password.expired" if dict_in(entry.asked, "app_metadata").get(self.reset_flag) is True else entry.code
 
-    def _of_client(self, client: str | None) -> Ruling | None:
+    def _of_client(self, client: str | None) -> ActorRuling | None:
         if client is None:
             return None
         if client == self.own_client:

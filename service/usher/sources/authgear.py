@@ -53,7 +53,7 @@ class Habits:
     mails: frozenset[Step] = frozenset()
     expires: frozenset[Step] = frozenset()
 
-    def told(self, event: Event) -> str | None:
+    def notified_by(self, event: Event) -> str | None:
         """How the user hears of *event* without us; None: he does not."""
         if event.context.triggered_by != "admin_api":
             return None
@@ -115,10 +115,10 @@ class Authgear:
             found = event(kept, value)
         except Undecodable as refusal:
             return Arrival(None, never_filtered(value), str(refusal))
-        told = found.context.told or self._habits.told(found)
-        if told == found.context.told:
+        told = found.context.already_notified_by or self._habits.notified_by(found)
+        if told == found.context.already_notified_by:
             return Arrival(found, value)
-        marked = {**kept, "id": found.id, "context": {**_dict(kept.get("context")), "told": told}}
+        marked = {**kept, "id": found.id, "context": {**_dict(kept.get("context")), "already_notified_by": told}}
         value = dump(marked)
         return Arrival(event(marked, value), value)
 
@@ -143,7 +143,7 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
     payload: dict[str, Any] = given if isinstance(given, dict) else {}
     context = context_of(document, basis="native")
     if OUR_CALLS.items() <= _dict(context.get("audit_context")).items():
-        context.setdefault("told", "Usher itself did this, by its own call of the Admin API")
+        context.setdefault("already_notified_by", "Usher itself did this, by its own call of the Admin API")
     derived: dict[str, Any] = {
         "type": _canonical(raw_type, payload),
         "source": NAME,

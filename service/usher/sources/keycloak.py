@@ -103,11 +103,11 @@ class Keycloak:
     def recognized(self, given: Arrival) -> Arrival:
         """*given* again, after `own_accounts` has become known."""
         event = given.event
-        if event is None or event.type != REQUESTED or event.context.told:
+        if event is None or event.type != REQUESTED or event.context.already_notified_by:
             return given
         if text(_dict(event.payload.get("authDetails")).get("userId")) not in self.own_accounts:
             return given
-        context = event.context.model_copy(update={"told": _OURS})
+        context = event.context.model_copy(update={"already_notified_by": _OURS})
         return arrival(event.model_copy(update={"context": context}))
 
     def user_fields(self, representation: Mapping[str, Any]) -> dict[str, str | None]:
@@ -153,7 +153,7 @@ class Keycloak:
             basis="failed: nothing has changed" if failed else "admin event: written for calls of the admin API only",
             timestamp=_moment(document.get("time")),
             user={"id": user_id, **self.user_fields(user)},
-            context={"told": _OURS} if ours else {},
+            context={"already_notified_by": _OURS} if ours else {},
         )
 
     def _canonical(self, operation: str, action: str | None, user: Mapping[str, Any]) -> str | None:

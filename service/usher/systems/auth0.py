@@ -39,11 +39,11 @@ def open_system(settings: Auth0, name: str, session: Session) -> System:
         api=api,
         feeds=tuple(feeds),
         limit=_BATCH,
-        doubts=tuple(_doubts(settings, name)),
+        warnings=tuple(_warnings(settings, name)),
     )
 
 
-def _doubts(settings: Auth0, name: str) -> Iterator[str]:
+def _warnings(settings: Auth0, name: str) -> Iterator[str]:
     """What fits together and yet welcomes nobody."""
     prefix = _prefix(name)
     if settings.created_from == "events" and not (settings.admin_clients or settings.admin_markers):

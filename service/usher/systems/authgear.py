@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usher.identity.authgear import AdminApi, Key, read_key
+from usher.identity.authgear import AdminApi, ApiKey, read_key
 from usher.identity.authgear_log import AuditLog, activity_types
 from usher.settings import Authgear, SettingsError
 from usher.sources import authgear
@@ -28,7 +28,7 @@ def open_system(settings: Authgear, name: str, session: Session) -> System:
     return System(source=source, name=name, tenant=settings.app_id, receives=bool(secrets), api=api, feeds=feeds)
 
 
-def _key(settings: Authgear, prefix: str) -> Key | None:
+def _key(settings: Authgear, prefix: str) -> ApiKey | None:
     """What calls are signed with; None where nothing of the API is set."""
     needed = {
         "ENDPOINT": settings.endpoint,
@@ -44,6 +44,6 @@ def _key(settings: Authgear, prefix: str) -> Key | None:
         raise SettingsError(f"{prefix}{name}: is needed where {why}; set it" for name in missing)
     assert settings.app_id and settings.key_id and settings.private_key  # noqa: S101, PT018 - nothing is missing
     try:
-        return Key(settings.app_id, settings.key_id, read_key(settings.private_key.get_secret_value()))
+        return ApiKey(settings.app_id, settings.key_id, read_key(settings.private_key.get_secret_value()))
     except ValueError as error:
         raise SettingsError([f"{prefix}PRIVATE_KEY: {error}"]) from None

@@ -53,9 +53,9 @@ def open_system(settings: GenAuth, name: str, session: Session) -> System:
         tenant=tenant,
         receives=bool(secrets),
         api=api,
-        complete=Completion(api, Repeats(settings.repeat_window)),
+        enrich=Enrichment(api, Repeats(settings.repeat_window)),
         feeds=feeds,
-        doubts=() if api else (_blind(name),),
+        warnings=() if api else (_blind(name),),
     )
 
 
@@ -96,8 +96,8 @@ def _open_api(settings: GenAuth, name: str, session: Session) -> GenAuthApi | No
 
 
 @dataclass(slots=True)
-class Completion:
-    """`System.complete`: finds out who triggered an event, and which call of a webhook repeats which.
+class Enrichment:
+    """`System.enrich`: finds out who triggered an event, and which call of a webhook repeats which.
 
     Args:
         api: None: nobody can be asked.

@@ -32,11 +32,11 @@ def open_system(settings: Keycloak, name: str, session: Session) -> System:
         tenant=settings.realm,
         receives=bool(secrets),
         api=api,
-        complete=api.recognize if api else None,
+        enrich=api.recognize if api else None,
         feeds=[AdminEvents(api, source, name=f"{title}:admin-events", every=settings.poll_every)]
         if api and polls
         else (),
-        doubts=() if api else (_blind(name),),
+        warnings=() if api else (_blind(name),),
     )
 
 

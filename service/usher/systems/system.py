@@ -17,7 +17,7 @@ Session = Callable[[], aiohttp.ClientSession]
 """Gives the pooled HTTP session, once there is one."""
 
 
-class Api(IdentitySystem, Protocol):
+class SystemApi(IdentitySystem, Protocol):
     """An identity system's API, as far as Usher itself uses it."""
 
     async def check(self) -> str:
@@ -34,8 +34,8 @@ class System:
 
     *name* is its name in the settings, empty for the first. *tenant* is what its events carry as ``event.tenant``, None
     where they say it themselves. *receives*: whether there is a secret, and so a webhook. *api* is None without credentials.
-    *complete* asks the system for what the filter needs and an event does not say; *feeds* are those to be polled. *limit*
-    is the largest body of a webhook, in bytes; *doubts* are what `usher check` warns of.
+    *enrich* asks the system for what the filter needs and an event does not say; *feeds* are those to be polled. *limit*
+    is the largest body of a webhook, in bytes; *warnings* are what `usher check` warns of.
     *messages_per_minute* caps what is sent.
     """
 
@@ -43,11 +43,11 @@ class System:
     name: str = ""
     tenant: str | None = None
     receives: bool = False
-    api: Api | None = None
-    complete: Callable[[Arrival], Awaitable[Arrival]] | None = None
+    api: SystemApi | None = None
+    enrich: Callable[[Arrival], Awaitable[Arrival]] | None = None
     feeds: Sequence[Feed] = ()
     limit: int = DEFAULT_LIMIT
-    doubts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     messages_per_minute: int | None = None
 
     @property

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from usher.delivery import Headers, StoredRecord
-from usher.engine.port import Claim, LogConfig, LogUnavailable, Owner, Place, Position, TooLarge
-from usher.testing.duty_roll import DutyRoll
+from usher.engine.port import Claim, LogConfig, LogUnavailable, Owner, Position, TooLarge, TopicPartition
+from usher.testing.lease_queue import LeaseQueue
 
 MAX_BYTES = 1_048_576
 
 
-class Member(Protocol):
+class GroupMember(Protocol):
     """What a broker needs of a log that has joined a group: its owner, and the claims that it believes to hold."""
 
     @property
@@ -30,7 +30,7 @@ class Member(Protocol):
     @property
     def owner(self) -> Owner: ...
     @property
-    def held(self) -> dict[Place, Claim]: ...
+    def held(self) -> dict[TopicPartition, Claim]: ...
 
 
 @dataclass(slots=True)
@@ -61,12 +61,12 @@ class Partition:
 class Group:
     """Who is in a group, which claims are valid, and what was committed."""
 
-    members: list[Member] = field(default_factory=list)
-    owned: dict[Place, Claim] = field(default_factory=dict)
-    committed: dict[Place, Position] = field(default_factory=dict)
+    members: list[GroupMember] = field(default_factory=list)
+    owned: dict[TopicPartition, Claim] = field(default_factory=dict)
+    committed: dict[TopicPartition, Position] = field(default_factory=dict)
     changed: bool = False
     dealing: asyncio.Task[None] | None = None
-    duty: DutyRoll = field(default_factory=DutyRoll)
+    lease: LeaseQueue = field(default_factory=LeaseQueue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,9 @@ class MemoryBroker:
             return self._keyless % self.partitions
         return zlib.crc32(key) % self.partitions
 
-    async def write(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    async def write(
+        self, topic_partition: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
         """Append one record, with the faults that were asked for.
 
         Raises:
@@ -123,15 +125,21 @@ class MemoryBroker:
         """
         size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
         if size > self.max_bytes:
-            raise TooLarge(f"a record of {size:,} bytes for {place.topic}: at most {self.max_bytes:,} are taken")
+            raise TooLarge(
+                f"a record of {size:,} bytes for {topic_partition.topic}: at most {self.max_bytes:,} are taken"
+            )
 
-        await self.attempt(lambda: self.put(place, key, value, headers))
+        await self.attempt(lambda: self.put(topic_partition, key, value, headers))
 
-    def put(self, place: Place, key: bytes | None, value: bytes | None, headers: Headers = ()) -> StoredRecord:
+    def put(
+        self, topic_partition: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> StoredRecord:
         """Append one record at once, whatever faults there are: what landing means, and how a test writes from outside."""
-        log = self.partition(*place)
+        log = self.partition(*topic_partition)
         now = int(self.clock() * 1000)
-        record = StoredRecord(place.topic, place.partition, log.end, now, key, value, tuple(headers))
+        record = StoredRecord(
+            topic_partition.topic, topic_partition.partition, log.end, now, key, value, tuple(headers)
+        )
         log.records.append(record)
         log.end += 1
         self.ring()
@@ -170,19 +178,19 @@ class MemoryBroker:
         """Let the next *writes* (commits count) raise *error*; with *lands_after* seconds they happen nevertheless."""
         self._faults += [_Fault(error, lands_after)] * writes
 
-    def evict(self, member: Member) -> None:
+    def evict(self, member: GroupMember) -> None:
         """Take all claims of *member* away without asking it: it still believes to hold them, and still reads."""
         group = self.group(member.config.group)
         group.members.remove(member)
-        group.duty.depose(member)
-        for place, claim in member.held.items():
-            if group.owned.get(place) is claim:
-                del group.owned[place]
+        group.lease.depose(member)
+        for topic_partition, claim in member.held.items():
+            if group.owned.get(topic_partition) is claim:
+                del group.owned[topic_partition]
         self._deal(group)
 
-    async def readmit(self, member: Member) -> None:
+    async def readmit(self, member: GroupMember) -> None:
         """Let an evicted member notice: its claims are released, and it joins again."""
-        self.group(member.config.group).duty.tell(member)
+        self.group(member.config.group).lease.tell(member)
         await _release(member)
         self.join(member)
 
@@ -196,21 +204,21 @@ class MemoryBroker:
     def group(self, name: str) -> Group:
         return self._groups.setdefault(name, Group())
 
-    def join(self, member: Member) -> None:
+    def join(self, member: GroupMember) -> None:
         """Count *member* in; the claims come to it soon, through its owner."""
         group = self.group(member.config.group)
         group.members.append(member)
         self._deal(group)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: GroupMember) -> None:
         """Count *member* out; its claims end without a call."""
         group = self.group(member.config.group)
         if member in group.members:
             group.members.remove(member)
-        group.duty.tell(member)
-        for place, claim in member.held.items():
-            if group.owned.get(place) is claim:
-                del group.owned[place]
+        group.lease.tell(member)
+        for topic_partition, claim in member.held.items():
+            if group.owned.get(topic_partition) is claim:
+                del group.owned[topic_partition]
         member.held.clear()
         self._deal(group)
 
@@ -229,17 +237,17 @@ class MemoryBroker:
                 if member not in group.members:  # it left while another one was told of its claims
                     continue
                 for claim in claims:
-                    group.owned[claim.place] = member.held[claim.place] = claim
+                    group.owned[claim.topic_partition] = member.held[claim.topic_partition] = claim
                 await member.owner.claimed(claims)
             self.ring()
 
-    def _hands(self, group: Group) -> Iterator[tuple[Member, list[Claim]]]:
+    def _hands(self, group: Group) -> Iterator[tuple[GroupMember, list[Claim]]]:
         members = list(group.members)
         for turn, member in enumerate(members):
             claims = []
             for topic in member.config.topics:
                 for partition in range(turn, self.partitions, len(members)):
-                    committed = group.committed[Place(topic, partition)]
+                    committed = group.committed[TopicPartition(topic, partition)]
                     claims.append(Claim(topic, partition, committed.next, committed.mark))
             yield member, claims
 
@@ -257,7 +265,7 @@ class MemoryBroker:
                 await self._changed.wait()
 
 
-async def _release(member: Member) -> None:
+async def _release(member: GroupMember) -> None:
     claims = list(member.held.values())
     if claims:
         with contextlib.suppress(TimeoutError):

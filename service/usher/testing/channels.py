@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from usher.channels import Mail, Progress, Text
+from usher.channels import Mail, Progress, SmsMessage
 
-Message = TypeVar("Message", Mail, Text)
+Message = TypeVar("Message", Mail, SmsMessage)
 
 
 class _Recording(Generic[Message]):
@@ -41,5 +41,5 @@ class RecordingEmail(_Recording[Mail]):
     """
 
 
-class RecordingSms(_Recording[Text]):
+class RecordingSms(_Recording[SmsMessage]):
     """A provider of SMS, otherwise as `RecordingEmail`."""

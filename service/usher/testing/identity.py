@@ -1,4 +1,4 @@
-"""An identity system for the tests of handlers that use `ctx.identity`: it does nothing, and keeps what it was asked."""
+"""An identity system for the tests of handlers that use `ctx.idp`: it does nothing, and keeps what it was asked."""
 
 from __future__ import annotations
 

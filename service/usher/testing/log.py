@@ -14,18 +14,18 @@ from usher.engine.port import (
     Claim,
     ClaimLost,
     Committed,
-    Duty,
+    Lease,
     LogConfig,
     LogError,
     Owner,
-    Place,
     Position,
+    TopicPartition,
     TopicState,
     dead_letter_topic,
     retry_topic,
 )
 from usher.testing.broker import MemoryBroker
-from usher.testing.duty import on_duty
+from usher.testing.lease import on_duty
 
 __all__ = ["MemoryBroker", "MemoryBrowser", "MemoryLog"]
 
@@ -39,7 +39,7 @@ class MemoryLog:
     def __init__(self, config: LogConfig, broker: MemoryBroker | None = None, *, partitions: int = 1) -> None:
         self.config = config
         self.broker = broker or MemoryBroker(partitions=partitions)
-        self.held: dict[Place, Claim] = {}
+        self.held: dict[TopicPartition, Claim] = {}
         self._owner: Owner | None = None
         self._positions: dict[Claim, int] = {}
         self._turn = 0
@@ -61,7 +61,7 @@ class MemoryLog:
         committed = self.broker.group(self.config.group).committed
         for topic in self.config.topics:
             for partition in range(self.broker.partitions):
-                committed.setdefault(Place(topic, partition), Position(self._start(topic, partition)))
+                committed.setdefault(TopicPartition(topic, partition), Position(self._start(topic, partition)))
         self.broker.join(self)
 
     async def close(self) -> None:
@@ -86,9 +86,9 @@ class MemoryLog:
 
         def land() -> None:
             for claim in positions:
-                if group.owned.get(claim.place) is not claim:
+                if group.owned.get(claim.topic_partition) is not claim:
                     raise ClaimLost(f"{claim.topic}/{claim.partition} is not ours any more")
-            group.committed.update({claim.place: position for claim, position in positions.items()})
+            group.committed.update({claim.topic_partition: position for claim, position in positions.items()})
 
         await self.broker.attempt(land)
 
@@ -99,8 +99,8 @@ class MemoryLog:
         await self.broker.write(self._retry(claim), key.encode(), None, headers)
 
     async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        place = Place(dead_letter_topic(self.config.group, claim.topic), claim.partition)
-        await self.broker.write(place, key, value, headers)
+        topic_partition = TopicPartition(dead_letter_topic(self.config.group, claim.topic), claim.partition)
+        await self.broker.write(topic_partition, key, value, headers)
 
     async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
         partition = self.broker.partition(*self._retry(claim))
@@ -127,7 +127,7 @@ class MemoryLog:
             LogUnavailable: the broker is.
         """
         self.broker.check()
-        partition = self.broker.partition(*claim.place)
+        partition = self.broker.partition(*claim.topic_partition)
         at = partition.index(claim.start)
         following = partition.records[at : at + 1]
         until = following[0].timestamp if following else self.broker.clock() * 1000
@@ -135,12 +135,12 @@ class MemoryLog:
         if young := [record for record in before if record.timestamp > until - window * 1000]:
             yield young
 
-    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
-        place = Place(topic, self.broker.partition_of(key))
-        await self.broker.write(place, key, value, headers)
-        return place
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
+        topic_partition = TopicPartition(topic, self.broker.partition_of(key))
+        await self.broker.write(topic_partition, key, value, headers)
+        return topic_partition
 
-    def duty(self) -> AbstractAsyncContextManager[Duty]:
+    def lease(self) -> AbstractAsyncContextManager[Lease]:
         return on_duty(self.broker, self)
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
@@ -162,7 +162,7 @@ class MemoryLog:
             LogUnavailable: the broker is.
         """
         self.broker.check()
-        return {claim: self.broker.partition(*claim.place).end for claim in claims}
+        return {claim: self.broker.partition(*claim.topic_partition).end for claim in claims}
 
     async def writable(self) -> bool:
         return self._owner is not None and not self.broker.unavailable
@@ -174,14 +174,14 @@ class MemoryLog:
         return next((record.offset for record in log.records if record.timestamp >= start * 1000), log.end)
 
     def _fetch(self, claims: Collection[Claim], limit: int) -> Sequence[Batch]:
-        mine = [claim for claim in claims if self.held.get(claim.place) is claim]
+        mine = [claim for claim in claims if self.held.get(claim.topic_partition) is claim]
         if self.broker.unavailable or not mine:
             return ()
         self._positions = {claim: self._positions.get(claim, claim.start) for claim in self.held.values()}
         self._turn += 1
         batches = []
         for claim in (*mine[self._turn % len(mine) :], *mine[: self._turn % len(mine)]):
-            records = self.broker.partition(*claim.place).since(self._positions[claim], limit)
+            records = self.broker.partition(*claim.topic_partition).since(self._positions[claim], limit)
             if records:
                 limit -= len(records)
                 self._positions[claim] = records[-1].offset + 1
@@ -193,8 +193,8 @@ class MemoryLog:
         if dealing is not None and dealing.done():
             dealing.result()
 
-    def _retry(self, claim: Claim) -> Place:
-        return Place(retry_topic(self.config.group, claim.topic), claim.partition)
+    def _retry(self, claim: Claim) -> TopicPartition:
+        return TopicPartition(retry_topic(self.config.group, claim.topic), claim.partition)
 
 
 class MemoryBrowser:
@@ -230,10 +230,10 @@ class MemoryBrowser:
         known = self.broker.group(self.config.group).committed
         entries = []
         for number, log in enumerate(self.broker.topic(topic)):
-            position = known.get(Place(topic, number))
+            position = known.get(TopicPartition(topic, number))
             next_ = None if position is None else position.next
             mark = "" if position is None else position.mark
-            entries.append(Committed(Place(topic, number), next_, mark, log.first, log.end))
+            entries.append(Committed(TopicPartition(topic, number), next_, mark, log.first, log.end))
         return entries
 
     async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
@@ -244,7 +244,7 @@ class MemoryBrowser:
 
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
-    ) -> Place:
-        place = Place(topic, self.broker.partition_of(key) if partition is None else partition)
-        await self.broker.write(place, key, value, headers)
-        return place
+    ) -> TopicPartition:
+        topic_partition = TopicPartition(topic, self.broker.partition_of(key) if partition is None else partition)
+        await self.broker.write(topic_partition, key, value, headers)
+        return topic_partition

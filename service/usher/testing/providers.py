@@ -138,7 +138,7 @@ class FakeProviders(LoopbackServer):
             self._keep(mime.safe_key(mail.idempotency_key), ".eml", mime.build(mail, now).as_bytes())
             return wire.sendgrid_accepted(uuid4().hex)
         sid = "SM" + uuid4().hex
-        self._keep(sid, ".txt", outbox.as_file(wire.twilio_text(request, sid)))
+        self._keep(sid, ".txt", outbox.as_file(wire.twilio_sms(request, sid)))
         return wire.twilio_accepted(request, sid, self.twilio_account_sid, format_datetime(now))
 
     def _keep(self, name: str, suffix: str, content: bytes) -> None:

@@ -15,13 +15,13 @@ import structlog
 from pydantic import BaseModel
 from structlog.testing import LogCapture
 
-from usher.channels import Email, Mail, Sms, Text
-from usher.channels.post import Post
+from usher.channels import Email, Mail, Sms, SmsMessage
+from usher.channels.sender import MessageSender
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.context import Context
 from usher.delivery import Delivery, Origin, lane_of
 from usher.engine.attempt import Attempts
-from usher.engine.lanes import Flight
+from usher.engine.lanes import InFlight
 from usher.event import Event
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
@@ -47,7 +47,7 @@ class Result:
     outcome: str
     reason: str = ""
     emails: list[Mail] = field(default_factory=list)
-    texts: list[Text] = field(default_factory=list)
+    texts: list[SmsMessage] = field(default_factory=list)
     dead: bool = False
     retry_in: float | None = None
     error: Exception | None = None
@@ -81,7 +81,7 @@ async def run(
         templates: a folder that overrides, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
         retry: the service's policy, for handlers without their own.
         now: Unix seconds; default: the present.
-        system: what is found in ``ctx.identity``, as a `FakeIdentity`; default: nothing is set up there.
+        system: what is found in ``ctx.idp``, as a `FakeIdentity`; default: nothing is set up there.
 
     Raises:
         pydantic.ValidationError: *settings* do not fit the handler's model.
@@ -97,7 +97,7 @@ async def run(
     async with aiohttp.ClientSession() as http:
         attempts = Attempts(
             router=router,
-            sender=Post(found, sender="Example <no-reply@example.com>", email=email, sms=sms),
+            sender=MessageSender(found, sender="Example <no-reply@example.com>", email=email, sms=sms),
             http=http,
             settings={handler.name: _settings(handler, settings)},
             policy=RetryPolicy(),
@@ -109,7 +109,7 @@ async def run(
             rng=random.Random(0),
             system_of=lambda _event: system,
         )
-        verdict, _ = await attempts.make(Flight(_delivery(handler, event, attempt, clock()), event))
+        verdict, _ = await attempts.make(InFlight(_delivery(handler, event, attempt, clock()), event))
     return Result(
         outcome=verdict.label,
         reason=verdict.reason if isinstance(verdict, Done) else verdict.error,
@@ -147,4 +147,4 @@ def _settings(handler: Handler, given: BaseModel | Mapping[str, Any] | None) -> 
 def _delivery(handler: Handler, event: Event, attempt: int, now: float) -> Delivery:
     origin = Origin("identity.events", partition=0, offset=0, timestamp=int(now * 1000), key=event_key(event))
     lane = lane_of(event.source, event.tenant, event.user.id, event.id)
-    return Delivery(handler.name, event.identity, lane, origin, value=b"", attempt=attempt - 1)
+    return Delivery(handler.name, event.uid, lane, origin, value=b"", attempt=attempt - 1)

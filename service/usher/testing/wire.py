@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
-from usher.channels import Mail, Text
+from usher.channels import Mail, SmsMessage
 from usher.channels.sendgrid import DELIVERY_ARG
 
 Provider = Literal["sendgrid", "twilio"]
@@ -170,9 +170,9 @@ def twilio_accepted(request: Request, sid: str, account_sid: str, date: str) -> 
     return Reply(201, json.dumps(document).encode())
 
 
-def twilio_text(request: Request, sid: str) -> Text:
+def twilio_sms(request: Request, sid: str) -> SmsMessage:
     """The SMS that Twilio would now send."""
-    return Text(to=request.to, body=request.payload["Body"], idempotency_key=sid)
+    return SmsMessage(to=request.to, body=request.payload["Body"], idempotency_key=sid)
 
 
 def words(provider: Provider, status: int) -> Reply:

@@ -1,4 +1,4 @@
-"""The web side: the webhook ingress, health and metrics, on one small HTTP server. `build_web` and `Server` are the door."""
+"""The web side: the webhook ingress, health and metrics, on one small HTTP server. `build_web` and `WebServer` are the door."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from aiohttp import hdrs, web
 
 from usher.metrics import Metrics
 from usher.web.health import OK, Vital, health_routes
-from usher.web.ingress import DEFAULT_LIMIT, Complete, Ingress, Sink
+from usher.web.ingress import DEFAULT_LIMIT, Enrich, Ingress, Sink
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["DEFAULT_LIMIT", "OK", "Complete", "Ingress", "Server", "Sink", "Vital", "build_web"]
+__all__ = ["DEFAULT_LIMIT", "OK", "Enrich", "Ingress", "WebServer", "Sink", "Vital", "build_web"]
 
 _LINGER = 1.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the sender sees the answer and no reset."""
@@ -30,10 +30,10 @@ _protocol_log.propagate = False
 
 
 def build_web(
-    *, vital: Vital, metrics: Metrics, log: FilteringBoundLogger, ingresses: Mapping[str, Ingress] | None = None
+    *, vital: Vital, metrics: Metrics, logger: FilteringBoundLogger, ingresses: Mapping[str, Ingress] | None = None
 ) -> web.Application:
     """The application: health and metrics, and the webhooks by their paths (any other path is 404)."""
-    app = web.Application(middlewares=[_without_500(log)])
+    app = web.Application(middlewares=[_without_500(logger)])
     app.add_routes(health_routes(vital, metrics))
     for path, ingress in (ingresses or {}).items():
         app.router.add_post(path, ingress.handle)
@@ -41,7 +41,7 @@ def build_web(
     return app
 
 
-class Server:
+class WebServer:
     """An application on a host and port: `start`, read `port`, `stop`. Port 0 lets the system choose one."""
 
     def __init__(self, app: web.Application, host: str, port: int, *, grace: float = 5.0) -> None:
@@ -85,7 +85,7 @@ class Server:
         await self._runner.cleanup()
 
 
-def _without_500(log: FilteringBoundLogger) -> Middleware:
+def _without_500(logger: FilteringBoundLogger) -> Middleware:
     """A defect of ours answers 503: it is we who are out of order, and nothing of the request is quoted."""
 
     @web.middleware
@@ -98,7 +98,7 @@ def _without_500(log: FilteringBoundLogger) -> Middleware:
             raise  # the client has gone; there is nobody to answer
         except Exception as defect:  # noqa: BLE001 - the last line of defence
             where = traceback.extract_tb(defect.__traceback__)[-1]
-            log.error("web defect", error=type(defect).__name__, where=f"{where.name}:{where.lineno}")  # noqa: TRY400
+            logger.error("web defect", error=type(defect).__name__, where=f"{where.name}:{where.lineno}")  # noqa: TRY400
             return web.json_response({"error": "out of order"}, status=503, headers={"Retry-After": "5"})
 
     return guard

@@ -17,8 +17,8 @@ from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from usher.delivery import Headers
-from usher.engine.port import LogError, Place, TooLarge
-from usher.event import Identity, Undecodable
+from usher.engine.port import LogError, TooLarge, TopicPartition
+from usher.event import EventUid, Undecodable
 from usher.metrics import Metrics
 from usher.outcome import Outcome
 from usher.redact import scrub
@@ -35,14 +35,14 @@ _RETRY_AFTER = "5"
 _WARN_EVERY = 60.0
 _MOST_HALF_STORED = 10_000
 
-Complete = Callable[[Arrival], Awaitable[Arrival]]
+Enrich = Callable[[Arrival], Awaitable[Arrival]]
 """Asks the identity system for what an event doesn't say and routing needs. Raises `usher.outcome.Outcome` if it can't now."""
 
 
 class Sink(Protocol):
     """Where events go: `usher.engine.port.EventLog` is one."""
 
-    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place: ...
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition: ...
 
 
 class _Refused(Exception):
@@ -71,16 +71,16 @@ class Ingress:
     topic: str
     source: Source
     metrics: Metrics
-    log: FilteringBoundLogger
+    logger: FilteringBoundLogger
     others: Collection[str] = ()
-    complete: Complete | None = None
+    enrich: Enrich | None = None
     limit: int = DEFAULT_LIMIT
     patience: float = 30.0
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
     _forged: int = field(init=False, default=0)
     _warned_at: float = field(init=False, default=float("-inf"))
-    _half_stored: OrderedDict[Identity, None] = field(init=False, default_factory=OrderedDict)
+    _half_stored: OrderedDict[EventUid, None] = field(init=False, default_factory=OrderedDict)
     """Events of batches that were stored in part and refused: the sender repeats the batch, and these are there already."""
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -126,11 +126,11 @@ class Ingress:
             arrivals = [self._own(arrival) for arrival in self.source.arrivals(body, headers, self.now())]
         except Undecodable as refusal:
             raise _Refused(400, "not-json", str(refusal)) from None
-        if self.complete is None:
+        if self.enrich is None:
             return arrivals
         try:
             async with asyncio.timeout(self.patience):
-                return [arrival if arrival.event is None else await self.complete(arrival) for arrival in arrivals]
+                return [arrival if arrival.event is None else await self.enrich(arrival) for arrival in arrivals]
         except (Outcome, TimeoutError) as trouble:
             self._complain("webhook refused: the identity system did not answer", trouble)
             raise _Refused(503, "lookup-failed", "the identity system could not be asked; send it again") from None
@@ -145,16 +145,16 @@ class Ingress:
 
     async def _store(self, arrivals: Sequence[Arrival]) -> None:
         """Append all; what an earlier, half stored call of the same batch has brought is passed over."""
-        stored: list[Identity] = []
+        stored: list[EventUid] = []
         try:
             async with asyncio.timeout(self.patience):
                 for arrival in arrivals:
-                    identity = arrival.event.identity if arrival.event else None
-                    if identity not in self._half_stored:
+                    uid = arrival.event.uid if arrival.event else None
+                    if uid not in self._half_stored:
                         await self._append(arrival, alone=len(arrivals) == 1)
-                    if identity is not None:
-                        self._half_stored.pop(identity, None)
-                        stored.append(identity)
+                    if uid is not None:
+                        self._half_stored.pop(uid, None)
+                        stored.append(uid)
         except TooLarge:
             self._remember(stored)
             raise _Refused(413, "too-large", "the log takes no record of this size") from None
@@ -167,27 +167,27 @@ class Ingress:
         """Append one; of a batch, one that is too large leaves a stub, else its sender would repeat all of it for ever."""
         key = event_key(arrival.event) if arrival.event else None
         try:
-            place = await self.sink.append(self.topic, key, arrival.value)
+            topic_partition = await self.sink.append(self.topic, key, arrival.value)
         except TooLarge:
             if alone:
                 raise
             arrival = too_large(arrival)
-            place = await self.sink.append(self.topic, None, arrival.value)
-        self.log.debug(
+            topic_partition = await self.sink.append(self.topic, None, arrival.value)
+        self.logger.debug(
             "webhook stored",
-            topic=place.topic,
-            partition=place.partition,
+            topic=topic_partition.topic,
+            partition=topic_partition.partition,
             bytes=len(arrival.value),
             reason=arrival.reason,
         )
 
-    def _remember(self, stored: Sequence[Identity]) -> None:
+    def _remember(self, stored: Sequence[EventUid]) -> None:
         self._half_stored.update(dict.fromkeys(stored))
         while len(self._half_stored) > _MOST_HALF_STORED:
             self._half_stored.popitem(last=False)
 
     def _complain(self, what: str, trouble: BaseException) -> None:
-        self.log.warning(
+        self.logger.warning(
             what, source=self.source.name, topic=self.topic, error=scrub(trouble) or type(trouble).__name__
         )
 
@@ -199,7 +199,7 @@ class Ingress:
         self._forged += 1
         now = self.clock()
         if now - self._warned_at >= _WARN_EVERY:
-            self.log.warning("webhook refused: bad signature", source=self.source.name, count=self._forged)
+            self.logger.warning("webhook refused: bad signature", source=self.source.name, count=self._forged)
             self._forged, self._warned_at = 0, now
 
 

@@ -37,7 +37,7 @@ async def run(job: Job) -> Run:
         watch.did()
 
     app, log = on_kafka(job, watch, bench)
-    log.gate = False
+    log.breaker = False
     began = time.perf_counter()
 
     async def measure() -> None:
@@ -45,7 +45,7 @@ async def run(job: Job) -> Run:
         await ready(app)
         figures.update(ready=time.perf_counter() - began, loading=blocks.longest, memory=peak_memory())
         blocks.longest = 0.0
-        log.gate = True
+        log.breaker = True
         await watch.over.wait()
         figures.update(running=blocks.longest)
         watching.cancel()

@@ -20,7 +20,7 @@ def to_ready(scene: Scene) -> Outcome:
     times = 2 * scene.rounds + 1
     topic = unique("start")
     asyncio.run(scene.broker.create_topic(topic, PARTITIONS))
-    on_kafka = environment(log=f"kafka://{scene.broker.servers}", topics=topic, group=unique("start"))
+    on_kafka = environment(event_log=f"kafka://{scene.broker.servers}", topics=topic, group=unique("start"))
     kafka = asyncio.run(_measured(on_kafka, times))
     embedded = asyncio.run(_measured(environment(), times))
     for title, found in (("Kafka", kafka), ("embedded", embedded)):

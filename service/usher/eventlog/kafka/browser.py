@@ -8,17 +8,18 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from usher.delivery import Headers, Record
-from usher.engine.port import Committed, LogConfig, LogUnavailable, Place, TopicState
+from usher.engine.port import Committed, LogConfig, LogUnavailable, TopicPartition, TopicState
 from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
-from usher.eventlog.kafka.topics import Topics
+from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.kafka.writer import Writer
 
 _PATIENCE: Final = 15.0
@@ -39,7 +40,7 @@ class KafkaBrowser:
         self._writer = Writer(self._clients)
         self._admin: AIOKafkaAdminClient
         self._consumer: AIOKafkaConsumer
-        self._topics: Topics
+        self._topics: KafkaTopics
 
     async def __aenter__(self) -> Self:
         self._admin, self._consumer = self._clients.admin(), self._clients.reader()
@@ -53,7 +54,7 @@ class KafkaBrowser:
         except BaseException:
             await self.__aexit__()
             raise
-        self._topics = Topics(self._admin, self._clients.servers, self._config.group, self._config.topics)
+        self._topics = KafkaTopics(self._admin, self._clients.servers, self._config.group, self._config.topics)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -88,7 +89,7 @@ class KafkaBrowser:
             ends = await self._consumer.end_offsets(partitions)
         return [
             Committed(
-                Place(*each),
+                TopicPartition(*each),
                 known[each].offset if each in known else None,
                 known[each].metadata if each in known else "",
                 first[each],
@@ -97,7 +98,7 @@ class KafkaBrowser:
             for each in partitions
         ]
 
-    async def _committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+    async def _committed(self, partitions: Collection[KafkaPartition]) -> dict[KafkaPartition, OffsetAndMetadata]:
         """Waits for the coordinator: the first question about any group makes a new cluster create the topic of offsets."""
         give_up = time.monotonic() + _PATIENCE
         while True:
@@ -128,14 +129,14 @@ class KafkaBrowser:
 
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
-    ) -> Place:
+    ) -> TopicPartition:
         with self._asking(f"describe {topic}"):
             limit = await self._topics.max_bytes(topic)
         self._writer.limit({topic: limit})
         return await self._writer.write(topic, key, value, headers, partition)
 
-    async def _partitions(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, number) for number in range(await self._topics.partitions(topic))]
+    async def _partitions(self, topic: str) -> list[KafkaPartition]:
+        return [KafkaPartition(topic, number) for number in range(await self._topics.partitions(topic))]
 
     @contextlib.contextmanager
     def _asking(self, what: str) -> Iterator[None]:

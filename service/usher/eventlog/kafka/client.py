@@ -49,7 +49,7 @@ _TEXTS: Final = (
 )
 _KNOWN: Final = (*_CHOICES, *_MILLISECONDS, *_TEXTS)
 _OURS: Final = {
-    "bootstrap_servers": "USHER_LOG names the brokers",
+    "bootstrap_servers": "USHER_EVENT_LOG names the brokers",
     "group_id": "USHER_GROUP names the group",
     "group_instance_id": "a worker that is replaced would hold its partitions until its session ends",
     "enable_auto_commit": "an offset is committed only when its deliveries are settled",
@@ -166,10 +166,8 @@ def _ssl_context(checked: Mapping[str, Any]) -> ssl.SSLContext:
             # A password is given even where there is none: without one OpenSSL would ask the terminal.
             context.load_cert_chain(certificate, checked.get("ssl_keyfile"), checked.get("ssl_password", ""))
         except OSError as error:
-            way_out = "see also USHER_KAFKA__SSL_KEYFILE and USHER_KAFKA__SSL_PASSWORD"
-            raise _wrong(
-                "ssl_certfile", f"can't be loaded from {certificate} with its key ({error}); {way_out}"
-            ) from None
+            hint = "see also USHER_KAFKA__SSL_KEYFILE and USHER_KAFKA__SSL_PASSWORD"
+            raise _wrong("ssl_certfile", f"can't be loaded from {certificate} with its key ({error}); {hint}") from None
     return context
 
 

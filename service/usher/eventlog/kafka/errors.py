@@ -70,7 +70,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _their_certificate(error: ssl.SSLCertVerificationError) -> str:
     said = error.verify_message.rstrip(".")
     if error.verify_code in _ANOTHER_NAME:
-        return f"shows a certificate for another name ({said}): USHER_LOG must name the broker as its certificate does"
+        return f"shows a certificate for another name ({said}): USHER_EVENT_LOG must name the broker as its certificate does"
     return f"shows a certificate that is not trusted ({said}): see USHER_KAFKA__SSL_CAFILE"
 
 

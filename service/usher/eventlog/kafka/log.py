@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
@@ -18,27 +19,27 @@ from usher.engine.port import (
     Batch,
     CaughtUp,
     Claim,
-    Duty,
+    Lease,
     LogConfig,
     LogError,
     LogUnavailable,
     Owner,
-    Place,
     Position,
+    TopicPartition,
     dead_letter_topic,
     retry_topic,
 )
 from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
-from usher.eventlog.kafka.duty import Notes
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.kafka.lease import Checkpoints
 from usher.eventlog.kafka.member import Beginning, Member
 from usher.eventlog.kafka.ranges import read_between, read_since
 from usher.eventlog.kafka.start import Offsets, Start, committed
 from usher.eventlog.kafka.table import TableReader
-from usher.eventlog.kafka.topics import Topic, Topics
+from usher.eventlog.kafka.topics import KafkaTopics, Topic
 from usher.eventlog.kafka.writer import Writer
 
-_log = structlog.get_logger(__name__)
+_logger = structlog.get_logger(__name__)
 _FIRST_RETRY: Final = 0.3
 _RETRY: Final = 3.0
 _READERS: Final = 4
@@ -61,7 +62,7 @@ class KafkaLog:
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
         self._member = Member(self._clients, config.group, config.topics, config.drain, self._locate)
-        self._notes = Notes(self._clients, self._writer, config.group, self._prepare_notes)
+        self._checkpoints = Checkpoints(self._clients, self._writer, config.group, self._prepare_checkpoints)
         self._history_slots = asyncio.Semaphore(_READERS)
 
     async def open(self, owner: Owner) -> None:
@@ -74,7 +75,9 @@ class KafkaLog:
             except (KafkaError, TimeoutError) as error:
                 reason = await self._clients.diagnose()
                 if pause > 1:  # a new cluster needs a moment for its first group: nothing to worry about
-                    _log.warning("kafka is not ready", servers=self._clients.servers, error=brief(error), reason=reason)
+                    _logger.warning(
+                        "kafka is not ready", servers=self._clients.servers, error=brief(error), reason=reason
+                    )
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
         self._member.join(owner)
@@ -97,13 +100,13 @@ class KafkaLog:
         self._topics = await self._topics_of(admin).verified()
         self._writer.limit({name: topic.max_bytes for name, topic in self._topics.items()})
 
-    async def _prepare_notes(self) -> None:
+    async def _prepare_checkpoints(self) -> None:
         if self._admin is None:
             raise LogError("the log is not open")
         await self._topics_of(self._admin).ensure_notes()
 
-    def _topics_of(self, admin: AIOKafkaAdminClient) -> Topics:
-        return Topics(admin, self._clients.servers, self._config.group, self._config.topics)
+    def _topics_of(self, admin: AIOKafkaAdminClient) -> KafkaTopics:
+        return KafkaTopics(admin, self._clients.servers, self._config.group, self._config.topics)
 
     async def close(self) -> None:
         """As `EventLog.close`; takes some seconds at most, also when Kafka is dead."""
@@ -136,7 +139,7 @@ class KafkaLog:
         await self._writer.write(name(self._config.group, claim.topic), key, value, headers, claim.partition)
 
     def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
-        return self._table.stream(TopicPartition(retry_topic(self._config.group, claim.topic), claim.partition))
+        return self._table.stream(KafkaPartition(retry_topic(self._config.group, claim.topic), claim.partition))
 
     async def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:
         """As `EventLog.history`.
@@ -148,7 +151,7 @@ class KafkaLog:
             consumer = self._clients.reader()
             try:
                 await consumer.start()
-                partition = TopicPartition(*claim.place)
+                partition = KafkaPartition(*claim.topic_partition)
                 first = await _first_within(consumer, partition, claim.start, window, limit)
                 async for records in read_between(consumer, {partition: (first, claim.start)}):
                     yield records
@@ -157,11 +160,11 @@ class KafkaLog:
             finally:
                 await stop(consumer)
 
-    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
         return await self._writer.write(topic, key, value, headers)
 
-    def duty(self) -> contextlib.AbstractAsyncContextManager[Duty]:
-        return self._notes.duty()
+    def lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
+        return self._checkpoints.lease()
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
         """As `EventLog.since`.
@@ -172,7 +175,7 @@ class KafkaLog:
         consumer = self._clients.reader()
         try:
             await consumer.start()
-            partitions = [TopicPartition(topic, number) for number in range(self._topics[topic].partitions)]
+            partitions = [KafkaPartition(topic, number) for number in range(self._topics[topic].partitions)]
             async for records in read_since(consumer, partitions, moment):
                 yield records
         except (KafkaError, TimeoutError) as error:
@@ -191,15 +194,15 @@ class KafkaLog:
         if self._asker is None:
             raise LogUnavailable("the log is not open")
         try:
-            ends = await self._asker.end_offsets([TopicPartition(*claim.place) for claim in claims])
+            ends = await self._asker.end_offsets([KafkaPartition(*claim.topic_partition) for claim in claims])
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "tell the ends of partitions") from error
-        return {claim: ends[TopicPartition(*claim.place)] for claim in claims}
+        return {claim: ends[KafkaPartition(*claim.topic_partition)] for claim in claims}
 
     async def writable(self) -> bool:
         return await self._writer.writable()
 
-    async def _locate(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, Beginning]:
+    async def _locate(self, partitions: Collection[KafkaPartition]) -> Mapping[KafkaPartition, Beginning]:
         """Where each begins; without a commit, at the start that is still to be written, or at its beginning: it is new."""
         if self._admin is None or self._asker is None:
             raise LogUnavailable("the log is not open")
@@ -216,7 +219,7 @@ class KafkaLog:
 
 
 async def _first_within(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, start: int, window: float, limit: int
+    consumer: AIOKafkaConsumer, partition: KafkaPartition, start: int, window: float, limit: int
 ) -> int:
     """The offset of the first record before *start* that is within *window* and *limit*."""
     beginning: int = (await consumer.beginning_offsets([partition]))[partition]

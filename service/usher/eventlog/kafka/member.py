@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any, Final, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
     CommitFailedError,
@@ -29,12 +30,12 @@ from aiokafka.errors import (
     UnsupportedCodecError,
 )
 
-from usher.engine.port import Batch, Claim, ClaimLost, LogError, LogUnavailable, Owner, Place, Position
+from usher.engine.port import Batch, Claim, ClaimLost, LogError, LogUnavailable, Owner, Position, TopicPartition
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
 
-_log = structlog.get_logger(__name__)
-_NOBODYS: Final = TopicPartition("nobodys", 0)
+_logger = structlog.get_logger(__name__)
+_NOBODYS: Final = KafkaPartition("nobodys", 0)
 _REST: Final = 60.0
 _CAREFUL: Final = 2.0
 _PAUSE: Final = 1.0
@@ -56,8 +57,8 @@ class Beginning(NamedTuple):
     committed: bool = True
 
 
-Placed = Mapping[TopicPartition, Beginning]
-Locate = Callable[[Collection[TopicPartition]], Awaitable[Placed]]
+Placed = Mapping[KafkaPartition, Beginning]
+Locate = Callable[[Collection[KafkaPartition]], Awaitable[Placed]]
 
 
 class Member:
@@ -73,7 +74,7 @@ class Member:
         self._consumer: AIOKafkaConsumer | None = None
         self._epoch = object()
         self._assigned = False
-        self._claims: dict[Place, Claim] = {}
+        self._claims: dict[TopicPartition, Claim] = {}
         self._read_to: dict[Claim, int] = {}
         self._resting: dict[Claim, float] = {}
         self._suspected: dict[Claim, float] = {}
@@ -110,7 +111,9 @@ class Member:
             await asyncio.sleep(wait)
             return []
         live = {
-            TopicPartition(*claim.place): claim for claim in self._in_turn(claims) if self._may_read(consumer, claim)
+            KafkaPartition(*claim.topic_partition): claim
+            for claim in self._in_turn(claims)
+            if self._may_read(consumer, claim)
         }
         try:
             first = await self._wait(consumer, live, wait)
@@ -126,12 +129,12 @@ class Member:
         """As `EventLog.commit`."""
         async with self._commit_lock:
             for claim in positions:
-                if self._claims.get(claim.place) is not claim:
+                if self._claims.get(claim.topic_partition) is not claim:
                     raise ClaimLost(f"{claim.topic}/{claim.partition} is not ours any more")
             if positions:
-                await self._commit({TopicPartition(*c.place): (p.next, p.mark) for c, p in positions.items()})
+                await self._commit({KafkaPartition(*c.topic_partition): (p.next, p.mark) for c, p in positions.items()})
 
-    async def _commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+    async def _commit(self, offsets: Mapping[KafkaPartition, tuple[int, str]]) -> None:
         consumer = self._consumer
         if consumer is None:
             raise LogUnavailable("the consumer is being replaced")
@@ -153,7 +156,7 @@ class Member:
         return ordered[start:] + ordered[:start]
 
     def _may_read(self, consumer: AIOKafkaConsumer, claim: Claim) -> bool:
-        if self._claims.get(claim.place) is not claim:
+        if self._claims.get(claim.topic_partition) is not claim:
             return False
         if (until := self._resting.get(claim)) is None:
             return True
@@ -161,12 +164,12 @@ class Member:
             return False
         del self._resting[claim]
         with contextlib.suppress(IllegalStateError):
-            consumer.seek(TopicPartition(*claim.place), self._read_to[claim])
+            consumer.seek(KafkaPartition(*claim.topic_partition), self._read_to[claim])
         return True
 
     async def _wait(
-        self, consumer: AIOKafkaConsumer, live: Mapping[TopicPartition, Claim], wait: float
-    ) -> dict[TopicPartition, list[Any]]:
+        self, consumer: AIOKafkaConsumer, live: Mapping[KafkaPartition, Claim], wait: float
+    ) -> dict[KafkaPartition, list[Any]]:
         """At most one record, as soon as there is one."""
         if live and _now() < self._careful_until:
             await asyncio.sleep(min(wait, 0.05))
@@ -184,8 +187,8 @@ class Member:
     async def _collect(
         self,
         consumer: AIOKafkaConsumer,
-        live: Mapping[TopicPartition, Claim],
-        first: Mapping[TopicPartition, list[Any]],
+        live: Mapping[KafkaPartition, Claim],
+        first: Mapping[KafkaPartition, list[Any]],
         limit: int,
     ) -> list[Batch]:
         """What is there of each, without waiting: nothing here lets another task run, so no claim ends meanwhile."""
@@ -210,7 +213,7 @@ class Member:
                 batches.append(Batch(claim, records, position))
         return batches
 
-    def _give_back(self, consumer: AIOKafkaConsumer, read: Mapping[TopicPartition, list[Any]]) -> None:
+    def _give_back(self, consumer: AIOKafkaConsumer, read: Mapping[KafkaPartition, list[Any]]) -> None:
         """Records that came after the claims had changed: whoever has the partition now reads them again."""
         for partition, records in read.items():
             with contextlib.suppress(IllegalStateError):
@@ -225,17 +228,17 @@ class Member:
             self._rest(claim, error, position)
         else:
             self._suspected[claim] = _now() + _REST
-            consumer.seek(TopicPartition(*claim.place), position)
+            consumer.seek(KafkaPartition(*claim.topic_partition), position)
 
     def _rest(self, claim: Claim, error: Exception, position: int) -> None:
         self._resting[claim] = _now() + _REST
-        _log.error(
+        _logger.error(
             "partition stopped",
             topic=claim.topic,
             partition=claim.partition,
             offset=position,
             error=type(error).__name__,
-            way_out=_way_out(error, self._group, claim),
+            hint=_hint(error, self._group, claim),
         )
 
     # Claims
@@ -244,7 +247,7 @@ class Member:
         self._epoch = object()
         self._assigned = False
 
-    async def begin_claims(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
+    async def begin_claims(self, consumer: AIOKafkaConsumer, partitions: Collection[KafkaPartition]) -> None:
         """The group has assigned *partitions*."""
         if consumer is not self._consumer:
             return
@@ -254,7 +257,7 @@ class Member:
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def _open(self, consumer: AIOKafkaConsumer, epoch: object, partitions: Collection[TopicPartition]) -> None:
+    async def _open(self, consumer: AIOKafkaConsumer, epoch: object, partitions: Collection[KafkaPartition]) -> None:
         """Announce the claims, once it is known where they begin."""
         while self._epoch is epoch:
             try:
@@ -265,7 +268,7 @@ class Member:
             except ClaimLost:
                 return
             except (KafkaError, LogError, TimeoutError) as error:
-                _log.warning("claims can't be opened", group=self._group, error=brief(error))
+                _logger.warning("claims can't be opened", group=self._group, error=brief(error))
             await asyncio.sleep(_PAUSE)
 
     async def _settle_starts(self, epoch: object, placed: Placed) -> bool:
@@ -276,7 +279,9 @@ class Member:
             if starts:
                 await self._commit(starts)
                 for partition, (offset, _) in starts.items():
-                    _log.info("partition starts", topic=partition.topic, partition=partition.partition, offset=offset)
+                    _logger.info(
+                        "partition starts", topic=partition.topic, partition=partition.partition, offset=offset
+                    )
         return True
 
     async def _announce(self, consumer: AIOKafkaConsumer, epoch: object, placed: Placed) -> None:
@@ -285,13 +290,13 @@ class Member:
                 return
             claims = [Claim(*partition, at.offset, at.mark) for partition, at in sorted(placed.items())]
             for claim in claims:
-                consumer.seek(TopicPartition(*claim.place), claim.start)
-                self._claims[claim.place] = claim
+                consumer.seek(KafkaPartition(*claim.topic_partition), claim.start)
+                self._claims[claim.topic_partition] = claim
                 self._read_to[claim] = claim.start
             try:
                 await self._owner.claimed(claims)
-            except Exception:  # noqa: BLE001 aiokafka would only log it, or not even that
-                _log.exception("claims could not be taken", group=self._group)
+            except Exception:
+                _logger.exception("claims could not be taken", group=self._group)
 
     async def end_claims(self, consumer: AIOKafkaConsumer) -> None:
         """The group takes all partitions back."""
@@ -310,9 +315,9 @@ class Member:
                     async with asyncio.timeout(self._drain + COMMIT_TIMEOUT):
                         await self._owner.released(claims)
                 except TimeoutError:
-                    _log.warning("claims were not released in time", group=self._group, budget=self._drain)
-                except Exception:  # noqa: BLE001 the partitions go, whatever the owner makes of it
-                    _log.exception("claims could not be released", group=self._group)
+                    _logger.warning("claims were not released in time", group=self._group, budget=self._drain)
+                except Exception:
+                    _logger.exception("claims could not be released", group=self._group)
             await self._end_claims()
 
     async def _end_claims(self) -> None:
@@ -327,7 +332,7 @@ class Member:
     def _fail(self, consumer: AIOKafkaConsumer, error: Exception) -> None:
         """An error of the coordination stays for ever: that consumer is done."""
         if consumer is self._consumer and not self._trouble.is_set():
-            _log.warning("consumer replaced", group=self._group, error=brief(error))
+            _logger.warning("consumer replaced", group=self._group, error=brief(error))
             self._trouble.set()
 
     async def _keep(self) -> None:
@@ -340,7 +345,7 @@ class Member:
                 await consumer.start()
                 await self._trouble.wait()
             except (KafkaError, TimeoutError) as error:
-                _log.warning("group can't be joined", group=self._group, error=brief(error))
+                _logger.warning("group can't be joined", group=self._group, error=brief(error))
             finally:
                 self._consumer = None
                 stopping = asyncio.create_task(stop(consumer))
@@ -357,10 +362,10 @@ class _Listener(ConsumerRebalanceListener):
         self._member = member
         self._consumer = consumer
 
-    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002
+    async def on_partitions_revoked(self, revoked: Collection[KafkaPartition]) -> None:  # noqa: ARG002
         await self._member.end_claims(self._consumer)
 
-    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Collection[KafkaPartition]) -> None:
         await self._member.begin_claims(self._consumer, assigned)
 
 
@@ -373,9 +378,11 @@ def _is_one_partitions(error: Exception) -> bool:
     return isinstance(error, _ONE_PARTITIONS) or not isinstance(error, (KafkaError, ConsumerStoppedError))
 
 
-def _way_out(error: Exception, group: str, claim: Claim) -> str:
-    place = f"{claim.topic}:{claim.partition}"
-    reset = f"kafka-consumer-groups.sh --reset-offsets --group {group} --topic {place} --to-earliest --execute"
+def _hint(error: Exception, group: str, claim: Claim) -> str:
+    topic_partition = f"{claim.topic}:{claim.partition}"
+    reset = (
+        f"kafka-consumer-groups.sh --reset-offsets --group {group} --topic {topic_partition} --to-earliest --execute"
+    )
     if isinstance(error, OffsetOutOfRangeError):
         return f"its records were deleted before they were read; stop all workers and go on with what is left: {reset}"
     if isinstance(error, TopicAuthorizationFailedError):

@@ -19,7 +19,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 
-_log = structlog.get_logger(__name__)
+_logger = structlog.get_logger(__name__)
 _PATIENCE: Final = 15.0
 _PAUSE: Final = 0.25
 
@@ -113,6 +113,6 @@ class Start:
             raise KafkaError("the start could not be committed in time") from error
         for topic in sorted({each.topic for each in starts}):
             skipped = sum(offset - first[each] for each, offset in starts.items() if each.topic == topic)
-            tell = _log.warning if skipped else _log.info
+            tell = _logger.warning if skipped else _logger.info
             tell(f"starting at {self._start_from}", topic=topic, group=self._group, skipped=skipped)
         return True

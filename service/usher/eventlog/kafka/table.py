@@ -19,7 +19,7 @@ from usher.engine.port import CAUGHT_UP, CaughtUp
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
 
-_log = structlog.get_logger(__name__)
+_logger = structlog.get_logger(__name__)
 _BATCH: Final = 500
 _AHEAD: Final = 4
 _WAIT_MS: Final = 100
@@ -98,7 +98,7 @@ class TableReader:
                     if any(stream.partition in offsets for offsets in error.args):
                         stream.next = None
             except (KafkaError, TimeoutError) as error:
-                _log.warning("retry topics can't be read", error=brief(error))
+                _logger.warning("retry topics can't be read", error=brief(error))
             finally:
                 await stop(consumer)
             await asyncio.sleep(_PAUSE)

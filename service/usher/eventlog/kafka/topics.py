@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
 
-from usher.engine.port import LogMisconfigured, TopicState, dead_letter_topic, notes_topic, retry_topic
+from usher.engine.port import LogMisconfigured, TopicState, checkpoints_topic, dead_letter_topic, retry_topic
 
 DEFAULT_MAX_BYTES: Final = 1_048_588
 _SEEN_WITHIN: Final = 10.0
@@ -40,7 +40,7 @@ class Topic(NamedTuple):
         return None if policy is None else "compact" in policy
 
 
-class Topics:
+class KafkaTopics:
     """The source topics of a group and our own two for each."""
 
     def __init__(self, admin: AIOKafkaAdminClient, servers: str, group: str, sources: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ class Topics:
             LogMisconfigured: it could not be created, or is not compacted; with the command to run.
             KafkaError, TimeoutError
         """
-        name = notes_topic(self._group)
+        name = checkpoints_topic(self._group)
         known = await self._look_up([name, *self._sources])
         if (topic := known.get(name)) is None:
             replicas = min((source.replicas for source in known.values()), default=1)

@@ -12,11 +12,11 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from usher.delivery import Headers
-from usher.engine.port import LogUnavailable, Place, TooLarge
+from usher.engine.port import LogUnavailable, TooLarge, TopicPartition
 from usher.eventlog.kafka.client import CLOSE_TIMEOUT, Clients, bounded
 from usher.eventlog.kafka.topics import DEFAULT_MAX_BYTES
 
-_log = structlog.get_logger(__name__)
+_logger = structlog.get_logger(__name__)
 _PROBE_TIMEOUT: Final = 3.0
 
 
@@ -37,7 +37,7 @@ class Writer:
 
     async def write(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
-    ) -> Place:
+    ) -> TopicPartition:
         """Append one record; returns when all replicas have it.
 
         Raises:
@@ -57,7 +57,7 @@ class Writer:
         except (KafkaError, TimeoutError) as error:
             self._throw_away(producer, error)
             raise self._clients.unavailable(error, f"write to {topic}") from error
-        return Place(written.topic, written.partition)
+        return TopicPartition(written.topic, written.partition)
 
     async def writable(self) -> bool:
         """Whether a broker answers the producer and every topic we know has a leader."""
@@ -120,7 +120,7 @@ class Writer:
             return
         self._producer = None
         if error is not None:
-            _log.warning("producer replaced", error=type(error).__name__)
+            _logger.warning("producer replaced", error=type(error).__name__)
         self._let_go(producer)
 
     def _let_go(self, producer: AIOKafkaProducer) -> None:

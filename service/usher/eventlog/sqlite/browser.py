@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from usher.delivery import Headers, Record
-from usher.engine.port import Committed, LogConfig, Place, TopicState, dead_letter_topic, retry_topic
+from usher.engine.port import Committed, LogConfig, TopicPartition, TopicState, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
-from usher.eventlog.sqlite.topics import PAGE, Topics
+from usher.eventlog.sqlite.topics import PAGE, SqliteTopics
 
 
 class SqliteBrowser:
@@ -19,7 +19,7 @@ class SqliteBrowser:
 
     def __init__(self, path: Path, config: LogConfig, *, clock: Callable[[], float] = time.time) -> None:
         self._config = config
-        self._topics = Topics(config, clock)
+        self._topics = SqliteTopics(config, clock)
         self._file = DatabaseFile(path)
 
     async def __aenter__(self) -> SqliteBrowser:
@@ -53,8 +53,8 @@ class SqliteBrowser:
         position = await self._file.read(lambda db: tables.committed(db, self._config.group, topic))
         first, end = await self._file.read(lambda db: tables.bounds(db, topic))
         if position is None:
-            return [Committed(Place(topic, 0), None, "", first, end)]
-        return [Committed(Place(topic, 0), position.next, position.mark, first, max(end, position.next))]
+            return [Committed(TopicPartition(topic, 0), None, "", first, end)]
+        return [Committed(TopicPartition(topic, 0), position.next, position.mark, first, max(end, position.next))]
 
     async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
         if partition not in {None, 0}:
@@ -67,7 +67,7 @@ class SqliteBrowser:
 
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
-    ) -> Place:
+    ) -> TopicPartition:
         """As the port says; the only partition is 0.
 
         Raises:
@@ -77,4 +77,4 @@ class SqliteBrowser:
         if partition not in {None, 0}:
             raise ValueError(f"there is no partition {partition} of {topic}: the embedded log has only 0")
         await self._file.write(self._topics.put(topic, key, value, headers))
-        return Place(topic, 0)
+        return TopicPartition(topic, 0)

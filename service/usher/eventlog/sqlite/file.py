@@ -36,7 +36,7 @@ _WRONG_FILE = {
     sqlite3.SQLITE_CANTOPEN: "can't be opened",
     sqlite3.SQLITE_PERM: "can't be written",
 }
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class DatabaseFile:
@@ -140,7 +140,7 @@ class DatabaseFile:
             if (what := _WRONG_FILE.get(_code(error))) is None:
                 raise self._unavailable(error) from error
             raise LogMisconfigured(
-                f"{self.path} {what} ({error}); mend it, or name another file in USHER_LOG"
+                f"{self.path} {what} ({error}); mend it, or name another file in USHER_EVENT_LOG"
             ) from error
         return opened[0], opened[1]
 
@@ -206,9 +206,9 @@ class DatabaseFile:
 
     def _note(self, error: Exception | None) -> None:
         if error is not None and not self.failing:
-            _log.warning("the log %s fails: %s; nothing is lost, Usher waits until it works again", self.path, error)
+            _logger.warning("the log %s fails: %s; nothing is lost, Usher waits until it works again", self.path, error)
         elif error is None and self.failing:
-            _log.info("the log %s works again", self.path)
+            _logger.info("the log %s works again", self.path)
         self.failing = error is not None
 
     def _unavailable(self, error: Exception) -> LogUnavailable:

@@ -22,20 +22,20 @@ from usher.engine.port import (
     CaughtUp,
     Claim,
     ClaimLost,
-    Duty,
+    Lease,
     LogConfig,
     LogUnavailable,
     Owner,
-    Place,
     Position,
+    TopicPartition,
+    checkpoints_topic,
     dead_letter_topic,
-    notes_topic,
     retry_topic,
 )
 from usher.eventlog.sqlite import tables
-from usher.eventlog.sqlite.duty import Notes
 from usher.eventlog.sqlite.file import DatabaseFile, only_worker
-from usher.eventlog.sqlite.topics import PAGE, Topics
+from usher.eventlog.sqlite.lease import Checkpoints
+from usher.eventlog.sqlite.topics import PAGE, SqliteTopics
 
 DAY = 86_400.0
 _LOOK_SECONDS = 0.1
@@ -66,7 +66,7 @@ class SqliteLog:
         self._dead_letter_retention = dead_letter_retention
         self._tombstone_retention = tombstone_retention
         self._clock = clock
-        self._topics = Topics(config, clock)
+        self._topics = SqliteTopics(config, clock)
         self._file = DatabaseFile(path)
         self._lock: int | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -76,7 +76,7 @@ class SqliteLog:
         self._bells = dict.fromkeys(config.topics, self._read_bell)
         self._bells.update((retry_topic(config.group, topic), _Bell()) for topic in config.topics)
         self._turn = 0
-        self._notes = Notes(self._file, notes_topic(config.group), self._write)
+        self._checkpoints = Checkpoints(self._file, checkpoints_topic(config.group), self._write)
 
     async def open(self, owner: Owner) -> None:
         """As the port says.
@@ -101,7 +101,7 @@ class SqliteLog:
 
     async def close(self) -> None:
         self._held = {}
-        self._notes.end()
+        self._checkpoints.end()
         if self._pruning is not None:
             self._pruning.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -177,11 +177,11 @@ class SqliteLog:
             yield records
             position = records[-1].offset + 1
 
-    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> Place:
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
         return await self._write(topic, key, value, headers)
 
-    def duty(self) -> contextlib.AbstractAsyncContextManager[Duty]:
-        return self._notes.duty()
+    def lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
+        return self._checkpoints.lease()
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
         """As the port says.
@@ -221,11 +221,11 @@ class SqliteLog:
             return False
         return True
 
-    async def _write(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Place:
+    async def _write(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> TopicPartition:
         await self._file.write(self._topics.put(topic, key, value, headers))
         if (bell := self._bells.get(topic)) is not None:
             bell.ring()
-        return Place(topic, 0)
+        return TopicPartition(topic, 0)
 
     async def _fetch(self, claims: Collection[Claim], limit: int) -> Sequence[Batch]:
         mine = [claim for claim in claims if self._held.get(claim.topic) is claim]

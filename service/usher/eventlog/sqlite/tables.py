@@ -53,7 +53,7 @@ def is_empty(db: sqlite3.Connection, name: str) -> bool:
     if db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
         return True
     if _pragma(db, "application_id") != _APPLICATION_ID:
-        raise LogMisconfigured(f"{name} is a database of another program; name another file in USHER_LOG")
+        raise LogMisconfigured(f"{name} is a database of another program; name another file in USHER_EVENT_LOG")
     if (version := _pragma(db, "user_version")) != _VERSION:
         raise LogMisconfigured(
             f"{name} has the format {version}, this Usher reads {_VERSION}; run the Usher that wrote it, or name another file"

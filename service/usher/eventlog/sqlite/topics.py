@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from usher.delivery import Headers
-from usher.engine.port import Claim, LogConfig, Position, TooLarge, dead_letter_topic, notes_topic, retry_topic
+from usher.engine.port import Claim, LogConfig, Position, TooLarge, checkpoints_topic, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import Job
 
@@ -17,13 +17,15 @@ PAGE = 500
 """How many records a stream brings at once, at most."""
 
 
-class Topics:
+class SqliteTopics:
     """The topics of a config as jobs for the writing thread: which are compacted, what each keeps, where a group starts."""
 
     def __init__(self, config: LogConfig, clock: Callable[[], float]) -> None:
         self._group = config.group
         self._sources = config.topics
-        self._compacted = {retry_topic(config.group, topic) for topic in config.topics} | {notes_topic(config.group)}
+        self._compacted = {retry_topic(config.group, topic) for topic in config.topics} | {
+            checkpoints_topic(config.group)
+        }
         self._clock = clock
 
     def put(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Job[int]:

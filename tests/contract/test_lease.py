@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.contract.logs import PATIENCE, Harness, KafkaHarness, MemoryHarness, SqliteHarness, Worker, drained
 from tests.kafka import Broker
 
-from usher.engine.port import Duty, DutyLost, EventLog, LogConfig, LogMisconfigured, TooLarge, notes_topic
+from usher.engine.port import EventLog, Lease, LeaseLost, LogConfig, LogMisconfigured, TooLarge, checkpoints_topic
 from usher.eventlog.kafka import KafkaLog
 
 FAST = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500}
@@ -51,20 +51,20 @@ class Holder:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._duty: asyncio.Future[Duty] = asyncio.get_running_loop().create_future()
+        self._duty: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
         self._task = asyncio.create_task(self._hold())
 
     async def _hold(self) -> None:
-        async with self._log.duty() as duty:
-            self._duty.set_result(duty)
+        async with self._log.lease() as lease:
+            self._duty.set_result(lease)
             await self._stop.wait()
 
     @property
     def waits(self) -> bool:
         return not self._duty.done()
 
-    async def duty(self) -> Duty:
+    async def lease(self) -> Lease:
         async with asyncio.timeout(PATIENCE):
             return await asyncio.shield(self._duty)
 
@@ -85,25 +85,25 @@ async def holding(log: EventLog) -> AsyncIterator[Holder]:
         await holder.stop()
 
 
-async def lost(duty: Duty) -> None:
+async def lost(lease: Lease) -> None:
     async with asyncio.timeout(PATIENCE):
-        await duty.lost()
+        await lease.lost()
 
 
 async def test_the_last_note_of_each_name_outlives_the_worker(logs: Harness) -> None:
     """A worker that comes after finds what was last kept under each name, and nothing under others."""
     first = await logs.worker("first")
-    async with first.log.duty() as duty:
-        assert duty.note("audit") is None
-        await duty.keep("audit", b"1")
-        await duty.keep("audit", b"2")
-        await duty.keep("empty", b"")
-        assert duty.note("audit") == b"2"
+    async with first.log.lease() as lease:
+        assert lease.checkpoint("audit") is None
+        await lease.keep("audit", b"1")
+        await lease.keep("audit", b"2")
+        await lease.keep("empty", b"")
+        assert lease.checkpoint("audit") == b"2"
     await first.log.close()
 
     second = await logs.worker("second")
-    async with second.log.duty() as duty:
-        assert (duty.note("audit"), duty.note("empty"), duty.note("other")) == (b"2", b"", None)
+    async with second.log.lease() as lease:
+        assert (lease.checkpoint("audit"), lease.checkpoint("empty"), lease.checkpoint("other")) == (b"2", b"", None)
 
 
 async def test_the_second_waits_until_the_first_leaves(logs: Harness) -> None:
@@ -111,39 +111,39 @@ async def test_the_second_waits_until_the_first_leaves(logs: Harness) -> None:
     first = await logs.worker("first")
     second = await another(logs, first)
     async with holding(first.log) as holder:
-        duty = await holder.duty()
+        lease = await holder.lease()
         async with holding(second.log) as waiter:
             for n in range(20):  # a join takes effect within these
-                await duty.keep("audit", str(n).encode())
+                await lease.keep("audit", str(n).encode())
                 await asyncio.sleep(0.05)
             assert waiter.waits
             await holder.stop()
-            taken = await waiter.duty()
-            assert taken.note("audit") == b"19"
+            taken = await waiter.lease()
+            assert taken.checkpoint("audit") == b"19"
             await taken.keep("audit", b"20")
 
 
 async def test_who_has_left_can_keep_nothing(logs: Harness) -> None:
     """After its block a duty is lost: lost() returns, keep() raises, and what it tried to keep is not there."""
     worker = await logs.worker()
-    async with worker.log.duty() as duty:
-        await duty.keep("audit", b"1")
+    async with worker.log.lease() as lease:
+        await lease.keep("audit", b"1")
 
-    await lost(duty)
-    with pytest.raises(DutyLost, match="audit"):
-        await duty.keep("audit", b"2")
-    async with worker.log.duty() as again:
-        assert again.note("audit") == b"1"
+    await lost(lease)
+    with pytest.raises(LeaseLost, match="audit"):
+        await lease.keep("audit", b"2")
+    async with worker.log.lease() as again:
+        assert again.checkpoint("audit") == b"1"
 
 
 async def test_a_note_that_is_too_large_is_refused(logs: Harness) -> None:
     """The log takes no note over its limit, and takes the next one as ever."""
     worker = await logs.worker()
-    async with worker.log.duty() as duty:
+    async with worker.log.lease() as lease:
         with pytest.raises(TooLarge):
-            await duty.keep("audit", b"x" * 1_048_600)
-        await duty.keep("audit", b"1")
-        assert duty.note("audit") == b"1"
+            await lease.keep("audit", b"x" * 1_048_600)
+        await lease.keep("audit", b"1")
+        assert lease.checkpoint("audit") == b"1"
 
 
 async def test_since_brings_what_was_appended_from_a_moment_on(logs: Harness) -> None:
@@ -182,14 +182,14 @@ async def test_in_memory_an_evicted_holder_can_keep_nothing() -> None:
     first = await logs.worker("first")
     second = await logs.worker("second", claims=0)
     async with holding(first.log) as holder, holding(second.log) as waiter:
-        duty = await holder.duty()
-        await duty.keep("audit", b"1")
+        lease = await holder.lease()
+        await lease.keep("audit", b"1")
         logs.broker.evict(first.log)  # type: ignore[arg-type]  # it is a MemoryLog
-        assert (await waiter.duty()).note("audit") == b"1"
-        with pytest.raises(DutyLost):
-            await duty.keep("audit", b"0")
-        await lost(duty)
-        assert (await waiter.duty()).note("audit") == b"1"
+        assert (await waiter.lease()).checkpoint("audit") == b"1"
+        with pytest.raises(LeaseLost):
+            await lease.keep("audit", b"0")
+        await lost(lease)
+        assert (await waiter.lease()).checkpoint("audit") == b"1"
     await logs.close()
 
 
@@ -199,10 +199,10 @@ async def test_in_memory_a_holder_that_is_closed_has_lost_the_duty() -> None:
     first = await logs.worker("first")
     second = await logs.worker("second", claims=0)
     async with holding(first.log) as holder, holding(second.log) as waiter:
-        duty = await holder.duty()
+        lease = await holder.lease()
         await first.log.close()
-        await lost(duty)
-        await waiter.duty()
+        await lost(lease)
+        await waiter.lease()
     await logs.close()
 
 
@@ -220,17 +220,17 @@ class Frozen:
     async def _live(self) -> None:
         worker = Worker(self._logs.log(), "frozen", [])
         await worker.log.open(worker)
-        async with worker.log.duty() as duty:
-            await duty.keep("audit", b"1")
+        async with worker.log.lease() as lease:
+            await lease.keep("audit", b"1")
             self.has_it.set()
             self._thaw.wait(PATIENCE)
             try:
-                await duty.keep("audit", b"late")
+                await lease.keep("audit", b"late")
                 self.outcome.append("kept")
-            except DutyLost:
+            except LeaseLost:
                 self.outcome.append("refused")
             async with asyncio.timeout(1):
-                await duty.lost()
+                await lease.lost()
                 self.outcome.append("lost")
         await worker.log.close()
 
@@ -262,13 +262,13 @@ async def test_on_kafka_a_frozen_holder_is_replaced_and_refused_when_it_thaws(
     assert await asyncio.to_thread(frozen.has_it.wait, PATIENCE)
     second = await fast.worker("second", claims=0)
     async with holding(second.log) as waiter:
-        taken = await waiter.duty()
-        assert taken.note("audit") == b"1"
+        taken = await waiter.lease()
+        assert taken.checkpoint("audit") == b"1"
         await asyncio.to_thread(frozen.thaw)
         assert frozen.outcome == ["refused", "lost"]
         await taken.keep("audit", b"2")
-    async with second.log.duty() as duty:
-        assert duty.note("audit") == b"2"
+    async with second.log.lease() as lease:
+        assert lease.checkpoint("audit") == b"2"
 
 
 async def test_on_kafka_who_comes_and_goes_does_not_disturb_the_holder(fast: FastKafkaHarness) -> None:
@@ -276,13 +276,13 @@ async def test_on_kafka_who_comes_and_goes_does_not_disturb_the_holder(fast: Fas
     first = await fast.worker("first")
     others = [await fast.worker(f"other-{n}", claims=0) for n in range(3)]
     async with holding(first.log) as holder:
-        duty = await holder.duty()
-        losing = asyncio.create_task(duty.lost())
+        lease = await holder.lease()
+        losing = asyncio.create_task(lease.lost())
         for n in range(2):
             async with contextlib.AsyncExitStack() as waiters:
                 waiting = [await waiters.enter_async_context(holding(other.log)) for other in others]
                 for _ in range(30):
-                    await duty.keep("audit", str(n).encode())
+                    await lease.keep("audit", str(n).encode())
                     await asyncio.sleep(0.05)
                 assert [waiter.waits for waiter in waiting] == [True] * 3
         assert not losing.done()
@@ -296,27 +296,27 @@ async def test_on_kafka_of_many_that_come_at_once_one_has_the_duty(fast: FastKaf
 
     async def once(log: EventLog) -> None:
         nonlocal holders
-        async with log.duty() as duty:
+        async with log.lease() as lease:
             holders += 1
             assert holders == 1
-            await duty.keep("count", str(int(duty.note("count") or b"0") + 1).encode())
+            await lease.keep("count", str(int(lease.checkpoint("count") or b"0") + 1).encode())
             holders -= 1
 
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(once(worker.log) for worker in workers))
-    async with workers[0].log.duty() as duty:
-        assert duty.note("count") == b"5"
+    async with workers[0].log.lease() as lease:
+        assert lease.checkpoint("count") == b"5"
 
 
 async def test_on_kafka_the_duty_outlasts_its_session(fast: FastKafkaHarness) -> None:
     """A holder that keeps nothing for longer than its session has the duty still."""
     first = await fast.worker("first")
     async with holding(first.log) as holder:
-        duty = await holder.duty()
+        lease = await holder.lease()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
-                await duty.lost()
-        await duty.keep("audit", b"1")
+                await lease.lost()
+        await lease.keep("audit", b"1")
 
 
 async def test_on_kafka_a_holder_without_its_broker_loses_the_duty_and_gets_it_again(own_kafka: Broker) -> None:
@@ -325,15 +325,15 @@ async def test_on_kafka_a_holder_without_its_broker_loses_the_duty_and_gets_it_a
     await logs.create()
     worker = await logs.worker()
     async with holding(worker.log) as holder:
-        duty = await holder.duty()
-        await duty.keep("audit", b"1")
+        lease = await holder.lease()
+        await lease.keep("audit", b"1")
         own_kafka.kill()
-        await lost(duty)
-        with pytest.raises(DutyLost):
-            await duty.keep("audit", b"2")
+        await lost(lease)
+        with pytest.raises(LeaseLost):
+            await lease.keep("audit", b"2")
     async with holding(worker.log) as holder:
         await asyncio.to_thread(own_kafka.start)
-        assert (await holder.duty()).note("audit") == b"1"
+        assert (await holder.lease()).checkpoint("audit") == b"1"
     await logs.close()
 
 
@@ -341,9 +341,9 @@ async def test_on_kafka_the_topic_of_the_notes_is_made_when_the_duty_is_wanted(f
     """A worker that never wants the duty makes no topic for it; one that does makes one partition, compacted."""
     worker = await fast.worker()
     async with fast.broker.admin() as admin:
-        assert notes_topic(fast.group) not in await admin.list_topics()
-        async with worker.log.duty():
-            assert await partitions(admin, notes_topic(fast.group)) == 1
+        assert checkpoints_topic(fast.group) not in await admin.list_topics()
+        async with worker.log.lease():
+            assert await partitions(admin, checkpoints_topic(fast.group)) == 1
 
 
 async def partitions(admin: AIOKafkaAdminClient, topic: str) -> int:
@@ -353,12 +353,12 @@ async def partitions(admin: AIOKafkaAdminClient, topic: str) -> int:
 
 async def test_on_kafka_notes_that_would_be_deleted_by_age_are_refused(fast: FastKafkaHarness) -> None:
     """A topic of that name that is not compacted is an error that says the command."""
-    await fast.broker.create_topic(notes_topic(fast.group), 1, cleanup_policy="delete")
+    await fast.broker.create_topic(checkpoints_topic(fast.group), 1, cleanup_policy="delete")
     worker = await fast.worker()
     with pytest.raises(
-        LogMisconfigured, match=f"{notes_topic(fast.group)} is not compacted: kafka-configs.sh .*compact"
+        LogMisconfigured, match=f"{checkpoints_topic(fast.group)} is not compacted: kafka-configs.sh .*compact"
     ):
-        async with worker.log.duty():
+        async with worker.log.lease():
             pytest.fail("it was granted")
 
 
@@ -366,5 +366,5 @@ async def test_on_kafka_a_log_that_is_not_open_has_no_duty(fast: FastKafkaHarnes
     """To wait for the duty of a log that was never opened would be for ever: it is an error."""
     log = KafkaLog(fast.broker.servers, fast.config)
     with pytest.raises(Exception, match="not open"):
-        async with log.duty():
+        async with log.lease():
             pytest.fail("it was granted")

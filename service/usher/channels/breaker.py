@@ -16,14 +16,14 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import structlog
 
-from usher.channels import Operator, Progress
+from usher.channels import Progress, ProviderRefused
 from usher.metrics import Metrics
 from usher.outcome import Hold, Reject, Retry, Unknown
 
 Message_contra = TypeVar("Message_contra", contravariant=True)
-Reason = Literal["operator", "circuit"]
+Reason = Literal["provider-refused", "circuit"]
 
-PROBE_EVERY: dict[Reason, float] = {"operator": 60.0, "circuit": 5.0}
+PROBE_EVERY: dict[Reason, float] = {"provider-refused": 60.0, "circuit": 5.0}
 """Seconds between probes."""
 OPENS_AFTER = 10
 """Failures in a row that open the circuit."""
@@ -31,7 +31,7 @@ _SPACING = 0.05
 _MOST_SPREAD = 300.0
 _PROBE_PATIENCE = 1.0
 
-_log = structlog.get_logger(__name__)
+_logger = structlog.get_logger(__name__)
 
 
 class _Provider(Protocol[Message_contra]):
@@ -52,7 +52,7 @@ class _Pause:
     held: int = 0
 
 
-class Gate(Generic[Message_contra]):
+class CircuitBreaker(Generic[Message_contra]):
     """A provider behind its gate; a provider itself. *channel* (``email``, ``sms``) labels the metric and the log lines.
 
     *clock* is monotonic, in seconds.
@@ -110,9 +110,9 @@ class Gate(Generic[Message_contra]):
         try:
             await self._provider.send(message, progress)
             outcome = "done"
-        except Operator as error:
-            outcome = "operator"
-            closed = self._close("operator", error.reason)
+        except ProviderRefused as error:
+            outcome = "provider-refused"
+            closed = self._close("provider-refused", error.reason)
             closed.probing = False
             raise self._hold(closed, self._clock()) from None
         except Retry as error:
@@ -148,14 +148,12 @@ class Gate(Generic[Message_contra]):
         self._open(self._pause, silently=True)
         pause = self._pause = _Pause(reason, said, self._clock() + PROBE_EVERY[reason])
         self._metrics.channel_paused.labels(self._channel, reason).set(1)
-        way_out = (
+        hint = (
             "nothing is lost: deliveries wait, and one a minute is tried; mend what the provider names, nothing else is needed"
-            if reason == "operator"
+            if reason == "provider-refused"
             else "nothing is lost: deliveries wait, and one is tried every 5 s; nothing needs to be done unless it lasts"
         )
-        _log.error(
-            "channel paused", channel=self._channel, provider=self.name, reason=reason, said=said, way_out=way_out
-        )
+        _logger.error("channel paused", channel=self._channel, provider=self.name, reason=reason, said=said, hint=hint)
         return pause
 
     def _open(self, pause: _Pause | None, *, silently: bool = False) -> None:
@@ -164,7 +162,7 @@ class Gate(Generic[Message_contra]):
         self._pause = None
         self._metrics.channel_paused.labels(self._channel, pause.reason).set(0)
         if not silently:
-            _log.info("channel resumed", channel=self._channel, provider=self.name, reason=pause.reason)
+            _logger.info("channel resumed", channel=self._channel, provider=self.name, reason=pause.reason)
 
     def _hold(self, pause: _Pause, now: float) -> Hold:
         wait = max(pause.next_probe - now, 0.0) if not pause.probing else _PROBE_PATIENCE

@@ -17,15 +17,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 
-from usher.engine.port import Duty, LogUnavailable, notes_topic
-from usher.eventlog.duty import HeldDuty
+from usher.engine.port import Lease, LogUnavailable, checkpoints_topic
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
-from usher.eventlog.kafka.holder import holder_assignor
+from usher.eventlog.kafka.lease_assignor import lease_assignor
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.lease import HeldLease
 
-_log = structlog.get_logger(__name__)
+_logger = structlog.get_logger(__name__)
 _NOBODYS: Final = TopicPartition("nobodys", 0)
 _BEATS: Final = 4
 """How often a lease is renewed before it would end."""
@@ -34,18 +34,18 @@ _SHORTLY: Final = 0.1
 _FAILURES: Final = (KafkaError, ConsumerStoppedError, IllegalStateError, TimeoutError)
 
 
-class Notes:
+class Checkpoints:
     """The group's topic of notes, and the duty that goes with it. *prepare* sees to it that the topic is there."""
 
     def __init__(self, clients: Clients, writer: Writer, group: str, prepare: Callable[[], Awaitable[None]]) -> None:
         self._clients = clients
         self._writer = writer
-        self._partition = TopicPartition(notes_topic(group), 0)
+        self._partition = TopicPartition(checkpoints_topic(group), 0)
         self._prepare = prepare
 
     @contextlib.asynccontextmanager
-    async def duty(self) -> AsyncIterator[Duty]:
-        """As `EventLog.duty`."""
+    async def lease(self) -> AsyncIterator[Lease]:
+        """As `EventLog.lease`."""
         while True:
             candidate = _Candidate(self._clients, self._partition)
             try:
@@ -56,40 +56,40 @@ class Notes:
                 await candidate.leave()
             await asyncio.sleep(_PAUSE)
 
-    async def _won(self, candidate: _Candidate) -> HeldDuty | None:
+    async def _won(self, candidate: _Candidate) -> HeldLease | None:
         """The duty, once it is the candidate's; None where another attempt is due."""
         topic = self._partition.topic
 
-        async def write(name: str, note: bytes) -> None:
+        async def write(name: str, checkpoint: bytes) -> None:
             if await candidate.settled():
-                await self._writer.write(topic, name.encode(), note, (), 0)
+                await self._writer.write(topic, name.encode(), checkpoint, (), 0)
 
         try:
             await self._prepare()
             await candidate.win()
-            held = HeldDuty(await self._folded(), write)
+            held = HeldLease(await self._folded(), write)
         except (*_FAILURES, LogUnavailable) as error:
-            _log.warning("the duty can't be had yet", topic=topic, error=brief(error))
+            _logger.warning("the lease can't be had yet", topic=topic, error=brief(error))
             return None
         if not candidate.begin(held):
             return None
-        _log.info("duty begins", topic=topic)
+        _logger.info("lease begins", topic=topic)
         return held
 
     async def _folded(self) -> dict[str, bytes]:
         """The last note of each name."""
-        consumer, notes = self._clients.reader(), {}
+        consumer, checkpoints = self._clients.reader(), {}
         try:
             await consumer.start()
             first = await consumer.beginning_offsets([self._partition])
             ends = await consumer.end_offsets([self._partition])
             bounds = {self._partition: (first[self._partition], ends[self._partition])}
             async for records in read_between(consumer, bounds):
-                notes.update({record.key: record.value for record in records})
+                checkpoints.update({record.key: record.value for record in records})
         finally:
             await stop(consumer)
         # Others may write there too: what has no name, or is deleted, is no note.
-        return {key.decode(errors="replace"): value for key, value in notes.items() if key and value is not None}
+        return {key.decode(errors="replace"): value for key, value in checkpoints.items() if key and value is not None}
 
 
 class _Candidate(ConsumerRebalanceListener):
@@ -98,7 +98,7 @@ class _Candidate(ConsumerRebalanceListener):
     def __init__(self, clients: Clients, partition: TopicPartition) -> None:
         self._clients = clients
         self._partition = partition
-        self._held: HeldDuty | None = None
+        self._held: HeldLease | None = None
         self._assigned = asyncio.Event()
         self._over = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -107,7 +107,7 @@ class _Candidate(ConsumerRebalanceListener):
         self._beat = clients.session / _BEATS
         self._watching: asyncio.Task[None] | None = None
         # Members that are slow to rejoin are left behind after the session: by then their lease has ended.
-        assignor = holder_assignor(lambda: self._until > self._loop.time())
+        assignor = lease_assignor(lambda: self._until > self._loop.time())
         self._consumer: AIOKafkaConsumer = clients.member(partition.topic, clients.session, assignor)
 
     async def win(self) -> None:
@@ -128,7 +128,7 @@ class _Candidate(ConsumerRebalanceListener):
                 await asyncio.sleep(_SHORTLY)
         self._watching = asyncio.create_task(self._watch())
 
-    def begin(self, held: HeldDuty) -> bool:
+    def begin(self, held: HeldLease) -> bool:
         """Let *held* end with the lease; False where that has ended already."""
         self._held = held
         return not self._has_ended()
@@ -189,7 +189,7 @@ class _Candidate(ConsumerRebalanceListener):
 
     def _lost(self, reason: str) -> None:
         if not self._over.is_set():
-            _log.warning("duty lost", topic=self._partition.topic, reason=reason)
+            _logger.warning("lease lost", topic=self._partition.topic, reason=reason)
             self._end()
 
     def _end(self) -> None:

@@ -1,7 +1,7 @@
 """Dead letters, what became of them, and the operator's requests: how these are written, and read back.
 
 The dead-letter topic is a journal. A record with the header ``usher-reason`` is a letter: original bytes, key and headers,
-plus why. A record with ``usher-state`` (no value) notes what became of the letter that ``usher-letter`` names
+plus why. A record with ``usher-state`` (no value) notes what became of the letter that ``usher-dead-letter`` names
 (``partition@offset`` in that topic). A letter that a failed replay wrote names, in the same header, the one it replaces.
 A request to replay is a record in the retry topic under ``replay/<id>``; it stays until the worker has answered it.
 """
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from usher.delivery import (
+    DEAD_LETTER,
     EXPIRES_AT,
-    LETTER,
     ORIGINAL_GROUP,
     REASON,
     REPLAY,
@@ -26,7 +26,7 @@ from usher.delivery import (
     Record,
     Replay,
 )
-from usher.event import Identity
+from usher.event import EventUid
 
 UNDECODABLE = "undecodable"
 EXPIRED = "expired"
@@ -43,7 +43,7 @@ OPEN_STATES: frozenset[State] = frozenset({"open", "refused"})
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One dead letter as an operator sees it. Times are Unix milliseconds; *note* says more about *state*."""
 
     id: str
@@ -67,16 +67,18 @@ class Letter:
         return self.expires_at is not None and self.expires_at < now
 
 
-def letter_id(partition: int, offset: int) -> str:
+def dead_letter_id(partition: int, offset: int) -> str:
     return f"{partition}@{offset}"
 
 
 def undecodable(record: Record) -> Delivery:
     """What stands for the delivery of bytes that are no event: it has no handler and no user."""
-    return Delivery("", Identity("", "", ""), "", Origin.of(record), record.value or b"")
+    return Delivery("", EventUid("", "", ""), "", Origin.of(record), record.value or b"")
 
 
-def letter_headers(delivery: Delivery, *, reason: str, group: str, expires_at: int | None) -> list[tuple[str, bytes]]:
+def dead_letter_headers(
+    delivery: Delivery, *, reason: str, group: str, expires_at: int | None
+) -> list[tuple[str, bytes]]:
     """The headers of the dead letter of *delivery*."""
     extra: list[tuple[str, str]] = [(REASON, reason), (ORIGINAL_GROUP, group)]
     if expires_at is not None:
@@ -84,50 +86,54 @@ def letter_headers(delivery: Delivery, *, reason: str, group: str, expires_at: i
     return [*delivery.headers(), *((name, value.encode()) for name, value in extra)]
 
 
-def note_headers(letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
-    """The headers of the record that says what became of *letter*."""
-    pairs = [(LETTER, letter), (STATE, state), ("usher-note", note), (REPLAY, replay)]
+def note_headers(dead_letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
+    """The headers of the record that says what became of *dead_letter*."""
+    pairs = [(DEAD_LETTER, dead_letter), (STATE, state), ("usher-note", note), (REPLAY, replay)]
     return [(name, value.encode()) for name, value in pairs if value]
 
 
-def request(letter: Letter, *, id: str, even_expired: bool = False) -> tuple[str, bytes, list[tuple[str, bytes]]]:  # noqa: A002
-    """Key, value and headers of the retry-topic record that asks the worker to replay *letter*."""
-    count = letter.delivery.replays + 1
+def request(
+    dead_letter: DeadLetter, *, request_id: str, even_expired: bool = False
+) -> tuple[str, bytes, list[tuple[str, bytes]]]:
+    """Key, value and headers of the retry-topic record that asks the worker to replay *dead_letter*."""
+    count = dead_letter.delivery.replays + 1
     delivery = replace(
-        letter.delivery,
+        dead_letter.delivery,
         due=None,
         attempt=0,
         replays=count,
-        replay=Replay(id=id, letter=letter.id, count=count, even_expired=even_expired),
+        replay=Replay(id=request_id, dead_letter=dead_letter.id, count=count, even_expired=even_expired),
     )
-    return request_key(id), delivery.value, delivery.headers()
+    return request_key(request_id), delivery.value, delivery.headers()
 
 
-def request_key(id: str) -> str:  # noqa: A002
-    return REQUEST_PREFIX + id
+def request_key(request_id: str) -> str:
+    return REQUEST_PREFIX + request_id
 
 
-def fold(records: Iterable[Record], into: dict[str, Letter]) -> None:
+def fold(records: Iterable[Record], into: dict[str, DeadLetter]) -> None:
     """Apply records of one dead-letter topic, in offset order per partition, to the letters known so far, by id.
 
     Records that Usher did not write are passed over.
     """
     for record in records:
         head = Head(record.headers)
-        about = head.text(LETTER, "")
+        about = head.text(DEAD_LETTER, "")
         if (state := head.text(STATE, "")) and (known := into.get(about)):
             into[about] = replace(known, state=_state(state), note=head.text("usher-note", ""))
         elif head.get(REASON) is not None:
             if (old := into.get(about)) is not None:
-                into[about] = replace(old, state="replaced", note=f"by {letter_id(record.partition, record.offset)}")
+                into[about] = replace(
+                    old, state="replaced", note=f"by {dead_letter_id(record.partition, record.offset)}"
+                )
             _add(record, head, into)
 
 
-def mark_requested(requests: Iterable[Delivery], letters: dict[str, Letter]) -> None:
+def mark_requested(requests: Iterable[Delivery], dead_letters: dict[str, DeadLetter]) -> None:
     """Set the state of the letters whose replay has been asked for and not been answered yet."""
     for delivery in requests:
-        if delivery.replay is not None and (letter := letters.get(delivery.replay.letter)) is not None:
-            letters[letter.id] = replace(letter, state="requested", note=f"replay {delivery.replay.id}")
+        if delivery.replay is not None and (dead_letter := dead_letters.get(delivery.replay.dead_letter)) is not None:
+            dead_letters[dead_letter.id] = replace(dead_letter, state="requested", note=f"replay {delivery.replay.id}")
 
 
 def pending_requests(records: Iterable[Record]) -> Mapping[str, Delivery]:
@@ -144,13 +150,13 @@ def pending_requests(records: Iterable[Record]) -> Mapping[str, Delivery]:
     return pending
 
 
-def _add(record: Record, head: Head, into: dict[str, Letter]) -> None:
+def _add(record: Record, head: Head, into: dict[str, DeadLetter]) -> None:
     try:
         delivery = Delivery.from_record(record)
     except ValueError:
         return
-    id_ = letter_id(record.partition, record.offset)
-    into[id_] = Letter(
+    id_ = dead_letter_id(record.partition, record.offset)
+    into[id_] = DeadLetter(
         id=id_,
         partition=record.partition,
         offset=record.offset,

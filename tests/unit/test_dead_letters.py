@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usher.delivery import Delivery, Headers, Origin, Replay, StoredRecord
-from usher.engine.letters import (
+from usher.engine.dead_letters import (
     MAX_REPLAYS,
     OPEN_STATES,
-    Letter,
+    DeadLetter,
     State,
+    dead_letter_headers,
+    dead_letter_id,
     fold,
-    letter_headers,
-    letter_id,
     mark_requested,
     note_headers,
     pending_requests,
@@ -24,11 +24,11 @@ from usher.engine.letters import (
     request_key,
     undecodable,
 )
-from usher.event import Identity
+from usher.event import EventUid
 
 ONE = Delivery(
     handler="welcome_email",
-    identity=Identity("authgear", "shop", "7"),
+    uid=EventUid("authgear", "shop", "7"),
     lane="authgear/shop/u1",
     origin=Origin("identity.events", 2, 42, 1_700_000_000_000, b"u1", (("traceparent", b"00-1"),)),
     value=b'{"id": "7"}',
@@ -49,42 +49,42 @@ class Journal:
     def add(self, headers: Headers, value: bytes | None = None, *, at: int = 1000) -> str:
         offset = len(self.records)
         self.records.append(StoredRecord("usher.t-dlt", self.partition, offset, at, None, value, headers))
-        return letter_id(self.partition, offset)
+        return dead_letter_id(self.partition, offset)
 
-    def letter(self, delivery: Delivery = ONE, *, reason: str = "rejected", expires_at: int | None = None) -> str:
-        headers = letter_headers(delivery, reason=reason, group="usher", expires_at=expires_at)
+    def dead_letter(self, delivery: Delivery = ONE, *, reason: str = "rejected", expires_at: int | None = None) -> str:
+        headers = dead_letter_headers(delivery, reason=reason, group="usher", expires_at=expires_at)
         return self.add(headers, delivery.value)
 
-    def opened(self, delivery: Delivery = ONE) -> Letter:
+    def opened(self, delivery: Delivery = ONE) -> DeadLetter:
         """A letter, written and read."""
-        id_ = self.letter(delivery)
-        return self.letters[id_]
+        id_ = self.dead_letter(delivery)
+        return self.dead_letters[id_]
 
-    def note(self, letter: str, state: State, note: str = "") -> None:
-        self.add(note_headers(letter, state, note=note, replay="r1"))
+    def note(self, dead_letter: str, state: State, note: str = "") -> None:
+        self.add(note_headers(dead_letter, state, note=note, replay="r1"))
 
     @property
-    def letters(self) -> dict[str, Letter]:
-        found: dict[str, Letter] = {}
+    def dead_letters(self) -> dict[str, DeadLetter]:
+        found: dict[str, DeadLetter] = {}
         fold(self.records, found)
         return found
 
 
-def test_a_letter_is_read_back_as_it_was_written() -> None:
+def test_a_dead_letter_is_read_back_as_it_was_written() -> None:
     """The delivery with its bytes, why, when, whose, and until when it would have been good."""
     journal = Journal()
-    id_ = journal.letter(expires_at=2000)
+    id_ = journal.dead_letter(expires_at=2000)
 
-    letter = journal.letters[id_]
+    dead_letter = journal.dead_letters[id_]
 
-    assert letter == Letter("2@0", 2, 0, 1000, "rejected", ONE, 2000, "usher")
-    assert (letter.handler, letter.state, letter.delivery.origin.headers) == (
+    assert dead_letter == DeadLetter("2@0", 2, 0, 1000, "rejected", ONE, 2000, "usher")
+    assert (dead_letter.handler, dead_letter.state, dead_letter.delivery.origin.headers) == (
         "welcome_email", "open", (("traceparent", b"00-1"),),
     )  # fmt: skip
-    assert [letter.expired(now) for now in (1999, 2000, 2001)] == [False, False, True]
+    assert [dead_letter.expired(now) for now in (1999, 2000, 2001)] == [False, False, True]
 
 
-def test_a_letter_without_expiry_never_expires() -> None:
+def test_a_dead_letter_without_expiry_never_expires() -> None:
     """None is not zero."""
     journal = Journal()
 
@@ -92,29 +92,37 @@ def test_a_letter_without_expiry_never_expires() -> None:
 
 
 @pytest.mark.parametrize("state", ["replayed", "dropped", "refused"])
-def test_a_note_says_what_became_of_a_letter(state: State) -> None:
+def test_a_note_says_what_became_of_a_dead_letter(state: State) -> None:
     """The others stay as they are; a refused one is still open."""
     journal = Journal()
-    first, second = journal.letter(), journal.letter()
+    first, second = journal.dead_letter(), journal.dead_letter()
     journal.note(first, state, "because")
 
-    letters = journal.letters
+    dead_letters = journal.dead_letters
 
-    assert (letters[first].state, letters[first].note, letters[second].state) == (state, "because", "open")
+    assert (dead_letters[first].state, dead_letters[first].note, dead_letters[second].state) == (
+        state,
+        "because",
+        "open",
+    )
     assert (state in OPEN_STATES) == (state == "refused")
 
 
-def test_a_replay_that_fails_replaces_its_letter() -> None:
+def test_a_replay_that_fails_replaces_its_dead_letter() -> None:
     """The newer letter counts, says how often it was replayed, and is open."""
     journal = Journal()
-    old = journal.letter()
+    old = journal.dead_letter()
     again = replace(ONE, replays=1, replay=Replay("r1", old, 1), error="still no such mailbox")
-    new = journal.letter(again)
+    new = journal.dead_letter(again)
 
-    letters = journal.letters
+    dead_letters = journal.dead_letters
 
-    assert (letters[old].state, letters[old].note) == ("replaced", f"by {new}")
-    assert (letters[new].state, letters[new].delivery.replays, letters[new].delivery.replay) == ("open", 1, None)
+    assert (dead_letters[old].state, dead_letters[old].note) == ("replaced", f"by {new}")
+    assert (dead_letters[new].state, dead_letters[new].delivery.replays, dead_letters[new].delivery.replay) == (
+        "open",
+        1,
+        None,
+    )
 
 
 def test_what_others_wrote_there_is_passed_over() -> None:
@@ -123,19 +131,19 @@ def test_what_others_wrote_there_is_passed_over() -> None:
     journal.add([("kafka_dlt-exception-message", b"oops")], b"of another tool")
     journal.add([("usher-reason", b"rejected")], b"half a letter")
     journal.note("2@99", "dropped")
-    letter = journal.letter()
-    journal.add([("usher-letter", letter.encode()), ("usher-state", b"embalmed")])
+    dead_letter = journal.dead_letter()
+    journal.add([("usher-dead-letter", dead_letter.encode()), ("usher-state", b"embalmed")])
 
-    assert {id_: letter.state for id_, letter in journal.letters.items()} == {letter: "open"}
+    assert {id_: dead_letter.state for id_, dead_letter in journal.dead_letters.items()} == {dead_letter: "open"}
 
 
-def test_bytes_that_are_no_event_have_a_letter_without_a_handler() -> None:
+def test_bytes_that_are_no_event_have_a_dead_letter_without_a_handler() -> None:
     """With everything that is needed to route them anew."""
     journal = Journal(partition=0)
     source = StoredRecord("identity.events", 0, 5, 77, b"k", b"{oops", [("h", b"1"), ("usher-attempt", b"9")])
-    id_ = journal.letter(undecodable(source), reason="undecodable")
+    id_ = journal.dead_letter(undecodable(source), reason="undecodable")
 
-    delivery = journal.letters[id_].delivery
+    delivery = journal.dead_letters[id_].delivery
 
     assert (delivery.handler, delivery.value, delivery.attempt) == ("", b"{oops", 0)
     assert delivery.origin == Origin("identity.events", 0, 5, 77, b"k", (("h", b"1"),))
@@ -144,13 +152,15 @@ def test_bytes_that_are_no_event_have_a_letter_without_a_handler() -> None:
 def test_a_request_asks_for_one_fresh_attempt_of_the_handler_that_failed() -> None:
     """It carries the letter it is about, how often that has been replayed, and whether being late matters."""
     journal = Journal()
-    letter = journal.opened(replace(ONE, replays=2))
+    dead_letter = journal.opened(replace(ONE, replays=2))
 
-    key, value, headers = request(letter, id="r7", even_expired=True)
+    key, value, headers = request(dead_letter, request_id="r7", even_expired=True)
     asked = Delivery.from_record(StoredRecord("usher.t-retry", 2, 0, 0, key.encode(), value, headers))
 
     assert (key, value) == ("replay/r7", ONE.value)
-    assert asked == replace(ONE, attempt=0, due=None, replays=3, replay=Replay("r7", letter.id, 3, even_expired=True))
+    assert asked == replace(
+        ONE, attempt=0, due=None, replays=3, replay=Replay("r7", dead_letter.id, 3, even_expired=True)
+    )
     assert asked.idempotency_key == ONE.idempotency_key
     assert MAX_REPLAYS >= 3
 
@@ -165,18 +175,18 @@ def test_requests_are_pending_until_they_are_answered() -> None:
         table.append(StoredRecord("usher.t-retry", 2, len(table), 0, key.encode(), value, headers))
 
     put(ONE.key, ONE.value, ONE.headers())
-    put(*request(first, id="r1"))
-    put(*request(second, id="r2"))
+    put(*request(first, request_id="r1"))
+    put(*request(second, request_id="r2"))
     put(request_key("r1"), None, [])
     put(request_key("r9"), None, [])
 
     pending = pending_requests(table)
-    letters = journal.letters
-    mark_requested(pending.values(), letters)
+    dead_letters = journal.dead_letters
+    mark_requested(pending.values(), dead_letters)
 
     assert list(pending) == ["r2"]
-    assert (letters[first.id].state, letters[second.id].state) == ("open", "requested")
-    assert letters[second.id].note == "replay r2"
+    assert (dead_letters[first.id].state, dead_letters[second.id].state) == ("open", "requested")
+    assert dead_letters[second.id].note == "replay r2"
 
 
 STEPS = st.lists(
@@ -190,15 +200,15 @@ def a_journal(steps: list[tuple[str, int]]) -> Journal:
     journal = Journal()
     for what, about in steps:
         if what == "letter":
-            journal.letter()
+            journal.dead_letter()
         elif what == "replaced":
-            journal.letter(replace(ONE, replays=1, replay=Replay("r", letter_id(2, about), 1)))
+            journal.dead_letter(replace(ONE, replays=1, replay=Replay("r", dead_letter_id(2, about), 1)))
         elif what == "noise":
             journal.add([], b"?")
         elif what == "replayed":
-            journal.note(letter_id(2, about), "replayed")
+            journal.note(dead_letter_id(2, about), "replayed")
         else:
-            journal.note(letter_id(2, about), "dropped" if what == "dropped" else "refused")
+            journal.note(dead_letter_id(2, about), "dropped" if what == "dropped" else "refused")
     return journal
 
 
@@ -206,16 +216,16 @@ def a_journal(steps: list[tuple[str, int]]) -> Journal:
 def test_folding_in_parts_is_folding_at_once(steps: list[tuple[str, int]], cut: int) -> None:
     """So that a reader may go on where it stopped."""
     journal = a_journal(steps)
-    parts: dict[str, Letter] = {}
+    parts: dict[str, DeadLetter] = {}
     fold(journal.records[:cut], parts)
     fold(journal.records[cut:], parts)
 
-    assert parts == journal.letters
+    assert parts == journal.dead_letters
 
 
 @given(STEPS)
-def test_no_letter_is_ever_lost(steps: list[tuple[str, int]]) -> None:
+def test_no_dead_letter_is_ever_lost(steps: list[tuple[str, int]]) -> None:
     """Whatever is noted: each letter that was written is there, in some state."""
     journal = a_journal(steps)
 
-    assert len(journal.letters) == sum(what in {"letter", "replaced"} for what, _ in steps)
+    assert len(journal.dead_letters) == sum(what in {"letter", "replaced"} for what, _ in steps)

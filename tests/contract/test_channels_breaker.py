@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
-from usher.channels import Mail, Operator, Progress
-from usher.channels.gate import Gate
+from usher.channels import Mail, Progress, ProviderRefused
+from usher.channels.breaker import CircuitBreaker
 from usher.channels.sendgrid import SendGrid
 from usher.channels.transport import Transport
 from usher.metrics import Metrics
 from usher.outcome import Hold, Reject, Retry, Unknown
 from usher.testing.providers import FakeProviders, answer
 
-DOWN, BAD_KEY, REFUSED = Retry("503"), Operator("sendgrid answered 401: no credits"), Reject("400")
+DOWN, BAD_KEY, REFUSED = Retry("503"), ProviderRefused("sendgrid answered 401: no credits"), Reject("400")
 MAIL = Mail("noor@example.com", "accounts@example.org", "Hello", "Hello", None, "welcome_email-0")
 
 
@@ -63,11 +63,11 @@ class Bench:
         self.provider = Provider(endings=list(endings))
         self.clock = Clock()
         self.metrics = Metrics()
-        self.gate: Gate[Mail] = Gate(self.provider, "email", self.metrics, self.clock)
+        self.breaker: CircuitBreaker[Mail] = CircuitBreaker(self.provider, "email", self.metrics, self.clock)
 
     async def send(self) -> Exception | None:
         try:
-            await self.gate.send(MAIL, State())
+            await self.breaker.send(MAIL, State())
         except (Hold, Retry, Reject, Unknown) as error:
             return error
         return None
@@ -90,11 +90,11 @@ async def test_an_operators_answer_pauses_and_holds_that_very_delivery() -> None
     assert first.after == 60.0
     assert isinstance(second, Hold)
     assert bench.provider.asked == 1
-    assert bench.paused("operator") == 1.0
+    assert bench.paused("provider-refused") == 1.0
     (line,) = lines
     assert (line["log_level"], line["event"], line["channel"]) == ("error", "channel paused", "email")
     assert "no credits" in line["said"]
-    assert "mend" in line["way_out"]
+    assert "mend" in line["hint"]
 
 
 async def test_one_delivery_a_minute_probes_and_the_first_success_resumes() -> None:
@@ -112,7 +112,7 @@ async def test_one_delivery_a_minute_probes_and_the_first_success_resumes() -> N
     assert failed.after == 60.0
     assert asked == 2
     assert (probed, after) == (None, None)
-    assert bench.paused("operator") == 0.0
+    assert bench.paused("provider-refused") == 0.0
     assert [line["event"] for line in lines] == ["channel resumed"]
 
 
@@ -126,7 +126,7 @@ async def test_only_success_ends_an_operators_pause(ending: Exception) -> None:
     probe = await bench.send()
 
     assert type(probe) is type(ending)
-    assert bench.gate.paused == "operator"
+    assert bench.breaker.paused == "provider-refused"
 
 
 @pytest.mark.parametrize("failure", [DOWN, Unknown("no answer", otherwise="resend")])
@@ -135,7 +135,7 @@ async def test_ten_failures_in_a_row_open_the_circuit(failure: Exception) -> Non
     bench = Bench([*[failure] * 9, None, *[failure] * 9, REFUSED, *[failure] * 10])
     for _ in range(29):
         await bench.send()
-    assert bench.gate.paused is None
+    assert bench.breaker.paused is None
 
     tenth = await bench.send()
     held = await bench.send()
@@ -159,7 +159,7 @@ async def test_a_circuit_closes_at_the_first_probe_that_is_answered(ending: Exce
 
     await bench.send()
 
-    assert bench.gate.paused is None
+    assert bench.breaker.paused is None
     assert bench.paused("circuit") == 0.0
 
 
@@ -174,7 +174,7 @@ async def test_an_operators_answer_to_a_circuits_probe_changes_the_reason() -> N
 
     assert isinstance(held, Hold)
     assert held.after == 60.0
-    assert (bench.paused("circuit"), bench.paused("operator")) == (0.0, 1.0)
+    assert (bench.paused("circuit"), bench.paused("provider-refused")) == (0.0, 1.0)
 
 
 async def test_one_probe_at_a_time_and_a_cancelled_one_frees_the_place() -> None:
@@ -195,7 +195,7 @@ async def test_one_probe_at_a_time_and_a_cancelled_one_frees_the_place() -> None
     bench.provider.leave.set()
 
     assert await bench.send() is None
-    assert bench.gate.paused is None
+    assert bench.breaker.paused is None
 
 
 async def test_what_was_under_way_does_not_open_the_gate() -> None:
@@ -210,7 +210,7 @@ async def test_what_was_under_way_does_not_open_the_gate() -> None:
     results = [await early, await failing]
 
     assert [type(result) for result in results] == [Hold, type(None)]
-    assert bench.gate.paused == "operator"
+    assert bench.breaker.paused == "provider-refused"
 
 
 async def test_a_thousand_that_are_held_do_not_come_back_at_once() -> None:
@@ -230,13 +230,13 @@ async def test_a_thousand_that_are_held_do_not_come_back_at_once() -> None:
 
 async def test_each_answer_is_timed_under_its_name() -> None:
     """By provider and outcome; what is held asked nobody, and is not timed."""
-    bench = Bench([None, DOWN, REFUSED, Unknown("?", otherwise="hold"), BAD_KEY])
+    bench = Bench([None, DOWN, REFUSED, Unknown("?", otherwise="dead-letter"), BAD_KEY])
     for _ in range(6):
         await bench.send()
 
     counts = {
         outcome: bench.sample("usher_send_seconds_count", provider="fake", outcome=outcome)
-        for outcome in ("done", "transient", "permanent", "unknown", "operator")
+        for outcome in ("done", "transient", "permanent", "unknown", "provider-refused")
     }
     assert set(counts.values()) == {1.0}
 
@@ -245,18 +245,18 @@ async def test_a_key_that_is_mended_at_the_provider_needs_nothing_here() -> None
     """From a real 401 to the mail, through the wire, without a restart."""
     clock, state = Clock(), State()
     async with FakeProviders() as fake, Transport() as transport:
-        gate: Gate[Mail] = Gate(
+        breaker: CircuitBreaker[Mail] = CircuitBreaker(
             SendGrid(transport, api_key=fake.sendgrid_api_key, base_url=fake.url), "email", Metrics(), clock
         )
         fake.script(answer(401))
         with pytest.raises(Hold):
-            await gate.send(MAIL, State())
+            await breaker.send(MAIL, State())
         with pytest.raises(Hold):
-            await gate.send(MAIL, state)
+            await breaker.send(MAIL, state)
         assert state.state == "new"
         clock.now += 60
 
-        await gate.send(MAIL, state)
+        await breaker.send(MAIL, state)
 
     assert state.state == "sent"
     assert len(fake.seen) == 2

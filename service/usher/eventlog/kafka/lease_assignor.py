@@ -17,7 +17,7 @@ _VERSION: Final = 0
 _HOLDER: Final = b"holder"
 
 
-def holder_assignor(holds: Callable[[], bool]) -> type[AbstractPartitionAssignor]:
+def lease_assignor(holds: Callable[[], bool]) -> type[AbstractPartitionAssignor]:
     """An assignor for one consumer. *holds* is asked at each rebalance whether this member holds the duty."""
 
     class HolderAssignor(AbstractPartitionAssignor):

@@ -11,9 +11,9 @@ import structlog
 from structlog.testing import LogCapture
 
 from usher import Event, Reject, Retry, Skip, User
-from usher.channels import Mail, Progress, Text
-from usher.channels.gate import Gate
-from usher.channels.post import Post
+from usher.channels import Mail, Progress, SmsMessage
+from usher.channels.breaker import CircuitBreaker
+from usher.channels.sender import MessageSender
 from usher.channels.templates import Brand, Templates
 from usher.context import Context
 from usher.metrics import Metrics
@@ -38,7 +38,7 @@ class Desk:
         self.email = email or RecordingEmail()
         self.sms = sms or RecordingSms()
         self.lines = LogCapture()
-        self.post = Post(templates, sender="Example <no-reply@example.com>", email=self.email, sms=self.sms)
+        self.post = MessageSender(templates, sender="Example <no-reply@example.com>", email=self.email, sms=self.sms)
 
     def context(self, event: Event | None = None) -> Context:
         log = structlog.wrap_logger(
@@ -76,7 +76,7 @@ async def test_an_sms_is_handed_to_the_provider_whole(templates: Templates) -> N
 
     await ctx.sms("hi", to=event.user)
 
-    assert desk.sms.sent == [Text("+12025550123", "To +12025550123", ctx.idempotency_key)]
+    assert desk.sms.sent == [SmsMessage("+12025550123", "To +12025550123", ctx.idempotency_key)]
 
 
 async def test_a_handler_may_name_another_address(templates: Templates) -> None:
@@ -169,7 +169,7 @@ async def test_a_message_that_was_accepted_counts_as_sent(templates: Templates) 
 async def test_a_gate_is_a_provider(templates: Templates) -> None:
     """Behind a closed one messages are held."""
     provider = RecordingEmail(*[Retry("down") for _ in range(10)])
-    desk = Desk(templates, email=Gate(provider, "email", Metrics(), clock=lambda: 0.0))
+    desk = Desk(templates, email=CircuitBreaker(provider, "email", Metrics(), clock=lambda: 0.0))
 
     for _ in range(10):
         with pytest.raises(Retry):
@@ -183,7 +183,7 @@ async def test_a_gate_is_a_provider(templates: Templates) -> None:
 def test_a_sender_that_is_no_address_is_refused_at_once(templates: Templates) -> None:
     """Not with the first mail."""
     with pytest.raises(ValueError, match="'Example' is no sender"):
-        Post(templates, sender="Example", email=RecordingEmail(), sms=RecordingSms())
+        MessageSender(templates, sender="Example", email=RecordingEmail(), sms=RecordingSms())
 
 
 async def test_a_message_that_waits_for_its_turn_does_not_time_out(templates: Templates) -> None:
@@ -208,7 +208,7 @@ async def test_a_message_that_waits_for_its_turn_does_not_time_out(templates: Te
             self.running = True
 
     slow = Slow()
-    post = Post(templates, sender="no-reply@example.com", email=slow, sms=RecordingSms(), at_once=1)
+    post = MessageSender(templates, sender="no-reply@example.com", email=slow, sms=RecordingSms(), at_once=1)
     log = structlog.get_logger()
     nobody: Any = None
     contexts = [Context(an_event(id=str(number)), "hi", 1, post, log, nobody) for number in range(3)]

@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from usher.cli._console import iso
-from usher.cli._dead_letters import Filed
-from usher.engine.letters import Letter
+from usher.cli._dead_letters import ListedDeadLetter
+from usher.engine.dead_letters import DeadLetter
 from usher.event import Undecodable
 from usher.sources import decode
 
 COLUMNS = ("id", "when", "handler", "reason", "event", "attempts", "replays", "state", "error")
 
 
-def row(filed: Filed, now: int) -> dict[str, object]:
+def row(listed: ListedDeadLetter, now: int) -> dict[str, object]:
     """The fields of `dlq list --json`; times are ISO 8601 in UTC. *now* is in Unix milliseconds."""
-    letter, delivery = filed.letter, filed.letter.delivery
-    source, tenant, event_id = delivery.identity
+    dead_letter, delivery = listed.dead_letter, listed.dead_letter.delivery
+    source, tenant, event_id = delivery.uid
     return {
-        "id": filed.name,
-        "at": iso(letter.at),
-        "handler": letter.handler,
-        "reason": letter.reason,
+        "id": listed.name,
+        "at": iso(dead_letter.at),
+        "handler": dead_letter.handler,
+        "reason": dead_letter.reason,
         "error": delivery.error,
         "error_type": delivery.error_type,
         "event_id": event_id,
@@ -30,10 +30,10 @@ def row(filed: Filed, now: int) -> dict[str, object]:
         "tenant": tenant,
         "attempts": delivery.attempt,
         "replays": delivery.replays,
-        "expired": letter.expired(now),
-        "state": letter.state,
-        "note": letter.note,
-        "topic": filed.topic,
+        "expired": dead_letter.expired(now),
+        "state": dead_letter.state,
+        "note": dead_letter.note,
+        "topic": listed.topic,
         "partition": delivery.origin.partition,
         "offset": delivery.origin.offset,
     }
@@ -57,14 +57,14 @@ def cells(fields: Mapping[str, object]) -> list[object]:
     ]
 
 
-def details(letter: Letter, *, payload: bool) -> dict[str, object]:
+def details(dead_letter: DeadLetter, *, payload: bool) -> dict[str, object]:
     """What `dlq show` adds to `row`; *payload*: the original bytes as text."""
-    delivery = letter.delivery
+    delivery = dead_letter.delivery
     shown: dict[str, object] = {
         "stored_at": iso(delivery.origin.timestamp),
         "first_failed_at": None if delivery.first_failed_at is None else iso(delivery.first_failed_at),
-        "expires_at": None if letter.expires_at is None else iso(letter.expires_at),
-        "group": letter.group,
+        "expires_at": None if dead_letter.expires_at is None else iso(dead_letter.expires_at),
+        "group": dead_letter.group,
         "message_sent": delivery.sent,
         "bytes": len(delivery.value),
     }

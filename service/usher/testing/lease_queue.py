@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from usher.eventlog.duty import HeldDuty
+from usher.eventlog.lease import HeldLease
 
 
-class DutyRoll:
+class LeaseQueue:
     """One group's duty. A member that is evicted loses it, but hears of it only when it keeps a note or is readmitted.
 
     *holder* is the member that has it, None while nobody does.
@@ -13,14 +13,14 @@ class DutyRoll:
 
     def __init__(self) -> None:
         self.holder: object | None = None
-        self._believers: dict[int, HeldDuty] = {}
+        self._believers: dict[int, HeldLease] = {}
 
-    def give(self, member: object, held: HeldDuty) -> None:
+    def give(self, member: object, held: HeldLease) -> None:
         """Let *member* have it, as *held*."""
         self.holder = member
         self._believers[id(member)] = held
 
-    def give_back(self, member: object, held: HeldDuty) -> None:
+    def give_back(self, member: object, held: HeldLease) -> None:
         """Take *held* back from *member*, whether it is still what *member* has or not."""
         held.end()
         if self._believers.get(id(member)) is held:

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from usher.delivery import Headers
-from usher.engine.port import Duty, LogUnavailable
-from usher.eventlog.duty import HeldDuty
+from usher.engine.port import Lease, LogUnavailable
+from usher.eventlog.lease import HeldLease
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE
@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 1.0
 Write = Callable[[str, bytes | None, bytes | None, Headers], Awaitable[object]]
 
 
-class Notes:
+class Checkpoints:
     """The notes in *topic* of an open *file*, and the duty that goes with them. *write* appends to a topic."""
 
     def __init__(self, file: DatabaseFile, topic: str, write: Write) -> None:
@@ -26,14 +26,14 @@ class Notes:
         self._topic = topic
         self._write = write
         self._turn = asyncio.Lock()
-        self._held: HeldDuty | None = None
+        self._held: HeldLease | None = None
         self._closed = False
 
     @contextlib.asynccontextmanager
-    async def duty(self) -> AsyncIterator[Duty]:
-        """As `EventLog.duty`; what is waited for is another duty of this worker."""
+    async def lease(self) -> AsyncIterator[Lease]:
+        """As `EventLog.lease`; what is waited for is another duty of this worker."""
         async with self._turn:
-            held = self._held = HeldDuty(await self._all(), self._keep)
+            held = self._held = HeldLease(await self._all(), self._keep)
             try:
                 yield held
             finally:
@@ -46,7 +46,7 @@ class Notes:
             self._held.end()
 
     async def _all(self) -> dict[str, bytes]:
-        notes: dict[str, bytes] = {}
+        checkpoints: dict[str, bytes] = {}
         position = 0
         while True:
             try:
@@ -57,11 +57,11 @@ class Notes:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             if not page:
-                return notes
-            notes.update(
+                return checkpoints
+            checkpoints.update(
                 {record.key.decode(): record.value for record in page if record.key and record.value is not None}
             )
             position = page[-1].offset + 1
 
-    async def _keep(self, name: str, note: bytes) -> None:
-        await self._write(self._topic, name.encode(), note, ())
+    async def _keep(self, name: str, checkpoint: bytes) -> None:
+        await self._write(self._topic, name.encode(), checkpoint, ())

@@ -9,22 +9,22 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from usher.channels import Email, Mail, Sms, Text
+from usher.channels import Email, Mail, Sms, SmsMessage
 from usher.channels.address import email_address, mail_from, phone_number
-from usher.channels.cap import Cap
+from usher.channels.rate_limit import RateLimit
 from usher.channels.templates import Templates
 from usher.context import Outgoing
 from usher.event import Event, User
 from usher.outcome import NoAddress
 
 
-class Post:
+class MessageSender:
     """A `usher.handler.Sender`.
 
     Args:
         templates: what messages say.
         sender: whom mail is from, as `USHER_MAIL_FROM` is written.
-        email: the provider of mail, usually behind a `Gate`.
+        email: the provider of mail, usually behind a `CircuitBreaker`.
         sms: the provider of SMS, likewise.
         at_once: how many messages are on their way at a time. Others wait for their turn, and their handlers' timeouts
             with them: a thousand due at once must not time out in a queue of our own.
@@ -42,14 +42,14 @@ class Post:
         email: Email,
         sms: Sms,
         at_once: int = 100,
-        cap_of: Callable[[Event], Cap | None] = lambda _event: None,
+        rate_limit_of: Callable[[Event], RateLimit | None] = lambda _event: None,
     ) -> None:
         self._turns = asyncio.Semaphore(at_once)
         self._templates = templates
         self._sender = mail_from(sender)
         self._email = email
         self._sms = sms
-        self._cap_of = cap_of
+        self._rate_limit_of = rate_limit_of
 
     async def email(self, outgoing: Outgoing) -> None:
         """Render the mail and have it sent.
@@ -86,7 +86,7 @@ class Post:
         to = phone_number(_address(outgoing.to, "phone", "no phone number"))
         sms = self._templates.sms(outgoing.template, outgoing.event, phone=to, variables=outgoing.variables)
         async with self._turn(outgoing):
-            await self._sms.send(Text(to=to, body=sms.text, idempotency_key=outgoing.idempotency_key), outgoing)
+            await self._sms.send(SmsMessage(to=to, body=sms.text, idempotency_key=outgoing.idempotency_key), outgoing)
         _sent(outgoing, self._sms.name, sms.language, segments=sms.length.segments)
 
     @contextlib.asynccontextmanager
@@ -97,8 +97,8 @@ class Post:
         async with self._turns:
             if clock is not None:
                 clock.start()
-            if (cap := self._cap_of(outgoing.event)) is not None:
-                cap.take(outgoing.idempotency_key)
+            if (rate_limit := self._rate_limit_of(outgoing.event)) is not None:
+                rate_limit.take(outgoing.idempotency_key)
             yield
 
 
@@ -111,7 +111,7 @@ def _address(to: User | str | None, field: str, otherwise: str) -> str:
 
 def _sent(outgoing: Outgoing, provider: str, language: str, **more: int) -> None:
     outgoing.state = "sent"
-    outgoing.log.info(
+    outgoing.logger.info(
         "message sent",
         channel=outgoing.channel,
         provider=provider,

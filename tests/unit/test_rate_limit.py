@@ -18,8 +18,8 @@ from tests.engine import Bench, Script, raw, until
 
 from usher import Context, Event, User
 from usher.app import build
-from usher.channels.cap import Cap
-from usher.channels.post import Post
+from usher.channels.rate_limit import RateLimit
+from usher.channels.sender import MessageSender
 from usher.channels.templates import Brand, Templates
 from usher.context import Outgoing
 from usher.metrics import Metrics
@@ -39,15 +39,15 @@ class Hand:
         return self.now
 
 
-def made(per_minute: int) -> tuple[Cap, Hand, Metrics]:
+def made(per_minute: int) -> tuple[RateLimit, Hand, Metrics]:
     clock, metrics = Hand(), Metrics()
-    return Cap("genauth/shop", per_minute, metrics, clock), clock, metrics
+    return RateLimit("genauth/shop", per_minute, metrics, clock), clock, metrics
 
 
-def wait_of(cap: Cap, key: str) -> float:
+def wait_of(rate_limit: RateLimit, key: str) -> float:
     """The seconds for which *key* is put off; 0: it may go."""
     try:
-        cap.take(key)
+        rate_limit.take(key)
     except Hold as hold:
         return hold.after
     return 0.0
@@ -55,31 +55,31 @@ def wait_of(cap: Cap, key: str) -> float:
 
 def test_up_to_the_cap_nothing_waits() -> None:
     """Who stays below it never notices it; the one above is told when."""
-    cap, _clock, metrics = made(3)
+    rate_limit, _clock, metrics = made(3)
 
-    assert [wait_of(cap, key) for key in "abc"] == [0, 0, 0]
+    assert [wait_of(rate_limit, key) for key in "abc"] == [0, 0, 0]
     with pytest.raises(Hold, match="genauth/shop has had its 3 messages of this minute"):
-        cap.take("d")
-    assert metrics.registry.get_sample_value("usher_messages_capped_total", {"system": "genauth/shop"}) == 1
+        rate_limit.take("d")
+    assert metrics.registry.get_sample_value("usher_messages_rate_limited_total", {"system": "genauth/shop"}) == 1
 
 
 def test_a_minute_later_there_is_room_again() -> None:
     """A window that moves: it is not the clock's minute that counts."""
-    cap, clock, _ = made(2)
-    cap.take("a")
+    rate_limit, clock, _ = made(2)
+    rate_limit.take("a")
     clock.now += 30
-    cap.take("b")
+    rate_limit.take("b")
     clock.now += 29.9
-    assert wait_of(cap, "c") > 0
+    assert wait_of(rate_limit, "c") > 0
     clock.now += 100
 
-    assert [wait_of(cap, key) for key in "de"] == [0, 0]
+    assert [wait_of(rate_limit, key) for key in "de"] == [0, 0]
 
 
 def test_a_thousand_at_once_get_a_moment_each() -> None:
     """Spread as far apart as the cap says; none of the waits is the same."""
-    cap, _clock, _ = made(60)
-    waits = [wait_of(cap, f"k{number}") for number in range(1000)]
+    rate_limit, _clock, _ = made(60)
+    waits = [wait_of(rate_limit, f"k{number}") for number in range(1000)]
 
     held = [wait for wait in waits if wait]
     assert len(held) == 940
@@ -90,23 +90,23 @@ def test_a_thousand_at_once_get_a_moment_each() -> None:
 
 def test_nobody_overtakes_those_who_wait() -> None:
     """A fresh message queues behind them, though there would be room for it at this moment."""
-    cap, clock, _ = made(1)
-    cap.take("a")
-    wait = wait_of(cap, "b")
+    rate_limit, clock, _ = made(1)
+    rate_limit.take("a")
+    wait = wait_of(rate_limit, "b")
     clock.now += wait - 0.5
 
-    assert wait_of(cap, "fresh") > 0.5
+    assert wait_of(rate_limit, "fresh") > 0.5
     clock.now += 0.5
-    assert wait_of(cap, "b") == 0
+    assert wait_of(rate_limit, "b") == 0
 
 
 def test_those_who_do_not_come_back_block_nobody() -> None:
     """A delivery that was put off may have expired, or be another worker's by now."""
-    cap, clock, _ = made(1)
-    cap.take("a")
-    clock.now += wait_of(cap, "gone") + 61
+    rate_limit, clock, _ = made(1)
+    rate_limit.take("a")
+    clock.now += wait_of(rate_limit, "gone") + 61
 
-    assert wait_of(cap, "fresh") == 0
+    assert wait_of(rate_limit, "fresh") == 0
 
 
 @given(
@@ -118,7 +118,7 @@ def test_never_more_than_the_cap_in_any_minute_and_all_are_sent(
     bursts: list[tuple[float, int]], per_minute: int, late: list[float]
 ) -> None:
     """Bursts at any time, each delivery coming back at its moment or a little late: the cap holds, and nobody waits for ever."""
-    cap, clock, _ = made(per_minute)
+    rate_limit, clock, _ = made(per_minute)
     due: list[tuple[float, str]] = []
     at = clock.now
     for gap, count in bursts:
@@ -129,7 +129,7 @@ def test_never_more_than_the_cap_in_any_minute_and_all_are_sent(
     while due:
         clock.now, key = heapq.heappop(due)
         tries[key] += 1
-        if wait := wait_of(cap, key):
+        if wait := wait_of(rate_limit, key):
             heapq.heappush(due, (clock.now + wait + late[len(tries) % len(late)], key))
         else:
             sent.append(clock.now)
@@ -144,14 +144,14 @@ async def test_the_post_asks_the_cap_before_the_provider(tmp_path: Path) -> None
     """What is over the cap never leaves; what has no address, or another tenant's user, takes none of it."""
     (tmp_path / "hi").mkdir()
     (tmp_path / "hi/en.txt").write_text("Subject: Hi\n\nHello")
-    cap, _clock, _metrics = made(1)
+    rate_limit, _clock, _metrics = made(1)
     email = RecordingEmail()
-    post = Post(
+    post = MessageSender(
         Templates([tmp_path], brand=Brand()),
         sender="a@example.com",
         email=email,
         sms=RecordingSms(),
-        cap_of=lambda event: cap if event.tenant == "shop" else None,
+        rate_limit_of=lambda event: rate_limit if event.tenant == "shop" else None,
     )
 
     def outgoing(key: str, to: User, tenant: str = "shop") -> Outgoing:
@@ -201,11 +201,11 @@ async def test_each_tenant_has_its_own_cap() -> None:
 
 async def test_what_is_put_off_waits_in_the_log_and_goes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """A real worker, and a minute of one second: all are sent, in order, none with an attempt counted, and never too many."""
-    monkeypatch.setattr("usher.channels.cap._MINUTE", 1.0)
-    cap, sent = Cap("genauth", 4, Metrics()), []
+    monkeypatch.setattr("usher.channels.rate_limit._MINUTE", 1.0)
+    rate_limit, sent = RateLimit("genauth", 4, Metrics()), []
 
     def send(_event: Event, ctx: Context) -> None:
-        cap.take(ctx.idempotency_key)
+        rate_limit.take(ctx.idempotency_key)
         sent.append(time.monotonic())
 
     script, bench = Script(act=send), Bench(MemoryBroker())

@@ -22,7 +22,7 @@ _MOST = 100_000
 """Moments that are remembered. Whoever waits beyond them asks anew when he comes."""
 
 
-class Cap:
+class RateLimit:
     """At most *per_minute* messages in any minute, of what this process sends for one tenant.
 
     Args:
@@ -34,7 +34,7 @@ class Cap:
         self, title: str, per_minute: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.title, self._per_minute, self._clock = title, per_minute, clock
-        self._capped = metrics.capped.labels(title)
+        self._rate_limited = metrics.rate_limited.labels(title)
         self._sent: deque[float] = deque(maxlen=per_minute)
         self._moments: OrderedDict[str, float] = OrderedDict()
         """Who was put off, and until when: in the order of the moments."""
@@ -52,7 +52,7 @@ class Cap:
         if self._has_room(now) and (expected or not self._moments):
             self._sent.append(now)
             return
-        self._capped.inc()
+        self._rate_limited.inc()
         self._last = self._next(now)
         if len(self._moments) < _MOST:
             self._moments[key] = self._last

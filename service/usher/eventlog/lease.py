@@ -1,0 +1,42 @@
+"""A duty that is held: hides that its end may come while a note is being written, and from several sides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from usher.engine.port import LeaseLost
+
+WriteCheckpoint = Callable[[str, bytes], Awaitable[object]]
+
+
+class HeldLease:
+    """A `Lease` from its beginning, with the *checkpoints* there were, until `end`. *write* makes a note durable."""
+
+    def __init__(self, checkpoints: Mapping[str, bytes], write: WriteCheckpoint) -> None:
+        self._checkpoints = dict(checkpoints)
+        self._write = write
+        self._ended = asyncio.Event()
+        self._keeping = asyncio.Lock()
+
+    def checkpoint(self, name: str) -> bytes | None:
+        return self._checkpoints.get(name)
+
+    async def keep(self, name: str, checkpoint: bytes) -> None:
+        """As `Lease.keep`."""
+        async with self._keeping:  # one at a time, or the last one might not be the one that counts
+            self._check(name)
+            await self._write(name, checkpoint)
+            self._check(name)
+            self._checkpoints[name] = checkpoint
+
+    async def lost(self) -> None:
+        await self._ended.wait()
+
+    def end(self) -> None:
+        """It is ours no more. May be called again."""
+        self._ended.set()
+
+    def _check(self, name: str) -> None:
+        if self._ended.is_set():
+            raise LeaseLost(f"the duty was lost before the note {name!r} was surely kept: another worker may have it")
