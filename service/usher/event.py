@@ -115,7 +115,8 @@ class User(BaseModel):
 class EventContext(BaseModel):
     """The circumstances: who triggered it, when, in which language. Unknown fields are kept.
 
-    ``already_notified_by`` says how the user hears of it without a message of ours, where its source knows; bundled handlers then send none.
+    ``already_notified_by`` says how the user hears of it without a message of ours, where the source knows that. The
+    bundled handlers then send none.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

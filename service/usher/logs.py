@@ -25,7 +25,7 @@ Format = Literal["auto", "json", "console"]
 _OURS = frozenset({
     "level", "timestamp", "logger", "version", "http", "group", "log", "servers", "topics",
     "event_id", "handler", "attempt", "topic", "partition", "offset",
-    "idempotency_key", "letter", "replay", "due",
+    "idempotency_key", "dead_letter", "replay", "due",
 })  # fmt: skip
 """Fields that we fill from our settings, from counters and from opaque ids: scrubbing would mask an id that is all digits."""
 

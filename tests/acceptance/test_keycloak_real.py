@@ -89,8 +89,8 @@ def has(folder: Path, raw_type: str) -> Callable[[], bool]:
 
 def nothing_of(secrets: tuple[str, ...], folder: Path, service: Service) -> bool:
     """Whether no file of the log and no line that was logged holds any of them."""
-    topic_partitions = [path.read_bytes() for path in folder.glob("usher.db*")] + [json.dumps(service.lines).encode()]
-    return not any(secret.encode() in topic_partition for secret in secrets for topic_partition in topic_partitions)
+    files = [path.read_bytes() for path in folder.glob("usher.db*")] + [json.dumps(service.lines).encode()]
+    return not any(secret.encode() in file for secret in secrets for file in files)
 
 
 async def test_the_webhook_brings_the_right_mails(keycloak: Server, tmp_path: Path) -> None:

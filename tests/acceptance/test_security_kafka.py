@@ -52,9 +52,9 @@ class Guarded(NamedTuple):
             "USHER_KAFKA__SSL_PASSWORD_FILE": self.file("usher-key-password", KEY_PASSWORD),
         }
         shown = documented(EXAMPLES[listener])
-        topic_partitions = {setting for setting, value in shown.items() if "/" in value}
-        assert topic_partitions <= here.keys()
-        return shown | {setting: here[setting] for setting in topic_partitions}
+        files = {setting for setting, value in shown.items() if "/" in value}
+        assert files <= here.keys()
+        return shown | {setting: here[setting] for setting in files}
 
     def file(self, name: str, secret: str) -> str:
         """The path of a file with a secret, as a mounted one: with a newline at its end."""

@@ -22,7 +22,7 @@ COINCIDENCES = 2
 NOTICE = 12.0
 """Seconds that a thawed worker takes at most to hear that its partitions are another's, and all workers that a broker is back."""
 
-_UNEXPECTED = ("lost", "order", "twice", "repeats_unexplained", "strangers", "letters_unexpected", "wrong")
+_UNEXPECTED = ("lost", "order", "twice", "repeats_unexplained", "strangers", "dead_letters_unexpected", "wrong")
 
 
 @dataclass
@@ -106,7 +106,7 @@ def _losses(
 ) -> None:
     """Lost is what was neither accepted nor, where that is its end, dead-lettered."""
     dead = {(row["reason"], row["handler"], row["event_id"]) for row in dead_letters}
-    topic_partitions = {(row["partition"], row["offset"]) for row in dead_letters if row["reason"] == "undecodable"}
+    places = {(row["partition"], row["offset"]) for row in dead_letters if row["reason"] == "undecodable"}
     reasons = {"refused": "rejected", "huge": "too-large"}
     for event in ours:
         for handler in handlers:
@@ -116,11 +116,7 @@ def _losses(
             found.delivered += there
             if not there:
                 found.lost.append(f"{handler}: {event.sort} event {event.event}, {event.user} {event.sequence}")
-    found.lost += [
-        f"undecodable record {topic_partition}"
-        for topic_partition in garbage
-        if topic_partition not in topic_partitions
-    ]
+    found.lost += [f"undecodable record {place}" for place in garbage if place not in places]
 
 
 def _dead_letters(

@@ -15,7 +15,7 @@ _NAMES = {
     "twice": "two at once",
     "repeats_unexplained": "repeats that nothing explains",
     "strangers": "attempts of what is not ours",
-    "letters_unexpected": "dead letters that should not be",
+    "dead_letters_unexpected": "dead letters that should not be",
     "wrong": "workers that did not behave",
 }
 

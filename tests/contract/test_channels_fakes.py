@@ -55,18 +55,18 @@ async def child(*options: str) -> AsyncIterator[Child]:
     )
     assert process.stdout is not None
     try:
-        topic_partition = json.loads(await process.stdout.readline())
+        place = json.loads(await process.stdout.readline())
         async with Transport() as transport:
-            mail = SendGrid(transport, api_key=topic_partition["sendgrid_api_key"], base_url=topic_partition["url"])
+            mail = SendGrid(transport, api_key=place["sendgrid_api_key"], base_url=place["url"])
             sms = Twilio(
                 transport,
-                account_sid=topic_partition["twilio_account_sid"],
-                auth_token=topic_partition["twilio_auth_token"],
-                sender=topic_partition["twilio_from"],
-                base_url=topic_partition["url"],
+                account_sid=place["twilio_account_sid"],
+                auth_token=place["twilio_auth_token"],
+                sender=place["twilio_from"],
+                base_url=place["url"],
             )
             assert [*mail.check(), *sms.check()] == []
-            yield Child(topic_partition["url"], transport, mail, sms)
+            yield Child(place["url"], transport, mail, sms)
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     finally:

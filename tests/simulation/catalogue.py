@@ -91,7 +91,7 @@ MUTANTS = (
     Mutant(
         "gate-opened-before-the-table-is-folded",
         "rule 5",
-        "engine/tail.py",
+        "engine/follow.py",
         (
             (
                 "        async for part in self.event_log.parked(state.claim):\n",
@@ -104,7 +104,7 @@ MUTANTS = (
     Mutant(
         "heads-are-not-freed",
         "rule 5",
-        "engine/tail.py",
+        "engine/follow.py",
         (("for _ in state.table.free_heads(self.engine.now_ms()):", "for _ in ():"),),
         family="burst",
     ),
@@ -141,7 +141,7 @@ MUTANTS = (
     Mutant(
         "a-stranger-is-not-answered",
         "rule 8",
-        "engine/tail.py",
+        "engine/follow.py",
         (
             (
                 "            self.engine.spawn(state, self.settler.answer_stranger(state, delivery))\n            return\n",
@@ -153,7 +153,7 @@ MUTANTS = (
     Mutant(
         "a-stranger-is-always-believed",
         "rule 8",
-        "engine/tail.py",
+        "engine/follow.py",
         (("if delivery is not None and state.done_for_good(delivery):", "if False:"),),
         family="late writes",
     ),
@@ -170,7 +170,7 @@ MUTANTS = (
     Mutant(
         "a-strangers-put-removes",
         "rule 8",
-        "engine/tail.py",
+        "engine/follow.py",
         (
             (
                 "        else:\n            state.table.merge(delivery)\n        if in_flight is not None:",
@@ -198,14 +198,14 @@ MUTANTS = (
         "rule 10",
         "engine/attempt.py",
         (("may_park=delivery.replay is None,", "may_park=True,"),),
-        family="letters",
+        family="dead-letters",
     ),
     Mutant(
         "a-replay-is-not-answered",
         "rule 10",
-        "engine/tail.py",
+        "engine/follow.py",
         (("if DROPPED not in outcomes and await self.settler.answer(state, request.replay.id):", "if not outcomes:"),),
-        family="letters",
+        family="dead-letters",
     ),
     Mutant(
         "an-expired-replay-runs",
@@ -217,7 +217,7 @@ MUTANTS = (
                 "return delivery.replay is None",
             ),
         ),
-        family="letters",
+        family="dead-letters",
     ),
     Mutant(
         "committed-before-it-is-settled",
@@ -243,7 +243,7 @@ MUTANTS = (
         "promise 1: the Mark",
         "engine/claims.py",
         (("        if found != base:\n            return None\n", ""),),
-        family="letters",
+        family="dead-letters",
     ),
     Mutant(
         "tombstone-before-the-dead-letter",
@@ -260,7 +260,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        family="letters",
+        family="dead-letters",
     ),
     Mutant(
         "settled-before-the-dead-letter",
@@ -276,7 +276,7 @@ MUTANTS = (
                 ),
             ),
         ),
-        family="letters",
+        family="dead-letters",
     ),
     Mutant(
         "two-at-once",
@@ -352,7 +352,7 @@ MUTANTS = (
     Mutant(
         "a-late-write-of-our-own-is-not-answered",
         "rule 8",
-        "engine/tail.py",
+        "engine/follow.py",
         ((" != state.writer or key in state.doubtful:", " != state.writer:"),),
         family="late writes",
     ),

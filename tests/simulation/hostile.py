@@ -250,7 +250,7 @@ class HostileLog(MemoryLog):
     async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         if value is not None:
             self._still_ours(claim, "buries", headers, str(key))
-        await self._exposed("letter", super().bury(claim, key, value, headers))
+        await self._exposed("dead-letter", super().bury(claim, key, value, headers))
 
     async def commit(self, positions: Mapping[Claim, Position]) -> None:
         await self._exposed("commit", super().commit(positions))

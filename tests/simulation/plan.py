@@ -48,7 +48,7 @@ class Family:
     latencies: tuple[float, ...] = (0.0, 0.0, 0.005, 0.3)
     kinds: Sequence[str] = KINDS
     failing: float = 0.5
-    ambushes: Sequence[str] = ("park", "tombstone", "letter", "commit")
+    ambushes: Sequence[str] = ("park", "tombstone", "dead-letter", "commit")
     replays: float = 0.4
     twice: float = 0.1
     small: bool = False
@@ -129,7 +129,7 @@ FAMILIES = (
         small=True,
     ),
     Family(  # much is given up, dead letters take their time, and operators ask for them again
-        "letters",
+        "dead-letters",
         faults=("ambush", "crash", "slow", "refuse", "reset", "hand-back"),
         share=0.6,
         rounds=(1, 5),
@@ -137,7 +137,7 @@ FAMILIES = (
         latencies=(0.0, 0.3, 2.0),
         kinds=("reject", "reject", "reject", "fail", "soon"),
         failing=0.7,
-        ambushes=("letter", "letter", "park"),
+        ambushes=("dead-letter", "dead-letter", "park"),
         replays=0.6,
     ),
 )

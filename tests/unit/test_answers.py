@@ -37,10 +37,13 @@ def twilio(status: int, code: int | None, message: str = "no") -> Finding:
     return sort(TWILIO, Answer(status, {}, json.dumps({"code": code, "message": message}).encode()), NOW)
 
 
+REFUSED = "provider-refused"
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (200, "done"), (202, "done"), (301, "provider-refused"), (400, "permanent"), (401, "provider-refused"), (403, "provider-refused"),
+        (200, "done"), (202, "done"), (301, REFUSED), (400, "permanent"), (401, REFUSED), (403, REFUSED),
         (404, "permanent"), (405, "permanent"), (408, "transient"), (413, "permanent"), (415, "permanent"),
         (429, "transient"), (500, "transient"), (502, "transient"), (503, "transient"), (504, "transient"),
     ],
@@ -53,12 +56,12 @@ def test_sendgrid_by_status(status: int, expected: str) -> None:
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
     [
-        (201, None, "done"), (401, 20003, "provider-refused"), (403, 20003, "provider-refused"), (401, None, "provider-refused"),
-        (400, 30002, "provider-refused"), (403, 20005, "provider-refused"), (400, 21212, "provider-refused"), (429, 63038, "provider-refused"),
+        (201, None, "done"), (401, 20003, REFUSED), (403, 20003, REFUSED), (401, None, REFUSED),
+        (400, 30002, REFUSED), (403, 20005, REFUSED), (400, 21212, REFUSED), (429, 63038, REFUSED),
         (429, 20429, "transient"), (429, None, "transient"), (400, 21611, "transient"), (400, 21211, "permanent"),
         (403, 21408, "permanent"), (400, 21610, "permanent"), (400, 21612, "permanent"), (400, 21614, "permanent"),
         (400, 21602, "permanent"), (400, 21617, "permanent"), (400, 99999, "permanent"), (500, 20500, "transient"),
-        (503, 21211, "transient"), (307, None, "provider-refused"),
+        (503, 21211, "transient"), (307, None, REFUSED),
     ],
 )  # fmt: skip
 def test_twilio_by_code_then_status(status: int, code: int | None, expected: str) -> None:

@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_told_with_its_name(
 
 
 @pytest.mark.parametrize(
-    ("given", "doubt"),
+    ("given", "warning"),
     [
         ({}, "set USHER_AUTH0__ADMIN_MARKERS or"),
         ({"auth0__admin_markers": "created_by"}, None),

@@ -127,10 +127,10 @@ def test_unknown_fields_are_kept() -> None:
     + [f"payload.{name}" for name in ("user", "identities", "identity", "new_identity", "login_id")]
     + [f"payload.user.{name}" for name in ("id", "standard_attributes")],
 )
-def test_a_field_of_a_wrong_type_is_left_out(topic_partition: str, wrong: object) -> None:
+def test_a_field_of_a_wrong_type_is_left_out(place: str, wrong: object) -> None:
     """No optional field makes an event undecodable, and the rest of it is still read."""
     document: dict[str, Any] = json.loads(sample("user.created.admin"))
-    *path, name = topic_partition.split(".")
+    *path, name = place.split(".")
     node = document
     for step in path:
         node = node[step]
@@ -138,7 +138,7 @@ def test_a_field_of_a_wrong_type_is_left_out(topic_partition: str, wrong: object
     event = decode(json.dumps(document).encode())
     assert event.type == "user.created"
     assert event.time is None or event.time.year < 10_000
-    if not topic_partition.startswith("context"):
+    if not place.startswith("context"):
         assert event.context.triggered_by == "admin_api"
     assert event_key(event)
 

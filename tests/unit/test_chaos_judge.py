@@ -36,12 +36,12 @@ def attempt(
 
 
 def dead_letter(reason: str, sequence: int = 0, **more: Any) -> dict[str, Any]:
-    topic_partition = {"partition": 0, "offset": sequence}
-    return {"reason": reason, "handler": "tell", "event_id": f"e{sequence}", "error": "", **topic_partition, **more}
+    where = {"partition": 0, "offset": sequence}
+    return {"reason": reason, "handler": "tell", "event_id": f"e{sequence}", "error": "", **where, **more}
 
 
 def verdict(*attempts: Attempt, events: tuple[Sent, ...] = (sent(0), sent(1)), **more: Any) -> Findings:
-    facts: dict[str, Any] = {"garbage": [], "mishaps": [], "letters": []}
+    facts: dict[str, Any] = {"garbage": [], "mishaps": [], "dead_letters": []}
     return judge(handlers=["tell"], sent=events, attempts=attempts, **(facts | more))
 
 

@@ -622,8 +622,8 @@ def test_a_dry_run_counts_and_writes_nothing(usher: Usher) -> None:
     ended = usher("dlq", "replay", "--all", "--dry-run", "--json")
 
     assert ended.rows == [
-        {"handler": "sms_notice", "reason": "rejected", "letters": 1, "expired": 0, "replayed_before": 0, "beyond_limit": 0},
-        {"handler": "welcome_email", "reason": "rejected", "letters": 3, "expired": 1, "replayed_before": 1, "beyond_limit": 1},
+        {"handler": "sms_notice", "reason": "rejected", "dead_letters": 1, "expired": 0, "replayed_before": 0, "beyond_limit": 0},
+        {"handler": "welcome_email", "reason": "rejected", "dead_letters": 3, "expired": 1, "replayed_before": 1, "beyond_limit": 1},
     ]  # fmt: skip
     assert records(RETRY) == []
     assert len(records(DEAD)) == before

@@ -190,7 +190,9 @@ def test_requests_are_pending_until_they_are_answered() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["letter", "replayed", "dropped", "refused", "replaced", "noise"]), st.integers(0, 5)),
+    st.tuples(
+        st.sampled_from(["dead-letter", "replayed", "dropped", "refused", "replaced", "noise"]), st.integers(0, 5)
+    ),
     max_size=30,
 )
 
@@ -199,7 +201,7 @@ def a_journal(steps: list[tuple[str, int]]) -> Journal:
     """A topic in which things happen to letters, some of which do not exist."""
     journal = Journal()
     for what, about in steps:
-        if what == "letter":
+        if what == "dead-letter":
             journal.dead_letter()
         elif what == "replaced":
             journal.dead_letter(replace(ONE, replays=1, replay=Replay("r", dead_letter_id(2, about), 1)))
@@ -228,4 +230,4 @@ def test_no_dead_letter_is_ever_lost(steps: list[tuple[str, int]]) -> None:
     """Whatever is noted: each letter that was written is there, in some state."""
     journal = a_journal(steps)
 
-    assert len(journal.dead_letters) == sum(what in {"letter", "replaced"} for what, _ in steps)
+    assert len(journal.dead_letters) == sum(what in {"dead-letter", "replaced"} for what, _ in steps)

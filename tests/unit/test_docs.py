@@ -15,7 +15,7 @@ from prometheus_client import Counter
 from tests.bench.report import with_short_form
 
 from usher import cli
-from usher.engine import letters
+from usher.engine import dead_letters
 from usher.event import CANONICAL_TYPES
 from usher.metrics import Metrics
 from usher.settings import settings_table
@@ -94,7 +94,7 @@ def reasons() -> set[str]:
                 if isinstance(first, ast.Constant):
                     found.add(str(first.value))
                 elif isinstance(first, ast.Name) and first.id.isupper():
-                    found.add(getattr(letters, first.id))
+                    found.add(getattr(dead_letters, first.id))
     return found
 
 
@@ -187,7 +187,7 @@ def test_every_command_is_told_of() -> None:
 
 def test_every_state_of_a_dead_letter_is_explained() -> None:
     """`dlq list --state` takes them."""
-    states: tuple[str, ...] = letters.State.__args__  # type: ignore[attr-defined]  # of a Literal
+    states: tuple[str, ...] = dead_letters.State.__args__  # type: ignore[attr-defined]  # of a Literal
 
     assert [state for state in states if f"`{state}`" not in OPERATING] == []
 

@@ -367,7 +367,7 @@ def test_settings_that_follow_from_others(given: dict[str, str], brand: str, cou
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "way_out"),
+    ("name", "value", "hint"),
     [
         ("COUNTRY_CODE", "CN", "a country code, as in 86"),
         ("URL", "https://api.authing.cn/api/v3", "without a path"),

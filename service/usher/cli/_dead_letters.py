@@ -167,9 +167,9 @@ def summary(chosen: Iterable[ListedDeadLetter], now: int) -> list[dict[str, obje
         dead_letter = listed.dead_letter
         row = rows.setdefault(
             (dead_letter.handler, dead_letter.reason),
-            {"letters": 0, "expired": 0, "replayed_before": 0, "beyond_limit": 0},
+            {"dead_letters": 0, "expired": 0, "replayed_before": 0, "beyond_limit": 0},
         )
-        row["letters"] += 1
+        row["dead_letters"] += 1
         row["expired"] += dead_letter.expired(now)
         row["replayed_before"] += dead_letter.delivery.replays > 0
         row["beyond_limit"] += dead_letter.delivery.replays >= MAX_REPLAYS

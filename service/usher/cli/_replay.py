@@ -122,7 +122,7 @@ def _tell_dry(chosen: Iterable[ListedDeadLetter], now: int, manner: Manner) -> N
     if manner.json:
         print_json(rows)
     elif rows:
-        columns = ("handler", "reason", "letters", "expired", "replayed before", "beyond the limit")
+        columns = ("handler", "reason", "dead letters", "expired", "replayed before", "beyond the limit")
         table(columns, ((row["handler"] or "(none)", *list(row.values())[1:]) for row in rows))
     else:
         say("There are no such dead letters.")

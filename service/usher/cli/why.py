@@ -65,7 +65,7 @@ def why(
             "why",
             "attempt",
             "error",
-            "letter",
+            "dead letter",
         )
         table(columns, (_cells(fate, with_id=user is not None) for fate in fates))
     if not fates:
@@ -125,7 +125,7 @@ def _row(fate: Fate) -> dict[str, object]:
         "attempt": fate.attempt,
         "due": None if fate.due is None else iso(fate.due),
         "error": fate.error,
-        "letter": fate.dead_letter or None,
+        "dead_letter": fate.dead_letter or None,
     }
 
 
