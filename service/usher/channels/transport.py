@@ -37,12 +37,11 @@ class Transport:
         total: seconds for one request, all in all. Below a handler's timeout, so that the request ends by itself.
         connect: seconds to get a connection, name look-up and TLS included.
         read: seconds without a byte of the answer.
-        connections: at most so many at once, over all providers.
+        connections: at most so many at once to one host, so that look-ups of users take no connection from sends.
+            0: no limit.
     """
 
-    def __init__(
-        self, *, total: float = 30.0, connect: float = 10.0, read: float = 20.0, connections: int = 100
-    ) -> None:
+    def __init__(self, *, total: float = 30.0, connect: float = 10.0, read: float = 20.0, connections: int = 0) -> None:
         self._timeout = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect, sock_read=read)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
@@ -62,7 +61,7 @@ class Transport:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_about_to_leave)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections, keepalive_timeout=_KEEP_ALIVE),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trace_configs=[trace],
