@@ -45,7 +45,7 @@ async def answered(body: bytes) -> Any:
         port = runner.addresses[0][1]
         async with aiohttp.ClientSession() as session:
             api = Api("the API", f"http://127.0.0.1:{port}", lambda: session, fetch_token=token, hint="")
-            return (await api.call("GET", "/")).body
+            return (await api.call("GET", "/")).document
     finally:
         await runner.cleanup()
 

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from usher.channels import Progress
-from usher.channels.answers import Answer, Failure, NoAnswer, Table, settle, sort, sort_failure
+from usher.channels.answers import Failure, NoAnswer, Table, settle, sort, sort_failure
+from usher.http import Answer, read_body
 from usher.outcome import OnUnknown
 
 _BODY_LIMIT = 64 * 1024
@@ -86,7 +87,12 @@ class Transport:
             ) as response:
                 if response.status // 100 == 2:
                     progress.state = "sent"  # before the body is read: a cancellation there changes nothing any more
-                return Answer(response.status, response.headers, await _body(response))
+                body = b""
+                with contextlib.suppress(
+                    aiohttp.ClientError, TimeoutError, OSError
+                ):  # the status has said what matters
+                    body = await read_body(response, _BODY_LIMIT)
+                return Answer(response.status, response.headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Without the cause: its text holds the URL, and with it the account.
             raise NoAnswer(_failure(error), left=progress.state != "new", detail=_detail(error)) from None
@@ -137,17 +143,6 @@ async def _about_to_leave(
     # aiohttp calls this just before it writes the headers, so that "left" is never late.
     if isinstance(context.trace_request_ctx, _Ours):
         context.trace_request_ctx.progress.state = "left"
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The body, or as much of it as came: the status has said what matters."""
-    chunks = bytearray()
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async for chunk in response.content.iter_any():
-            chunks += chunk
-            if len(chunks) >= _BODY_LIMIT:
-                break
-    return bytes(chunks[:_BODY_LIMIT])
 
 
 def _failure(error: Exception) -> Failure:
