@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from pytest_aiohttp.plugin import AiohttpServer
 from tests.engine import CONFIG, Bench, raw, until
 
 from usher import Context, Event, on
@@ -83,38 +84,26 @@ async def serving(bench: Bench, running: list[str], provider: Any = None, **sett
         await asyncio.wait_for(service, 30)
 
 
-@contextlib.asynccontextmanager
-async def sendgrid(answer: Callable[[], Any]) -> AsyncIterator[str]:
-    """A server that takes mails as SendGrid does, after *answer* was awaited; its URL."""
-
-    async def take(_request: web.Request) -> web.Response:
-        await answer()
-        return web.Response(status=202)
-
-    application = web.Application()
-    application.router.add_post("/v3/mail/send", take)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-async def test_so_many_requests_are_under_way_at_once_and_no_more(templates: Path) -> None:
+async def test_so_many_requests_are_under_way_at_once_and_no_more(
+    templates: Path, aiohttp_server: AiohttpServer
+) -> None:
     """More than a pool of connections has by itself; the rest go out as soon as there is room."""
     desk, bench, running = Desk(), Bench(MemoryBroker()), list[str]()
-    async with (
-        sendgrid(desk.serve) as url,
-        serving(
-            bench,
-            running,
-            email="sendgrid",
-            sendgrid={"api_key": "SG.k", "base_url": url},
-            sends_at_once=150,
-            templates_dir=templates,
-        ),
+
+    async def take(_request: web.Request) -> web.Response:
+        await desk.serve()
+        return web.Response(status=202)
+
+    sendgrid = web.Application()
+    sendgrid.router.add_post("/v3/mail/send", take)
+    server = await aiohttp_server(sendgrid)
+    async with serving(
+        bench,
+        running,
+        email="sendgrid",
+        sendgrid={"api_key": "SG.k", "base_url": str(server.make_url(""))},
+        sends_at_once=150,
+        templates_dir=templates,
     ):
         await bench.emit(*(raw(f"u{number}") for number in range(200)))
         await until(lambda: len(running) == 200 and desk.under_way >= 150, within=20)
