@@ -132,6 +132,7 @@ class App:
             sources=self.systems.sources_of_topics(settings),
             limits=Limits(
                 records=settings.max_in_flight,
+                replays=settings.sends_at_once,
                 drain=drain_budget(settings),
                 handler_gone_after=settings.handler_gone_after,
                 undecodable_ratio=settings.undecodable_ratio,
@@ -215,7 +216,7 @@ def build(
         HandlerError, SettingsError: Usher can't start like this; says what, where and the way out.
     """
     found = list(find_handlers(settings) if handlers is None else handlers)
-    metrics, transport = Metrics(), Transport()
+    metrics, transport = Metrics(), Transport(connections=settings.sends_at_once)
     default_email, default_sms = open_channels(settings, transport)
     templates = open_templates(settings, found)
     systems = open_systems(settings, lambda: transport.session)
@@ -223,8 +224,10 @@ def build(
         sender = MessageSender(
             templates,
             sender=settings.mail_from,
-            email=CircuitBreaker(email or default_email, "email", metrics),
-            sms=CircuitBreaker(sms or default_sms, "sms", metrics),
+            email=CircuitBreaker(email or default_email, "email", metrics, settings.sends_at_once),
+            sms=CircuitBreaker(sms or default_sms, "sms", metrics, settings.sends_at_once),
+            at_once=settings.sends_at_once,
+            mails_at_once=settings.mails_at_once,
             rate_limit_of=_rate_limits(systems, metrics),
         )
     except ValueError as error:

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
-from usher.identity.api import Answer, Api
+from usher.http import Answer
+from usher.identity.api import Api
 from usher.identity.authgear import AdminApi, ApiKey, read_key
 from usher.identity.authgear_log import OVERLAP, AuditLog
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
@@ -477,7 +478,7 @@ def test_whatever_the_api_answers_is_an_answer_or_an_outcome(answered: Any) -> N
 
     class Canned(Api):
         async def call(self, *_: Any, **__: Any) -> Answer:
-            return Answer(200, {}, answered)
+            return Answer(200, {}, json.dumps(answered).encode())
 
     async def ask() -> None:
         api = AdminApi("http://127.0.0.1:1", _KEY, lambda: None)  # type: ignore[arg-type, return-value]

@@ -63,7 +63,7 @@ class Bench:
         self.provider = Provider(endings=list(endings))
         self.clock = Clock()
         self.metrics = Metrics()
-        self.breaker: CircuitBreaker[Mail] = CircuitBreaker(self.provider, "email", self.metrics, self.clock)
+        self.breaker: CircuitBreaker[Mail] = CircuitBreaker(self.provider, "email", self.metrics, 100, self.clock)
 
     async def send(self) -> Exception | None:
         try:
@@ -213,6 +213,28 @@ async def test_what_was_under_way_does_not_open_the_gate() -> None:
     assert bench.breaker.paused == "provider-refused"
 
 
+async def test_failures_of_what_was_under_way_do_not_close_the_gate_again() -> None:
+    """All that was sent at once when the provider broke down may time out after it is up again: the circuit stays closed."""
+    bench = Bench()
+    bench.provider.leave = leave = asyncio.Event()
+    stuck = [asyncio.create_task(bench.send()) for _ in range(10)]
+    await bench.provider.entered.wait()
+    bench.provider.leave = None
+    bench.clock.now += 1
+    bench.provider.endings = [DOWN] * 10
+    for _ in range(10):
+        await bench.send()
+    bench.clock.now += 5
+    assert await bench.send() is None
+
+    bench.provider.endings = [DOWN] * 10
+    leave.set()
+    await asyncio.gather(*stuck)
+
+    assert bench.provider.endings == []
+    assert bench.paused("circuit") == 0.0
+
+
 async def test_a_thousand_that_are_held_do_not_come_back_at_once() -> None:
     """They are spread, in the order in which they came, and none waits for more than minutes beyond the probe."""
     bench = Bench([BAD_KEY])
@@ -246,7 +268,7 @@ async def test_a_key_that_is_mended_at_the_provider_needs_nothing_here() -> None
     clock, state = Clock(), State()
     async with FakeProviders() as fake, Transport() as transport:
         breaker: CircuitBreaker[Mail] = CircuitBreaker(
-            SendGrid(transport, api_key=fake.sendgrid_api_key, base_url=fake.url), "email", Metrics(), clock
+            SendGrid(transport, api_key=fake.sendgrid_api_key, base_url=fake.url), "email", Metrics(), 100, clock
         )
         fake.script(answer(401))
         with pytest.raises(Hold):

@@ -162,6 +162,16 @@ async def test_a_bad_answer_body_changes_nothing(wire: Wire) -> None:
         await wire.send(Progress())
 
 
+async def test_an_accepted_message_is_sent_whatever_the_body_says(wire: Wire) -> None:
+    """A body that can't be read must not make it go out again."""
+    wire.fake.script(answer(201, body=b"<html>accepted"))
+    progress = Progress()
+
+    await wire.send(progress)
+
+    assert progress.state == "sent"
+
+
 @pytest.mark.parametrize("fault", [RESET, DROP], ids=["reset", "accepted, then reset"])
 async def test_a_lost_answer_is_unknown(wire: Wire, fault: Any) -> None:
     """Whether the provider took it or not, from here it looks the same; nothing is sent again behind the caller's back."""
@@ -316,8 +326,13 @@ async def test_what_sendgrid_is_sent(fake: FakeProviders) -> None:
 
 
 @pytest.mark.parametrize("sender", ["+15005550006", "MG" + "0a" * 16])
-async def test_what_twilio_is_sent(fake: FakeProviders, sender: str) -> None:
-    """The form is valid by Twilio's schema, the number is E.164, and a messaging service stands in its own field."""
+async def test_what_twilio_is_sent(fake: FakeProviders, sender: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form is valid by Twilio's schema, the number is E.164, and a messaging service stands in its own field.
+
+    The package builds the request, and its own variables in the environment do not send it to another host.
+    """
+    monkeypatch.setenv("TWILIO_REGION", "au1")
+    monkeypatch.setenv("TWILIO_EDGE", "sydney")
     async with Transport() as transport:
         twilio = Twilio(
             transport,
@@ -333,6 +348,7 @@ async def test_what_twilio_is_sent(fake: FakeProviders, sender: str) -> None:
     field = "MessagingServiceSid" if sender.startswith("MG") else "From"
     assert request.payload == {"To": "+447700900123", field: sender, "Body": TEXT.body}
     assert b"To=%2B447700900123" in request.body
+    assert request.headers["User-Agent"].startswith("twilio-python/")
 
 
 async def test_what_twilio_answers_is_its_resource(fake: FakeProviders) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from pytest_aiohttp.plugin import AiohttpClient
 
 from usher.identity.api import Api, Token
 from usher.outcome import Retry
@@ -26,28 +28,27 @@ def nested(levels: int) -> Any:
     return node
 
 
-async def answered(body: bytes) -> Any:
-    """What `Api.call` makes of an answer with this *body*."""
+Answered = Callable[[bytes], Awaitable[Any]]
 
-    async def give(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json")
 
-    async def token() -> Token:
-        return Token("t", 60.0)
+@pytest.fixture
+def answered(aiohttp_client: AiohttpClient) -> Answered:
+    """What `Api.call` makes of an answer with this body."""
 
-    application = web.Application()
-    application.router.add_get("/", give)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        async with aiohttp.ClientSession() as session:
-            api = Api("the API", f"http://127.0.0.1:{port}", lambda: session, fetch_token=token, hint="")
-            return (await api.call("GET", "/")).body
-    finally:
-        await runner.cleanup()
+    async def ask(body: bytes) -> Any:
+        async def give(_request: web.Request) -> web.Response:
+            return web.Response(body=body, content_type="application/json")
+
+        async def token() -> Token:
+            return Token("t", 60.0)
+
+        application = web.Application()
+        application.router.add_get("/", give)
+        client = await aiohttp_client(application)
+        api = Api("the API", str(client.make_url("")).rstrip("/"), lambda: client.session, fetch_token=token)
+        return (await api.call("GET", "/")).document
+
+    return ask
 
 
 def auth0_event(odd: Any) -> Arrival | None:
@@ -86,19 +87,19 @@ def keycloak(odd: Any) -> Arrival | None:
     ],
     ids=["half a character", "in names", "deep", "no number"],
 )
-async def test_nothing_in_an_answer_holds_up_a_feed(arrival_of: Any, body: bytes) -> None:
+async def test_nothing_in_an_answer_holds_up_a_feed(arrival_of: Any, body: bytes, answered: Answered) -> None:
     """A user may call himself half a character, and nest his metadata: his entry is an event like any other, or a feed would stop at it."""
     arrival = arrival_of(await answered(body))
     assert arrival.event is not None
     assert decode(arrival.value) == arrival.event
 
 
-async def test_an_answer_beyond_what_can_be_parsed_is_none() -> None:
+async def test_an_answer_beyond_what_can_be_parsed_is_none(answered: Answered) -> None:
     """Nesting that no parser takes is an answer without a document, and no defect."""
     assert await answered(b"[" * 100_000 + b"]" * 100_000) is None
 
 
-async def test_ordinary_answers_come_as_they_are() -> None:
+async def test_ordinary_answers_come_as_they_are(answered: Answered) -> None:
     """Characters of all scripts, numbers, flags and empty things."""
     document: dict[str, Any] = {"名": "Zoë 👋", "n": [1, 2.5, True, False, None, {}, [], ""]}
     assert await answered(json.dumps(document).encode()) == document

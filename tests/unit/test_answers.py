@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from email.utils import format_datetime
 
 import pytest
 from hypothesis import given
@@ -14,16 +13,15 @@ from usher.channels import ProviderRefused
 from usher.channels.answers import (
     SENDGRID,
     TWILIO,
-    Answer,
     Failure,
     Finding,
     NoAnswer,
     Table,
-    asked_wait,
     settle,
     sort,
     sort_failure,
 )
+from usher.http import Answer
 from usher.outcome import Reject, Retry, Unknown
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC).timestamp()
@@ -115,28 +113,6 @@ def test_every_answer_is_sorted(table: Table, status: int, body: bytes) -> None:
     assert (finding.sort == "done") == (200 <= status < 300)
     assert finding.sort == "transient" or status < 500
     assert finding.sort != "unknown"
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({"Retry-After": "120"}, 120.0),
-        ({"retry-after": " 3 "}, 3.0),
-        ({"Retry-After": "Sun, 01 Mar 2026 12:01:30 GMT"}, 90.0),
-        ({"X-RateLimit-Reset": str(int(NOW) + 42)}, 42.0),
-        ({"Retry-After": "7", "X-RateLimit-Reset": str(int(NOW) + 42)}, 7.0),
-        ({"Retry-After": "soon", "X-RateLimit-Reset": str(int(NOW) + 42)}, 42.0),
-        ({"Retry-After": format_datetime(datetime(2026, 3, 1, 11, 0, tzinfo=UTC))}, None),
-        ({"X-RateLimit-Reset": str(int(NOW) - 1)}, None),
-        ({"Retry-After": "-5"}, None),
-        ({"Retry-After": "9" * 400}, None),
-        ({"Retry-After": "0"}, None),
-        ({}, None),
-    ],
-)
-def test_the_wait_that_is_asked_for(headers: dict[str, str], expected: float | None) -> None:
-    """Seconds, a date, or SendGrid's reset time; nonsense and the past leave it to the policy."""
-    assert asked_wait(headers, NOW) == expected
 
 
 def test_a_transient_answer_is_obeyed_to_the_second() -> None:

@@ -142,53 +142,7 @@ def test_another_sources_event_without_a_trigger_is_unknown() -> None:
     assert (context.triggered_by, context.triggered_by_basis) == (UNKNOWN, "absent")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "password",
-            "newPassword",
-            "encryptedPassword",
-            "passwd",
-            "client_secret",
-            "token",
-            "access_token",
-            "idToken",
-        ),
-        *(
-            "code",
-            "otp_code",
-            "otp",
-            "hash",
-            "password-hash",
-            "salt",
-            "api_key",
-            "recoveryCodes",
-            "resetUrl",
-            "A\nPASSWORD",
-        ),
-        *(
-            "password2",
-            "password_confirmation",
-            "passwordText",
-            "user.password",
-            "new password ",
-            "userPwd",
-            "passcode",
-        ),
-        *(
-            "secretKey",
-            "signing-key",
-            "secretData",
-            "jwt",
-            "smsCode",
-            "verify_code",
-            "oobCode",
-            "magicLink",
-            "verification_url",
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["password", "access_token", "recoveryCodes", "resetUrl", "A\nPASSWORD"])
 @pytest.mark.parametrize("item", ["s3cret", 420240, ["s3cret"], {"value": "s3cret"}], ids=repr)
 def test_credentials_are_stripped_wherever_they_are(name: str, item: object) -> None:
     """A value whose name says that it is a credential is gone, at any depth; what is around it stays."""

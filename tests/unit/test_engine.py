@@ -229,6 +229,30 @@ async def test_a_stop_waits_for_what_runs_and_repeats_nothing(bench: Bench) -> N
     assert len(note.attempts) == 2
 
 
+async def test_a_retry_that_waits_for_its_turn_at_a_stop_is_the_next_workers(bench: Bench) -> None:
+    """The drain does not wait for it; it stays parked, with the attempts that it had."""
+    note, waits = Script(), asyncio.Event()
+
+    async def wait_for_a_turn(_event: Event, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise Retry("not now", after=0.05)
+        assert ctx.clock is not None
+        ctx.clock.stop()
+        waits.set()
+        await asyncio.Event().wait()
+
+    note.act = wait_for_a_turn
+    async with bench.running(note.handler(), drain=60.0):  # were it waited for, the stop would fail
+        await bench.emit(raw("ann", event_id="a"))
+        await waits.wait()
+    assert [delivery.attempt for delivery in bench.parked().values()] == [1]
+    note.act = None
+    async with bench.running(note.handler()):
+        await until(lambda: note.done == [("ann", "a")])
+
+    assert [attempt for *_, attempt, _ in note.attempts] == [1, 2, 2]
+
+
 async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: Bench) -> None:
     """What waits behind a delivery that fails during the drain is parked before the claim is let go."""
     note, begun, let_go = Script(), asyncio.Event(), asyncio.Event()

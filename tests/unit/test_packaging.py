@@ -61,6 +61,15 @@ def test_importing_the_door_loads_no_client(module: str) -> None:
     assert loaded.split() == []
 
 
+def test_the_service_loads_no_provider_that_it_does_not_use() -> None:
+    """SendGrid's and Twilio's packages are slow to load: only who sends by them waits for that."""
+    code = "import sys, usher.app, usher.cli._checks; print(*sorted(set(sys.modules) & {'sendgrid', 'twilio'}))"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert loaded.split() == []
+
+
 def test_the_locks_hold_everything_that_is_asked_for() -> None:
     """The runtime's lock has the build backend too, since the project is installed without isolation."""
     runtime = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], "editables"]

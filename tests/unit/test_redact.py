@@ -43,6 +43,11 @@ def test_people_are_taken_out(text: str, left: str) -> None:
         "?token=hunter2x&x=1",
         "access_token: hunter2x",
         "reset code: hunter2x",
+        "otp=hunter2x, pin: hunter2x",
+        "user[password]=hunter2x",
+        "https://maps.example.com/?a=b:c&key=hunter2x",
+        "code: token: hunter2x",
+        "token='hunter2x and code: hunter2x' password=hunter2x",
         "jwt eyJhbGciOiJIUzI1NiJ9.hunter2x.hunter2x",
     ],
 )
@@ -55,7 +60,16 @@ def test_credentials_are_taken_out(text: str) -> None:
     assert "<secret>" in left
 
 
-@pytest.mark.parametrize("text", ["503 Service Unavailable", "no answer within 10 s", "line 12: 'name' is undefined"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "503 Service Unavailable",
+        "no answer within 10 s",
+        "line 12: 'name' is undefined",
+        "twilio answered 400 (error 21614): not a mobile number: see https://www.twilio.com/docs/errors/21614",
+        "status_code=503, url: https://id.example.com/login",
+    ],
+)
 def test_what_helps_stays(text: str) -> None:
     """A reason must still be one."""
     assert scrub(text) == text

@@ -169,7 +169,7 @@ async def test_a_message_that_was_accepted_counts_as_sent(templates: Templates) 
 async def test_a_gate_is_a_provider(templates: Templates) -> None:
     """Behind a closed one messages are held."""
     provider = RecordingEmail(*[Retry("down") for _ in range(10)])
-    desk = Desk(templates, email=CircuitBreaker(provider, "email", Metrics(), clock=lambda: 0.0))
+    desk = Desk(templates, email=CircuitBreaker(provider, "email", Metrics(), 1, clock=lambda: 0.0))
 
     for _ in range(10):
         with pytest.raises(Retry):

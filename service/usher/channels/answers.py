@@ -6,15 +6,12 @@ codes now and then, and SendGrid has none: the class always decides in the end.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NoReturn
 
 from usher.channels import ProviderRefused
+from usher.http import Answer, asked_wait
 from usher.outcome import OnUnknown, Reject, Retry, Unknown
 from usher.redact import scrub
 
@@ -22,16 +19,6 @@ Sort = Literal["done", "transient", "permanent", "provider-refused", "unknown"]
 Failure = Literal["connect", "timeout", "broken"]
 
 _TEXT_LIMIT = 160
-_MAX_WAIT = 10**9
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a provider said over HTTP. *headers* are looked up without regard to case; *body* may be cut short."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
 
 
 class NoAnswer(Exception):
@@ -160,18 +147,6 @@ def sort_failure(provider: str, error: NoAnswer) -> Finding:
     return Finding(kind, f"{provider} {text} ({scrub(error.detail, _TEXT_LIMIT)})")
 
 
-def asked_wait(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait by ``Retry-After`` (seconds or a date), else ``X-RateLimit-Reset`` (Unix seconds).
-
-    None where neither says so, or the time is over: then the handler's policy knows better than "at once".
-    """
-    lower = {name.lower(): value.strip() for name, value in headers.items()}
-    wait = _retry_after(lower.get("retry-after", ""), now)
-    if wait is None and re.fullmatch(r"\d{1,11}", reset := lower.get("x-ratelimit-reset", "")):
-        wait = int(reset) - now
-    return wait if wait is not None and 0 < wait <= _MAX_WAIT else None
-
-
 def settle(finding: Finding, *, otherwise: OnUnknown) -> None:
     """Return if the message was accepted, else raise what follows. *otherwise* is the channel's default for unknown.
 
@@ -204,16 +179,6 @@ def _details(table: Table, answer: Answer) -> tuple[int | None, str]:
     if answer.status // 100 == 2:
         return None, ""
     try:
-        return table.read(json.loads(answer.body))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return table.read(answer.document)
+    except (LookupError, TypeError, AttributeError):
         return None, ""  # a proxy's error page: it says nothing that the status does not
-
-
-def _retry_after(value: str, now: float) -> float | None:
-    if re.fullmatch(r"\d{1,9}", value):
-        return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -27,7 +27,9 @@ PROBE_EVERY: dict[Reason, float] = {"provider-refused": 60.0, "circuit": 5.0}
 """Seconds between probes."""
 OPENS_AFTER = 10
 """Failures in a row that open the circuit."""
-_SPACING = 0.05
+_CROWD = 5.0
+"""Seconds in which no more of those that were held come back than are sent at once: however slow the provider has become,
+few of them wait for a turn."""
 _MOST_SPREAD = 300.0
 _PROBE_PATIENCE = 1.0
 
@@ -55,7 +57,7 @@ class _Pause:
 class CircuitBreaker(Generic[Message_contra]):
     """A provider behind its gate; a provider itself. *channel* (``email``, ``sms``) labels the metric and the log lines.
 
-    *clock* is monotonic, in seconds.
+    *at_once* is how many messages the worker sends at once, *clock* is monotonic, in seconds.
     """
 
     def __init__(
@@ -63,14 +65,17 @@ class CircuitBreaker(Generic[Message_contra]):
         provider: _Provider[Message_contra],
         channel: str,
         metrics: Metrics,
+        at_once: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = provider.name
         self._provider = provider
         self._channel = channel
         self._metrics = metrics
+        self._spacing = _CROWD / at_once
         self._clock = clock
         self._failures = 0
+        self._opened = float("-inf")
         self._pause: _Pause | None = None
         for reason in PROBE_EVERY:
             metrics.channel_paused.labels(channel, reason).set(0)
@@ -117,21 +122,23 @@ class CircuitBreaker(Generic[Message_contra]):
             raise self._hold(closed, self._clock()) from None
         except Retry as error:
             outcome = "transient"
-            self._failed(error.reason)
+            self._failed(error.reason, start)
             raise
         except Reject:
             outcome = "permanent"
             self._answered(probe=probe, sent=False)
             raise
         except Unknown as error:
-            self._failed(error.reason)
+            self._failed(error.reason, start)
             raise
         else:
             self._answered(probe=probe, sent=True)
         finally:
             self._metrics.send_seconds.labels(self.name, outcome).observe(self._clock() - start)
 
-    def _failed(self, said: str) -> None:
+    def _failed(self, said: str, began: float) -> None:
+        if began < self._opened:
+            return  # it is news of the time before
         self._failures += 1
         if self._pause is None and self._failures >= OPENS_AFTER:
             self._close("circuit", said)
@@ -159,13 +166,13 @@ class CircuitBreaker(Generic[Message_contra]):
     def _open(self, pause: _Pause | None, *, silently: bool = False) -> None:
         if pause is None:
             return
-        self._pause = None
+        self._pause, self._opened = None, self._clock()
         self._metrics.channel_paused.labels(self._channel, pause.reason).set(0)
         if not silently:
             _logger.info("channel resumed", channel=self._channel, provider=self.name, reason=pause.reason)
 
     def _hold(self, pause: _Pause, now: float) -> Hold:
         wait = max(pause.next_probe - now, 0.0) if not pause.probing else _PROBE_PATIENCE
-        wait += min(pause.held * _SPACING, _MOST_SPREAD)
+        wait += min(pause.held * self._spacing, _MOST_SPREAD)
         pause.held += 1
         return Hold(f"{self._channel} is paused ({pause.reason}): {pause.said}", after=wait)

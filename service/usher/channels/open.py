@@ -8,7 +8,6 @@ from usher.channels import Email, Sms
 from usher.channels.outbox import MailOutbox, SmsOutbox
 from usher.channels.smtp import Smtp
 from usher.channels.transport import Transport
-from usher.channels.twilio import BASE_URL, Twilio
 
 EMAIL_PROVIDERS = ("outbox", "sendgrid", "smtp")
 SMS_PROVIDERS = ("outbox", "twilio")
@@ -47,7 +46,7 @@ def open_sms(
     twilio_account_sid: str = "",
     twilio_auth_token: str = "",
     twilio_from: str = "",
-    twilio_base_url: str = BASE_URL,
+    twilio_base_url: str = "https://api.twilio.com",
 ) -> Sms:
     """The provider of SMS that *kind* names, one of `SMS_PROVIDERS`. The transport may still be closed.
 
@@ -57,6 +56,8 @@ def open_sms(
     if kind == "outbox":
         return SmsOutbox(outbox_dir)
     if kind == "twilio":
+        from usher.channels.twilio import Twilio  # noqa: PLC0415 slow to import: its users pay
+
         return Twilio(
             transport,
             account_sid=twilio_account_sid,

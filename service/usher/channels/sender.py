@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from usher.channels import Email, Mail, Sms, SmsMessage
 from usher.channels.address import email_address, mail_from, phone_number
@@ -16,6 +17,9 @@ from usher.channels.templates import Templates
 from usher.context import Outgoing
 from usher.event import Event, User
 from usher.outcome import NoAddress
+
+_Turns = contextlib.AbstractAsyncContextManager[Any]
+_NO_LIMIT: _Turns = contextlib.nullcontext()
 
 
 class MessageSender:
@@ -26,8 +30,9 @@ class MessageSender:
         sender: whom mail is from, as `USHER_MAIL_FROM` is written.
         email: the provider of mail, usually behind a `CircuitBreaker`.
         sms: the provider of SMS, likewise.
-        at_once: how many messages are on their way at a time. Others wait for their turn, and their handlers' timeouts
-            with them: a thousand due at once must not time out in a queue of our own.
+        at_once: how many messages are sent at once; None: no limit. Others wait for their turn, and their handlers'
+            timeouts with them: a thousand due at once must not time out in a queue of our own.
+        mails_at_once: how many of them may be mails; None: all.
         cap_of: the cap for the users of an event's tenant; None: there is none.
 
     Raises:
@@ -41,10 +46,11 @@ class MessageSender:
         sender: str,
         email: Email,
         sms: Sms,
-        at_once: int = 100,
+        at_once: int | None = None,
+        mails_at_once: int | None = None,
         rate_limit_of: Callable[[Event], RateLimit | None] = lambda _event: None,
     ) -> None:
-        self._turns = asyncio.Semaphore(at_once)
+        self._turns, self._mail_turns = _turns(at_once), _turns(mails_at_once)
         self._templates = templates
         self._sender = mail_from(sender)
         self._email = email
@@ -70,7 +76,7 @@ class MessageSender:
             html=mail.html,
             idempotency_key=outgoing.idempotency_key,
         )
-        async with self._turn(outgoing):
+        async with self._turn(outgoing, self._mail_turns):
             await self._email.send(message, outgoing)
         _sent(outgoing, self._email.name, mail.language)
 
@@ -85,21 +91,25 @@ class MessageSender:
         """
         to = phone_number(_address(outgoing.to, "phone", "no phone number"))
         sms = self._templates.sms(outgoing.template, outgoing.event, phone=to, variables=outgoing.variables)
-        async with self._turn(outgoing):
+        async with self._turn(outgoing, _NO_LIMIT):
             await self._sms.send(SmsMessage(to=to, body=sms.text, idempotency_key=outgoing.idempotency_key), outgoing)
         _sent(outgoing, self._sms.name, sms.language, segments=sms.length.segments)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, outgoing: Outgoing) -> AsyncIterator[None]:
+    async def _turn(self, outgoing: Outgoing, of_its_kind: _Turns) -> AsyncIterator[None]:
         clock = outgoing.clock
         if clock is not None:
             clock.stop()
-        async with self._turns:
+        async with of_its_kind, self._turns:
             if clock is not None:
                 clock.start()
             if (rate_limit := self._rate_limit_of(outgoing.event)) is not None:
                 rate_limit.take(outgoing.idempotency_key)
             yield
+
+
+def _turns(at_once: int | None) -> _Turns:
+    return _NO_LIMIT if at_once is None else asyncio.Semaphore(at_once)
 
 
 def _address(to: User | str | None, field: str, otherwise: str) -> str:

@@ -22,7 +22,6 @@ from usher.outcome import Reject
 from usher.redact import scrub
 
 _SETTING = "USHER_SMTP__URL"
-_CONNECTIONS = 8
 _TEXT_LIMIT = 160
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _CREDENTIALS = frozenset({530, 534, 535, 538})
@@ -72,7 +71,6 @@ class Smtp:
         self._timeout = timeout
         self._total = total
         self._context = context
-        self._free = asyncio.Semaphore(_CONNECTIONS)
 
     def check(self) -> list[str]:
         if not self._url.strip():
@@ -90,9 +88,7 @@ class Smtp:
             message = build(mail, datetime.now(UTC)).as_bytes()
         except ValueError as error:
             raise Reject(f"this mail can't be sent: {error}") from None
-        async with self._free:
-            finding = await self._attempt(mail, message, progress)
-        settle(finding, otherwise="resend")
+        settle(await self._attempt(mail, message, progress), otherwise="resend")
 
     async def _attempt(self, mail: Mail, message: bytes, progress: Progress) -> Finding:
         server = SmtpServer.parse(self._url)

@@ -10,7 +10,6 @@ for a password or secret is not loaded at all.
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from usher.channels import gsm7
 from usher.channels.template_files import KINDS, TemplateFiles, TemplateKey, template_folders
+from usher.credentials import names_credential
 from usher.event import Event, EventContext, User
 from usher.outcome import Reject
 from usher.redact import scrub
@@ -41,8 +41,6 @@ from usher.redact import scrub
 __all__ = ["Brand", "RenderedMail", "RenderedSms", "Templates", "template_folders"]
 
 _LAYOUT = Path(__file__).with_name("layout")
-_CREDENTIAL = re.compile(r"passw(or)?d|passphrase|(secret|token|otp)s?$", re.IGNORECASE)
-"""Blunt on purpose: a name that only sounds like one can be given to the template under another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,8 @@ class _CarefulLoader(FileSystemLoader):
         found = super().get_source(environment, template)
         for node in environment.parse(found[0], template).find_all(nodes.Node):
             for name in _names_in(node):
-                if _CREDENTIAL.search(name):
+                # Blunt on purpose: a name that only sounds like one can be given to the template under another.
+                if any(names_credential(part, "template") for part in (name, *name.split("."))):
                     raise TemplateSyntaxError(
                         f"a message never carries a password or secret, and it refers to {name!r}; tell how to set one",
                         node.lineno,

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from usher.channels import Progress
-from usher.channels.answers import Answer, Failure, NoAnswer, Table, settle, sort, sort_failure
+from usher.channels.answers import Failure, NoAnswer, Table, settle, sort, sort_failure
+from usher.http import Answer, read_body
 from usher.outcome import OnUnknown
 
 _BODY_LIMIT = 64 * 1024
@@ -37,12 +38,11 @@ class Transport:
         total: seconds for one request, all in all. Below a handler's timeout, so that the request ends by itself.
         connect: seconds to get a connection, name look-up and TLS included.
         read: seconds without a byte of the answer.
-        connections: at most so many at once, over all providers.
+        connections: at most so many at once to one host, so that look-ups of users take no connection from sends.
+            0: no limit.
     """
 
-    def __init__(
-        self, *, total: float = 30.0, connect: float = 10.0, read: float = 20.0, connections: int = 100
-    ) -> None:
+    def __init__(self, *, total: float = 30.0, connect: float = 10.0, read: float = 20.0, connections: int = 0) -> None:
         self._timeout = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect, sock_read=read)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
@@ -62,7 +62,7 @@ class Transport:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_about_to_leave)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE),
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=self._connections, keepalive_timeout=_KEEP_ALIVE),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trace_configs=[trace],
@@ -87,7 +87,12 @@ class Transport:
             ) as response:
                 if response.status // 100 == 2:
                     progress.state = "sent"  # before the body is read: a cancellation there changes nothing any more
-                return Answer(response.status, response.headers, await _body(response))
+                body = b""
+                with contextlib.suppress(
+                    aiohttp.ClientError, TimeoutError, OSError
+                ):  # the status has said what matters
+                    body = await read_body(response, _BODY_LIMIT)
+                return Answer(response.status, response.headers, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             # Without the cause: its text holds the URL, and with it the account.
             raise NoAnswer(_failure(error), left=progress.state != "new", detail=_detail(error)) from None
@@ -138,17 +143,6 @@ async def _about_to_leave(
     # aiohttp calls this just before it writes the headers, so that "left" is never late.
     if isinstance(context.trace_request_ctx, _Ours):
         context.trace_request_ctx.progress.state = "left"
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The body, or as much of it as came: the status has said what matters."""
-    chunks = bytearray()
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async for chunk in response.content.iter_any():
-            chunks += chunk
-            if len(chunks) >= _BODY_LIMIT:
-                break
-    return bytes(chunks[:_BODY_LIMIT])
 
 
 def _failure(error: Exception) -> Failure:

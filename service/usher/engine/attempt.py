@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from usher.context import Context, Outgoing, Sender
 from usher.delivery import Delivery
 from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE
-from usher.engine.deadline import Deadlines
+from usher.engine.deadline import Deadlines, Limit
 from usher.engine.lanes import InFlight
 from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
@@ -97,7 +97,8 @@ class Attempts:
         if self._too_late(handler, event, delivery):
             self.metrics.attempt(handler.name, EXPIRED)
             return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
-        ending = await self._run(handler, event, delivery)
+        limit = in_flight.limit = self.deadlines.limit(handler.timeout)
+        ending = await self._run(handler, event, delivery, limit)
         now = self.now()
         verdict = decide(
             ending.error,
@@ -131,9 +132,8 @@ class Attempts:
             return False
         return delivery.replay is None or not delivery.replay.even_expired
 
-    async def _run(self, handler: Handler, event: Event, delivery: Delivery) -> Ending:
+    async def _run(self, handler: Handler, event: Event, delivery: Delivery, limit: Limit) -> Ending:
         """Run *handler* once. Raises nothing but `asyncio.CancelledError`."""
-        limit = self.deadlines.limit(handler.timeout)
         ctx = Context(
             event=event,
             handler=handler.name,

@@ -15,11 +15,11 @@ class Limit:
     `stop` it while the time should not count, `start` it anew from the whole time: the `Clock` of an attempt.
     """
 
-    __slots__ = ("_cancelling", "_queue", "_task", "expired")
+    __slots__ = ("_cancelling", "_not_to_wait", "_queue", "_task", "_waits", "expired")
 
     def __init__(self, queue: _Queue) -> None:
         self._queue = queue
-        self.expired = False
+        self.expired = self._waits = self._not_to_wait = False
 
     def __enter__(self) -> Limit:
         task = asyncio.current_task()
@@ -33,16 +33,31 @@ class Limit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._queue.waiting.pop(self, None)
+        self._waits = False
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def stop(self) -> None:
         self._queue.waiting.pop(self, None)
+        self._waits = True
+        if self._not_to_wait:
+            asyncio.get_running_loop().call_soon(self._end_waiting)
 
     def start(self) -> None:
-        self.stop()
+        self._queue.waiting.pop(self, None)
+        self._waits = False
         if not self.expired:
             self._queue.add(self)
+
+    def end_waiting(self) -> None:
+        """Cancel the task if the time is stopped, now or later: what it waits for is not to begin any more."""
+        self._not_to_wait = True
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._task.cancel()
 
     def expire(self) -> None:
         self.expired = True

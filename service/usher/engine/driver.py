@@ -38,6 +38,7 @@ class Limits:
     Intake stops at *fresh* of the process's limits, so that due retries always find room: else a full house of records
     that wait and retries that wait would block each other. A claim is not read while *intake_stops* of its offsets are
     unsettled, nor so far that there could be more than *per_claim*, or more than its Mark can tell (`Ledger.room`).
+    So many *replays* run at once.
     """
 
     records: int = 10_000
@@ -46,6 +47,7 @@ class Limits:
     per_claim: int = 2_400
     intake_stops: int = 1_800
     per_lane: int = 100
+    replays: int = 100
     read: int = 2_000
     commit_every: float = 0.5
     drain: float = 20.0
@@ -314,6 +316,12 @@ class Driver:
         for lane in state.lanes.values():
             while lane.replays:
                 self._drop(state, lane.replays.popleft())
+
+    def end_waiting(self, state: ClaimState) -> None:
+        """End the attempts whose message waits for its turn: nothing of it has left, and the next owner makes them."""
+        for in_flight in state.in_flight.values():
+            if in_flight.limit is not None:
+                in_flight.limit.end_waiting()
 
     def forget_queued(self, state: ClaimState) -> None:
         """What is queued is not run any more: it is undone in the commit."""

@@ -26,7 +26,6 @@ from usher.sources import decode
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-_REPLAYS_AT_ONCE = 100
 _PATIENCE = 60
 """Tries, about a second each, to read back what dedupe goes by: a damaged record there must not keep a claim closed."""
 
@@ -56,7 +55,10 @@ class DedupeLimits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetryFollower:
-    """Follows retry partitions on behalf of a worker. *opened* is awaited once a claim's table has caught up."""
+    """Follows retry partitions on behalf of a worker. *opened* is awaited once a claim's table has caught up.
+
+    Each replay runs with one of *at_once*.
+    """
 
     event_log: EventLog
     router: Router
@@ -66,8 +68,8 @@ class RetryFollower:
     opened: Callable[[ClaimState], Awaitable[None]]
     limits: DedupeLimits
     logger: FilteringBoundLogger
+    at_once: asyncio.Semaphore
     folding: asyncio.Lock = field(default_factory=asyncio.Lock)
-    at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_REPLAYS_AT_ONCE))
 
     async def follow(self, state: ClaimState) -> None:
         """Load the claim, open it, and hear what others write until cancelled."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from usher.delivery import Delivery, offset_in
 from usher.engine.claims import Ledger
+from usher.engine.deadline import Limit
 from usher.engine.parked import ParkedTable
 from usher.engine.port import Batch, Claim, Position
 from usher.event import Event, EventUid
@@ -27,6 +28,7 @@ class InFlight:
 
     *event* is None where the bytes are still to be decoded. *parked*: the retry partition holds it. *done_elsewhere*:
     another worker said meanwhile that it is done. *ended* is told the outcome of a replay. *counted*: in the memory limits.
+    *limit* is the timeout of the attempt that runs.
     """
 
     delivery: Delivery
@@ -35,6 +37,7 @@ class InFlight:
     done_elsewhere: bool = False
     ended: Callable[[str], None] | None = None
     counted: bool = False
+    limit: Limit | None = None
 
 
 @dataclass(slots=True)

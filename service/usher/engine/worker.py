@@ -57,7 +57,15 @@ class Worker:
         settler = Settler(event_log, group, metrics, logger)
         self._driver = Driver(attempts, settler, limits, metrics, commit=self._commit_one, failed=self._fail)
         self._follower = RetryFollower(
-            event_log, attempts.router, self._intake, settler, self._driver, self._open_claim, limits, logger
+            event_log,
+            attempts.router,
+            self._intake,
+            settler,
+            self._driver,
+            self._open_claim,
+            limits,
+            logger,
+            at_once=asyncio.Semaphore(limits.replays),
         )
         self._states: dict[Claim, ClaimState] = {}
         self._late: set[asyncio.Task[Any]] = set()
@@ -154,6 +162,7 @@ class Worker:
         for state in going:
             state.open = False
             self._driver.drop_replays(state)
+            self._driver.end_waiting(state)
             if state.releasing is None:
                 state.releasing = asyncio.create_task(self._release(state))
         await asyncio.gather(*(state.releasing for state in going if state.releasing is not None))

@@ -7,26 +7,23 @@ affair and count none; what else is refused is refused for good.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from usher.event import Event, User
+from usher.http import Answer, asked_wait, read_body
 from usher.outcome import Hold, Reject, Retry
 from usher.system import PasswordLink
 
 _PATIENCE = aiohttp.ClientTimeout(total=20, connect=10)
 _MOST = 4 * 1024 * 1024
 """Bytes of an answer that are read."""
-_DEEPEST = 150
-"""Levels of an answer that are read; `usher.sources` takes somewhat more."""
 _REFUSED = 60.0
 """Seconds until credentials that were refused are tried again."""
 _EARLY = 30.0
@@ -39,14 +36,6 @@ class Token(NamedTuple):
 
     text: str
     seconds: float
-
-
-class Answer(NamedTuple):
-    """An answer below 500 that is no 401, 403 or 429. *body* is the JSON document in it, None where there is none."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
 
 
 @dataclass(slots=True)
@@ -81,7 +70,7 @@ class Api:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call with our token; one that was refused is fetched anew, once.
+        """Call with our token; one that was refused is fetched anew, once. The answer is below 500, and no 401, 403 or 429.
 
         Raises:
             Retry, Hold: it may work later.
@@ -117,8 +106,8 @@ class Api:
                 method, self.base_url + path, json=json, data=form, params=params, headers=headers,
                 timeout=_PATIENCE, allow_redirects=False,
             ) as response:  # fmt: skip
-                self._check(response)
-                return Answer(response.status, response.headers, await _document(response))
+                self._check(Answer(response.status, response.headers))
+                return Answer(response.status, response.headers, await read_body(response, _MOST))
         except (aiohttp.ClientError, TimeoutError, OSError) as trouble:
             raise self._unreachable(trouble) from None
 
@@ -142,7 +131,7 @@ class Api:
             if response.status == 200:
                 return response
             response.close()
-            self._check(response)
+            self._check(Answer(response.status, response.headers))
             if response.status != 401:
                 break
         if response.status in (401, 403):
@@ -164,11 +153,11 @@ class Api:
             why = os.strerror(trouble.errno)
         return Retry(f"{self.what} could not be asked at {urlsplit(self.base_url).netloc.rpartition('@')[2]}: {why}")
 
-    def _check(self, response: aiohttp.ClientResponse) -> None:
-        if response.status >= 500:
-            raise Retry(f"{self.what} answered {response.status}", after=_wait(response.headers))
-        if response.status == 429:
-            raise Retry(f"{self.what} says that we ask too often", after=_wait(response.headers))
+    def _check(self, answer: Answer) -> None:
+        if answer.status >= 500:
+            raise Retry(f"{self.what} answered {answer.status}", after=_wait(answer))
+        if answer.status == 429:
+            raise Retry(f"{self.what} says that we ask too often", after=_wait(answer))
 
     def refused(self, status: int) -> NoReturn:
         """Our credentials are no good, or lack a right: nobody's attempt is counted for that.
@@ -217,48 +206,7 @@ class Actions:
         raise Reject(f"{self.what} has not {thing}")
 
 
-def _wait(headers: Mapping[str, str]) -> float | None:
-    """The seconds that an answer asks us to wait: ``Retry-After``, or the reset of an exhausted rate limit (Unix seconds)."""
-    if (after := headers.get("Retry-After")) is not None:
-        try:
-            wait = float(after)
-        except ValueError:
-            try:
-                wait = parsedate_to_datetime(after).timestamp() - time.time()
-            except ValueError:
-                return None
-    elif headers.get("X-RateLimit-Remaining") == "0" and headers.get("X-RateLimit-Reset", "").isdecimal():
-        wait = float(headers["X-RateLimit-Reset"]) - time.time()
-    else:
-        return None
-    return min(max(wait, 0.0), _LONGEST_WAIT) if wait == wait else None  # noqa: PLR0124 - NaN
-
-
-async def _document(response: aiohttp.ClientResponse) -> Any:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > _MOST:
-            raise aiohttp.ClientPayloadError("the answer is too large")
-    try:
-        return _storable(json.loads(body, parse_constant=_nothing)) if body else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _nothing(_constant: str) -> None:
-    """Stands for NaN and Infinity, which are no JSON."""
-
-
-def _storable(node: Any, room: int = _DEEPEST) -> Any:
-    """*node* with what no reader of the log would take replaced: lone halves of characters, and what lies too deep.
-
-    Users choose their names and write their metadata: one entry of a system's log must not hold up all that follow.
-    """
-    if isinstance(node, str):
-        return node if node.isascii() else node.encode("utf-8", "replace").decode()
-    if isinstance(node, dict):
-        return {_storable(name): _storable(item, room - 1) for name, item in node.items()} if room else {}
-    if isinstance(node, list):
-        return [_storable(item, room - 1) for item in node] if room else []
-    return node
+def _wait(answer: Answer) -> float | None:
+    """The wait that an answer asks for, at most an hour: a feed must not sleep for a day because of one answer."""
+    wait = asked_wait(answer.headers, time.time())
+    return None if wait is None else min(wait, _LONGEST_WAIT)

@@ -15,7 +15,8 @@ from urllib.parse import quote
 import aiohttp
 
 from usher.event import Event, User
-from usher.identity.api import Actions, Answer, Api, Token
+from usher.http import Answer, asked_wait
+from usher.identity.api import Actions, Api, Token
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.sources.auth0_values import dict_in, moment, user_of
 from usher.sources.canonical import text
@@ -177,9 +178,8 @@ class Auth0Api(Actions):
             raise
         finally:
             self._turns.release()
-        reset = answer.headers.get("X-RateLimit-Reset", "")
-        if answer.headers.get("X-RateLimit-Remaining") == "0" and reset.isdecimal():
-            self._limited_until = min(float(reset), self._now() + _LONGEST_LIMIT)
+        if answer.headers.get("X-RateLimit-Remaining") == "0" and (rest := asked_wait(answer.headers, self._now())):
+            self._limited_until = self._now() + min(rest, _LONGEST_LIMIT)
         return answer
 
     async def events(self, params: Sequence[tuple[str, str]], silence: float) -> aiohttp.ClientResponse:
@@ -201,7 +201,7 @@ class Auth0Api(Actions):
         answer = await self._api.ask("POST", "/oauth/token", json=asked)
         if answer.status != 200:
             self._api.refused(answer.status)
-        document = answer.body if isinstance(answer.body, dict) else {}
+        document = answer.document if isinstance(answer.document, dict) else {}
         token, seconds = text(document.get("access_token")), document.get("expires_in")
         if token is None or not isinstance(seconds, int | float):
             raise Retry(f"{self.what} answered without a token")
@@ -223,7 +223,7 @@ class Auth0Api(Actions):
         if event.user.email is None:
             raise Reject("the event does not say which user it is about")
         answer = await self.call("GET", "/api/v2/users-by-email", params={"email": event.user.email.lower()})
-        profiles = answer.body if answer.status == 200 and isinstance(answer.body, list) else []
+        profiles = answer.document if answer.status == 200 and isinstance(answer.document, list) else []
         ids = [profile["user_id"] for profile in profiles if isinstance(profile, dict) and _has_password(profile)]
         if not ids:
             raise Skip(f"{self.what} has no user with a password under the event's address, and no id is in it")
@@ -234,9 +234,9 @@ class Auth0Api(Actions):
     def _document(self, answer: Answer, thing: str) -> Mapping[str, Any]:
         if answer.status == 404:
             raise Skip(f"{self.what} has no such user (any more)")
-        if answer.status >= 300 or not isinstance(answer.body, dict):
+        if answer.status >= 300 or not isinstance(answer.document, dict):
             raise Reject(f"{self.what} refuses {thing} ({_code(answer)})")
-        return answer.body
+        return answer.document
 
 
 def _path(user_id: str) -> str:
@@ -262,6 +262,6 @@ def _has_password(profile: Mapping[str, Any]) -> bool:
 
 def _code(answer: Answer) -> str:
     """The status and Auth0's code for it; its message may quote a user's address."""
-    document = answer.body if isinstance(answer.body, dict) else {}
+    document = answer.document if isinstance(answer.document, dict) else {}
     code = text(document.get("errorCode")) or text(document.get("code"))
     return f"{answer.status} {code}" if code else str(answer.status)

@@ -212,9 +212,9 @@ class LogsFeed:
     async def _entries(self, params: dict[str, str]) -> list[dict[str, Any]] | None:
         """Log entries in the order of their ids; None where Auth0 does not know the place, or does not like the question."""
         answer = await self._api.call("GET", "/api/v2/logs", params=params)
-        if answer.status != 200 or not isinstance(answer.body, list):
+        if answer.status != 200 or not isinstance(answer.document, list):
             return None
-        found = [entry for entry in answer.body if isinstance(entry, dict) and _id(entry)]
+        found = [entry for entry in answer.document if isinstance(entry, dict) and _id(entry)]
         return sorted(found, key=lambda entry: (len(_id(entry)), _id(entry)))
 
 

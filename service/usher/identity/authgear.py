@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from usher.event import Event, User
-from usher.identity.api import Actions, Answer, Api, Token
+from usher.http import Answer
+from usher.identity.api import Actions, Api, Token
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.sources.authgear import OUR_CALLS
 from usher.system import PasswordLink
@@ -170,7 +171,7 @@ class AdminApi(Actions):
 
     async def _post(self, query: str, variables: Mapping[str, Any]) -> Answer:
         answer = await self._api.call("POST", PATH, json={"query": query, "variables": variables})
-        if not {"data", "errors"} & _dict(answer.body).keys():
+        if not {"data", "errors"} & _dict(answer.document).keys():
             raise Hold(
                 f"{self.what}: there is no Admin API at its endpoint (it answered {answer.status}); see {self._prefix}ENDPOINT",
                 after=_REFUSED,
@@ -179,7 +180,7 @@ class AdminApi(Actions):
 
     def _data(self, answer: Answer, refuse: Callable[[str], NoReturn]) -> Mapping[str, Any]:
         """What was asked for. GraphQL's errors come with status 200; their messages may quote what we asked: they stay here."""
-        names = _error_names(answer.body.get("errors"))
+        names = _error_names(answer.document.get("errors"))
         for name in names:
             if name in _REFUSALS:
                 self._api.refused(answer.status)
@@ -187,7 +188,7 @@ class AdminApi(Actions):
                 raise Retry(f"{self.what} can't now: {name}")
         if names:
             refuse(names[0])
-        data = answer.body.get("data")
+        data = answer.document.get("data")
         if not isinstance(data, dict):
             raise Retry(f"{self.what} answered without data")
         return data

@@ -137,7 +137,7 @@ class GenAuthApi(Actions):
             answer = await self._api.ask(method, path, params=given, headers=headers)
         else:
             answer = await self._api.ask(method, path, json=given, headers=headers)
-        body = answer.body if isinstance(answer.body, dict) else {}
+        body = answer.document if isinstance(answer.document, dict) else {}
         told = body.get("statusCode")
         status = told if isinstance(told, int) and answer.status == 200 else answer.status
         if status == 200 and "data" in body:

@@ -11,7 +11,8 @@ from urllib.parse import quote
 import aiohttp
 
 from usher.event import Event, User
-from usher.identity.api import Actions, Answer, Api, Token
+from usher.http import Answer
+from usher.identity.api import Actions, Api, Token
 from usher.outcome import Reject, Retry, Skip
 from usher.sources import Arrival
 from usher.sources.canonical import text
@@ -68,7 +69,7 @@ class KeycloakApi(Actions):
         await self.admin_events(0, 1)
         answer = await self._api.call("GET", f"{self._path}/events/config")
         self._accept(answer, "the settings of its events")
-        config = answer.body if isinstance(answer.body, dict) else {}
+        config = answer.document if isinstance(answer.document, dict) else {}
         if config.get("adminEventsEnabled") is not True:
             raise Reject(f"{self.what} keeps no admin events, and there is nothing to poll; see docs/keycloak.md")
         if config.get("adminEventsDetailsEnabled") is not True:
@@ -125,9 +126,9 @@ class KeycloakApi(Actions):
         """
         params = {"resourceTypes": "USER", "first": str(first), "max": str(most)}
         answer = await self._api.call("GET", f"{self._path}/admin-events", params=params)
-        if answer.status != 200 or not isinstance(answer.body, list):
+        if answer.status != 200 or not isinstance(answer.document, list):
             raise Retry(f"{self.what} answered without admin events ({answer.status})")
-        return [item for item in answer.body if isinstance(item, dict)]
+        return [item for item in answer.document if isinstance(item, dict)]
 
     async def _fetch_token(self) -> Token:
         form = {
@@ -138,7 +139,7 @@ class KeycloakApi(Actions):
         answer = await self._api.ask("POST", self._token_path, form=form)
         if answer.status != 200:
             self._api.refused(answer.status)
-        document = answer.body if isinstance(answer.body, dict) else {}
+        document = answer.document if isinstance(answer.document, dict) else {}
         token, seconds = text(document.get("access_token")), document.get("expires_in")
         if token is None or not isinstance(seconds, int | float):
             raise Retry(f"{self.what} answered without a token")
@@ -149,9 +150,9 @@ class KeycloakApi(Actions):
     async def _user(self, event: Event) -> Mapping[str, Any]:
         answer = await self._api.call("GET", self._user_path(event))
         self._accept(answer, "a look-up of the user")
-        if not isinstance(answer.body, dict):
+        if not isinstance(answer.document, dict):
             raise Retry(f"{self.what} answered without a user")
-        return answer.body
+        return answer.document
 
     async def _require(self, event: Event, actions: Sequence[str]) -> None:
         """Set the required actions: Keycloak takes the list for the whole of them, and leaves alone what is not said."""
@@ -162,7 +163,7 @@ class KeycloakApi(Actions):
         """When the password was set, in Unix seconds."""
         answer = await self._api.call("GET", f"{self._user_path(event)}/credentials")
         self._accept(answer, "a look at the credentials' dates")
-        found = answer.body if isinstance(answer.body, list) else []
+        found = answer.document if isinstance(answer.document, list) else []
         dates = [item.get("createdDate") for item in found if isinstance(item, dict) and item.get("type") == "password"]
         return max((date / 1000 for date in dates if isinstance(date, int)), default=0.0)
 

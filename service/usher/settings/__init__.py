@@ -61,6 +61,10 @@ class Smtp(BaseModel):
     url: values.SmtpUrl | None = Field(
         None, description="`smtp://user:password@host:587` or `smtps://…`; needed for `USHER_EMAIL=smtp`"
     )
+    connections: values.Count = Field(
+        8,
+        description="how many connections to the SMTP server a worker has at once, one mail each: servers take few of one client",
+    )
 
 
 class Settings(BaseSettings):
@@ -133,6 +137,9 @@ class Settings(BaseSettings):
     )
     dedupe_window: values.Duration = Field(
         600.0, description="a second arrival of an event within this time is not sent twice"
+    )
+    sends_at_once: values.Count = Field(
+        400, description="how many messages a worker sends at once; the others wait for their turn"
     )
     max_in_flight: values.Count = Field(
         10_000, description="how many deliveries a worker holds at once before it reads no more"
@@ -216,6 +223,11 @@ class Settings(BaseSettings):
                 f"USHER_INGEST_TOPIC={self.ingest_topic!r}: should be one of USHER_TOPICS, without a source: what is "
                 "appended there is Usher's own form, and nobody else would read it"
             )
+        if "sends_at_once" in self.model_fields_set and self.sends_at_once > self.max_in_flight:
+            problems.append(
+                f"USHER_SENDS_AT_ONCE={self.sends_at_once}: is more than the deliveries that a worker holds "
+                f"(USHER_MAX_IN_FLIGHT={self.max_in_flight}); lower it, or raise that"
+            )
         problems += [
             f"USHER_TOPICS={topic}: nothing is set for a tenant {topic.tenant!r}; set USHER_{topic.source.upper()}__"
             f"{topic.tenant.upper()}__…, or leave it out"
@@ -230,6 +242,11 @@ class Settings(BaseSettings):
     def retry_policy(self) -> RetryPolicy:
         """What `USHER_RETRY_DELAYS` says for handlers without a policy of their own."""
         return RetryPolicy(self.retry_delays)
+
+    @property
+    def mails_at_once(self) -> int | None:
+        """How many of the messages that are sent at once may be mails; None: all. An SMTP server has a limit of its own."""
+        return self.smtp.connections if self.email == "smtp" else None
 
     @property
     def topic_names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
+from usher.credentials import names_credential
 from usher.handler import nearest
 from usher.settings.tenant import TENANT_NAME, Tenant
 from usher.settings.values import split
@@ -23,7 +24,6 @@ FREE_GROUP = "kafka"
 """The group whose names are not ours but a client's: all are taken."""
 
 _FILE = "_FILE"
-_SECRET_NAME = re.compile(r"password|passphrase|secret|token|credential|(?:^|_)(?:key|auth|pwd|pin)$")
 _SERVICE_LINK = re.compile(
     r"USHER_(?P<other>[A-Z0-9_]+?_)??(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -67,11 +67,6 @@ def leaves(model: type[BaseModel], name: str = PREFIX, path: tuple[str, ...] = (
 def _holds_secret(annotation: Any) -> bool:
     """Whether a type is, or contains, SecretStr."""
     return annotation is SecretStr or any(_holds_secret(part) for part in get_args(annotation))
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a client's option, of which only the name is known, is to be masked."""
-    return bool(_SECRET_NAME.search(name.lower()))
 
 
 class Environment:
@@ -129,7 +124,7 @@ class Environment:
 
     def _take_kafka(self, name: str, option: str, text: str) -> None:
         target = option.removesuffix(_FILE.lower())
-        if target == option or not is_secret_name(target):
+        if target == option or not names_credential(target, "setting"):
             self.kafka[option] = text
         elif (content := self._from_file(name, text)) is not None:
             self.kafka[target] = content

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from usher.settings.environment import Leaf, is_secret_name
+from usher.credentials import names_credential
+from usher.settings.environment import Leaf
 
 MASK = "********"
 _LOGIN = re.compile(r"//[^/]*@")  # greedy, blanks too: what is wrong with a URL may be its password
@@ -38,7 +39,8 @@ def current(leaf: Leaf, settings: BaseModel) -> SettingRow:
 
 def option_row(name: str, text: str) -> SettingRow:
     """A free-form option, of which only the name tells whether it is a secret."""
-    return SettingRow(name, MASK if is_secret_name(name.rpartition("__")[2]) else _without_login(text), "set")
+    secret = names_credential(name.rpartition("__")[2], "setting")
+    return SettingRow(name, MASK if secret else _without_login(text), "set")
 
 
 def default_text(leaf: Leaf) -> str:

@@ -11,15 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from usher.credentials import names_credential
 from usher.sources.auth0_values import dict_in, unmasked, user_of
 from usher.sources.canonical import text
 
 _DASHBOARD = "https://manage.auth0.com"
 _USERS = re.compile(r"/api/v2/users(?:/(?P<id>[^/]+))?/?")
-_SECRET_NAME = re.compile(
-    r".*(ticket|authorization|assertion|samlresponse|cookie|linkwith|devicecode|usercode|codeverifier|keys?)s?"
-)
-"""Names of credentials that `document.strip` does not know: they are Auth0's."""
 _QUERY = re.compile(r"[?#]")
 _WORD = re.compile(r"\S+")
 
@@ -105,16 +102,14 @@ def _said(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _cleaned(node: Any) -> Any:
     if isinstance(node, dict):
-        return {name: _cleaned(item) for name, item in node.items() if not _is_secret(name, item)}
+        return {
+            name: _cleaned(item)
+            for name, item in node.items()
+            if item is None or isinstance(item, bool) or not names_credential(name, "auth0")
+        }
     if isinstance(node, list):
         return [_cleaned(item) for item in node]
     return _WORD.sub(_without_query, node) if isinstance(node, str) and "://" in node else node
-
-
-def _is_secret(name: str, item: Any) -> bool:
-    if item is None or isinstance(item, bool):
-        return False
-    return _SECRET_NAME.fullmatch(name.lower().replace("_", "").replace("-", "")) is not None
 
 
 def _without_query(word: re.Match[str]) -> str:

@@ -9,28 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from typing import Any, NoReturn
 
 from pydantic_core import from_json, to_json
 
+from usher.credentials import names_credential
 from usher.event import Undecodable
 from usher.redact import scrub
 
 _BOM = b"\xef\xbb\xbf"
-_SECRET_NAME = re.compile(
-    r"""
-    .*(passwords?|passwds?|pwd|passphrases?|passcodes?|secrets?|tokens?|jwts?|otps?|hash|salt)
-    | .*(api|private|secret|signing)keys?
-    | .*password([0-9]|again|confirm|confirmation|encrypted|new|plain|repeat|text|value)
-    | secretdata | credentialdata
-    | (activation|auth|authorization|backup|confirmation|email|emailverification|invitation|invite|login|mfa|onetime|oob|otp
-        |phoneverification|recovery|reset|sms|twofactor|verification|verify)?codes?
-    | pin | (activation|confirmation|invitation|invite|magic|recovery|reset|verification|verify)(url|uri|link)s?
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_NOT_OF_NAMES = re.compile(r"[\W_]")
 _LONGEST_NAME = 80
 _MOST_NAMES = 4096
 _harmless: set[str] = set()
@@ -95,11 +82,6 @@ def strip(document: Any) -> Any:
     return _without_credentials(document) if _holds_credential(document) else document
 
 
-def names_credential(name: object) -> bool:
-    """Whether *name*, as that of a field, would say that its value is a credential."""
-    return isinstance(name, str) and _SECRET_NAME.fullmatch(_plain(name)) is not None
-
-
 def _holds_credential(document: Any) -> bool:
     harmless = _harmless
     nodes = [document]
@@ -130,15 +112,11 @@ def _without_credentials(document: Any) -> Any:
 def _is_credential(name: str, item: Any) -> bool:
     if name in _harmless:
         return False
-    if _SECRET_NAME.fullmatch(_plain(name)):
+    if names_credential(name):
         return not (item is None or item is True or item is False)
     if len(name) <= _LONGEST_NAME and len(_harmless) < _MOST_NAMES:
         _harmless.add(name)
     return False
-
-
-def _plain(name: str) -> str:
-    return _NOT_OF_NAMES.sub("", name.lower())
 
 
 def _is_json(text: bytes) -> bool:

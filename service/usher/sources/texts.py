@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from usher.credentials import names_credential
 from usher.event import Undecodable
-from usher.sources.document import dump, names_credential, parse, strip
+from usher.sources.document import dump, parse, strip
 
 _NAMES = ("name", "key", "field", "type")
 """How the name in a pair of name and value is called."""
