@@ -74,7 +74,7 @@ async def serving(bench: Bench, running: list[str], provider: Any = None, **sett
             running.remove(event.user.id or "")
 
     made = Settings(http="127.0.0.1:0", mail_from="a@example.com", **settings)
-    app = build(made, log=MemoryLog(CONFIG, bench.broker), handlers=[hi], email=provider)
+    app = build(made, event_log=MemoryLog(CONFIG, bench.broker), handlers=[hi], email=provider)
     service = asyncio.create_task(app.run())
     try:
         await until(lambda: service.done() or (app.worker is not None and app.worker.ready))

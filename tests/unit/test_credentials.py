@@ -28,9 +28,9 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("name", "places"), TABLE.items(), ids=repr)
-def test_which_names_are_those_of_a_credential(name: str, topic_partitions: str) -> None:
+def test_which_names_are_those_of_a_credential(name: str, places: str) -> None:
     """In a document, in Auth0's entries (a), a template, a setting, a text (x): one rule, wider where nothing is lost by it."""
-    assert {short for short, where in PLACES.items() if names_credential(name, where)} == set(topic_partitions)
+    assert {short for short, where in PLACES.items() if names_credential(name, where)} == set(places)
 
 
 @pytest.mark.parametrize("name", [None, 5, ["password"], b"password"])
