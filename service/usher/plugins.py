@@ -24,15 +24,6 @@ GROUP = "usher.handlers"
 _MODULE_PREFIX = "_usher_handlers_dir_"
 
 
-def discover(handlers_dir: Path | None = None, only: Sequence[str] = ()) -> list[Handler]:
-    """The handlers to run, by name: of those that `find` finds, as `select` understands *only*.
-
-    Raises:
-        HandlerError
-    """
-    return select(find(handlers_dir), only)
-
-
 def find(handlers_dir: Path | None = None, announced: Iterable[EntryPoint] | None = None) -> list[Handler]:
     """All handlers there are, by name; their ``origin`` says which package or file each is from.
 

@@ -78,11 +78,6 @@ class CircuitBreaker(Generic[Message_contra]):
     def check(self) -> list[str]:
         return self._provider.check()
 
-    @property
-    def paused(self) -> Reason | None:
-        """Why the channel sends nothing at the moment; None: it sends."""
-        return None if self._pause is None else self._pause.reason
-
     async def send(self, message: Message_contra, progress: Progress, /) -> None:
         """Send, if the gate is open or this is the probe.
 
