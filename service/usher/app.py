@@ -189,7 +189,7 @@ class App:
         await self._until_ready()
         self.logger.info(
             "ready",
-            event_log=self.settings.event_log,
+            event_log=str(self.settings.event_log),
             group=self.settings.group,
             topics=list(self.settings.topic_names),
         )

@@ -21,6 +21,13 @@ def problems(**environ: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
+SASL = {
+    "USHER_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+    "USHER_KAFKA__SASL_MECHANISM": "PLAIN",
+    "USHER_KAFKA__SASL_PLAIN_USERNAME": "usher",
+}
+
+
 class NoticeSettings(BaseModel):
     when: Literal["phone-only", "always"] = "phone-only"
     languages: tuple[str, ...] = ()
@@ -41,8 +48,7 @@ def test_an_empty_environment_is_a_service_that_starts() -> None:
     """Without a single name set, there is an embedded log, the outbox, and the filter that the design promises."""
     settings = load()
 
-    assert settings.event_log == "sqlite:///usher.db"
-    assert settings.sqlite_path == Path("usher.db")
+    assert str(settings.event_log) == "sqlite:///usher.db"
     assert settings.topic_names == ("identity.events",)
     assert settings.ingest_topic == "identity.events"
     assert settings.triggered_by == ("admin_api",)
@@ -63,12 +69,11 @@ def test_every_kind_of_value_is_read_as_it_is_written() -> None:
         USHER_TWILIO__FROM="+15550100",
         USHER_SENDGRID__BASE_URL="http://127.0.0.1:9999/",
         USHER_AUTHGEAR__WEBHOOK_SECRET="new, old",
-        USHER_KAFKA__SECURITY_PROTOCOL="SASL_SSL",
+        USHER_KAFKA__CLIENT_ID="usher-eu",
         USHER_LOGIN_URL="https://id.example.com/login",
     )
 
-    assert settings.kafka_servers == ("a:9092", "b:9092")
-    assert settings.sqlite_path is None
+    assert str(settings.event_log) == "kafka://a:9092,b:9092"
     assert settings.topic_names == ("one", "two")
     assert settings.ingest_topic == "one"
     assert settings.http == Address("::1", 0)
@@ -77,7 +82,7 @@ def test_every_kind_of_value_is_read_as_it_is_written() -> None:
     assert settings.twilio.from_ == "+15550100"
     assert settings.sendgrid.base_url == "http://127.0.0.1:9999"
     assert [secret.get_secret_value() for secret in settings.authgear.webhook_secret] == ["new", "old"]
-    assert settings.kafka == {"security_protocol": "SASL_SSL"}
+    assert settings.kafka.given == {"client_id": "usher-eu"}
     assert settings.reset_url == "https://id.example.com/login"
 
 
@@ -218,12 +223,13 @@ def test_a_secret_can_be_a_file(tmp_path: Path) -> None:
         USHER_SENDGRID__API_KEY_FILE=str(secret),
         USHER_AUTHGEAR__WEBHOOK_SECRET_FILE=str(secret),
         USHER_KAFKA__SASL_PLAIN_PASSWORD_FILE=str(secret),
+        **SASL,
     )
 
     assert settings.sendgrid.api_key is not None
     assert settings.sendgrid.api_key.get_secret_value() == "hush-hush"
     assert [key.get_secret_value() for key in settings.authgear.webhook_secret] == ["hush-hush"]
-    assert settings.kafka == {"sasl_plain_password": "hush-hush"}
+    assert settings.kafka.common["sasl_plain_password"] == "hush-hush"
 
 
 def test_a_secret_that_is_given_twice_or_not_there_is_refused(tmp_path: Path) -> None:
@@ -243,6 +249,7 @@ def test_a_secret_that_is_given_twice_or_not_there_is_refused(tmp_path: Path) ->
 def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
     """Neither in the table of `usher check`, nor in a repr, nor in the mistakes."""
     environ = {
+        **SASL,
         "USHER_SENDGRID__API_KEY": "hush-1",
         "USHER_TWILIO__AUTH_TOKEN": "hush-2",
         "USHER_SMTP__URL": "smtp://user:hush-3@localhost",

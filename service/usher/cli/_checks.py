@@ -136,14 +136,15 @@ def _ways_in(system: System) -> Iterator[Line]:
 
 
 async def _log(settings: Settings) -> list[Line]:
+    address = str(settings.event_log)
     try:
         async with browser(settings) as log:
             states = await log.topics()
     except LogUnavailable as error:
-        return [Line("log", "problem", settings.event_log, f"can't be reached: {error}", unreachable=True)]
+        return [Line("log", "problem", address, f"can't be reached: {error}", unreachable=True)]
     except LogError as error:
-        return [Line("log", "problem", settings.event_log, str(error))]
-    return [Line("log", "ok", settings.event_log, "reachable"), *(_topic(state, states) for state in states)]
+        return [Line("log", "problem", address, str(error))]
+    return [Line("log", "ok", address, "reachable"), *(_topic(state, states) for state in states)]
 
 
 def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:

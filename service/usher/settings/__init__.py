@@ -13,7 +13,9 @@ from typing import Any, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from usher.addresses import Address, SqliteAddress
 from usher.handler import Handler, nearest
+from usher.kafka_options import NO_OPTIONS
 from usher.outcome import RetryPolicy
 from usher.settings import values
 from usher.settings.auth0 import Auth0
@@ -23,7 +25,7 @@ from usher.settings.genauth import GenAuth
 from usher.settings.keycloak import Keycloak
 from usher.settings.report import SettingRow, current, default_text, option_row, sentences
 from usher.settings.tenant import Tenant
-from usher.settings.values import SYSTEMS, Address, SourceTopic
+from usher.settings.values import SYSTEMS, SourceTopic
 
 __all__ = [
     "SYSTEMS", "Address", "Auth0", "Authgear", "GenAuth", "Keycloak", "Row", "SendGrid", "Settings", "SettingsError", "Smtp",
@@ -69,7 +71,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     event_log: values.LogUrl = Field(
-        "sqlite:///usher.db", description="where events are: the embedded log, or `kafka://host:port[,host:port]`"
+        SqliteAddress(Path("usher.db")),
+        description="where events are: the embedded log, or `kafka://host:port[,host:port]`",
     )
     topics: values.Topics = Field(
         (SourceTopic("identity.events"),),
@@ -153,8 +156,8 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
     )
-    kafka: Mapping[str, str] = Field({}, exclude=True, repr=False)
-    """The Kafka client's own options, by lower-case name; may hold secrets."""
+    kafka: values.Kafka = Field(NO_OPTIONS, exclude=True, repr=False)
+    """The Kafka client's own options."""
     tenants: Mapping[str, Mapping[str, Tenant]] = Field({}, exclude=True, repr=False)
     """Further tenants: by system, by name. `tenants_of` has all of them."""
     handler_options: Mapping[str, Mapping[str, str]] = Field({}, exclude=True, repr=False)
@@ -241,18 +244,6 @@ class Settings(BaseSettings):
         first: Tenant = getattr(self, system)
         return {**({"": first} if first.model_fields_set else {}), **self.tenants.get(system, {})}
 
-    @property
-    def sqlite_path(self) -> Path | None:
-        """The file of the embedded log; None on Kafka."""
-        return Path(self.event_log.removeprefix("sqlite:///")) if self.event_log.startswith("sqlite:") else None
-
-    @property
-    def kafka_servers(self) -> tuple[str, ...]:
-        """The brokers, as host:port; empty on the embedded log."""
-        return (
-            tuple(values.split(self.event_log.removeprefix("kafka://"))) if self.event_log.startswith("kafka:") else ()
-        )
-
     def check_handler_options(self, names: Iterable[str]) -> None:
         """See that every ``USHER_<HANDLER>__…`` is for one of the handlers *names*: all found, not only those that run.
 
@@ -293,7 +284,7 @@ class Settings(BaseSettings):
         for system, tenants in self.tenants.items():
             for name, tenant in tenants.items():
                 rows += [current(leaf, tenant) for leaf in leaves(type(tenant), _prefix(system, name))]
-        for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka}.items()):
+        for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka.given}.items()):
             rows += [
                 option_row(f"{PREFIX}{group.upper()}__{name.upper()}", text) for name, text in sorted(options.items())
             ]

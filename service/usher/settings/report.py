@@ -52,10 +52,10 @@ def sentences(error: ValidationError, known: Iterable[Leaf]) -> Iterator[str]:
     by_path = {leaf.path: leaf for leaf in known}
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
-        if not path:  # about several settings: the text names them
+        leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
+        if leaf is None and "error" in detail.get("ctx", {}):  # about several settings: the text names them
             yield from str(detail["ctx"]["error"]).splitlines()
         elif detail["type"] not in _ECHOES:
-            leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
             name = leaf.name if leaf else "__".join(path).upper()
             value = "" if leaf is None or leaf.secret or detail["type"] == "missing" else f"={_quoted(detail['input'])}"
             yield f"{name}{value}: {_hint(detail)}"

@@ -14,24 +14,16 @@ from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from email_validator import EmailNotValidError, validate_email
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BeforeValidator, PlainValidator, SecretStr
 
+from usher.addresses import Address, LogAddress, SqliteAddress, log_address
+from usher.kafka_options import KafkaOptions, kafka_options
 from usher.outcome import seconds
 
 SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
 """The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
-
-
-class Address(NamedTuple):
-    """Where a server listens. Port 0: the system chooses."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class SourceTopic(NamedTuple):
@@ -80,12 +72,12 @@ def _start(value: Any) -> str | float:
 
 
 def _address(value: Any) -> Address:
-    host, _, port = str(value).rpartition(":") if isinstance(value, str) else ("", "", "")
-    if isinstance(value, tuple) and len(value) == 2:
-        host, port = str(value[0]), str(value[1])
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("should be host:port, as in 127.0.0.1:8080; port 0 takes a free one")
-    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+    if isinstance(value, Address):
+        return value
+    try:
+        return Address.parse(str(value))
+    except ValueError:
+        raise ValueError("should be host:port, as in 127.0.0.1:8080; port 0 takes a free one") from None
 
 
 def _topic(value: Any) -> str:
@@ -125,21 +117,27 @@ def _triggers(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _log(value: Any) -> str:
-    text = str(value)
-    kind, found, rest = text.partition("://")
-    if found and kind == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return text
-    if found and kind == "kafka" and (servers := split(rest)):
-        try:
-            if all(_address(server).port for server in servers):
-                return text
-        except ValueError:
-            pass
-    raise ValueError(
-        "should be sqlite:///usher.db (an absolute path has four slashes) or kafka://host:9092,host:9092; "
-        "Kafka's credentials go into USHER_KAFKA__…"
-    )
+def _log(value: Any) -> LogAddress:
+    address = value if isinstance(value, LogAddress) else log_address(str(value))
+    if isinstance(address, SqliteAddress):
+        _new_file(address.path)
+    return address
+
+
+def _new_file(path: Path) -> None:
+    """See that there could be a file at *path*: a folder that is missing is not made, for it may be one that is not mounted."""
+    try:
+        if path.is_dir():
+            raise ValueError("should name a file: there is a folder of that name, write sqlite:///folder/usher.db")
+        if not path.parent.is_dir():
+            raise ValueError(f"should lie in a folder that exists: there is no {path.parent}; create it or mount it")
+        path.exists()
+    except OSError as error:
+        raise ValueError(f"should name a file that can be looked at: {error.strerror}") from None
+
+
+def _kafka(value: Any) -> KafkaOptions:
+    return value if isinstance(value, KafkaOptions) else kafka_options(value)
 
 
 def _url(value: Any) -> str:
@@ -220,12 +218,13 @@ def _count(value: Any) -> int:
 Duration = Annotated[float, BeforeValidator(_duration)]
 Delays = Annotated[tuple[float, ...], BeforeValidator(_delays)]
 StartFrom = Annotated[str | float, BeforeValidator(_start)]
-HostPort = Annotated[Address, BeforeValidator(_address)]
+HostPort = Annotated[Address, PlainValidator(_address)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Topic = Annotated[str, BeforeValidator(_topic)]
 Topics = Annotated[tuple[SourceTopic, ...], BeforeValidator(_topics)]
 Triggers = Annotated[tuple[str, ...], BeforeValidator(_triggers)]
-LogUrl = Annotated[str, BeforeValidator(_log)]
+LogUrl = Annotated[LogAddress, PlainValidator(_log)]
+Kafka = Annotated[KafkaOptions, PlainValidator(_kafka)]
 Url = Annotated[str, BeforeValidator(_url)]
 ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 BaseUrl = Annotated[str, BeforeValidator(_base_url)]
