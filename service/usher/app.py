@@ -30,7 +30,7 @@ from usher.handler import Handler, Router
 from usher.identity.poll import Feed, Pollers
 from usher.metrics import Metrics
 from usher.parts import find_handlers, open_channels, open_templates
-from usher.settings import Settings, SettingsError
+from usher.settings import Settings
 from usher.storage import CALLS, LEAVE, drain_budget, open_storage
 from usher.systems import Systems, open_systems
 from usher.watchdog import Watchdog
@@ -219,16 +219,13 @@ def build(
     default_email, default_sms = open_channels(settings, transport)
     templates = open_templates(settings, found)
     systems = open_systems(settings, lambda: transport.session)
-    try:
-        sender = MessageSender(
-            templates,
-            sender=settings.mail_from,
-            email=CircuitBreaker(email or default_email, "email", metrics),
-            sms=CircuitBreaker(sms or default_sms, "sms", metrics),
-            rate_limit_of=_rate_limits(systems, metrics),
-        )
-    except ValueError as error:
-        raise SettingsError([f"USHER_MAIL_FROM: {error}"]) from None
+    sender = MessageSender(
+        templates,
+        sender=settings.mail_from,
+        email=CircuitBreaker(email or default_email, "email", metrics),
+        sms=CircuitBreaker(sms or default_sms, "sms", metrics),
+        rate_limit_of=_rate_limits(systems, metrics),
+    )
     return App(
         settings=settings,
         event_log=event_log or open_storage(settings),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from structlog.testing import capture_logs
 
+from usher.addresses import MailSender
 from usher.channels import Mail, Progress, ProviderRefused
 from usher.channels.breaker import CircuitBreaker
 from usher.channels.sendgrid import SendGrid
@@ -18,7 +19,7 @@ from usher.outcome import Hold, Reject, Retry, Unknown
 from usher.testing.providers import FakeProviders, answer
 
 DOWN, BAD_KEY, REFUSED = Retry("503"), ProviderRefused("sendgrid answered 401: no credits"), Reject("400")
-MAIL = Mail("noor@example.com", "accounts@example.org", "Hello", "Hello", None, "welcome_email-0")
+MAIL = Mail("noor@example.com", MailSender("accounts@example.org"), "Hello", "Hello", None, "welcome_email-0")
 
 
 @dataclass
@@ -43,9 +44,6 @@ class Provider:
     asked: int = 0
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     leave: asyncio.Event | None = None
-
-    def check(self) -> list[str]:
-        return []
 
     async def send(self, message: Mail, progress: Progress, /) -> None:
         self.asked += 1

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from usher import Context, Event, on
+from usher.addresses import MailSender, SmtpServer
 from usher.settings import Address, Settings, SettingsError, settings_table
 
 
@@ -67,6 +68,8 @@ def test_every_kind_of_value_is_read_as_it_is_written() -> None:
         USHER_HTTP="[::1]:0",
         USHER_RETRY_DELAYS="500ms,2m",
         USHER_TWILIO__FROM="+15550100",
+        USHER_MAIL_FROM="Accounts <accounts@Example.com>",
+        USHER_SMTP__URL="smtp://usher:p%40ss%2Fw%C3%B6rd@mail.example.com",
         USHER_SENDGRID__BASE_URL="http://127.0.0.1:9999/",
         USHER_AUTHGEAR__WEBHOOK_SECRET="new, old",
         USHER_KAFKA__CLIENT_ID="usher-eu",
@@ -79,7 +82,9 @@ def test_every_kind_of_value_is_read_as_it_is_written() -> None:
     assert settings.http == Address("::1", 0)
     assert str(settings.http) == "[::1]:0"
     assert settings.retry_delays == (0.5, 120.0)
-    assert settings.twilio.from_ == "+15550100"
+    assert str(settings.twilio.from_) == "+15550100"
+    assert settings.mail_from == MailSender("accounts@example.com", "Accounts")
+    assert settings.smtp.url == SmtpServer("mail.example.com", 587, user="usher", password="p@ss/wörd")
     assert settings.sendgrid.base_url == "http://127.0.0.1:9999"
     assert [secret.get_secret_value() for secret in settings.authgear.webhook_secret] == ["new", "old"]
     assert settings.kafka.given == {"client_id": "usher-eu"}
@@ -126,7 +131,17 @@ def test_no_retry_at_all_can_be_said() -> None:
         ("USHER_EMAIL", "pigeon", "'outbox', 'sendgrid' or 'smtp'"),
         ("USHER_MAIL_FROM", "nobody", "should be an address"),
         ("USHER_LOGIN_URL", "javascript:alert(1)", "should be a URL"),
+        ("USHER_LOGIN_URL", "https://a..b/login", "should be a URL"),
+        ("USHER_RESET_URL", "https://example.com:0/", "should be a URL"),
         ("USHER_SENDGRID__BASE_URL", "https://api.example.com/v3", "without a path"),
+        ("USHER_SENDGRID__BASE_URL", "https://api.example.com?v=3", "without a query"),
+        ("USHER_TWILIO__BASE_URL", "https://api.example.com/?", "without a query"),
+        ("USHER_KEYCLOAK__URL", "https://id.example.com/auth#", "without a query"),
+        ("USHER_TWILIO__FROM", "abc!!", "should be a number"),
+        ("USHER_TWILIO__FROM", "+0123", "should be a number"),
+        ("USHER_TWILIO__FROM", "MG0123456789", "a name of at most 11"),
+        ("USHER_TWILIO__ACCOUNT_SID", "SK123", "AC and 32 hexadecimal digits"),
+        ("USHER_GENAUTH__ACCESS_KEY_ID", "pool id", "it is sent in a header"),
         ("USHER_MAX_IN_FLIGHT", "many", "a whole number"),
         ("USHER_INGEST_TOPIC", "elsewhere", "one of USHER_TOPICS"),
     ],
@@ -137,6 +152,44 @@ def test_a_wrong_value_is_told_with_its_name_and_the_way_out(name: str, value: s
 
     assert line.startswith(f"{name}={value!r}: ")
     assert hint in line
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("mail.example.org:587", "should be smtp://user:password@host:587"),
+        ("http://mail.example.org", "should be smtp://"),
+        ("smtp://mail.example.org:70000", "should be smtp://"),
+        ("smtp://usher:hush@/x", "should be smtp://"),
+        ("smtp://usher:hush@mail.example.org/x", "has something after the server"),
+        ("smtp://usher:hush@mail.example.org?tls=no", "has something after the server"),
+        ("smtp://usher:hu/sh@mail.example.org", "%-encoded"),
+        ("smtp://usher:hush%0A@mail.example.org", "has a control character"),
+        ("smtp://usher@mail.example.org:587", "has a user without a password"),
+        ("smtp://:hush@mail.example.org:587", "or a password without a user"),
+    ],
+)
+def test_a_mail_server_that_could_not_be_used_is_refused(url: str, hint: str) -> None:
+    """One line, which does not repeat the password; the server's port has a default, by its scheme."""
+    (line,) = problems(USHER_SMTP__URL=url)
+
+    assert line.startswith("USHER_SMTP__URL: ")
+    assert hint in line
+    assert "hush" not in line
+    assert load(USHER_SMTP__URL="smtps://mail.example.org").smtp.url == SmtpServer("mail.example.org", 465, tls=True)
+
+
+@pytest.mark.parametrize("secret", ["SG.é", "SG.a\nb", "SG.a b", "SG.a\x00b", " "])
+@pytest.mark.parametrize("name", ["USHER_SENDGRID__API_KEY", "USHER_TWILIO__AUTH_TOKEN"])
+def test_a_credential_that_no_header_can_hold_is_refused(name: str, secret: str) -> None:
+    """At once, and not with the first message; blanks around it are a slip that does no harm."""
+    (line,) = problems(**{name: secret})
+
+    assert line.startswith(f"{name}: should be letters, digits and signs of ASCII")
+    assert "SG" not in line
+    key = load(USHER_SENDGRID__API_KEY=" SG.key ").sendgrid.api_key
+    assert key is not None
+    assert key.get_secret_value() == "SG.key"
 
 
 @pytest.mark.parametrize(

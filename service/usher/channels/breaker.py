@@ -37,7 +37,6 @@ _logger = structlog.get_logger(__name__)
 class _Provider(Protocol[Message_contra]):
     name: str
 
-    def check(self) -> list[str]: ...
     async def send(self, message: Message_contra, progress: Progress, /) -> None: ...
 
 
@@ -74,9 +73,6 @@ class CircuitBreaker(Generic[Message_contra]):
         self._pause: _Pause | None = None
         for reason in PROBE_EVERY:
             metrics.channel_paused.labels(channel, reason).set(0)
-
-    def check(self) -> list[str]:
-        return self._provider.check()
 
     async def send(self, message: Message_contra, progress: Progress, /) -> None:
         """Send, if the gate is open or this is the probe.

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from usher.addresses import MailSender
 from usher.channels import Email, Mail, Sms, SmsMessage
-from usher.channels.address import email_address, mail_from, phone_number
+from usher.channels.address import email_address, phone_number
 from usher.channels.rate_limit import RateLimit
 from usher.channels.templates import Templates
 from usher.context import Outgoing
@@ -23,22 +24,19 @@ class MessageSender:
 
     Args:
         templates: what messages say.
-        sender: whom mail is from, as `USHER_MAIL_FROM` is written.
+        sender: whom mail is from.
         email: the provider of mail, usually behind a `CircuitBreaker`.
         sms: the provider of SMS, likewise.
         at_once: how many messages are on their way at a time. Others wait for their turn, and their handlers' timeouts
             with them: a thousand due at once must not time out in a queue of our own.
         cap_of: the cap for the users of an event's tenant; None: there is none.
-
-    Raises:
-        ValueError: *sender* holds no valid address.
     """
 
     def __init__(
         self,
         templates: Templates,
         *,
-        sender: str,
+        sender: MailSender,
         email: Email,
         sms: Sms,
         at_once: int = 100,
@@ -46,7 +44,7 @@ class MessageSender:
     ) -> None:
         self._turns = asyncio.Semaphore(at_once)
         self._templates = templates
-        self._sender = mail_from(sender)
+        self._sender = sender
         self._email = email
         self._sms = sms
         self._rate_limit_of = rate_limit_of

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from usher.channels import outbox
 from usher.channels.transport import Transport
 from usher.cli import _handler_view, _topics
 from usher.engine.port import LogError, LogUnavailable, TopicState
 from usher.handler import Handler, HandlerError, Router
 from usher.outcome import Outcome
-from usher.parts import find_handlers, open_channels, open_templates
+from usher.parts import find_handlers, open_templates
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
@@ -94,15 +95,14 @@ def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:
 
 
 def _channels(settings: Settings) -> Iterator[Line]:
-    email, sms = open_channels(settings, Transport())
-    for what, provider, problems in (("email", email.name, email.check()), ("sms", sms.name, sms.check())):
-        for problem in problems:
-            yield Line("channels", "problem", f"{what}: {provider}", problem)
-        if provider == "outbox" and not problems:
+    for what, provider in (("email", settings.email), ("sms", settings.sms)):
+        if provider != "outbox":
+            yield Line("channels", "ok", f"{what}: {provider}", "configured; credentials are not tried")
+        elif problem := outbox.prepare(settings.outbox_dir):
+            yield Line("channels", "problem", f"{what}: outbox", problem)
+        else:
             text = f"messages are written to {settings.outbox_dir}, nobody gets them; set USHER_{what.upper()}"
             yield Line("channels", "warn", f"{what}: outbox", text)
-        elif not problems:
-            yield Line("channels", "ok", f"{what}: {provider}", "configured; credentials are not tried")
 
 
 async def _systems(settings: Settings) -> list[Line]:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from usher.addresses import Address, SqliteAddress
+from usher.addresses import Address, MailSender, SqliteAddress
 from usher.handler import Handler, nearest
 from usher.kafka_options import NO_OPTIONS
 from usher.outcome import RetryPolicy
@@ -44,23 +44,27 @@ class SettingsError(Exception):
 class SendGrid(BaseModel):
     model_config = ConfigDict(frozen=True, validate_default=True)
 
-    api_key: SecretStr | None = Field(None, description="SendGrid's API key; needed for `USHER_EMAIL=sendgrid`")
+    api_key: values.Credential | None = Field(None, description="SendGrid's API key; needed for `USHER_EMAIL=sendgrid`")
     base_url: values.BaseUrl = Field("https://api.sendgrid.com", description="SendGrid's address, without a path")
 
 
 class Twilio(BaseModel):
     model_config = ConfigDict(frozen=True, validate_default=True)
 
-    account_sid: str | None = Field(None, description="Twilio's account (`AC…`); needed for `USHER_SMS=twilio`")
-    auth_token: SecretStr | None = Field(None, description="its auth token")
-    from_: str | None = Field(None, description="the number (`+…`) or messaging service (`MG…`) that SMS come from")
+    account_sid: values.AccountSid | None = Field(
+        None, description="Twilio's account (`AC…`); needed for `USHER_SMS=twilio`"
+    )
+    auth_token: values.Credential | None = Field(None, description="its auth token")
+    from_: values.TwilioFrom | None = Field(
+        None, description="the number (`+…`) or messaging service (`MG…`) that SMS come from"
+    )
     base_url: values.BaseUrl = Field("https://api.twilio.com", description="Twilio's address, without a path")
 
 
 class Smtp(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    url: values.SmtpUrl | None = Field(
+    url: values.Smtp | None = Field(
         None, description="`smtp://user:password@host:587` or `smtps://…`; needed for `USHER_EMAIL=smtp`"
     )
 
@@ -113,7 +117,7 @@ class Settings(BaseSettings):
         None, description="a folder with templates that replace the bundled ones"
     )
     mail_from: values.MailFrom = Field(
-        "no-reply@example.com",
+        MailSender("no-reply@example.com"),
         description="whom mail is from, `Name <address>` allowed; needed unless the outbox takes it",
     )
     service_name: str = Field("our service", min_length=1, description="what messages call your service")

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, SecretStr
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from usher.handler import nearest
 from usher.settings.tenant import TENANT_NAME, Tenant
-from usher.settings.values import split
+from usher.settings.values import SECRETS, split
 
 PREFIX = "USHER_"
 FREE_GROUP = "kafka"
@@ -65,8 +65,8 @@ def leaves(model: type[BaseModel], name: str = PREFIX, path: tuple[str, ...] = (
 
 
 def _holds_secret(annotation: Any) -> bool:
-    """Whether a type is, or contains, SecretStr."""
-    return annotation is SecretStr or any(_holds_secret(part) for part in get_args(annotation))
+    """Whether a type is, or contains, one of `SECRETS`."""
+    return annotation in SECRETS or any(_holds_secret(part) for part in get_args(annotation))
 
 
 def is_secret_name(name: str) -> bool:

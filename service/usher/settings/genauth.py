@@ -31,7 +31,9 @@ class GenAuth(Tenant):
     url: values.BaseUrl = Field(
         "https://api.genauth.ai", description="the API's address; Authing's is `https://api.authing.cn`"
     )
-    access_key_id: str | None = Field(None, description="the key that requests to the API are signed with: its id")
+    access_key_id: values.HeaderSafe | None = Field(
+        None, description="the key that requests to the API are signed with: its id"
+    )
     access_key_secret: SecretStr | None = Field(None, description="its secret; without both the API is not used")
     user_pool_id: str | None = Field(
         default_factory=lambda given: given.get("access_key_id"),

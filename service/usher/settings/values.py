@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from email_validator import EmailNotValidError, validate_email
 from pydantic import BeforeValidator, PlainValidator, SecretStr
 
-from usher.addresses import Address, LogAddress, SqliteAddress, log_address
+from usher.addresses import (
+    Address,
+    LogAddress,
+    MailSender,
+    SmtpServer,
+    SqliteAddress,
+    TwilioSender,
+    host_name,
+    log_address,
+)
 from usher.kafka_options import KafkaOptions, kafka_options
 from usher.outcome import seconds
 
 SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
 """The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
+SECRETS = (SecretStr, SmtpServer)
+"""The types whose values are never shown: all of one, or a part of it, is a secret."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 
@@ -141,32 +151,48 @@ def _kafka(value: Any) -> KafkaOptions:
 
 
 def _url(value: Any) -> str:
+    text = str(value)
     try:
-        parts = urlsplit(str(value))
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or True)
+        parts = urlsplit(text)
+        host_name(parts.hostname or "")
+        valid = parts.scheme in {"http", "https"} and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or any(letter.isspace() for letter in str(value)):
+    if not valid or not text.isprintable() or set(text) & set(" \\"):
         raise ValueError("should be a URL, as in https://id.example.com/login")
-    return str(value)
+    return text
 
 
 def _api_url(value: Any) -> str:
     text = _url(value).rstrip("/")
-    parts = urlsplit(text)
-    if parts.query or parts.fragment:
+    if set(text) & set("?#"):
         raise ValueError("should be a URL without a query, as in https://id.example.com/auth")
-    if "@" in parts.netloc:
+    if "@" in urlsplit(text).netloc:
         raise ValueError("should be a URL without a user and password: what proves us has settings of its own")
     return text
 
 
 def _base_url(value: Any) -> str:
-    text = _url(value).rstrip("/")
-    parts = urlsplit(text)
-    if parts.path or parts.query or parts.fragment:
+    text = _api_url(value)
+    if urlsplit(text).path:
         raise ValueError("should be a URL without a path, as in https://api.example.com: the path is the provider's")
-    return _api_url(text)
+    return text
+
+
+def _header_safe(value: Any) -> str:
+    text = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
+    if not text or not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError(
+            "should be letters, digits and signs of ASCII without blanks between: it is sent in a header; copy it anew"
+        )
+    return text
+
+
+def _account_sid(value: Any) -> str:
+    text = str(value).strip()
+    if not _ACCOUNT_SID.fullmatch(text):
+        raise ValueError("should be an account SID: AC and 32 hexadecimal digits")
+    return text
 
 
 def _domain(value: Any) -> str:
@@ -176,27 +202,16 @@ def _domain(value: Any) -> str:
     return text
 
 
-def _smtp_url(value: Any) -> Any:
-    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in {"smtp", "smtps"} and bool(parts.hostname) and (parts.port or True)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError("should be smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465")
-    return value
+def _smtp(value: Any) -> SmtpServer:
+    return value if isinstance(value, SmtpServer) else SmtpServer.parse(str(value))
 
 
-def _mail_from(value: Any) -> str:
-    _, address = parseaddr(str(value))
-    try:
-        validate_email(address, check_deliverability=False, globally_deliverable=False)
-    except EmailNotValidError:
-        raise ValueError("should be an address, as in no-reply@example.com or Example <no-reply@example.com>") from None
-    if any(letter in str(value) for letter in "\r\n"):
-        raise ValueError("should be on one line")
-    return str(value)
+def _twilio_from(value: Any) -> TwilioSender:
+    return value if isinstance(value, TwilioSender) else TwilioSender.parse(str(value))
+
+
+def _mail_from(value: Any) -> MailSender:
+    return value if isinstance(value, MailSender) else MailSender.parse(str(value))
 
 
 def _folder(value: Any) -> Path:
@@ -229,8 +244,12 @@ Url = Annotated[str, BeforeValidator(_url)]
 ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 BaseUrl = Annotated[str, BeforeValidator(_base_url)]
 Domain = Annotated[str, BeforeValidator(_domain)]
-SmtpUrl = Annotated[SecretStr, BeforeValidator(_smtp_url)]
+Smtp = Annotated[SmtpServer, PlainValidator(_smtp)]
+HeaderSafe = Annotated[str, BeforeValidator(_header_safe)]
+Credential = Annotated[SecretStr, BeforeValidator(_header_safe)]
+AccountSid = Annotated[str, BeforeValidator(_account_sid)]
+TwilioFrom = Annotated[TwilioSender, PlainValidator(_twilio_from)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
-MailFrom = Annotated[str, BeforeValidator(_mail_from)]
+MailFrom = Annotated[MailSender, PlainValidator(_mail_from)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 Count = Annotated[int, BeforeValidator(_count)]

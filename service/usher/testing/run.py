@@ -15,6 +15,7 @@ import structlog
 from pydantic import BaseModel
 from structlog.testing import LogCapture
 
+from usher.addresses import MailSender
 from usher.channels import Email, Mail, Sms, SmsMessage
 from usher.channels.sender import MessageSender
 from usher.channels.templates import Brand, Templates, template_folders
@@ -31,6 +32,7 @@ from usher.system import IdentitySystem
 from usher.testing.channels import RecordingEmail, RecordingSms
 from usher.testing.clock import Clock
 
+SENDER = MailSender("no-reply@example.com", "Example")
 BRAND = Brand("Example", "https://login.example.com", "https://login.example.com")
 
 
@@ -97,7 +99,7 @@ async def run(
     async with aiohttp.ClientSession() as http:
         attempts = Attempts(
             router=router,
-            sender=MessageSender(found, sender="Example <no-reply@example.com>", email=email, sms=sms),
+            sender=MessageSender(found, sender=SENDER, email=email, sms=sms),
             http=http,
             settings={handler.name: _settings(handler, settings)},
             policy=RetryPolicy(),
