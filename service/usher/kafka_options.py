@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ def _checked(name: str, value: object) -> Any:
         return text
     if name in _MILLISECONDS:
         low, high = _MILLISECONDS[name]
-        if not str(value).isdecimal() or not low <= int(str(value)) <= high:
+        if not re.fullmatch(r"[0-9]{1,9}", str(value)) or not low <= int(str(value)) <= high:
             raise ValueError(
                 f"{_name(name)}={str(value)!r}: should be a whole number of milliseconds from {low} to {high}"
             )

@@ -25,6 +25,7 @@ from usher.settings.genauth import GenAuth
 from usher.settings.keycloak import Keycloak
 from usher.settings.report import SettingRow, current, default_text, option_row, sentences
 from usher.settings.tenant import Tenant
+from usher.settings.together import misfits
 from usher.settings.values import SYSTEMS, SourceTopic
 
 __all__ = [
@@ -209,27 +210,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        wanting = [
-            ("USHER_SENDGRID__API_KEY", self.email == "sendgrid" and self.sendgrid.api_key is None, "USHER_EMAIL=sendgrid"),
-            ("USHER_SMTP__URL", self.email == "smtp" and self.smtp.url is None, "USHER_EMAIL=smtp"),
-            ("USHER_MAIL_FROM", self.email != "outbox" and "mail_from" not in self.model_fields_set, f"USHER_EMAIL={self.email}"),
-            ("USHER_TWILIO__ACCOUNT_SID", self.sms == "twilio" and not self.twilio.account_sid, "USHER_SMS=twilio"),
-            ("USHER_TWILIO__AUTH_TOKEN", self.sms == "twilio" and not self.twilio.auth_token, "USHER_SMS=twilio"),
-            ("USHER_TWILIO__FROM", self.sms == "twilio" and not self.twilio.from_, "USHER_SMS=twilio"),
-        ]  # fmt: skip
-        problems = [f"{name}: is needed for {why}; set it" for name, lacks, why in wanting if lacks]
-        if self.ingest_topic and SourceTopic(self.ingest_topic) not in self.topics:
-            problems.append(
-                f"USHER_INGEST_TOPIC={self.ingest_topic!r}: should be one of USHER_TOPICS, without a source: what is "
-                "appended there is Usher's own form, and nobody else would read it"
-            )
-        problems += [
-            f"USHER_TOPICS={topic}: nothing is set for a tenant {topic.tenant!r}; set USHER_{topic.source.upper()}__"
-            f"{topic.tenant.upper()}__…, or leave it out"
-            for topic in self.topics
-            if topic.tenant and topic.tenant not in self.tenants.get(topic.source, {})
-        ]
-        if problems:
+        if problems := tuple(misfits(self)):
             raise ValueError("\n".join(problems))
         return self
 
@@ -326,7 +307,7 @@ def _tenants(
         try:
             made[name] = model.model_validate(filled.values)
         except ValidationError as error:
-            problems += sentences(error, leaves(model, prefix))
+            problems += sentences(error, leaves(model, prefix), prefix)
     return made
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 
 from usher.settings import values
-from usher.settings.tenant import Tenant
+from usher.settings.tenant import GROUP, Tenant, missing
 
 
 def _country_code(value: Any) -> str:
@@ -21,6 +22,13 @@ def _country_code(value: Any) -> str:
 def _brand_of(url: str) -> Literal["genauth", "authing"]:
     """Which of the two names a host expects in the signature; hosts of one's own are mostly Authing's private deployments."""
     return "genauth" if (urlsplit(url).hostname or "").endswith("genauth.ai") else "authing"
+
+
+class AccessKey(NamedTuple):
+    """What requests to the API are signed with."""
+
+    id: str
+    secret: str
 
 
 class GenAuth(Tenant):
@@ -57,3 +65,24 @@ class GenAuth(Tenant):
     messages_per_minute: values.Count | None = Field(
         100, description="at most so many messages a minute for the users of one tenant; more wait, in order"
     )
+
+    @property
+    def tenant(self) -> str | None:
+        return self.user_pool_id
+
+    @property
+    def brings_events(self) -> bool:
+        return bool(self.webhook_secret) or self.poll
+
+    @property
+    def access(self) -> AccessKey | None:
+        """None: the API is not used."""
+        if self.access_key_id is None or self.access_key_secret is None:
+            return None
+        return AccessKey(self.access_key_id, self.access_key_secret.get_secret_value())
+
+    def lacks(self) -> Iterator[str]:
+        key = {"ACCESS_KEY_ID": self.access_key_id, "ACCESS_KEY_SECRET": self.access_key_secret}
+        if self.poll or any(key.values()):
+            why = f"for {GROUP}POLL" if self.poll else "beside the other half of the access key"
+            yield from missing(key, why)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydantic import BeforeValidator, PlainValidator, SecretStr
 
 from usher.addresses import (
@@ -29,7 +30,7 @@ from usher.outcome import seconds
 
 SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
 """The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
-SECRETS = (SecretStr, SmtpServer)
+SECRETS = (SecretStr, SmtpServer, RSAPrivateKey)
 """The types whose values are never shown: all of one, or a part of it, is a secret."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
