@@ -79,8 +79,6 @@ def _announced(point: EntryPoint) -> Handler:
 
 
 def _in_folder(folder: Path) -> Iterator[Handler]:
-    if not folder.is_dir():
-        raise HandlerError(f"USHER_HANDLERS_DIR={str(folder)!r}: there is no such folder; create it or mount it")
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last: `_shared.py` can be imported, and `email.py` hides nobody else's
     for path in sorted(folder.glob("*.py")):

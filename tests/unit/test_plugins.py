@@ -115,12 +115,6 @@ def test_a_mistake_in_a_declaration_is_told_as_it_is(tmp_path: Path) -> None:
         find(tmp_path, announced=())
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    """A volume that was not mounted must not look like a service without handlers."""
-    with pytest.raises(HandlerError, match=r"USHER_HANDLERS_DIR=.*no such folder"):
-        find(tmp_path / "nowhere", announced=())
-
-
 def test_a_package_announces_a_handler(package: Path) -> None:
     """The entry point's name is the handler's, and the origin says where it is from."""
     write(package, "acme_hooks.py", handler="greet")

@@ -122,6 +122,21 @@ def test_no_retry_at_all_can_be_said() -> None:
         ("USHER_TOPICS", "a,a", "each once"),
         ("USHER_GROUP", "my group", "letters, digits"),
         ("USHER_START_FROM", "yesterday", "latest, earliest"),
+        ("USHER_START_FROM", "nan", "latest, earliest"),
+        ("USHER_START_FROM", "-1", "latest, earliest"),
+        ("USHER_START_FROM", "1e300", "latest, earliest"),
+        ("USHER_TOPICS", "..", "letters, digits"),
+        ("USHER_TOPICS", "t" * 201 + ",a", "at most 200"),
+        ("USHER_HANDLERS_DIR", "d" * 300, "File name too long"),
+        ("USHER_OUTBOX_DIR", __file__, "a file of that name is in the way"),
+        ("USHER_SERVICE_NAME", "Acme\nSons", "on one line"),
+        ("USHER_DEDUPE_WINDOW", "9" * 400 + "d", "a number and a unit"),
+        ("USHER_DEDUPE_WINDOW", "367d", "366d at most"),
+        ("USHER_SHUTDOWN_GRACE", "2d", "1d at most"),
+        ("USHER_KEYCLOAK__POLL_EVERY", "0s", "greater than 0"),
+        ("USHER_AUTH0__POLL_EVERY", "0s", "greater than 0"),
+        ("USHER_AUTH0__MESSAGES_PER_MINUTE", "9" * 20, "a whole number from 1 to"),
+        ("USHER_HTTP", "a..b:80", "host:port"),
         ("USHER_TRIGGERED_BY", "unknown", "@on(..., triggered_by="),
         ("USHER_HANDLERS_DIR", "/nowhere/at/all", "a folder that exists"),
         ("USHER_RETRY_DELAYS", "10s,soon", "a number and a unit"),
@@ -202,6 +217,22 @@ def test_the_address_of_an_api_takes_no_login(name: str) -> None:
     assert line.startswith(
         f"USHER_{name}='https://********@api.example.com': should be a URL without a user and password"
     )
+
+
+def test_the_names_of_our_own_topics_have_to_fit() -> None:
+    """Kafka takes 249 characters; a name that is too long would be found when the first delivery is parked."""
+    (line,) = problems(USHER_GROUP="g" * 200, USHER_TOPICS="t" * 43)
+
+    assert line.startswith("USHER_TOPICS=ttt")
+    assert load(USHER_GROUP="g" * 200, USHER_TOPICS="t" * 42).group == "g" * 200
+
+
+def test_what_is_no_text_is_refused() -> None:
+    """A value that is not UTF-8 could be neither shown nor sent; a webhook's secret is bytes, whatever they are."""
+    assert problems(USHER_LOGIN_URL="https://example.com/\udcff") == (
+        "USHER_LOGIN_URL: is not UTF-8 text; write it anew",
+    )
+    assert load(USHER_AUTHGEAR__WEBHOOK_SECRET="\udcff").authgear.brings_events
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import pydantic
@@ -163,6 +164,12 @@ async def test_recording_channels_fail_in_turn() -> None:
 
     assert outcomes == ["retry", "done", "rejected", "done"]
     assert (len(email.asked), len(email.sent)) == (4, 2)
+
+
+async def test_a_folder_of_templates_that_is_missing_is_a_mistake(tmp_path: Path) -> None:
+    """A misspelt path must not look like templates that change nothing."""
+    with pytest.raises(ValueError, match=r"templates='.*nowhere' should be a folder"):
+        await run(welcome_email, an_event(), templates=tmp_path / "nowhere")
 
 
 async def test_settings_are_the_handlers_own_model() -> None:

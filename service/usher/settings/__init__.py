@@ -108,12 +108,14 @@ class Settings(BaseSettings):
     http: values.HostPort = Field(
         Address("127.0.0.1", 8080), description="where webhooks, health and metrics are served; port 0: a free one"
     )
-    shutdown_grace: values.Duration = Field(25.0, description="how long SIGTERM may take: drain, commit, leave")
+    shutdown_grace: values.Grace = Field(25.0, description="how long SIGTERM may take: drain, commit, leave")
     email: Literal["outbox", "sendgrid", "smtp"] = Field(
         "outbox", description="who carries mail: `outbox`, `sendgrid`, `smtp`"
     )
     sms: Literal["outbox", "twilio"] = Field("outbox", description="who carries SMS: `outbox`, `twilio`")
-    outbox_dir: Path = Field(Path("outbox"), description="the folder into which the outbox writes what would be sent")
+    outbox_dir: values.NewFolder = Field(
+        Path("outbox"), description="the folder into which the outbox writes what would be sent"
+    )
     templates_dir: values.Folder | None = Field(
         None, description="a folder with templates that replace the bundled ones"
     )
@@ -121,7 +123,7 @@ class Settings(BaseSettings):
         MailSender("no-reply@example.com"),
         description="whom mail is from, `Name <address>` allowed; needed unless the outbox takes it",
     )
-    service_name: str = Field("our service", min_length=1, description="what messages call your service")
+    service_name: values.Line = Field("our service", description="what messages call your service")
     login_url: values.Url | None = Field(None, description="the login page that messages link to")
     reset_url: values.Url | None = Field(
         default_factory=lambda given: given.get("login_url"),

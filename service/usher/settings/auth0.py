@@ -40,7 +40,7 @@ class Auth0(Tenant):
     feeds: tuple[Literal["events", "logs"], ...] = Field(
         ("events", "logs"), description="what is pulled: `events` (the Events API), `logs` (the tenant logs)"
     )
-    poll_every: values.Duration = Field(15.0, description="the time between looks into the tenant logs")
+    poll_every: values.Pause = Field(15.0, description="the time between looks into the tenant logs")
     log_types: values.Names = Field(
         _LOG_TYPES, description="the types of log entries that are pulled, by their codes; `*`: all of them"
     )

@@ -82,7 +82,7 @@ class Authgear(Tenant):
     poll: bool = Field(
         False, description="whether to read the audit log, for the password events and for what webhooks missed"
     )
-    poll_every: values.Duration = Field(15.0, gt=0, description="the time between looks into the audit log")
+    poll_every: values.Pause = Field(15.0, description="the time between looks into the audit log")
     poll_types: Annotated[tuple[str, ...], BeforeValidator(_types)] = Field(
         POLLED, description="the event types that are read there, as handlers name them"
     )

@@ -102,6 +102,9 @@ class Environment:
                 self._take(name, text)
 
     def _take(self, name: str, text: str) -> None:
+        if not _is_utf8(text) and not ((leaf := self._leaves.get(name)) and leaf.secret and leaf.several):
+            self.problems.append(f"{name}: is not UTF-8 text; write it anew")
+            return
         group, nested, field = name.removeprefix(PREFIX).partition("__")
         free = self._prefix == PREFIX and nested and field and group not in self._groups
         plain = name.removesuffix(_FILE)
@@ -151,6 +154,15 @@ class Environment:
         for group in path[:-1]:
             into = into.setdefault(group, {})
         into[path[-1]] = value
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether an environment's text was text; a webhook's secret need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_secret(path: str) -> str:

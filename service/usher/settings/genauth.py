@@ -55,13 +55,12 @@ class GenAuth(Tenant):
     country_code: Annotated[str, BeforeValidator(_country_code)] = Field(
         "86", description="the country of phone numbers that come without `phoneCountryCode`"
     )
-    repeat_window: values.Duration = Field(
+    repeat_window: values.Pause = Field(
         120.0,
-        gt=0,
         description="webhooks have no id: the same call again within this time is a repeat, later it is a second event",
     )
     poll: bool = Field(False, description="read the admin audit logs for what webhooks missed or could not tell")
-    poll_every: values.Duration = Field(30.0, gt=0, description="how often")
+    poll_every: values.Pause = Field(30.0, description="how often")
     messages_per_minute: values.Count | None = Field(
         100, description="at most so many messages a minute for the users of one tenant; more wait, in order"
     )

@@ -32,7 +32,7 @@ class Keycloak(Tenant):
     client_id: str | None = Field(None, description="the client that Usher uses the admin API with")
     client_secret: SecretStr | None = Field(None, description="its secret")
     poll: bool = Field(False, description="whether to read the realm's admin events, beside or instead of webhooks")
-    poll_every: values.Duration = Field(10.0, description="the time between looks into the admin events")
+    poll_every: values.Pause = Field(10.0, description="the time between looks into the admin events")
     phone_attributes: values.Names = Field(
         ("phoneNumber", "phone_number", "mobile"),
         description="the user's attributes that a phone number may be in, best first",

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from usher.engine.port import retry_topic
 from usher.settings.values import SYSTEMS, SourceTopic
 
 if TYPE_CHECKING:
     from usher.settings import Settings
+
+_LONGEST_TOPIC = 249
 
 
 def misfits(settings: Settings) -> Iterator[str]:
@@ -45,7 +48,13 @@ def _topics(settings: Settings) -> Iterator[str]:
         yield (
             "USHER_TOPICS: webhooks and pollers need a topic without a source, to append to; add one, as in identity.events"
         )
+    longest = _LONGEST_TOPIC - len(retry_topic(settings.group, ""))
     for topic in settings.topics:
+        if len(topic.name) > longest:
+            yield (
+                f"USHER_TOPICS={topic}: with USHER_GROUP before it and -retry after it, which names a topic of Usher's own, it is "
+                f"longer than the {_LONGEST_TOPIC} characters that Kafka takes; shorten the group's name"
+            )
         if topic.tenant and topic.tenant not in settings.tenants.get(topic.source, {}):
             yield (
                 f"USHER_TOPICS={topic}: nothing is set for a tenant {topic.tenant!r}; set USHER_{topic.source.upper()}__"
@@ -61,6 +70,7 @@ def _alike(settings: Settings) -> Iterator[str]:
             title = f"{system}/{name}" if name else system
             if tenant.tenant is not None and (other := first.setdefault(tenant.tenant, title)) != title:
                 yield (
-                    f"{title} and {other}: events of both are of the tenant {tenant.tenant!r}, and can't be told apart; set it "
-                    "up once (a secret's setting takes several, comma separated)"
+                    f"USHER_{system.upper()}__{name.upper()}__…: {title} and {other}: events of both are of the tenant "
+                    f"{tenant.tenant!r}, and can't be told apart; set it up once (a secret's setting takes several, comma "
+                    "separated)"
                 )

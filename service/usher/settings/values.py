@@ -7,9 +7,10 @@ error never quotes the value: who reports it knows whether it is a secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -26,14 +27,19 @@ from usher.addresses import (
     log_address,
 )
 from usher.kafka_options import KafkaOptions, kafka_options
-from usher.outcome import seconds
+from usher.outcome import LONGEST_WAIT, seconds
 
+_T = TypeVar("_T")
 SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
 """The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
 SECRETS = (SecretStr, SmtpServer, RSAPrivateKey)
 """The types whose values are never shown: all of one, or a part of it, is a secret."""
+_LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+_MOST = 10**9
+_DAY = 86_400.0
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 
@@ -58,9 +64,24 @@ def split(value: Any) -> Any:
 
 def _duration(value: Any) -> float:
     try:
-        return seconds(value)
+        duration = seconds(value)
     except ValueError:
         raise ValueError("should be a number and a unit: 500ms, 10s, 1m, 2h, 1d") from None
+    if duration > LONGEST_WAIT:
+        raise ValueError(f"should be {LONGEST_WAIT / _DAY:g}d at most")
+    return duration
+
+
+def _pause(value: Any) -> float:
+    if not (duration := _duration(value)):
+        raise ValueError("should be greater than 0")
+    return duration
+
+
+def _grace(value: Any) -> float:
+    if (duration := _duration(value)) > _DAY:
+        raise ValueError("should be 1d at most: nobody waits longer for a worker that stops")
+    return duration
 
 
 def _delays(value: Any) -> tuple[float, ...]:
@@ -71,6 +92,13 @@ def _delays(value: Any) -> tuple[float, ...]:
 def _start(value: Any) -> str | float:
     if value in {"latest", "earliest"}:
         return str(value)
+    moment = _unix_seconds(value)
+    if moment is None or not 0 <= moment < _LAST_MOMENT:
+        raise ValueError("should be latest, earliest, a time such as 2026-05-01T00:00:00Z, or Unix seconds")
+    return moment
+
+
+def _unix_seconds(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -78,7 +106,7 @@ def _start(value: Any) -> str | float:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise ValueError("should be latest, earliest, a time such as 2026-05-01T00:00:00Z, or Unix seconds") from None
+        return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
@@ -92,7 +120,7 @@ def _address(value: Any) -> Address:
 
 
 def _topic(value: Any) -> str:
-    if not isinstance(value, str) or not _TOPIC.fullmatch(value):
+    if not isinstance(value, str) or not _TOPIC.fullmatch(value) or value in {".", ".."}:
         raise ValueError("should be letters, digits, '.', '_' and '-', at most 200: topics are named with it")
     return value
 
@@ -137,14 +165,10 @@ def _log(value: Any) -> LogAddress:
 
 def _new_file(path: Path) -> None:
     """See that there could be a file at *path*: a folder that is missing is not made, for it may be one that is not mounted."""
-    try:
-        if path.is_dir():
-            raise ValueError("should name a file: there is a folder of that name, write sqlite:///folder/usher.db")
-        if not path.parent.is_dir():
-            raise ValueError(f"should lie in a folder that exists: there is no {path.parent}; create it or mount it")
-        path.exists()
-    except OSError as error:
-        raise ValueError(f"should name a file that can be looked at: {error.strerror}") from None
+    if _is(path, Path.is_dir):
+        raise ValueError("should name a file: there is a folder of that name, write sqlite:///folder/usher.db")
+    if not path.parent.is_dir():
+        raise ValueError(f"should lie in a folder that exists: there is no {path.parent}; create it or mount it")
 
 
 def _kafka(value: Any) -> KafkaOptions:
@@ -203,22 +227,36 @@ def _domain(value: Any) -> str:
     return text
 
 
-def _smtp(value: Any) -> SmtpServer:
-    return value if isinstance(value, SmtpServer) else SmtpServer.parse(str(value))
-
-
-def _twilio_from(value: Any) -> TwilioSender:
-    return value if isinstance(value, TwilioSender) else TwilioSender.parse(str(value))
-
-
-def _mail_from(value: Any) -> MailSender:
-    return value if isinstance(value, MailSender) else MailSender.parse(str(value))
+def _once(kind: type[_T], parse: Callable[[str], _T]) -> PlainValidator:
+    """Reads a text with *parse*; what is a *kind* already stays."""
+    return PlainValidator(lambda value: value if isinstance(value, kind) else parse(str(value)))
 
 
 def _folder(value: Any) -> Path:
-    if not Path(value).is_dir():
+    if not _is(Path(value), Path.is_dir):
         raise ValueError("should be a folder that exists; create it or mount it")
     return Path(value)
+
+
+def _new_folder(value: Any) -> Path:
+    path = Path(value)
+    if _is(path, Path.exists) and not path.is_dir():
+        raise ValueError("should be a folder, which is made where it is missing; a file of that name is in the way")
+    return path
+
+
+def _is(path: Path, state: Callable[[Path], bool]) -> bool:
+    """What *state* says of a path; a path that can't even be looked at is refused."""
+    try:
+        return state(path)
+    except OSError as error:
+        raise ValueError(f"can't be looked at: {error.strerror}; correct the path, or its folder's rights") from None
+
+
+def _line(value: Any) -> str:
+    if not str(value) or _CONTROL.search(str(value)):
+        raise ValueError("should be a text on one line, without control characters")
+    return str(value)
 
 
 def _count(value: Any) -> int:
@@ -226,12 +264,14 @@ def _count(value: Any) -> int:
         number = int(value)
     except (TypeError, ValueError):
         number = 0
-    if number < 1:
-        raise ValueError("should be a whole number from 1")
+    if not 1 <= number <= _MOST:
+        raise ValueError(f"should be a whole number from 1 to {_MOST}")
     return number
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
+Pause = Annotated[float, BeforeValidator(_pause)]
+Grace = Annotated[float, BeforeValidator(_grace)]
 Delays = Annotated[tuple[float, ...], BeforeValidator(_delays)]
 StartFrom = Annotated[str | float, BeforeValidator(_start)]
 HostPort = Annotated[Address, PlainValidator(_address)]
@@ -245,12 +285,14 @@ Url = Annotated[str, BeforeValidator(_url)]
 ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 BaseUrl = Annotated[str, BeforeValidator(_base_url)]
 Domain = Annotated[str, BeforeValidator(_domain)]
-Smtp = Annotated[SmtpServer, PlainValidator(_smtp)]
+Smtp = Annotated[SmtpServer, _once(SmtpServer, SmtpServer.parse)]
 HeaderSafe = Annotated[str, BeforeValidator(_header_safe)]
 Credential = Annotated[SecretStr, BeforeValidator(_header_safe)]
 AccountSid = Annotated[str, BeforeValidator(_account_sid)]
-TwilioFrom = Annotated[TwilioSender, PlainValidator(_twilio_from)]
+TwilioFrom = Annotated[TwilioSender, _once(TwilioSender, TwilioSender.parse)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
-MailFrom = Annotated[MailSender, PlainValidator(_mail_from)]
+MailFrom = Annotated[MailSender, _once(MailSender, MailSender.parse)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
+NewFolder = Annotated[Path, BeforeValidator(_new_folder)]
+Line = Annotated[str, BeforeValidator(_line)]
 Count = Annotated[int, BeforeValidator(_count)]

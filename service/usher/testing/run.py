@@ -87,6 +87,7 @@ async def run(
 
     Raises:
         pydantic.ValidationError: *settings* do not fit the handler's model.
+        ValueError: *templates* is no folder.
     """
     watched = _Watched(handler, retry or RetryPolicy())
     router = Router([watched.handler], [triggered_by])
@@ -94,7 +95,7 @@ async def run(
     if not ruling.runs:
         return Result("filtered", ruling.condition)
     email, sms = email or RecordingEmail(), sms or RecordingSms()
-    found = Templates(template_folders([handler]), brand=brand, overrides=templates)
+    found = _templates(handler, brand, templates)
     clock, lines = Clock(math.floor(time.time()) if now is None else now), LogCapture()
     async with aiohttp.ClientSession() as http:
         attempts = Attempts(
@@ -122,6 +123,12 @@ async def run(
         error=watched.raised,
         logs=list(lines.entries),
     )
+
+
+def _templates(handler: Handler, brand: Brand, overrides: Path | None) -> Templates:
+    if overrides is not None and not overrides.is_dir():
+        raise ValueError(f"templates={str(overrides)!r} should be a folder that exists")
+    return Templates(template_folders([handler]), brand=brand, overrides=overrides)
 
 
 class _Watched:
