@@ -18,7 +18,7 @@ from usher import Context, Event, RetryPolicy, on
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import DeadLetter, fold
-from usher.engine.driver import Limits
+from usher.engine.limits import Limits
 from usher.engine.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.engine.worker import Worker
 from usher.handler import Handler, Router

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tests.java import SMALL, ServerMissing, cached, came_up, fetch, free_ports
 
+from usher.addresses import KafkaAddress
 from usher.delivery import Headers
 
 POM = Path(__file__).with_name("kafka-pom.xml")
@@ -97,6 +98,11 @@ class Broker:
     def servers(self) -> str:
         """The bootstrap address."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def address(self) -> KafkaAddress:
+        """The address of a log that is kept there."""
+        return KafkaAddress((self.servers,))
 
     def servers_of(self, listener: str) -> str:
         """The bootstrap address of one of the listeners."""

@@ -22,7 +22,7 @@ from usher.channels.rate_limit import RateLimit
 from usher.channels.sender import MessageSender
 from usher.channels.transport import Transport
 from usher.engine.attempt import Attempts
-from usher.engine.driver import Limits
+from usher.engine.limits import Limits
 from usher.engine.port import EventLog
 from usher.engine.worker import Worker
 from usher.event import Event
@@ -30,7 +30,7 @@ from usher.handler import Handler, Router
 from usher.identity.poll import Feed, Pollers
 from usher.metrics import Metrics
 from usher.parts import find_handlers, open_channels, open_templates
-from usher.settings import Settings, SettingsError
+from usher.settings import Settings
 from usher.storage import CALLS, LEAVE, drain_budget, open_storage
 from usher.systems import Systems, open_systems
 from usher.watchdog import Watchdog
@@ -190,7 +190,7 @@ class App:
         await self._until_ready()
         self.logger.info(
             "ready",
-            event_log=self.settings.event_log,
+            event_log=str(self.settings.event_log),
             group=self.settings.group,
             topics=list(self.settings.topic_names),
         )
@@ -220,18 +220,15 @@ def build(
     default_email, default_sms = open_channels(settings, transport)
     templates = open_templates(settings, found)
     systems = open_systems(settings, lambda: transport.session)
-    try:
-        sender = MessageSender(
-            templates,
-            sender=settings.mail_from,
-            email=CircuitBreaker(email or default_email, "email", metrics, settings.sends_at_once),
-            sms=CircuitBreaker(sms or default_sms, "sms", metrics, settings.sends_at_once),
-            at_once=settings.sends_at_once,
-            mails_at_once=settings.mails_at_once,
-            rate_limit_of=_rate_limits(systems, metrics),
-        )
-    except ValueError as error:
-        raise SettingsError([f"USHER_MAIL_FROM: {error}"]) from None
+    sender = MessageSender(
+        templates,
+        sender=settings.mail_from,
+        email=CircuitBreaker(email or default_email, "email", metrics, settings.sends_at_once),
+        sms=CircuitBreaker(sms or default_sms, "sms", metrics, settings.sends_at_once),
+        at_once=settings.sends_at_once,
+        mails_at_once=settings.mails_at_once,
+        rate_limit_of=_rate_limits(systems, metrics),
+    )
     return App(
         settings=settings,
         event_log=event_log or open_storage(settings),

@@ -6,19 +6,16 @@ in one process (tests) do not add up.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Mapping
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 _SEND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class Metrics:
-    """The catalogue, and what is written too often to look its labels up each time."""
+    """The catalogue of metrics."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -103,13 +100,28 @@ class Metrics:
             ["feed"],
             registry=registry,
         )
-        self._attempts = _Attempts()
-        registry.register(self._attempts)
+        attempts = Counter(
+            "usher_attempts",
+            "Attempts that ended. outcome: done, skipped, retry, failed, rejected, unknown, held, expired.",
+            ["handler", "outcome"],
+            registry=registry,
+        )
+        took = Histogram(
+            "usher_handler_seconds",
+            "How long an attempt took.",
+            ["handler"],
+            buckets=_SEND_BUCKETS,
+            registry=registry,
+        )
+        # Kept, by labels: to look them up takes longer than to count.
+        self._ended, self._took = cache(attempts.labels), cache(took.labels)
         self._partitions: set[tuple[str, str]] = set()
 
     def attempt(self, handler: str, outcome: str, seconds: float | None = None) -> None:
         """One attempt has ended, after *seconds* (None: it was not made)."""
-        self._attempts.add(handler, outcome, seconds)
+        self._ended(handler, outcome).inc()
+        if seconds is not None:
+            self._took(handler).observe(seconds)
 
     def partitions(self, parked: Mapping[tuple[str, int], int], lag: Mapping[tuple[str, int], int]) -> None:
         """What is parked and unread in each partition held now; what was told of others is taken back."""
@@ -123,41 +135,3 @@ class Metrics:
         for gauge, told in ((self.parked, parked), (self.lag, lag)):
             for (topic, partition), value in told.items():
                 gauge.labels(topic, str(partition)).set(value)
-
-
-class _Attempts(Collector):
-    """What is counted for each attempt: plain numbers, which become metrics when they are asked for.
-
-    The library's own counters take a lock and walk their buckets each time, which is a good part of an attempt's overhead.
-    """
-
-    def __init__(self) -> None:
-        self._ended: dict[tuple[str, str], int] = {}
-        self._took: dict[str, list[int]] = {}
-        self._seconds: dict[str, float] = {}
-
-    def add(self, handler: str, outcome: str, seconds: float | None) -> None:
-        label = (handler, outcome)
-        self._ended[label] = self._ended.get(label, 0) + 1
-        if seconds is not None:
-            took = self._took.get(handler)
-            if took is None:
-                took = self._took[handler] = [0] * (len(_SEND_BUCKETS) + 1)
-                self._seconds[handler] = 0.0
-            took[bisect_left(_SEND_BUCKETS, seconds)] += 1
-            self._seconds[handler] += seconds
-
-    def collect(self) -> Iterator[Metric]:
-        ended = CounterMetricFamily(
-            "usher_attempts",
-            "Attempts that ended. outcome: done, skipped, retry, failed, rejected, unknown, held, expired.",
-            labels=["handler", "outcome"],
-        )
-        for label, count in self._ended.items():
-            ended.add_metric(label, count)
-        yield ended
-        took = HistogramMetricFamily("usher_handler_seconds", "How long an attempt took.", labels=["handler"])
-        bounds = [*(str(bound) for bound in _SEND_BUCKETS), "+Inf"]
-        for handler, counts in self._took.items():
-            took.add_metric([handler], list(zip(bounds, accumulate(counts), strict=True)), self._seconds[handler])
-        yield took

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from usher.channels import Email, Sms
-from usher.channels.open import open_email, open_sms
+from usher.channels.outbox import MailOutbox, SmsOutbox
+from usher.channels.smtp import Smtp
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.channels.transport import Transport
 from usher.handler import Handler
 from usher.plugins import find, select
 from usher.settings import Settings
 
-if TYPE_CHECKING:
-    from pydantic import SecretStr
+_T = TypeVar("_T")
 
 
 def find_handlers(settings: Settings) -> list[Handler]:
@@ -37,25 +37,36 @@ def open_templates(settings: Settings, handlers: Sequence[Handler]) -> Templates
 
 def open_channels(settings: Settings, transport: Transport) -> tuple[Email, Sms]:
     """The providers that the settings name, without their gates; nothing is connected yet."""
-    email = open_email(
-        settings.email,
-        transport,
-        outbox_dir=settings.outbox_dir,
-        sendgrid_api_key=_secret(settings.sendgrid.api_key),
-        sendgrid_base_url=settings.sendgrid.base_url,
-        smtp_url=_secret(settings.smtp.url),
-    )
-    sms = open_sms(
-        settings.sms,
-        transport,
-        outbox_dir=settings.outbox_dir,
-        twilio_account_sid=settings.twilio.account_sid or "",
-        twilio_auth_token=_secret(settings.twilio.auth_token),
-        twilio_from=settings.twilio.from_ or "",
-        twilio_base_url=settings.twilio.base_url,
-    )
-    return email, sms
+    return _email(settings, transport), _sms(settings, transport)
 
 
-def _secret(value: SecretStr | None) -> str:
-    return "" if value is None else value.get_secret_value()
+def _email(settings: Settings, transport: Transport) -> Email:
+    if settings.email == "smtp":
+        return Smtp(_given(settings.smtp.url))
+    if settings.email == "sendgrid":
+        from usher.channels.sendgrid import SendGrid  # noqa: PLC0415 slow to import: its users pay
+
+        given = settings.sendgrid
+        return SendGrid(transport, api_key=_given(given.api_key).get_secret_value(), base_url=given.base_url)
+    return MailOutbox(settings.outbox_dir)
+
+
+def _sms(settings: Settings, transport: Transport) -> Sms:
+    if settings.sms == "twilio":
+        from usher.channels.twilio import Twilio  # noqa: PLC0415 slow to import: its users pay
+
+        given = settings.twilio
+        return Twilio(
+            transport,
+            account_sid=_given(given.account_sid),
+            auth_token=_given(given.auth_token).get_secret_value(),
+            sender=_given(given.from_),
+            base_url=given.base_url,
+        )
+    return SmsOutbox(settings.outbox_dir)
+
+
+def _given(value: _T | None) -> _T:
+    """*value*, which is there: the settings lack nothing that the provider they name needs."""
+    assert value is not None  # noqa: S101
+    return value

@@ -24,15 +24,6 @@ GROUP = "usher.handlers"
 _MODULE_PREFIX = "_usher_handlers_dir_"
 
 
-def discover(handlers_dir: Path | None = None, only: Sequence[str] = ()) -> list[Handler]:
-    """The handlers to run, by name: of those that `find` finds, as `select` understands *only*.
-
-    Raises:
-        HandlerError
-    """
-    return select(find(handlers_dir), only)
-
-
 def find(handlers_dir: Path | None = None, announced: Iterable[EntryPoint] | None = None) -> list[Handler]:
     """All handlers there are, by name; their ``origin`` says which package or file each is from.
 
@@ -88,8 +79,6 @@ def _announced(point: EntryPoint) -> Handler:
 
 
 def _in_folder(folder: Path) -> Iterator[Handler]:
-    if not folder.is_dir():
-        raise HandlerError(f"USHER_HANDLERS_DIR={str(folder)!r}: there is no such folder; create it or mount it")
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last: `_shared.py` can be imported, and `email.py` hides nobody else's
     for path in sorted(folder.glob("*.py")):

@@ -17,7 +17,6 @@ def log_config(settings: Settings) -> LogConfig:
         topics=settings.topic_names,
         start_from=settings.start_from,
         drain=drain_budget(settings),
-        options=settings.kafka,
     )
 
 
@@ -29,7 +28,7 @@ def drain_budget(settings: Settings) -> float:
 
 def open_storage(settings: Settings) -> EventLog:
     """The log itself, not open yet."""
-    return open_log(settings.event_log, log_config(settings))
+    return open_log(settings.event_log, log_config(settings), settings.kafka)
 
 
 def browser(settings: Settings) -> Browser:
@@ -38,4 +37,4 @@ def browser(settings: Settings) -> Browser:
     Raises:
         LogUnavailable, LogMisconfigured: when it is entered.
     """
-    return open_browser(settings.event_log, log_config(settings))
+    return open_browser(settings.event_log, log_config(settings), settings.kafka)

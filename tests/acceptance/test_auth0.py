@@ -222,7 +222,7 @@ async def test_check_tells_whether_the_api_can_be_used(tmp_path: Path) -> None:
 async def test_a_topic_of_raw_events_is_read_as_auth0s(tmp_path: Path) -> None:
     """As a bridge wrote them: the event in its CloudEvent, a log entry, and what is neither; whatever is stored anew has no credential."""
     settings = env(topics="identity.events,auth0-raw=auth0")
-    log = Settings(event_log=f"sqlite:///{tmp_path}/usher.db", topics=settings["USHER_TOPICS"])
+    log = Settings.load({**settings, "USHER_EVENT_LOG": f"sqlite:///{tmp_path}/usher.db"}, env_file=None)
     async with running(tmp_path, settings) as service:
         async with browser(log) as raw:
             for document in (created("eva"), sample("log.sapi.set-password"), {"password": "pw-Chosen-New-3"}):

@@ -133,7 +133,7 @@ async def test_a_handlers_secret_is_not_shown(tmp_path: Path) -> None:
 
     (tmp_path / "bridge.py").write_text("import no_such_module\n")
     code, rows = await _rows("check", "--handlers-dir", ".", cwd=tmp_path, env=env)
-    assert code == 1
+    assert code == 2
     assert "hush" not in json.dumps(rows)
 
 

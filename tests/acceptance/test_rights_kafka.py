@@ -22,6 +22,7 @@ from tests.service import environment, running, usher
 
 from usher.engine.port import LogConfig, checkpoints_topic
 from usher.eventlog.kafka import KafkaLog
+from usher.kafka_options import kafka_options
 from usher.testing import raw_event
 
 OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
@@ -111,13 +112,15 @@ async def prepare(broker: Broker) -> None:
 
 async def has_duty(broker: Broker) -> None:
     """What a worker that polls does beside."""
-    options = {
-        "security_protocol": "SASL_PLAINTEXT",
-        "sasl_mechanism": "PLAIN",
-        "sasl_plain_username": "usher",
-        "sasl_plain_password": "u",
-    }
-    worker = Worker(KafkaLog(broker.servers, LogConfig(GROUP, (TOPIC,), options=options)), "polls", [])
+    options = kafka_options(
+        {
+            "security_protocol": "SASL_PLAINTEXT",
+            "sasl_mechanism": "PLAIN",
+            "sasl_plain_username": "usher",
+            "sasl_plain_password": "u",
+        }
+    )
+    worker = Worker(KafkaLog(broker.address, LogConfig(GROUP, (TOPIC,)), options), "polls", [])
     await worker.log.open(worker)
     try:
         async with asyncio.timeout(PATIENCE), worker.log.lease() as lease:

@@ -13,6 +13,7 @@ from typing import Any
 from tests.bench.job import Job, Stopwatch
 
 from usher import logs
+from usher.addresses import KafkaAddress
 from usher.app import App, build
 from usher.engine.port import Batch, Claim
 from usher.eventlog.kafka import KafkaLog
@@ -56,7 +57,8 @@ def settings_of(job: Job, log: str, **settings: Any) -> Settings:
 def on_kafka(job: Job, watch: Stopwatch, handler: Handler, **settings: Any) -> tuple[App, WatchedLog]:
     """The service for one handler on the job's broker, and its log."""
     made = settings_of(job, f"kafka://{job.servers}", **settings)
-    log = WatchedLog(job.servers, log_config(made))
+    assert isinstance(made.event_log, KafkaAddress)
+    log = WatchedLog(made.event_log, log_config(made), made.kafka)
     log.watch = watch
     return build(made, event_log=log, handlers=[handler]), log
 

@@ -27,6 +27,7 @@ from usher.engine.port import (
     dead_letter_topic,
     retry_topic,
 )
+from usher.kafka_options import NO_OPTIONS
 
 PATIENCE = 30.0
 """Seconds that a condition may take to come true: reached only by a test that fails."""
@@ -186,6 +187,8 @@ class SqliteHarness(Harness):
 
 
 class KafkaHarness(Harness):
+    options = NO_OPTIONS
+
     def __init__(self, broker: Broker) -> None:
         super().__init__()
         self.topic = unique("identity.events")
@@ -197,12 +200,12 @@ class KafkaHarness(Harness):
     def log(self) -> EventLog:
         from usher.eventlog.kafka import KafkaLog
 
-        return KafkaLog(self.broker.servers, self.config)
+        return KafkaLog(self.broker.address, self.config, self.options)
 
     def browser(self) -> Browser:
         from usher.eventlog.kafka import KafkaBrowser
 
-        return KafkaBrowser(self.broker.servers, self.config)
+        return KafkaBrowser(self.broker.address, self.config, self.options)
 
     async def pass_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -21,10 +21,11 @@ from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.http import Answer
 from usher.identity.api import Api
-from usher.identity.authgear import AdminApi, ApiKey, read_key
+from usher.identity.authgear import AdminApi, ApiKey
 from usher.identity.authgear_log import OVERLAP, AuditLog
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.settings import Authgear, Settings, SettingsError
+from usher.settings import Settings, SettingsError
+from usher.settings.authgear import signing_key
 from usher.sources import decode
 from usher.sources.authgear import Authgear as Source
 from usher.systems import open_systems
@@ -41,7 +42,7 @@ class Scene:
 
     def __init__(self, fake: FakeAuthgear, session: aiohttp.ClientSession, clock: Clock) -> None:
         self.fake, self.clock = fake, clock
-        self.key = ApiKey(fake.app_id, fake.key_id, read_key(fake.private_key))
+        self.key = ApiKey(fake.app_id, fake.key_id, signing_key(fake.private_key))
         self.session = session
         self.api = self.client(self.key)
         self.feed = AuditLog(self.api, fake.app_id, Source(), TYPES, 15.0, now=clock)
@@ -230,17 +231,18 @@ def test_the_key_is_checked_before_anything_starts() -> None:
     good = _pem(rsa.generate_private_key(public_exponent=65537, key_size=2048))
     given = {"endpoint": "https://a.example.com", "app_id": "a", "key_id": "k", "private_key": good}
 
-    def opened(**settings: Any) -> Any:
-        return open_systems(Settings(tenants={"authgear": {"shop": Authgear(**settings)}}), lambda: None)[0]  # type: ignore[arg-type, return-value]
+    def opened(**settings: str) -> Any:
+        environ = {f"USHER_AUTHGEAR__SHOP__{name.upper()}": text for name, text in settings.items()}
+        return open_systems(Settings.load(environ, env_file=None), lambda: pytest.fail("nothing is asked yet"))[0]
 
     assert opened(**given).api is not None
     assert opened(**{**given, "private_key": good.replace("\n", "\\n")}).api is not None
-    assert opened(app_id="a", webhook_secret=("s",)).api is None
+    assert opened(app_id="a", webhook_secret="s").api is None
     for name in ("app_id", "key_id", "private_key"):
         with pytest.raises(SettingsError, match=f"USHER_AUTHGEAR__SHOP__{name.upper()}: is needed"):
-            opened(**{**given, name: None})
+            opened(**{**given, name: ""})
     with pytest.raises(SettingsError, match=r"__ENDPOINT: is needed where the audit log is read(.|\n)*__KEY_ID"):
-        opened(poll=True)
+        opened(poll="true")
     wrong = [
         "not a key",
         _pem(ec.generate_private_key(ec.SECP256R1())),

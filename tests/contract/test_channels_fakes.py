@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from usher.addresses import MailSender, TwilioSender
 from usher.channels import Mail, SmsMessage
 from usher.channels.sendgrid import SendGrid
 from usher.channels.transport import Transport
@@ -24,7 +25,7 @@ from usher.outcome import Reject, Retry
 
 MAIL = Mail(
     to="noor.haddad@example.com",
-    sender='"Example, Inc. Accounts" <accounts@example.org>',
+    sender=MailSender("accounts@example.org", "Example, Inc. Accounts"),
     subject="Willkommen, Zoë",
     text="Grüße\n",
     html="<p>Grüße</p>\n",
@@ -62,10 +63,9 @@ async def child(*options: str) -> AsyncIterator[Child]:
                 transport,
                 account_sid=place["twilio_account_sid"],
                 auth_token=place["twilio_auth_token"],
-                sender=place["twilio_from"],
+                sender=TwilioSender(place["twilio_from"]),
                 base_url=place["url"],
             )
-            assert [*mail.check(), *sms.check()] == []
             yield Child(place["url"], transport, mail, sms)
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
@@ -88,7 +88,7 @@ async def test_what_is_accepted_lies_in_the_outbox(tmp_path: Path) -> None:
         "welcome_email-0123456789abcdef.eml",
     ]
     message = email.message_from_bytes(mails[1].read_bytes(), policy=email.policy.default)
-    assert message["From"] == MAIL.sender
+    assert message["From"] == str(MAIL.sender)
     assert (message["To"], message["Subject"]) == (MAIL.to, MAIL.subject)
     plain, html = (part.get_content().replace("\r\n", "\n") for part in message.iter_parts())
     assert (plain, html) == (MAIL.text, MAIL.html)

@@ -14,7 +14,7 @@ from usher.event import UNKNOWN, Event, User
 from usher.identity.genauth import GenAuthApi, string_to_sign
 from usher.identity.genauth_audit import AuditFeed
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.settings import GenAuth, SettingsError
+from usher.settings import GenAuth, Settings, SettingsError
 from usher.sources import Arrival, decode
 from usher.systems import System
 from usher.systems.genauth import Enrichment, open_system
@@ -203,17 +203,15 @@ async def test_check_tells_good_credentials_from_bad() -> None:
 
 def test_half_an_access_key_is_a_mistake() -> None:
     """And polling without one is, too."""
-
-    def session() -> aiohttp.ClientSession:
-        raise AssertionError
-
-    for given, named in (
-        ({"access_key_id": "k"}, "USHER_GENAUTH__SHOP__ACCESS_KEY_SECRET"),
-        ({"access_key_secret": "s"}, "USHER_GENAUTH__SHOP__ACCESS_KEY_ID"),
-        ({"poll": True}, "USHER_GENAUTH__SHOP__ACCESS_KEY_ID"),
+    for given, missing in (
+        ({"ACCESS_KEY_ID": "k"}, ["ACCESS_KEY_SECRET"]),
+        ({"ACCESS_KEY_SECRET": "s"}, ["ACCESS_KEY_ID"]),
+        ({"POLL": "true"}, ["ACCESS_KEY_ID", "ACCESS_KEY_SECRET"]),
     ):
-        with pytest.raises(SettingsError, match=named):
-            open_system(GenAuth.model_validate(given), "shop", session)
+        with pytest.raises(SettingsError) as caught:
+            Settings.load({f"USHER_GENAUTH__SHOP__{name}": text for name, text in given.items()}, env_file=None)
+        names = [problem.partition(":")[0] for problem in caught.value.problems]
+        assert names == [f"USHER_GENAUTH__SHOP__{name}" for name in missing]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from tests.kafka import Broker, unique
 from usher.delivery import Record
 from usher.engine.port import Claim, LogConfig, LogError, LogMisconfigured, LogUnavailable, Position, TopicPartition
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
+from usher.kafka_options import NO_OPTIONS, KafkaOptions, kafka_options
 
-FAST = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500}
+FAST = kafka_options({"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500})
 
 
 class Group:
@@ -34,7 +35,7 @@ class Group:
         self.broker = broker
         self.partitions = partitions
         self.config = LogConfig(
-            group=unique("usher"), topics=(unique("identity.events"),), start_from="earliest", drain=5.0, options=FAST
+            group=unique("usher"), topics=(unique("identity.events"),), start_from="earliest", drain=5.0
         )
         self.journal: Journal = []
         self.workers: list[Worker] = []
@@ -43,22 +44,22 @@ class Group:
     def topic(self) -> str:
         return self.config.topics[0]
 
-    def new(self, **changes: object) -> Worker:
+    def new(self, options: KafkaOptions = FAST, **changes: object) -> Worker:
         """A worker that is not open yet; *changes* are to its config."""
         config = dataclasses.replace(self.config, **changes)  # type: ignore[arg-type]  # as the test gives them
-        worker = Worker(KafkaLog(self.broker.servers, config), f"worker-{len(self.workers)}", self.journal)
+        worker = Worker(KafkaLog(self.broker.address, config, options), f"worker-{len(self.workers)}", self.journal)
         self.workers.append(worker)
         return worker
 
-    async def worker(self, **changes: object) -> Worker:
+    async def worker(self, options: KafkaOptions = FAST, **changes: object) -> Worker:
         """A worker that has all partitions."""
-        worker = self.new(**changes)
+        worker = self.new(options, **changes)
         await worker.log.open(worker)
         await worker.until(lambda: len(worker.held) == self.partitions)
         return worker
 
     def browser(self) -> KafkaBrowser:
-        return KafkaBrowser(self.broker.servers, self.config)
+        return KafkaBrowser(self.broker.address, self.config, FAST)
 
     async def produce(self, values: Sequence[bytes], partition: int = 0) -> None:
         await self.broker.produce(self.topic, [(b"k", value) for value in values], partition=partition)
@@ -203,7 +204,7 @@ async def test_an_offset_out_of_range_stops_its_partition_alone(new_group: NewGr
 async def test_a_missing_source_topic_is_named_and_not_created(kafka: Broker) -> None:
     """open() fails with the topic's name and the command that creates it, also where brokers create topics themselves."""
     config = LogConfig(group=unique("usher"), topics=(unique("no.such"),))
-    log = KafkaLog(kafka.servers, config)
+    log = KafkaLog(kafka.address, config)
     owner = Worker(log, "worker", [])
 
     for _ in range(2):
@@ -415,10 +416,11 @@ async def test_a_worker_is_ready_soon_after_another_was_killed(new_group: NewGro
     script = (
         "import asyncio, sys\n"
         "from tests.contract.logs import Worker\n"
+        "from usher.addresses import KafkaAddress\n"
         "from usher.engine.port import LogConfig\n"
         "from usher.eventlog.kafka import KafkaLog\n"
         "async def main(servers, group, topic):\n"
-        "    worker = Worker(KafkaLog(servers, LogConfig(group, (topic,))), 'victim', [])\n"
+        "    worker = Worker(KafkaLog(KafkaAddress((servers,)), LogConfig(group, (topic,))), 'victim', [])\n"
         "    await worker.log.open(worker)\n"
         "    await worker.until(lambda: len(worker.held) == 2)\n"
         "    print('ready', flush=True)\n"
@@ -436,7 +438,7 @@ async def test_a_worker_is_ready_soon_after_another_was_killed(new_group: NewGro
     await victim.wait()
 
     started = time.monotonic()
-    await group.worker(options={})
+    await group.worker(NO_OPTIONS)
 
     assert time.monotonic() - started < 20
 
@@ -458,16 +460,15 @@ async def test_wrong_credentials_are_one_clear_error(tmp_path: Path, kafka: Brok
         for password, expected in (("wr0ng", "refuses the user 'usher'"), ("right", "does not exist")):
             sasl = {"sasl_mechanism": "PLAIN", "sasl_plain_username": "usher", "sasl_plain_password": password}
             options = {"security_protocol": "SASL_PLAINTEXT", **sasl}
-            config = LogConfig(group="usher", topics=("identity.events",), options=options)
-            log = KafkaLog(broker.servers, config)
+            config = LogConfig(group="usher", topics=("identity.events",))
+            log = KafkaLog(broker.address, config, kafka_options(options))
             with pytest.raises(LogMisconfigured, match=expected) as refusal:
                 await log.open(Worker(log, "worker", []))
             assert password not in str(refusal.value)
             await log.close()
+        wrong = kafka_options({**options, "sasl_plain_password": "no"})
         with pytest.raises(LogMisconfigured, match="refuses the user"):
-            async with KafkaBrowser(
-                broker.servers, dataclasses.replace(config, options={**options, "sasl_plain_password": "no"})
-            ):
+            async with KafkaBrowser(broker.address, config, wrong):
                 pass
     finally:
         broker.stop()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.contract.logs import PATIENCE, Harness, KafkaHarness, MemoryHarness, SqliteHarness, Worker, drained
 from tests.kafka import Broker
 
-from usher.engine.port import EventLog, Lease, LeaseLost, LogConfig, LogMisconfigured, TooLarge, checkpoints_topic
+from usher.engine.port import EventLog, Lease, LeaseLost, LogMisconfigured, TooLarge, checkpoints_topic
 from usher.eventlog.kafka import KafkaLog
+from usher.kafka_options import kafka_options
 
-FAST = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500}
+FAST = kafka_options({"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500})
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "memory": lambda _request, _folder: MemoryHarness(),
     "sqlite": lambda _request, folder: SqliteHarness(folder / "usher.db"),
@@ -28,9 +28,7 @@ HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
 class FastKafkaHarness(KafkaHarness):
     """Its workers are missed after three seconds."""
 
-    @property
-    def config(self) -> LogConfig:
-        return replace(super().config, options=FAST)
+    options = FAST
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.kafka] * (name == "kafka")) for name in HARNESSES])
@@ -364,7 +362,7 @@ async def test_on_kafka_notes_that_would_be_deleted_by_age_are_refused(fast: Fas
 
 async def test_on_kafka_a_log_that_is_not_open_has_no_duty(fast: FastKafkaHarness) -> None:
     """To wait for the duty of a log that was never opened would be for ever: it is an error."""
-    log = KafkaLog(fast.broker.servers, fast.config)
+    log = KafkaLog(fast.broker.address, fast.config)
     with pytest.raises(Exception, match="not open"):
         async with log.lease():
             pytest.fail("it was granted")

@@ -105,7 +105,7 @@ MUTANTS = (
         "heads-are-not-freed",
         "rule 5",
         "engine/follow.py",
-        (("for _ in state.table.free_heads(self.engine.now_ms()):", "for _ in ():"),),
+        (("for _ in state.table.free_heads(self.driver.now_ms()):", "for _ in ():"),),
         family="burst",
     ),
     Mutant(
@@ -144,7 +144,7 @@ MUTANTS = (
         "engine/follow.py",
         (
             (
-                "            self.engine.spawn(state, self.settler.answer_stranger(state, delivery))\n            return\n",
+                "            self.driver.spawn(state, self.settler.answer_stranger(state, delivery))\n            return\n",
                 "            return\n",
             ),
         ),

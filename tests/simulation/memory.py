@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from usher.engine.driver import Limits
+from usher.engine.limits import Limits
 from usher.engine.worker import Worker
 
 

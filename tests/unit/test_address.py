@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from usher import Reject
-from usher.channels.address import email_address, mail_from, phone_number
+from usher.addresses import MailSender
+from usher.channels.address import email_address, phone_number
 
 
 @pytest.mark.parametrize(
@@ -76,17 +77,34 @@ def test_what_no_sms_can_reach_is_rejected_without_being_quoted(given: str, reas
     ("given", "sent"),
     [
         ("no-reply@example.com", "no-reply@example.com"),
+        ("<no-reply@example.com>", "no-reply@example.com"),
         ("Example <no-reply@Example.com>", '"Example" <no-reply@example.com>'),
+        ("Bücher, Inc.  <no-reply@example.com>", '"Bücher, Inc." <no-reply@example.com>'),
         ('"Bücher, Inc." <no-reply@example.com>', '"Bücher, Inc." <no-reply@example.com>'),
+        ('"Ann \\"A\\" <Other>" <ann@example.com>', '"Ann \\"A\\" <Other>" <ann@example.com>'),
     ],
 )
 def test_a_sender_may_have_a_display_name(given: str, sent: str) -> None:
-    """The name is quoted, so that a comma in it makes no second address."""
-    assert mail_from(given) == sent
+    """The name is quoted, so that a comma in it makes no second address; what is shown can be set again."""
+    sender = MailSender.parse(given)
+
+    assert str(sender) == sent
+    assert MailSender.parse(sent) == sender
 
 
-@pytest.mark.parametrize("given", ["", "Example", "Example <>", "a b c"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "",
+        "Example",
+        "Example <>",
+        "a b c",
+        "a@example.org, b@example.org",
+        "A <a@example.org>, b@example.org",
+        "a@localhost",
+    ],
+)
 def test_a_sender_needs_an_address(given: str) -> None:
-    """The error shows how one is written."""
-    with pytest.raises(ValueError, match=r"write no-reply@example\.com or"):
-        mail_from(given)
+    """One, and no more; the error shows how one is written."""
+    with pytest.raises(ValueError, match=r"should be an address, as in no-reply@example\.com or"):
+        MailSender.parse(given)

@@ -195,22 +195,24 @@ def test_check_names_every_wrong_setting(usher: Usher, monkeypatch: pytest.Monke
     monkeypatch.setenv("USHER_HTTP", "nowhere")
     ended = usher("check", "--json")
 
-    assert ended.code == Exit.FAILED
+    assert ended.code == Exit.USAGE
     assert len([row for row in ended.rows if row["status"] == "problem"]) == 2
 
 
 def test_check_tells_what_a_system_lacks_beside_all_else(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half-set systems are lines of the table, each of their settings one, and the log is looked at all the same."""
+    """Half-set systems are problems of their settings, told with those of all others."""
     monkeypatch.setenv("USHER_KEYCLOAK__URL", "https://id.example.com")
-    monkeypatch.setenv("USHER_GENAUTH__POLL", "true")
+    monkeypatch.setenv("USHER_GENAUTH__SHOP__POLL", "true")
+    monkeypatch.setenv("USHER_HTTP", "nowhere")
     ended = usher("check", "--json")
 
-    wrong = {row["what"]: row["text"] for row in ended.rows if row["status"] == "problem"}
-    assert ended.code == Exit.FAILED
-    assert "set it" in wrong["USHER_KEYCLOAK__REALM"]
+    wrong = {row["what"]: row["text"] for row in ended.rows}
+    assert ended.code == Exit.USAGE
+    assert {row["area"] for row in ended.rows} == {"settings"}
+    assert wrong["USHER_KEYCLOAK__REALM"] == "is needed for the admin API; set it"
     assert "USHER_KEYCLOAK__CLIENT_SECRET" in wrong
-    assert "USHER_GENAUTH__ACCESS_KEY_ID" in wrong
-    assert "log" in {row["area"] for row in ended.rows}
+    assert wrong["USHER_GENAUTH__SHOP__ACCESS_KEY_ID"] == "is needed for USHER_GENAUTH__SHOP__POLL; set it"
+    assert "USHER_HTTP='nowhere'" in wrong
 
 
 def test_check_warns_of_an_open_webhook_only_where_nothing_comes_in(
@@ -233,7 +235,7 @@ def test_check_misses_the_topic_that_webhooks_need(usher: Usher, monkeypatch: py
     monkeypatch.setenv("USHER_KEYCLOAK__WEBHOOK_SECRET", "opensesame")
     ended = usher("check", "--json")
 
-    assert ended.code == Exit.FAILED
+    assert ended.code == Exit.USAGE
     assert [row["what"] for row in ended.rows if row["status"] == "problem"] == ["USHER_TOPICS"]
 
 

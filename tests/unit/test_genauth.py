@@ -352,7 +352,7 @@ def test_a_record_of_a_raw_topic_has_one_id_for_ever() -> None:
     ("given", "brand", "country", "pool"),
     [
         ({}, "genauth", "86", None),
-        ({"URL": "https://api.authing.cn", "ACCESS_KEY_ID": "pool"}, "authing", "86", "pool"),
+        ({"URL": "https://api.authing.cn", "ACCESS_KEY_ID": "pool", "ACCESS_KEY_SECRET": "s"}, "authing", "86", "pool"),
         ({"URL": "https://core.id.example.com", "COUNTRY_CODE": "+44"}, "authing", "44", None),
         ({"URL": "https://core.id.example.com", "BRAND": "genauth", "USER_POOL_ID": "other"}, "genauth", "86", "other"),
         ({"URL": "https://genauth.ai.example.com"}, "authing", "86", None),

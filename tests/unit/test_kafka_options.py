@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from usher.engine.port import LogMisconfigured
-from usher.eventlog.kafka import check_options
+from usher.kafka_options import kafka_options
 
 SASL = {
     "security_protocol": "SASL_PLAINTEXT",
@@ -19,7 +18,7 @@ SASL = {
 
 def test_nothing_need_be_set() -> None:
     """Without settings the clients speak plain text, and a lost worker is missed within ten seconds."""
-    options = check_options({})
+    options = kafka_options({})
 
     assert options.common["security_protocol"] == "PLAINTEXT"
     assert options.consumer["session_timeout_ms"] == 10_000
@@ -27,7 +26,7 @@ def test_nothing_need_be_set() -> None:
 
 def test_values_may_be_text() -> None:
     """Names in any case and numbers as text, as the environment gives them, are understood."""
-    options = check_options({"SESSION_TIMEOUT_MS": "6000", **SASL})
+    options = kafka_options({"SESSION_TIMEOUT_MS": "6000", **SASL})
 
     assert options.consumer["session_timeout_ms"] == 6_000
     assert options.common["sasl_mechanism"] == "SCRAM-SHA-256"
@@ -39,36 +38,44 @@ def test_values_may_be_text() -> None:
     [
         (
             {"sasl_mechanismus": "PLAIN"},
-            r"SASL_MECHANISMUS is not a setting; did you mean USHER_KAFKA__SASL_MECHANISM\?",
+            r"SASL_MECHANISMUS: there is no such setting \(did you mean 'USHER_KAFKA__SASL_MECHANISM'\?\)",
         ),
-        ({"zzz": "1"}, r"ZZZ is not a setting; known are client_id"),
-        ({"session_timeout_ms": "soon"}, r"SESSION_TIMEOUT_MS is 'soon'; it must be a whole number of milliseconds"),
+        ({"zzz": "1"}, r"ZZZ: there is no such setting \(known are client_id"),
+        ({"session_timeout_ms": "soon"}, r"SESSION_TIMEOUT_MS='soon': should be a whole number of milliseconds"),
         ({"session_timeout_ms": 1}, r"from 1000 to 300000"),
-        ({"heartbeat_interval_ms": "9000"}, r"HEARTBEAT_INTERVAL_MS must be at most half of session_timeout_ms"),
-        ({"security_protocol": "TLS"}, r"SECURITY_PROTOCOL is 'TLS'; it may be PLAINTEXT, SSL"),
-        ({"client_id": ""}, r"CLIENT_ID is empty"),
-        ({"auto_offset_reset": "latest"}, r"AUTO_OFFSET_RESET can't be set: USHER_START_FROM"),
-        ({"enable_auto_commit": "true"}, r"ENABLE_AUTO_COMMIT can't be set"),
-        ({"acks": "1"}, r"ACKS can't be set"),
-        ({"group_id": "x"}, r"GROUP_ID can't be set: USHER_GROUP"),
-        ({**SASL, "sasl_plain_password": ""}, r"SASL_PLAIN_PASSWORD is empty"),
-        ({k: v for k, v in SASL.items() if k != "sasl_plain_username"}, r"SASL_PLAIN_USERNAME is missing"),
-        ({**SASL, "security_protocol": "SSL"}, r"is of no use: security_protocol is SSL"),
-        ({"ssl_cafile": "ca.pem"}, r"SSL_CAFILE is of no use: security_protocol is PLAINTEXT"),
-        ({"security_protocol": "SSL", "ssl_keyfile": "key.pem"}, r"SSL_CERTFILE is missing"),
+        ({"heartbeat_interval_ms": "9000"}, r"HEARTBEAT_INTERVAL_MS='9000': should be at most half of"),
+        ({"security_protocol": "TLS"}, r"SECURITY_PROTOCOL='TLS': should be one of PLAINTEXT, SSL"),
+        ({"client_id": ""}, r"CLIENT_ID: is empty"),
+        ({"auto_offset_reset": "latest"}, r"AUTO_OFFSET_RESET: can't be set: USHER_START_FROM"),
+        ({"enable_auto_commit": "true"}, r"ENABLE_AUTO_COMMIT: can't be set"),
+        ({"acks": "1"}, r"ACKS: can't be set"),
+        ({"group_id": "x"}, r"GROUP_ID: can't be set: USHER_GROUP"),
+        ({**SASL, "sasl_plain_password": ""}, r"SASL_PLAIN_PASSWORD: is empty"),
+        ({k: v for k, v in SASL.items() if k != "sasl_plain_username"}, r"SASL_PLAIN_USERNAME: is needed where"),
+        ({**SASL, "security_protocol": "SSL"}, r"is of no use where USHER_KAFKA__SECURITY_PROTOCOL is SSL"),
+        ({"ssl_cafile": "ca.pem"}, r"SSL_CAFILE: is of no use where USHER_KAFKA__SECURITY_PROTOCOL is PLAINTEXT"),
+        ({"security_protocol": "SSL", "ssl_keyfile": "key.pem"}, r"SSL_CERTFILE: is needed beside"),
         (
             {"security_protocol": "SSL", "ssl_cafile": "/no/such/ca.pem"},
-            r"SSL_CAFILE can't be loaded from /no/such/ca.pem",
+            r"SSL_CAFILE='/no/such/ca.pem': can't be loaded",
         ),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_way_out(options: dict[str, object], says: str) -> None:
     """Each refusal names the variable and what it may be, and no password."""
-    with pytest.raises(LogMisconfigured, match=says) as refusal:
-        check_options(options)
+    with pytest.raises(ValueError, match=says) as refusal:
+        kafka_options(options)
 
-    assert str(refusal.value).startswith("USHER_KAFKA__")
+    assert all(line.startswith("USHER_KAFKA__") for line in str(refusal.value).splitlines())
     assert "hunter2" not in str(refusal.value)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """One line for each."""
+    with pytest.raises(ValueError, match="ACKS") as refusal:
+        kafka_options({"acks": "1", "zzz": "1", "security_protocol": "TLS"})
+
+    assert len(str(refusal.value).splitlines()) == 3
 
 
 def test_certificates_are_loaded_at_once(tmp_path: Path) -> None:
@@ -76,8 +83,8 @@ def test_certificates_are_loaded_at_once(tmp_path: Path) -> None:
     bad = tmp_path / "client.pem"
     bad.write_text("not a certificate")
 
-    assert check_options({"security_protocol": "SSL"}).common["ssl_context"] is not None
+    assert kafka_options({"security_protocol": "SSL"}).common["ssl_context"] is not None
     with pytest.raises(
-        LogMisconfigured, match=r"SSL_CERTFILE can't be loaded from .*; see also USHER_KAFKA__SSL_KEYFILE"
+        ValueError, match=r"SSL_CERTFILE=.*: can't be loaded with its key: .*; see also USHER_KAFKA__SSL_KEYFILE"
     ):
-        check_options({"security_protocol": "SSL", "ssl_certfile": str(bad)})
+        kafka_options({"security_protocol": "SSL", "ssl_certfile": str(bad)})

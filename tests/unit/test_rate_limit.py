@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.engine import Bench, Script, raw, until
 
 from usher import Context, Event, User
+from usher.addresses import MailSender
 from usher.app import build
 from usher.channels.rate_limit import RateLimit
 from usher.channels.sender import MessageSender
@@ -148,7 +149,7 @@ async def test_the_post_asks_the_cap_before_the_provider(tmp_path: Path) -> None
     email = RecordingEmail()
     post = MessageSender(
         Templates([tmp_path], brand=Brand()),
-        sender="a@example.com",
+        sender=MailSender("a@example.com"),
         email=email,
         sms=RecordingSms(),
         rate_limit_of=lambda event: rate_limit if event.tenant == "shop" else None,

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from usher import Context, Event, on
+from usher.addresses import MailSender, SmtpServer
 from usher.settings import Address, Settings, SettingsError, settings_table
 
 
@@ -19,6 +20,13 @@ def problems(**environ: str) -> tuple[str, ...]:
         load(**environ)
     assert str(caught.value) == "\n".join(caught.value.problems)
     return caught.value.problems
+
+
+SASL = {
+    "USHER_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+    "USHER_KAFKA__SASL_MECHANISM": "PLAIN",
+    "USHER_KAFKA__SASL_PLAIN_USERNAME": "usher",
+}
 
 
 class NoticeSettings(BaseModel):
@@ -41,8 +49,7 @@ def test_an_empty_environment_is_a_service_that_starts() -> None:
     """Without a single name set, there is an embedded log, the outbox, and the filter that the design promises."""
     settings = load()
 
-    assert settings.event_log == "sqlite:///usher.db"
-    assert settings.sqlite_path == Path("usher.db")
+    assert str(settings.event_log) == "sqlite:///usher.db"
     assert settings.topic_names == ("identity.events",)
     assert settings.ingest_topic == "identity.events"
     assert settings.triggered_by == ("admin_api",)
@@ -61,23 +68,26 @@ def test_every_kind_of_value_is_read_as_it_is_written() -> None:
         USHER_HTTP="[::1]:0",
         USHER_RETRY_DELAYS="500ms,2m",
         USHER_TWILIO__FROM="+15550100",
+        USHER_MAIL_FROM="Accounts <accounts@Example.com>",
+        USHER_SMTP__URL="smtp://usher:p%40ss%2Fw%C3%B6rd@mail.example.com",
         USHER_SENDGRID__BASE_URL="http://127.0.0.1:9999/",
         USHER_AUTHGEAR__WEBHOOK_SECRET="new, old",
-        USHER_KAFKA__SECURITY_PROTOCOL="SASL_SSL",
+        USHER_KAFKA__CLIENT_ID="usher-eu",
         USHER_LOGIN_URL="https://id.example.com/login",
     )
 
-    assert settings.kafka_servers == ("a:9092", "b:9092")
-    assert settings.sqlite_path is None
+    assert str(settings.event_log) == "kafka://a:9092,b:9092"
     assert settings.topic_names == ("one", "two")
     assert settings.ingest_topic == "one"
     assert settings.http == Address("::1", 0)
     assert str(settings.http) == "[::1]:0"
     assert settings.retry_delays == (0.5, 120.0)
-    assert settings.twilio.from_ == "+15550100"
+    assert str(settings.twilio.from_) == "+15550100"
+    assert settings.mail_from == MailSender("accounts@example.com", "Accounts")
+    assert settings.smtp.url == SmtpServer("mail.example.com", 587, user="usher", password="p@ss/wörd")
     assert settings.sendgrid.base_url == "http://127.0.0.1:9999"
     assert [secret.get_secret_value() for secret in settings.authgear.webhook_secret] == ["new", "old"]
-    assert settings.kafka == {"security_protocol": "SASL_SSL"}
+    assert settings.kafka.given == {"client_id": "usher-eu"}
     assert settings.reset_url == "https://id.example.com/login"
 
 
@@ -112,6 +122,21 @@ def test_no_retry_at_all_can_be_said() -> None:
         ("USHER_TOPICS", "a,a", "each once"),
         ("USHER_GROUP", "my group", "letters, digits"),
         ("USHER_START_FROM", "yesterday", "latest, earliest"),
+        ("USHER_START_FROM", "nan", "latest, earliest"),
+        ("USHER_START_FROM", "-1", "latest, earliest"),
+        ("USHER_START_FROM", "1e300", "latest, earliest"),
+        ("USHER_TOPICS", "..", "letters, digits"),
+        ("USHER_TOPICS", "t" * 201 + ",a", "at most 200"),
+        ("USHER_HANDLERS_DIR", "d" * 300, "File name too long"),
+        ("USHER_OUTBOX_DIR", __file__, "a file of that name is in the way"),
+        ("USHER_SERVICE_NAME", "Acme\nSons", "on one line"),
+        ("USHER_DEDUPE_WINDOW", "9" * 400 + "d", "a number and a unit"),
+        ("USHER_DEDUPE_WINDOW", "367d", "366d at most"),
+        ("USHER_SHUTDOWN_GRACE", "2d", "1d at most"),
+        ("USHER_KEYCLOAK__POLL_EVERY", "0s", "greater than 0"),
+        ("USHER_AUTH0__POLL_EVERY", "0s", "greater than 0"),
+        ("USHER_AUTH0__MESSAGES_PER_MINUTE", "9" * 20, "a whole number from 1 to"),
+        ("USHER_HTTP", "a..b:80", "host:port"),
         ("USHER_TRIGGERED_BY", "unknown", "@on(..., triggered_by="),
         ("USHER_HANDLERS_DIR", "/nowhere/at/all", "a folder that exists"),
         ("USHER_RETRY_DELAYS", "10s,soon", "a number and a unit"),
@@ -121,7 +146,17 @@ def test_no_retry_at_all_can_be_said() -> None:
         ("USHER_EMAIL", "pigeon", "'outbox', 'sendgrid' or 'smtp'"),
         ("USHER_MAIL_FROM", "nobody", "should be an address"),
         ("USHER_LOGIN_URL", "javascript:alert(1)", "should be a URL"),
+        ("USHER_LOGIN_URL", "https://a..b/login", "should be a URL"),
+        ("USHER_RESET_URL", "https://example.com:0/", "should be a URL"),
         ("USHER_SENDGRID__BASE_URL", "https://api.example.com/v3", "without a path"),
+        ("USHER_SENDGRID__BASE_URL", "https://api.example.com?v=3", "without a query"),
+        ("USHER_TWILIO__BASE_URL", "https://api.example.com/?", "without a query"),
+        ("USHER_KEYCLOAK__URL", "https://id.example.com/auth#", "without a query"),
+        ("USHER_TWILIO__FROM", "abc!!", "should be a number"),
+        ("USHER_TWILIO__FROM", "+0123", "should be a number"),
+        ("USHER_TWILIO__FROM", "MG0123456789", "a name of at most 11"),
+        ("USHER_TWILIO__ACCOUNT_SID", "SK123", "AC and 32 hexadecimal digits"),
+        ("USHER_GENAUTH__ACCESS_KEY_ID", "pool id", "it is sent in a header"),
         ("USHER_MAX_IN_FLIGHT", "many", "a whole number"),
         ("USHER_INGEST_TOPIC", "elsewhere", "one of USHER_TOPICS"),
     ],
@@ -135,6 +170,44 @@ def test_a_wrong_value_is_told_with_its_name_and_the_way_out(name: str, value: s
 
 
 @pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("mail.example.org:587", "should be smtp://user:password@host:587"),
+        ("http://mail.example.org", "should be smtp://"),
+        ("smtp://mail.example.org:70000", "should be smtp://"),
+        ("smtp://usher:hush@/x", "should be smtp://"),
+        ("smtp://usher:hush@mail.example.org/x", "has something after the server"),
+        ("smtp://usher:hush@mail.example.org?tls=no", "has something after the server"),
+        ("smtp://usher:hu/sh@mail.example.org", "%-encoded"),
+        ("smtp://usher:hush%0A@mail.example.org", "has a control character"),
+        ("smtp://usher@mail.example.org:587", "has a user without a password"),
+        ("smtp://:hush@mail.example.org:587", "or a password without a user"),
+    ],
+)
+def test_a_mail_server_that_could_not_be_used_is_refused(url: str, hint: str) -> None:
+    """One line, which does not repeat the password; the server's port has a default, by its scheme."""
+    (line,) = problems(USHER_SMTP__URL=url)
+
+    assert line.startswith("USHER_SMTP__URL: ")
+    assert hint in line
+    assert "hush" not in line
+    assert load(USHER_SMTP__URL="smtps://mail.example.org").smtp.url == SmtpServer("mail.example.org", 465, tls=True)
+
+
+@pytest.mark.parametrize("secret", ["SG.é", "SG.a\nb", "SG.a b", "SG.a\x00b", " "])
+@pytest.mark.parametrize("name", ["USHER_SENDGRID__API_KEY", "USHER_TWILIO__AUTH_TOKEN"])
+def test_a_credential_that_no_header_can_hold_is_refused(name: str, secret: str) -> None:
+    """At once, and not with the first message; blanks around it are a slip that does no harm."""
+    (line,) = problems(**{name: secret})
+
+    assert line.startswith(f"{name}: should be letters, digits and signs of ASCII")
+    assert "SG" not in line
+    key = load(USHER_SENDGRID__API_KEY=" SG.key ").sendgrid.api_key
+    assert key is not None
+    assert key.get_secret_value() == "SG.key"
+
+
+@pytest.mark.parametrize(
     "name", ["AUTH0__BASE_URL", "GENAUTH__SHOP__URL", "AUTHGEAR__ENDPOINT", "TWILIO__BASE_URL", "KEYCLOAK__URL"]
 )
 def test_the_address_of_an_api_takes_no_login(name: str) -> None:
@@ -144,6 +217,22 @@ def test_the_address_of_an_api_takes_no_login(name: str) -> None:
     assert line.startswith(
         f"USHER_{name}='https://********@api.example.com': should be a URL without a user and password"
     )
+
+
+def test_the_names_of_our_own_topics_have_to_fit() -> None:
+    """Kafka takes 249 characters; a name that is too long would be found when the first delivery is parked."""
+    (line,) = problems(USHER_GROUP="g" * 200, USHER_TOPICS="t" * 43)
+
+    assert line.startswith("USHER_TOPICS=ttt")
+    assert load(USHER_GROUP="g" * 200, USHER_TOPICS="t" * 42).group == "g" * 200
+
+
+def test_what_is_no_text_is_refused() -> None:
+    """A value that is not UTF-8 could be neither shown nor sent; a webhook's secret is bytes, whatever they are."""
+    assert problems(USHER_LOGIN_URL="https://example.com/\udcff") == (
+        "USHER_LOGIN_URL: is not UTF-8 text; write it anew",
+    )
+    assert load(USHER_AUTHGEAR__WEBHOOK_SECRET="\udcff").authgear.brings_events
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -218,12 +307,13 @@ def test_a_secret_can_be_a_file(tmp_path: Path) -> None:
         USHER_SENDGRID__API_KEY_FILE=str(secret),
         USHER_AUTHGEAR__WEBHOOK_SECRET_FILE=str(secret),
         USHER_KAFKA__SASL_PLAIN_PASSWORD_FILE=str(secret),
+        **SASL,
     )
 
     assert settings.sendgrid.api_key is not None
     assert settings.sendgrid.api_key.get_secret_value() == "hush-hush"
     assert [key.get_secret_value() for key in settings.authgear.webhook_secret] == ["hush-hush"]
-    assert settings.kafka == {"sasl_plain_password": "hush-hush"}
+    assert settings.kafka.common["sasl_plain_password"] == "hush-hush"
 
 
 def test_a_secret_that_is_given_twice_or_not_there_is_refused(tmp_path: Path) -> None:
@@ -243,6 +333,7 @@ def test_a_secret_that_is_given_twice_or_not_there_is_refused(tmp_path: Path) ->
 def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
     """Neither in the table of `usher check`, nor in a repr, nor in the mistakes."""
     environ = {
+        **SASL,
         "USHER_SENDGRID__API_KEY": "hush-1",
         "USHER_TWILIO__AUTH_TOKEN": "hush-2",
         "USHER_SMTP__URL": "smtp://user:hush-3@localhost",

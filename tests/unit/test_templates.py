@@ -107,12 +107,6 @@ def test_the_users_folder_replaces_the_layout_of_all_mail(tmp_path: Path) -> Non
     assert (branded.mail("welcome_email", an_event()).html or "").startswith("<main>")
 
 
-def test_a_users_folder_that_is_missing_is_a_mistake(tmp_path: Path) -> None:
-    """It is named by its setting."""
-    with pytest.raises(ValueError, match=r"USHER_TEMPLATES_DIR is '.*nowhere', which is no folder"):
-        Templates([], brand=BRAND, overrides=tmp_path / "nowhere")
-
-
 def test_templates_lie_beside_the_handlers_file() -> None:
     """One folder for handlers that share it; handlers without any add none."""
     (folder,) = template_folders([welcome_email, sms_notice])

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import pydantic
@@ -16,7 +17,7 @@ from usher import Context, Event, Reject, Retry, RetryPolicy, Skip, on
 from usher.event import CANONICAL_TYPES
 from usher.outcome import Hold, Unknown
 from usher.sources import decode
-from usher.testing import Clock, RecordingEmail, RecordingSms, an_event, raw_event, run
+from usher.testing import Clock, RecordingEmail, an_event, raw_event, run
 from usher_handlers.welcome_email import welcome_email
 
 HEAVY = ("aiohttp", "aiokafka", "aiosmtplib", "jinja2", "sendgrid", "twilio")
@@ -163,7 +164,12 @@ async def test_recording_channels_fail_in_turn() -> None:
 
     assert outcomes == ["retry", "done", "rejected", "done"]
     assert (len(email.asked), len(email.sent)) == (4, 2)
-    assert (email.check(), RecordingSms().check()) == ([], [])
+
+
+async def test_a_folder_of_templates_that_is_missing_is_a_mistake(tmp_path: Path) -> None:
+    """A misspelt path must not look like templates that change nothing."""
+    with pytest.raises(ValueError, match=r"templates='.*nowhere' should be a folder"):
+        await run(welcome_email, an_event(), templates=tmp_path / "nowhere")
 
 
 async def test_settings_are_the_handlers_own_model() -> None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from usher.addresses import MailSender
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """One mail for one recipient. *sender* may carry a display name; *to* is a bare, checked address.
+    """One mail for one recipient. *to* is a bare, checked address.
 
     *idempotency_key* is the same for every attempt of one delivery. *headers* are further ones; those that `mime.build`
     sets itself may not be among them.
     """
 
     to: str
-    sender: str
+    sender: MailSender
     subject: str
     text: str
     html: str | None
@@ -60,9 +62,6 @@ class Email(Protocol):
 
     name: str
 
-    def check(self) -> list[str]:
-        """What is missing or wrong in its configuration, one sentence each, without secrets. Asks nobody."""
-
     async def send(self, mail: Mail, progress: Progress, /) -> None:
         """Returns when the provider has accepted it.
 
@@ -75,9 +74,6 @@ class Sms(Protocol):
     """A provider of SMS. *name* is the metric's label, and what `USHER_SMS` says."""
 
     name: str
-
-    def check(self) -> list[str]:
-        """What is missing or wrong in its configuration, one sentence each, without secrets. Asks nobody."""
 
     async def send(self, text: SmsMessage, progress: Progress, /) -> None:
         """Returns when the provider has accepted it.

@@ -6,13 +6,10 @@ and on screens.
 
 from __future__ import annotations
 
-import re
-from email.utils import parseaddr
-
 import phonenumbers
-from email_validator import EmailNotValidError, validate_email
 from phonenumbers import PhoneNumberType
 
+from usher.addresses import mail_address
 from usher.outcome import Reject
 
 _COSTLY = {
@@ -28,10 +25,9 @@ def email_address(text: str) -> str:
         Reject: it can't be an address, or its domain is reserved (``.local``, ``.invalid``, …).
     """
     try:
-        found = validate_email(text.strip(), check_deliverability=False)
-    except EmailNotValidError as error:
-        raise Reject(f"the email address is not valid: {_rule(error)}") from None
-    return found.ascii_email or found.normalized
+        return mail_address(text)
+    except ValueError as rule:
+        raise Reject(f"the email address is not valid: {rule}") from None
 
 
 def phone_number(text: str) -> str:
@@ -56,25 +52,3 @@ def phone_number(text: str) -> str:
     if (costly := _COSTLY.get(phonenumbers.number_type(number))) is not None:
         raise Reject(f"the phone number is {costly}, which gets no SMS")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-
-
-def mail_from(text: str) -> str:
-    """The sender as `Mail.sender` takes it: ``address``, or ``"Display Name" <address>`` with the name as it was written.
-
-    Raises:
-        ValueError: it holds no valid address.
-    """
-    name, address = parseaddr(" ".join(text.split()))
-    try:
-        checked = email_address(address)
-    except Reject as error:
-        raise ValueError(
-            f"{text!r} is no sender ({error}); write no-reply@example.com or 'Example <no-reply@example.com>'"
-        ) from None
-    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{quoted}" <{checked}>' if name else checked
-
-
-def _rule(error: EmailNotValidError) -> str:
-    """The rule that was broken, without what follows a colon or parenthesis: there the validator quotes the address."""
-    return re.split(r"\s*[:(]", str(error), maxsplit=1)[0].rstrip(".")

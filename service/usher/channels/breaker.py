@@ -39,7 +39,6 @@ _logger = structlog.get_logger(__name__)
 class _Provider(Protocol[Message_contra]):
     name: str
 
-    def check(self) -> list[str]: ...
     async def send(self, message: Message_contra, progress: Progress, /) -> None: ...
 
 
@@ -79,14 +78,6 @@ class CircuitBreaker(Generic[Message_contra]):
         self._pause: _Pause | None = None
         for reason in PROBE_EVERY:
             metrics.channel_paused.labels(channel, reason).set(0)
-
-    def check(self) -> list[str]:
-        return self._provider.check()
-
-    @property
-    def paused(self) -> Reason | None:
-        """Why the channel sends nothing at the moment; None: it sends."""
-        return None if self._pause is None else self._pause.reason
 
     async def send(self, message: Message_contra, progress: Progress, /) -> None:
         """Send, if the gate is open or this is the probe.

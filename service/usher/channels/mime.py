@@ -12,7 +12,7 @@ from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 
 from usher.channels import Mail
 
@@ -37,14 +37,13 @@ def build(mail: Mail, date: datetime) -> EmailMessage:
         ValueError: a header or an address that would not be one header or one address.
     """
     check(mail)
-    name, sender = split_sender(mail.sender)
     # 7bit: bodies are encoded, so that a server on the way that can't do 8BITMIME changes nothing.
     message = EmailMessage(policy=(SMTPUTF8 if needs_utf8(mail) else SMTP).clone(cte_type="7bit"))
-    message["From"] = _address(sender, name)
+    message["From"] = _address(mail.sender.address, mail.sender.name)
     message["To"] = _address(mail.to)
     message["Subject"] = mail.subject
     message["Date"] = format_datetime(date)
-    message["Message-ID"] = f"<{safe_key(mail.idempotency_key)}@{sender.rpartition('@')[2]}>"
+    message["Message-ID"] = f"<{safe_key(mail.idempotency_key)}@{mail.sender.address.rpartition('@')[2]}>"
     message[AUTO_SUBMITTED[0]] = AUTO_SUBMITTED[1]
     for header, value in mail.headers:
         message[header] = value
@@ -60,7 +59,6 @@ def check(mail: Mail) -> None:
     Raises:
         ValueError: it is not. The text holds no address.
     """
-    split_sender(mail.sender)
     _check_address(mail.to)
     for name, value in (("Subject", mail.subject), *mail.headers):
         if _CONTROL.search(value):
@@ -70,24 +68,9 @@ def check(mail: Mail) -> None:
             raise ValueError(f"a mail may not set the header {name!r}")
 
 
-def split_sender(sender: str) -> tuple[str, str]:
-    """(display name or empty, address) of ``Name <address>`` or a bare address.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    name, address = parseaddr(sender)
-    if _CONTROL.search(sender):
-        raise ValueError("the sender holds a line break or another control character")
-    if sender.strip() not in {address, f"<{address}>"} and not sender.rstrip().endswith(f"<{address}>"):
-        raise ValueError("the sender is not one address; write 'Name <name@example.com>'")
-    _check_address(address)
-    return name, address
-
-
 def needs_utf8(mail: Mail) -> bool:
     """Whether an address is international, so that the way of the mail has to speak SMTPUTF8."""
-    return not (mail.to.isascii() and split_sender(mail.sender)[1].isascii())
+    return not (mail.to.isascii() and mail.sender.address.isascii())
 
 
 def safe_key(idempotency_key: str) -> str:

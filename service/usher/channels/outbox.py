@@ -22,16 +22,6 @@ class _Outbox:
     def __init__(self, folder: Path | str) -> None:
         self._folder = Path(folder)
 
-    def check(self) -> list[str]:
-        """Makes the folder, too: the first message should find it."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            return [f"USHER_OUTBOX_DIR: the folder {self._folder} can't be made: {error.strerror}"]
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            return [f"USHER_OUTBOX_DIR: the folder {self._folder} is not writable"]
-        return []
-
     async def _put(self, file_name: str, content: bytes, progress: Progress) -> None:
         # Never "left": if this is cancelled half-way, writing the same file again is all there is to do.
         try:
@@ -58,6 +48,15 @@ class SmsOutbox(_Outbox):
 
     async def send(self, text: SmsMessage, progress: Progress) -> None:
         await self._put(f"{safe_key(text.idempotency_key)}.txt", as_file(text), progress)
+
+
+def prepare(folder: Path) -> str:
+    """Make the outbox's folder, which the first message should find; why it can't be written, empty where it can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"USHER_OUTBOX_DIR: the folder {folder} can't be made: {error.strerror}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"USHER_OUTBOX_DIR: the folder {folder} is not writable"
 
 
 def as_file(text: SmsMessage) -> bytes:

@@ -10,8 +10,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from usher.addresses import MailSender
 from usher.channels import Email, Mail, Sms, SmsMessage
-from usher.channels.address import email_address, mail_from, phone_number
+from usher.channels.address import email_address, phone_number
 from usher.channels.rate_limit import RateLimit
 from usher.channels.templates import Templates
 from usher.context import Outgoing
@@ -27,23 +28,20 @@ class MessageSender:
 
     Args:
         templates: what messages say.
-        sender: whom mail is from, as `USHER_MAIL_FROM` is written.
+        sender: whom mail is from.
         email: the provider of mail, usually behind a `CircuitBreaker`.
         sms: the provider of SMS, likewise.
         at_once: how many messages are sent at once; None: no limit. Others wait for their turn, and their handlers'
             timeouts with them: a thousand due at once must not time out in a queue of our own.
         mails_at_once: how many of them may be mails; None: all.
         cap_of: the cap for the users of an event's tenant; None: there is none.
-
-    Raises:
-        ValueError: *sender* holds no valid address.
     """
 
     def __init__(
         self,
         templates: Templates,
         *,
-        sender: str,
+        sender: MailSender,
         email: Email,
         sms: Sms,
         at_once: int | None = None,
@@ -52,7 +50,7 @@ class MessageSender:
     ) -> None:
         self._turns, self._mail_turns = _turns(at_once), _turns(mails_at_once)
         self._templates = templates
-        self._sender = mail_from(sender)
+        self._sender = sender
         self._email = email
         self._sms = sms
         self._rate_limit_of = rate_limit_of

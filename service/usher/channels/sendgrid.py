@@ -24,8 +24,8 @@ from sendgrid.helpers.mail.exceptions import SendGridException
 
 from usher.channels import Mail, Progress
 from usher.channels.answers import SENDGRID
-from usher.channels.mime import AUTO_SUBMITTED, check, split_sender
-from usher.channels.transport import Transport, base_url_problems, deliver
+from usher.channels.mime import AUTO_SUBMITTED, check
+from usher.channels.transport import Transport, deliver
 from usher.outcome import Reject
 
 BASE_URL = "https://api.sendgrid.com"
@@ -42,16 +42,8 @@ class SendGrid:
 
     def __init__(self, transport: Transport, *, api_key: str, base_url: str = BASE_URL) -> None:
         self._transport = transport
-        self._api_key = api_key.strip()
+        self._api_key = api_key
         self._base_url = base_url
-
-    def check(self) -> list[str]:
-        problems = base_url_problems("USHER_SENDGRID__BASE_URL", self._base_url)
-        if not self._api_key:
-            problems.append("USHER_SENDGRID__API_KEY is missing: create a key with the Mail Send permission")
-        elif not (self._api_key.isascii() and self._api_key.isprintable()):
-            problems.append("USHER_SENDGRID__API_KEY holds characters that no API key has")
-        return problems
 
     async def send(self, mail: Mail, progress: Progress) -> None:
         try:
@@ -61,7 +53,7 @@ class SendGrid:
         await deliver(
             self._transport,
             SENDGRID,
-            url=self._base_url.rstrip("/") + PATH,
+            url=self._base_url + PATH,
             body=body,
             headers={"Authorization": f"Bearer {self._api_key}", "Content-Type": "application/json"},
             progress=progress,
@@ -76,9 +68,8 @@ def payload(mail: Mail) -> dict[str, Any]:
         ValueError, SendGridException: not one message to one recipient, or a SendGrid key in its text.
     """
     check(mail)
-    name, sender = split_sender(mail.sender)
     message = Payload(
-        from_email=From(sender, name or None),
+        from_email=From(mail.sender.address, mail.sender.name or None),
         subject=mail.subject,
         plain_text_content=mail.text,
         html_content=mail.html,

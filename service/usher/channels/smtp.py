@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 from aiosmtplib import SMTPAuthenticationError, SMTPConnectResponseError, SMTPException, SMTPResponseException
 
+from usher.addresses import SmtpServer
 from usher.channels import Mail, Progress, ProviderRefused
 from usher.channels.answers import Finding, NoAnswer, Sort, settle, sort_failure
-from usher.channels.mime import build, needs_utf8, split_sender
+from usher.channels.mime import build, needs_utf8
 from usher.outcome import Reject
 from usher.redact import scrub
 
@@ -28,62 +27,20 @@ _CREDENTIALS = frozenset({530, 534, 535, 538})
 """Authentication required, too weak, refused, or in need of TLS: at whatever step, it is not about this message."""
 
 
-@dataclass(frozen=True, slots=True)
-class SmtpServer:
-    """Where to, and as whom. *tls* from the first byte; else STARTTLS where it is offered."""
-
-    host: str
-    port: int
-    username: str
-    password: str = field(repr=False)
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> SmtpServer:
-        """``smtp://user:password@host:587`` or ``smtps://…:465``; user and password may be left out, and %-encoded.
-
-        Raises:
-            ValueError: it is no such URL. The text does not repeat it: it holds a password.
-        """
-        parts = urlsplit(url.strip())
-        tls = parts.scheme == "smtps"
-        if parts.scheme not in {"smtp", "smtps"} or not parts.hostname or parts.path.strip("/"):
-            raise ValueError("should be smtp://user:password@host:587 or smtps://user:password@host:465")
-        try:
-            port = parts.port or (465 if tls else 587)
-        except ValueError:
-            raise ValueError("has a port that is no number from 1 to 65535") from None
-        username, password = unquote(parts.username or ""), unquote(parts.password or "")
-        if bool(username) != bool(password):
-            raise ValueError("has a user without a password, or a password without a user")
-        return cls(parts.hostname, port, username, password, tls)
-
-
 class Smtp:
     """An `Email`. *timeout* is for each step, *total* for a message, in seconds; *context* replaces the default trust."""
 
     name = "smtp"
 
     def __init__(
-        self, url: str, *, timeout: float = 15.0, total: float = 40.0, context: ssl.SSLContext | None = None
+        self, server: SmtpServer, *, timeout: float = 15.0, total: float = 40.0, context: ssl.SSLContext | None = None
     ) -> None:
-        self._url = url
+        self._server = server
         self._timeout = timeout
         self._total = total
         self._context = context
 
-    def check(self) -> list[str]:
-        if not self._url.strip():
-            return [f"{_SETTING} is missing: give smtp://user:password@host:587"]
-        try:
-            SmtpServer.parse(self._url)
-        except ValueError as error:
-            return [f"{_SETTING} {error}"]
-        return []
-
     async def send(self, mail: Mail, progress: Progress) -> None:
-        if problems := self.check():
-            raise ProviderRefused(problems[0])
         try:
             message = build(mail, datetime.now(UTC)).as_bytes()
         except ValueError as error:
@@ -91,18 +48,17 @@ class Smtp:
         settle(await self._attempt(mail, message, progress), otherwise="resend")
 
     async def _attempt(self, mail: Mail, message: bytes, progress: Progress) -> Finding:
-        server = SmtpServer.parse(self._url)
         client = aiosmtplib.SMTP(
-            hostname=server.host,
-            port=server.port,
+            hostname=self._server.host,
+            port=self._server.port,
             timeout=self._timeout,
-            use_tls=server.tls,
+            use_tls=self._server.tls,
             tls_context=self._context,
         )
         try:
             async with asyncio.timeout(self._total):
                 await client.connect()
-                await _log_in(client, server)
+                await _log_in(client, self._server)
                 await _transmit(client, mail, message, progress)
             with contextlib.suppress(SMTPException, OSError):  # it has the message; manners change nothing
                 await client.quit(timeout=1.0)
@@ -117,12 +73,12 @@ class Smtp:
 
 
 async def _log_in(client: aiosmtplib.SMTP, server: SmtpServer) -> None:
-    if not server.username:
+    if not server.user:
         return
     if client.get_transport_info("sslcontext") is None and server.host not in _LOOPBACK:
         raise ProviderRefused(f"the SMTP server offers no TLS, and a password is not sent without: check {_SETTING}")
     try:
-        await client.login(server.username, server.password)
+        await client.login(server.user, server.password)
     except SMTPResponseException:
         raise
     except SMTPException as error:
@@ -136,7 +92,7 @@ async def _transmit(client: aiosmtplib.SMTP, mail: Mail, message: bytes, progres
     if utf8 and not client.supports_extension("smtputf8"):
         raise Reject("the SMTP server takes no international addresses (SMTPUTF8)")
     encoding = "utf-8" if utf8 else "ascii"
-    await client.mail(split_sender(mail.sender)[1], options=["SMTPUTF8"] if utf8 else [], encoding=encoding)
+    await client.mail(mail.sender.address, options=["SMTPUTF8"] if utf8 else [], encoding=encoding)
     await client.rcpt(mail.to, encoding=encoding)
     progress.state = "left"
     await client.data(message)

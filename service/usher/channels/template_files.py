@@ -46,14 +46,9 @@ class TemplateFiles:
 
     *paths* maps what a file is to its path within its folder, *searched* are the folders in order, *problems* the files
     that can't be what their authors meant.
-
-    Raises:
-        ValueError: *overrides* is no folder.
     """
 
     def __init__(self, folders: Sequence[Path], overrides: Path | None = None) -> None:
-        if overrides is not None and not overrides.is_dir():
-            raise ValueError(f"USHER_TEMPLATES_DIR is {str(overrides)!r}, which is no folder; create it, or unset it")
         self.searched = (*([overrides] if overrides else []), *folders)
         self.paths: dict[TemplateKey, str] = {}
         self.problems: list[str] = []

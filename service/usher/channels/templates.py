@@ -78,9 +78,6 @@ class Templates:
         folders: of the handlers, as `template_folders` finds them.
         brand: what every template may say about the service.
         overrides: the user's own folder, searched first.
-
-    Raises:
-        ValueError: *overrides* is no folder.
     """
 
     def __init__(self, folders: Sequence[Path], *, brand: Brand, overrides: Path | None = None) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -121,20 +120,6 @@ async def deliver(
         finding = sort(table, answer, time.time())
         progress.state = "sent" if finding.sort == "done" else "back"
     settle(finding, otherwise=otherwise)
-
-
-def base_url_problems(setting: str, url: str) -> list[str]:
-    """What is wrong with a provider's base URL, which *setting* holds."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        return [f"{setting} is no http:// or https:// URL"]
-    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-        return [f"{setting} should be scheme and host only, as in {parts.scheme}://{parts.hostname}"]
-    return []
 
 
 async def _about_to_leave(

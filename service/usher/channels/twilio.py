@@ -6,7 +6,6 @@ for is lost.
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from logging import getLogger
 from typing import Any
@@ -16,15 +15,12 @@ from twilio.http import AsyncHttpClient
 from twilio.http.response import Response
 from twilio.rest import Client
 
+from usher.addresses import TwilioSender
 from usher.channels import Progress, SmsMessage
 from usher.channels.answers import TWILIO
-from usher.channels.transport import Transport, base_url_problems, deliver
+from usher.channels.transport import Transport, deliver
 
 BASE_URL = "https://api.twilio.com"
-_ACCOUNT = re.compile(r"AC[0-9a-fA-F]{32}")
-_SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
-_SENDER = re.compile(r"\+[1-9]\d{6,14}|\d{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}")
-"""A number in E.164, a short code, or an alphanumeric sender."""
 _NO_ENVIRONMENT = {"TWILIO_REGION": ""}
 """For an empty one the package takes the process's, which may name another host."""
 
@@ -52,38 +48,24 @@ class _Carrier(AsyncHttpClient):  # type: ignore[misc]  # the package says no ty
 
 
 class Twilio:
-    """An `Sms`. *sender* is a number of the account or the SID of a messaging service (``MG…``)."""
+    """An `Sms`."""
 
     name = "twilio"
 
     def __init__(
-        self, transport: Transport, *, account_sid: str, auth_token: str, sender: str, base_url: str = BASE_URL
+        self, transport: Transport, *, account_sid: str, auth_token: str, sender: TwilioSender, base_url: str = BASE_URL
     ) -> None:
         self._transport = transport
-        self._account_sid = account_sid.strip()
-        self._auth_token = auth_token.strip()
-        self._sender = sender.strip()
+        self._account_sid = account_sid
+        self._auth_token = auth_token
+        self._sender = sender
         self._base_url = base_url
         self._client().messages  # noqa: B018 - loads what the first message would wait for
 
-    def check(self) -> list[str]:
-        problems = base_url_problems("USHER_TWILIO__BASE_URL", self._base_url)
-        if not _ACCOUNT.fullmatch(self._account_sid):
-            what = "is no account SID" if self._account_sid else "is missing"
-            problems.append(f"USHER_TWILIO__ACCOUNT_SID {what}: it is AC and 32 hexadecimal digits")
-        if not self._auth_token:
-            problems.append("USHER_TWILIO__AUTH_TOKEN is missing")
-        if not (_SERVICE.fullmatch(self._sender) or _SENDER.fullmatch(self._sender)):
-            what = "is no sender" if self._sender else "is missing"
-            problems.append(
-                f"USHER_TWILIO__FROM {what}: give a number as in +15005550006, or the SID of a messaging service (MG…)"
-            )
-        return problems
-
     async def send(self, text: SmsMessage, progress: Progress) -> None:
-        by = "messaging_service_sid" if _SERVICE.fullmatch(self._sender) else "from_"
+        by = "messaging_service_sid" if self._sender.is_service else "from_"
         client = self._client(_Carrier(self._transport, progress))
-        await client.messages.create_async(to=text.to, body=text.body, **{by: self._sender})
+        await client.messages.create_async(to=text.to, body=text.body, **{by: self._sender.text})
 
     def _client(self, carrier: AsyncHttpClient | None = None) -> Client:
         """The package's client for one message: making one takes 20 µs, and a shared one could not tell whose request it is."""

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from usher.channels import outbox
 from usher.channels.transport import Transport
 from usher.cli import _handler_view, _topics
+from usher.cli._exits import Exit
 from usher.engine.port import LogError, LogUnavailable, TopicState
 from usher.handler import Handler, HandlerError, Router
 from usher.outcome import Outcome
-from usher.parts import find_handlers, open_channels, open_templates
+from usher.parts import find_handlers, open_templates
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
@@ -21,13 +23,13 @@ from usher.systems import System, open_systems
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One finding. *unreachable*: the log could not be asked, so that nothing is known."""
+    """One finding. *code* is the exit code that a problem asks for."""
 
     area: Literal["settings", "handlers", "templates", "channels", "systems", "log"]
     status: Literal["ok", "warn", "problem"]
     what: str
     text: str
-    unreachable: bool = False
+    code: Exit = Exit.FAILED
 
 
 async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
@@ -35,14 +37,16 @@ async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
     try:
         settings = Settings.load(**overrides)
     except SettingsError as error:
-        return [Line("settings", "problem", *_name_and_text(problem)) for problem in error.problems]
+        return _refused(error)
     found: Sequence[Handler] = ()
     lines: list[Line] = []
     try:
         found = find_handlers(settings)
         lines += _handlers(settings, found)
-    except (HandlerError, SettingsError) as error:
-        lines.append(Line("handlers", "problem", "", str(error)))
+    except SettingsError as error:
+        lines += _refused(error)
+    except HandlerError as error:
+        lines.append(Line("handlers", "problem", "", str(error), Exit.USAGE))
     else:
         lines += _templates(settings, found)
     lines += _channels(settings)
@@ -94,24 +98,20 @@ def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:
 
 
 def _channels(settings: Settings) -> Iterator[Line]:
-    email, sms = open_channels(settings, Transport())
-    for what, provider, problems in (("email", email.name, email.check()), ("sms", sms.name, sms.check())):
-        for problem in problems:
-            yield Line("channels", "problem", f"{what}: {provider}", problem)
-        if provider == "outbox" and not problems:
+    for what, provider in (("email", settings.email), ("sms", settings.sms)):
+        if provider != "outbox":
+            yield Line("channels", "ok", f"{what}: {provider}", "configured; credentials are not tried")
+        elif problem := outbox.prepare(settings.outbox_dir):
+            yield Line("channels", "problem", f"{what}: outbox", problem)
+        else:
             text = f"messages are written to {settings.outbox_dir}, nobody gets them; set USHER_{what.upper()}"
             yield Line("channels", "warn", f"{what}: outbox", text)
-        elif not problems:
-            yield Line("channels", "ok", f"{what}: {provider}", "configured; credentials are not tried")
 
 
 async def _systems(settings: Settings) -> list[Line]:
     """The identity systems: how their events come, and whether their APIs take our credentials."""
     async with Transport() as transport:
-        try:
-            systems = open_systems(settings, lambda: transport.session)
-        except SettingsError as error:
-            return [Line("systems", "problem", *_name_and_text(problem)) for problem in error.problems]
+        systems = open_systems(settings, lambda: transport.session)
         lines = [line for system in systems for line in _ways_in(system)]
         if not lines:
             text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET (Auth0: …__WEBHOOK_TOKEN) to take webhooks"
@@ -136,14 +136,15 @@ def _ways_in(system: System) -> Iterator[Line]:
 
 
 async def _log(settings: Settings) -> list[Line]:
+    address = str(settings.event_log)
     try:
         async with browser(settings) as log:
             states = await log.topics()
     except LogUnavailable as error:
-        return [Line("log", "problem", settings.event_log, f"can't be reached: {error}", unreachable=True)]
+        return [Line("log", "problem", address, f"can't be reached: {error}", Exit.LOG_UNREACHABLE)]
     except LogError as error:
-        return [Line("log", "problem", settings.event_log, str(error))]
-    return [Line("log", "ok", settings.event_log, "reachable"), *(_topic(state, states) for state in states)]
+        return [Line("log", "problem", address, str(error))]
+    return [Line("log", "ok", address, "reachable"), *(_topic(state, states) for state in states)]
 
 
 def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:
@@ -158,7 +159,10 @@ def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:
     return Line("log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
 
 
-def _name_and_text(problem: str) -> tuple[str, str]:
-    """The setting's name, which a `SettingsError`'s sentence begins with, apart from the rest."""
-    name, colon, text = problem.partition(": ")
-    return (name, text) if colon else ("", problem)
+def _refused(error: SettingsError) -> list[Line]:
+    """Each of its sentences; the setting's name, which it begins with, apart from the rest."""
+    lines = []
+    for problem in error.problems:
+        name, _, text = problem.partition(": ")
+        lines.append(Line("settings", "problem", name, text, Exit.USAGE))
+    return lines

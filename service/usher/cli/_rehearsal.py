@@ -54,9 +54,6 @@ class _Accepts:
 
     name = "rehearsal"
 
-    def check(self) -> list[str]:
-        return []
-
     async def send(self, _message: Mail | SmsMessage, progress: Progress, /) -> None:
         progress.state = "sent"
 

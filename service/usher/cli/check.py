@@ -23,9 +23,10 @@ def check(
     sms: opt.Sms = None,
     outbox_dir: opt.OutboxDir = None,
 ) -> None:
-    """Check settings, handlers, templates, channels and the log: what is wrong, and the way out. Exit 1 on problems.
+    """Check settings, handlers, templates, channels and the log: what is wrong, and the way out.
 
-    Nothing is sent, no provider is asked, and secrets are masked.
+    Exit 2 where `usher run` would refuse the settings or a handler, 1 on other problems. Nothing is sent, no provider is asked,
+    and secrets are masked.
     """
     from usher.cli import _checks
 
@@ -49,6 +50,6 @@ def check(
         table(("status", "area", "what", "found"), ((line.status, line.area, line.what, line.text) for line in lines))
     problems = [line for line in lines if line.status == "problem"]
     if problems:
-        unreachable = all(line.unreachable for line in problems)
-        code = Exit.LOG_UNREACHABLE if unreachable else Exit.FAILED
+        asked = {line.code for line in problems}
+        code = next(code for code in (Exit.USAGE, Exit.FAILED, Exit.LOG_UNREACHABLE) if code in asked)
         raise Stop(f"{len(problems)} problem{'s' * (len(problems) != 1)}", code)

@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import CRASHED, EXPIRED, HANDLER_GONE
-from usher.engine.follow import DROPPED
 from usher.engine.intake import Undecoded
 from usher.engine.lanes import ClaimState, InFlight, Lane
+from usher.engine.limits import Limits
 from usher.engine.port import TooLarge
 from usher.engine.settle import Settler
 from usher.outcome import Dead, Done, Park, Verdict
@@ -27,37 +26,10 @@ if TYPE_CHECKING:
     from usher.metrics import Metrics
 
 
+DROPPED = "dropped"
+"""What a replay is told that never ran because its claim went away: the next owner finds the request again."""
 _DUE_AT_ONCE = 300
 """Due deliveries that are started in one turn of the loop: more would hold it up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What may be in memory, and how long things may take (seconds).
-
-    Intake stops at *fresh* of the process's limits, so that due retries always find room: else a full house of records
-    that wait and retries that wait would block each other. A claim is not read while *intake_stops* of its offsets are
-    unsettled, nor so far that there could be more than *per_claim*, or more than its Mark can tell (`Ledger.room`).
-    So many *replays* run at once.
-    """
-
-    records: int = 10_000
-    size: int = 64 * 1024 * 1024
-    fresh: float = 0.9
-    per_claim: int = 2_400
-    intake_stops: int = 1_800
-    per_lane: int = 100
-    replays: int = 100
-    read: int = 2_000
-    commit_every: float = 0.5
-    drain: float = 20.0
-    handler_gone_after: float = 900.0
-    calm_after: float = 60.0
-    undecodable_ratio: float = 0.5
-    undecodable_at_least: int = 20
-    undecodable_rest: float = 60.0
-    dedupe_window: float = 600.0
-    dedupe_records: int = 50_000
 
 
 class Driver:

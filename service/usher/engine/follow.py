@@ -6,15 +6,17 @@ Hides rules 5 and 8 of the parking protocol, and how a request to replay is carr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from usher.delivery import WRITER, Delivery, Head, ParkedRow, Record, offset_in
 from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, REQUEST_PREFIX, UNDECODABLE
+from usher.engine.driver import DROPPED, Driver
 from usher.engine.intake import Intake, deliveries_of
-from usher.engine.lanes import ClaimState, InFlight, Lane
+from usher.engine.lanes import ClaimState, InFlight
+from usher.engine.limits import Limits
 from usher.engine.port import CaughtUp, EventLog, LogUnavailable
 from usher.engine.settle import Settler
 from usher.event import Undecodable
@@ -29,29 +31,6 @@ if TYPE_CHECKING:
 _PATIENCE = 60
 """Tries, about a second each, to read back what dedupe goes by: a damaged record there must not keep a claim closed."""
 
-DROPPED = "dropped"
-"""What a replay is told that never ran because its claim went away: the next owner finds the request again."""
-
-
-class Engine(Protocol):
-    """What this needs of the driver."""
-
-    def wake(self, state: ClaimState, lane: Lane) -> None: ...
-    def park_queue(self, state: ClaimState, lane: Lane) -> None: ...
-    def begin_replay(self, state: ClaimState, in_flight: InFlight) -> None: ...
-    def forget(self, state: ClaimState, in_flight: InFlight) -> None: ...
-    def spawn(self, state: ClaimState, work: Coroutine[Any, Any, Any]) -> object: ...
-    def now_ms(self) -> int: ...
-
-
-class DedupeLimits(Protocol):
-    """How far back dedupe reads when a claim begins: seconds, and records."""
-
-    @property
-    def dedupe_window(self) -> float: ...
-    @property
-    def dedupe_records(self) -> int: ...
-
 
 @dataclass(frozen=True, slots=True)
 class RetryFollower:
@@ -64,9 +43,9 @@ class RetryFollower:
     router: Router
     intake: Intake
     settler: Settler
-    engine: Engine
+    driver: Driver
     opened: Callable[[ClaimState], Awaitable[None]]
-    limits: DedupeLimits
+    limits: Limits
     logger: FilteringBoundLogger
     at_once: asyncio.Semaphore
     folding: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -76,7 +55,7 @@ class RetryFollower:
         async for part in self.event_log.parked(state.claim):
             if isinstance(part, CaughtUp):
                 await self._remember_recent(state)
-                for _ in state.table.free_heads(self.engine.now_ms()):
+                for _ in state.table.free_heads(self.driver.now_ms()):
                     await asyncio.sleep(0)
                 await self.opened(state)
                 for request_id, request in list(state.requests.items()):
@@ -148,7 +127,7 @@ class RetryFollower:
     def _hear(self, state: ClaimState, key: str, delivery: Delivery | None) -> None:
         in_flight = state.in_flight.get(key)
         if delivery is not None and state.done_for_good(delivery):
-            self.engine.spawn(state, self.settler.answer_stranger(state, delivery))
+            self.driver.spawn(state, self.settler.answer_stranger(state, delivery))
             return
         lane_key = (
             delivery.lane_key if delivery else in_flight.delivery.lane_key if in_flight else state.table.lane_of(key)
@@ -164,8 +143,8 @@ class RetryFollower:
             self._overtaken(state, in_flight, done=delivery is None)
         if lane_key is not None and (lane := state.lane(lane_key)):
             if delivery is not None:
-                self.engine.park_queue(state, lane)
-            self.engine.wake(state, lane)
+                self.driver.park_queue(state, lane)
+            self.driver.wake(state, lane)
             state.drop_if_empty(lane)
 
     def _overtaken(self, state: ClaimState, in_flight: InFlight, *, done: bool) -> None:
@@ -175,7 +154,7 @@ class RetryFollower:
         if in_flight in queue:
             queue.remove(in_flight)
             state.ledger.settle(delivery.offset, delivery.handler)
-            self.engine.forget(state, in_flight)
+            self.driver.forget(state, in_flight)
         elif done:
             in_flight.done_elsewhere = True
         else:
@@ -195,10 +174,10 @@ class RetryFollower:
         """Run a request, unless the letter is being replayed, or was: two operators had one thought."""
         dead_letter = delivery.replay.dead_letter if delivery.replay else ""
         if dead_letter in state.replayed:
-            self.engine.spawn(state, self.settler.answer(state, request_id))
+            self.driver.spawn(state, self.settler.answer(state, request_id))
             return
         state.replayed.add(dead_letter)
-        self.engine.spawn(state, self._replay(state, delivery))
+        self.driver.spawn(state, self._replay(state, delivery))
 
     async def _replay(self, state: ClaimState, request: Delivery) -> None:
         """Carry out one request: run it, and take it out of the retry topic once what came of it is written."""
@@ -239,7 +218,7 @@ class RetryFollower:
             end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             in_flight.ended = partial(_tell, end)
             ends.append(end)
-            self.engine.begin_replay(state, in_flight)
+            self.driver.begin_replay(state, in_flight)
         return list(await asyncio.gather(*ends))
 
 

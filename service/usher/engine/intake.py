@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from usher.delivery import Delivery, Origin, Record, StoredRecord, lane_of
 from usher.engine.lanes import ClaimState, InFlight
+from usher.engine.limits import Limits
 from usher.engine.port import Batch
 from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
@@ -27,15 +27,6 @@ class Undecoded:
     reason: str
 
 
-class FloodLimits(Protocol):
-    """When a partition is so full of undecodable records that it had better rest than be copied to the dead letters."""
-
-    @property
-    def undecodable_ratio(self) -> float: ...
-    @property
-    def undecodable_at_least(self) -> int: ...
-
-
 _UNDECODED = "undecoded"
 _WINDOW = 100
 """Records of a partition over which the ratio of undecodable ones is taken."""
@@ -49,7 +40,7 @@ class Intake:
     """Reads records on behalf of a router. One for all claims. *sources* read the topics that hold a system's own events."""
 
     def __init__(
-        self, router: Router, metrics: Metrics, limits: FloodLimits, sources: Mapping[str, Source] = NO_SOURCES
+        self, router: Router, metrics: Metrics, limits: Limits, sources: Mapping[str, Source] = NO_SOURCES
     ) -> None:
         self._limits = limits
         self._router = router

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from usher.delivery import Headers, Record
@@ -287,14 +287,13 @@ class Browser(Protocol):
 class LogConfig:
     """What every log is told. *topics* are the source topics, *start_from* is ``latest``, ``earliest`` or Unix seconds.
 
-    *drain* is the budget of `Owner.released` in seconds; *options* are the client's own, already checked.
+    *drain* is the budget of `Owner.released` in seconds.
     """
 
     group: str
     topics: tuple[str, ...]
     start_from: str | float = "latest"
     drain: float = 20.0
-    options: Mapping[str, object] = field(default_factory=dict)
 
 
 def retry_topic(group: str, topic: str) -> str:

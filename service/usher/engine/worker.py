@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usher.engine.attempt import Attempts
-from usher.engine.driver import Driver, Limits
+from usher.engine.driver import Driver
 from usher.engine.follow import RetryFollower
 from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.lanes import ClaimState
+from usher.engine.limits import Limits
 from usher.engine.port import Batch, Claim, ClaimLost, EventLog, LogUnavailable
 from usher.engine.settle import Settler
 from usher.metrics import Metrics

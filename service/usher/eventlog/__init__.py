@@ -1,62 +1,29 @@
-"""Which log a URL means. The clients are imported when they are wanted: Kafka's is heavy, the embedded one is not."""
+"""Which log an address means. The clients are imported when they are wanted: Kafka's is heavy, the embedded one is not."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from usher.addresses import LogAddress, SqliteAddress
 from usher.engine.port import Browser, EventLog, LogConfig
+from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
-_EXPECTED = "write sqlite:///usher.db, sqlite:////absolute/path/usher.db or kafka://host:port[,host:port]"
 
-
-def open_log(url: str, config: LogConfig) -> EventLog:
-    """The log that *url* names, not open yet.
-
-    Raises:
-        ValueError: the URL is none of a log.
-    """
-    scheme, where = _parsed(url)
-    if scheme == "sqlite":
+def open_log(address: LogAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS) -> EventLog:
+    """The log at *address*, not open yet; *options* are for Kafka's client."""
+    if isinstance(address, SqliteAddress):
         from usher.eventlog.sqlite import SqliteLog  # noqa: PLC0415
 
-        return SqliteLog(Path(where), config)
+        return SqliteLog(address.path, config)
     from usher.eventlog.kafka import KafkaLog  # noqa: PLC0415
 
-    return KafkaLog(where, config)
+    return KafkaLog(address, config, options)
 
 
-def open_browser(url: str, config: LogConfig) -> Browser:
-    """The browser of the log that *url* names; entering it connects.
-
-    Raises:
-        ValueError: the URL is none of a log.
-    """
-    scheme, where = _parsed(url)
-    if scheme == "sqlite":
+def open_browser(address: LogAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS) -> Browser:
+    """The browser of the log at *address*; entering it connects."""
+    if isinstance(address, SqliteAddress):
         from usher.eventlog.sqlite import SqliteBrowser  # noqa: PLC0415
 
-        return SqliteBrowser(Path(where), config)
+        return SqliteBrowser(address.path, config)
     from usher.eventlog.kafka import KafkaBrowser  # noqa: PLC0415
 
-    return KafkaBrowser(where, config)
-
-
-def _parsed(url: str) -> tuple[str, str]:
-    """``sqlite`` and the path, or ``kafka`` and the servers, separated by commas."""
-    scheme, separator, rest = url.partition("://")
-    if scheme == "sqlite" and separator:
-        path = rest.removeprefix("/")
-        if not rest.startswith("/") or not path or path.endswith("/") or path == ":memory:":
-            raise ValueError(f"the log {url!r} names no file: {_EXPECTED}")
-        return scheme, path
-    if scheme == "kafka" and separator:
-        servers = [server.strip() for server in rest.rstrip("/").split(",")]
-        for server in servers:
-            host, _, port = server.rpartition(":")
-            if not host or "@" in host or not port.isdecimal():
-                raise ValueError(
-                    "a server in the log's kafka:// URL is not host:port (credentials go into USHER_KAFKA__…): "
-                    f"{_EXPECTED}"
-                )
-        return scheme, ",".join(servers)
-    raise ValueError(f"the log's URL has the scheme {scheme if separator else ''!r}: {_EXPECTED}")
+    return KafkaBrowser(address, config, options)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, NoReturn
 import aiohttp
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from usher.event import Event, User
 from usher.http import Answer
@@ -30,7 +29,6 @@ _TOKEN_LIFE = 300
 """Seconds; what Authgear's own examples give."""
 _TOKEN_AGE = 30
 """Seconds by which a new token is made older: a server whose clock is a little behind ours would not take it yet."""
-_SMALLEST_KEY = 2048
 _REFUSED = 60.0
 """Seconds until what an operator has to mend is tried again."""
 _NAME = re.compile(r"[A-Za-z]{1,64}")
@@ -66,24 +64,6 @@ class Logs(NamedTuple):
     edges: Sequence[Mapping[str, Any]]
     more: bool
     date: str
-
-
-def read_key(pem: str) -> RSAPrivateKey:
-    """The private key in *pem*, whose lines an environment variable may hold divided by a written-out line feed.
-
-    Raises:
-        ValueError: it is none that Authgear could have made. Quotes nothing of it.
-    """
-    try:
-        key = load_pem_private_key(pem.replace("\\n", "\n").encode(), password=None)
-    except (ValueError, TypeError):
-        raise ValueError(
-            "should be a private key in PEM form (-----BEGIN PRIVATE KEY-----), without a passphrase; "
-            "download it anew under Advanced, Admin API, and mount it as a file"
-        ) from None
-    if not isinstance(key, RSAPrivateKey) or key.key_size < _SMALLEST_KEY:
-        raise ValueError(f"should be an RSA key of {_SMALLEST_KEY} bits or more: Authgear takes RS256 only")
-    return key
 
 
 class AdminApi(Actions):

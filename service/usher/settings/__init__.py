@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from usher.addresses import Address, MailSender, SqliteAddress
 from usher.handler import Handler, nearest
+from usher.kafka_options import NO_OPTIONS
 from usher.outcome import RetryPolicy
 from usher.settings import values
 from usher.settings.auth0 import Auth0
@@ -23,7 +25,8 @@ from usher.settings.genauth import GenAuth
 from usher.settings.keycloak import Keycloak
 from usher.settings.report import SettingRow, current, default_text, option_row, sentences
 from usher.settings.tenant import Tenant
-from usher.settings.values import SYSTEMS, Address, SourceTopic
+from usher.settings.together import misfits
+from usher.settings.values import SYSTEMS, SourceTopic
 
 __all__ = [
     "SYSTEMS", "Address", "Auth0", "Authgear", "GenAuth", "Keycloak", "Row", "SendGrid", "Settings", "SettingsError", "Smtp",
@@ -42,23 +45,27 @@ class SettingsError(Exception):
 class SendGrid(BaseModel):
     model_config = ConfigDict(frozen=True, validate_default=True)
 
-    api_key: SecretStr | None = Field(None, description="SendGrid's API key; needed for `USHER_EMAIL=sendgrid`")
+    api_key: values.Credential | None = Field(None, description="SendGrid's API key; needed for `USHER_EMAIL=sendgrid`")
     base_url: values.BaseUrl = Field("https://api.sendgrid.com", description="SendGrid's address, without a path")
 
 
 class Twilio(BaseModel):
     model_config = ConfigDict(frozen=True, validate_default=True)
 
-    account_sid: str | None = Field(None, description="Twilio's account (`AC…`); needed for `USHER_SMS=twilio`")
-    auth_token: SecretStr | None = Field(None, description="its auth token")
-    from_: str | None = Field(None, description="the number (`+…`) or messaging service (`MG…`) that SMS come from")
+    account_sid: values.AccountSid | None = Field(
+        None, description="Twilio's account (`AC…`); needed for `USHER_SMS=twilio`"
+    )
+    auth_token: values.Credential | None = Field(None, description="its auth token")
+    from_: values.TwilioFrom | None = Field(
+        None, description="the number (`+…`) or messaging service (`MG…`) that SMS come from"
+    )
     base_url: values.BaseUrl = Field("https://api.twilio.com", description="Twilio's address, without a path")
 
 
 class Smtp(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    url: values.SmtpUrl | None = Field(
+    url: values.Smtp | None = Field(
         None, description="`smtp://user:password@host:587` or `smtps://…`; needed for `USHER_EMAIL=smtp`"
     )
     connections: values.Count = Field(
@@ -73,7 +80,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     event_log: values.LogUrl = Field(
-        "sqlite:///usher.db", description="where events are: the embedded log, or `kafka://host:port[,host:port]`"
+        SqliteAddress(Path("usher.db")),
+        description="where events are: the embedded log, or `kafka://host:port[,host:port]`",
     )
     topics: values.Topics = Field(
         (SourceTopic("identity.events"),),
@@ -104,20 +112,22 @@ class Settings(BaseSettings):
     http: values.HostPort = Field(
         Address("127.0.0.1", 8080), description="where webhooks, health and metrics are served; port 0: a free one"
     )
-    shutdown_grace: values.Duration = Field(25.0, description="how long SIGTERM may take: drain, commit, leave")
+    shutdown_grace: values.Grace = Field(25.0, description="how long SIGTERM may take: drain, commit, leave")
     email: Literal["outbox", "sendgrid", "smtp"] = Field(
         "outbox", description="who carries mail: `outbox`, `sendgrid`, `smtp`"
     )
     sms: Literal["outbox", "twilio"] = Field("outbox", description="who carries SMS: `outbox`, `twilio`")
-    outbox_dir: Path = Field(Path("outbox"), description="the folder into which the outbox writes what would be sent")
+    outbox_dir: values.NewFolder = Field(
+        Path("outbox"), description="the folder into which the outbox writes what would be sent"
+    )
     templates_dir: values.Folder | None = Field(
         None, description="a folder with templates that replace the bundled ones"
     )
     mail_from: values.MailFrom = Field(
-        "no-reply@example.com",
+        MailSender("no-reply@example.com"),
         description="whom mail is from, `Name <address>` allowed; needed unless the outbox takes it",
     )
-    service_name: str = Field("our service", min_length=1, description="what messages call your service")
+    service_name: values.Line = Field("our service", description="what messages call your service")
     login_url: values.Url | None = Field(None, description="the login page that messages link to")
     reset_url: values.Url | None = Field(
         default_factory=lambda given: given.get("login_url"),
@@ -160,8 +170,8 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: readable on a terminal, JSON elsewhere"
     )
-    kafka: Mapping[str, str] = Field({}, exclude=True, repr=False)
-    """The Kafka client's own options, by lower-case name; may hold secrets."""
+    kafka: values.Kafka = Field(NO_OPTIONS, exclude=True, repr=False)
+    """The Kafka client's own options."""
     tenants: Mapping[str, Mapping[str, Tenant]] = Field({}, exclude=True, repr=False)
     """Further tenants: by system, by name. `tenants_of` has all of them."""
     handler_options: Mapping[str, Mapping[str, str]] = Field({}, exclude=True, repr=False)
@@ -209,32 +219,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        wanting = [
-            ("USHER_SENDGRID__API_KEY", self.email == "sendgrid" and self.sendgrid.api_key is None, "USHER_EMAIL=sendgrid"),
-            ("USHER_SMTP__URL", self.email == "smtp" and self.smtp.url is None, "USHER_EMAIL=smtp"),
-            ("USHER_MAIL_FROM", self.email != "outbox" and "mail_from" not in self.model_fields_set, f"USHER_EMAIL={self.email}"),
-            ("USHER_TWILIO__ACCOUNT_SID", self.sms == "twilio" and not self.twilio.account_sid, "USHER_SMS=twilio"),
-            ("USHER_TWILIO__AUTH_TOKEN", self.sms == "twilio" and not self.twilio.auth_token, "USHER_SMS=twilio"),
-            ("USHER_TWILIO__FROM", self.sms == "twilio" and not self.twilio.from_, "USHER_SMS=twilio"),
-        ]  # fmt: skip
-        problems = [f"{name}: is needed for {why}; set it" for name, lacks, why in wanting if lacks]
-        if self.ingest_topic and SourceTopic(self.ingest_topic) not in self.topics:
-            problems.append(
-                f"USHER_INGEST_TOPIC={self.ingest_topic!r}: should be one of USHER_TOPICS, without a source: what is "
-                "appended there is Usher's own form, and nobody else would read it"
-            )
-        if "sends_at_once" in self.model_fields_set and self.sends_at_once > self.max_in_flight:
-            problems.append(
-                f"USHER_SENDS_AT_ONCE={self.sends_at_once}: is more than the deliveries that a worker holds "
-                f"(USHER_MAX_IN_FLIGHT={self.max_in_flight}); lower it, or raise that"
-            )
-        problems += [
-            f"USHER_TOPICS={topic}: nothing is set for a tenant {topic.tenant!r}; set USHER_{topic.source.upper()}__"
-            f"{topic.tenant.upper()}__…, or leave it out"
-            for topic in self.topics
-            if topic.tenant and topic.tenant not in self.tenants.get(topic.source, {})
-        ]
-        if problems:
+        if problems := tuple(misfits(self)):
             raise ValueError("\n".join(problems))
         return self
 
@@ -257,18 +242,6 @@ class Settings(BaseSettings):
         """The tenants of an identity system for which anything is set, by name; the one without a name is first."""
         first: Tenant = getattr(self, system)
         return {**({"": first} if first.model_fields_set else {}), **self.tenants.get(system, {})}
-
-    @property
-    def sqlite_path(self) -> Path | None:
-        """The file of the embedded log; None on Kafka."""
-        return Path(self.event_log.removeprefix("sqlite:///")) if self.event_log.startswith("sqlite:") else None
-
-    @property
-    def kafka_servers(self) -> tuple[str, ...]:
-        """The brokers, as host:port; empty on the embedded log."""
-        return (
-            tuple(values.split(self.event_log.removeprefix("kafka://"))) if self.event_log.startswith("kafka:") else ()
-        )
 
     def check_handler_options(self, names: Iterable[str]) -> None:
         """See that every ``USHER_<HANDLER>__…`` is for one of the handlers *names*: all found, not only those that run.
@@ -310,7 +283,7 @@ class Settings(BaseSettings):
         for system, tenants in self.tenants.items():
             for name, tenant in tenants.items():
                 rows += [current(leaf, tenant) for leaf in leaves(type(tenant), _prefix(system, name))]
-        for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka}.items()):
+        for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka.given}.items()):
             rows += [
                 option_row(f"{PREFIX}{group.upper()}__{name.upper()}", text) for name, text in sorted(options.items())
             ]
@@ -348,7 +321,7 @@ def _tenants(
         try:
             made[name] = model.model_validate(filled.values)
         except ValidationError as error:
-            problems += sentences(error, leaves(model, prefix))
+            problems += sentences(error, leaves(model, prefix), prefix)
     return made
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from pydantic import Field, SecretStr
 
 from usher.settings import values
-from usher.settings.tenant import Tenant
+from usher.settings.tenant import GROUP, Tenant, missing
 
 _LOG_TYPES = ("sapi", "scp", "scpr", "fcp", "fcpr", "ss", "sce", "scpn", "scu", "sv", "sdu", "fn", "pwd_leak")
+
+
+class Auth0Access(NamedTuple):
+    """What the Management API is asked with."""
+
+    domain: str
+    client_id: str
+    client_secret: str
+    base_url: str
 
 
 class Auth0(Tenant):
@@ -30,7 +40,7 @@ class Auth0(Tenant):
     feeds: tuple[Literal["events", "logs"], ...] = Field(
         ("events", "logs"), description="what is pulled: `events` (the Events API), `logs` (the tenant logs)"
     )
-    poll_every: values.Duration = Field(15.0, description="the time between looks into the tenant logs")
+    poll_every: values.Pause = Field(15.0, description="the time between looks into the tenant logs")
     log_types: values.Names = Field(
         _LOG_TYPES, description="the types of log entries that are pulled, by their codes; `*`: all of them"
     )
@@ -59,3 +69,25 @@ class Auth0(Tenant):
         None, description="the application that users log in to: password links lead back there"
     )
     link_expires_after: values.Duration = Field(432_000.0, description="how long a password link works")
+
+    @property
+    def tenant(self) -> str | None:
+        return self.domain
+
+    @property
+    def brings_events(self) -> bool:
+        return bool(self.webhook_token) or self.poll
+
+    @property
+    def access(self) -> Auth0Access | None:
+        """None: the API is not used."""
+        if self.domain is None or self.client_id is None or self.client_secret is None:
+            return None
+        base_url = self.base_url or f"https://{self.domain}"
+        return Auth0Access(self.domain, self.client_id, self.client_secret.get_secret_value(), base_url)
+
+    def lacks(self) -> Iterator[str]:
+        credentials = {"CLIENT_ID": self.client_id, "CLIENT_SECRET": self.client_secret}
+        if self.poll or any(credentials.values()):
+            why = f"for {GROUP}POLL" if self.poll else "for the API"
+            yield from missing({"DOMAIN": self.domain, **credentials}, why)

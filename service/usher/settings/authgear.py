@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, SecretStr
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from usher.event import CANONICAL_TYPES, EVENT_TYPES
 from usher.handler import nearest
 from usher.settings import values
-from usher.settings.tenant import Tenant
+from usher.settings.tenant import Tenant, missing
 
+_SMALLEST_KEY = 2048
 _SILENT = {"password.changed"}
 """Canonical types that no event of Authgear's becomes."""
 POLLED = (
@@ -32,6 +36,36 @@ def _types(value: object) -> tuple[str, ...]:
     return names
 
 
+def signing_key(value: object) -> RSAPrivateKey:
+    """The private key in a PEM, whose lines an environment variable may hold divided by a written-out line feed.
+
+    Raises:
+        ValueError: it is none that Authgear could have made.
+    """
+    if isinstance(value, RSAPrivateKey):
+        return value
+    try:
+        key = load_pem_private_key(str(value).replace("\\n", "\n").encode(), password=None)
+    except (ValueError, TypeError):
+        raise ValueError(
+            "should be a private key in PEM form (-----BEGIN PRIVATE KEY-----), without a passphrase; "
+            "download it anew under Advanced, Admin API, and mount it as a file"
+        ) from None
+    if not isinstance(key, RSAPrivateKey) or key.key_size < _SMALLEST_KEY:
+        raise ValueError(f"should be an RSA key of {_SMALLEST_KEY} bits or more: Authgear takes RS256 only")
+    return key
+
+
+class AuthgearAccess(NamedTuple):
+    """What the Admin API is asked with: where, and what our calls are signed with."""
+
+    endpoint: str
+    app_id: str
+    key_id: str
+    private_key: RSAPrivateKey
+
+
+_SigningKey = Annotated[RSAPrivateKey, PlainValidator(signing_key)]
 _Steps = Annotated[tuple[Literal["created", "reset"], ...], BeforeValidator(values.split)]
 
 
@@ -44,11 +78,11 @@ class Authgear(Tenant):
     )
     app_id: str | None = Field(None, description="the project's id, as in `myapp`; also the tenant of its events")
     key_id: str | None = Field(None, description="the id of the Admin API key")
-    private_key: SecretStr | None = Field(None, description="the Admin API key itself: PEM, RSA")
+    private_key: _SigningKey | None = Field(None, description="the Admin API key itself: PEM, RSA")
     poll: bool = Field(
         False, description="whether to read the audit log, for the password events and for what webhooks missed"
     )
-    poll_every: values.Duration = Field(15.0, gt=0, description="the time between looks into the audit log")
+    poll_every: values.Pause = Field(15.0, description="the time between looks into the audit log")
     poll_types: Annotated[tuple[str, ...], BeforeValidator(_types)] = Field(
         POLLED, description="the event types that are read there, as handlers name them"
     )
@@ -62,3 +96,24 @@ class Authgear(Tenant):
         description="where your back office calls `setPasswordExpired` right after: `created`, `reset`. The two are then "
         "told once",
     )
+
+    @property
+    def tenant(self) -> str | None:
+        return self.app_id
+
+    @property
+    def brings_events(self) -> bool:
+        return bool(self.webhook_secret) or self.poll
+
+    @property
+    def access(self) -> AuthgearAccess | None:
+        """None: the Admin API is not used."""
+        if self.endpoint is None or self.app_id is None or self.key_id is None or self.private_key is None:
+            return None
+        return AuthgearAccess(self.endpoint, self.app_id, self.key_id, self.private_key)
+
+    def lacks(self) -> Iterator[str]:
+        key = {"KEY_ID": self.key_id, "PRIVATE_KEY": self.private_key}
+        if self.poll or self.endpoint or any(key.values()):  # an app id alone names the tenant
+            why = "where the audit log is read" if self.poll else "where the Admin API is used"
+            yield from missing({"ENDPOINT": self.endpoint, "APP_ID": self.app_id, **key}, why)

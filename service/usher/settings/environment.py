@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, SecretStr
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from usher.credentials import names_credential
 from usher.handler import nearest
 from usher.settings.tenant import TENANT_NAME, Tenant
-from usher.settings.values import split
+from usher.settings.values import SECRETS, split
 
 PREFIX = "USHER_"
 FREE_GROUP = "kafka"
@@ -65,8 +65,8 @@ def leaves(model: type[BaseModel], name: str = PREFIX, path: tuple[str, ...] = (
 
 
 def _holds_secret(annotation: Any) -> bool:
-    """Whether a type is, or contains, SecretStr."""
-    return annotation is SecretStr or any(_holds_secret(part) for part in get_args(annotation))
+    """Whether a type is, or contains, one of `SECRETS`."""
+    return annotation in SECRETS or any(_holds_secret(part) for part in get_args(annotation))
 
 
 class Environment:
@@ -97,6 +97,9 @@ class Environment:
                 self._take(name, text)
 
     def _take(self, name: str, text: str) -> None:
+        if not _is_utf8(text) and not ((leaf := self._leaves.get(name)) and leaf.secret and leaf.several):
+            self.problems.append(f"{name}: is not UTF-8 text; write it anew")
+            return
         group, nested, field = name.removeprefix(PREFIX).partition("__")
         free = self._prefix == PREFIX and nested and field and group not in self._groups
         plain = name.removesuffix(_FILE)
@@ -146,6 +149,15 @@ class Environment:
         for group in path[:-1]:
             into = into.setdefault(group, {})
         into[path[-1]] = value
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether an environment's text was text; a webhook's secret need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_secret(path: str) -> str:

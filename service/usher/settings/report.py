@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from usher.credentials import names_credential
-from usher.settings.environment import Leaf
+from usher.settings.environment import PREFIX, Leaf
+from usher.settings.tenant import GROUP
 
 MASK = "********"
 _LOGIN = re.compile(r"//[^/]*@")  # greedy, blanks too: what is wrong with a URL may be its password
@@ -49,15 +50,17 @@ def default_text(leaf: Leaf) -> str:
     return "" if default is PydanticUndefined else _as_text(default, duration=leaf.is_duration)
 
 
-def sentences(error: ValidationError, known: Iterable[Leaf]) -> Iterator[str]:
-    """One line for each thing that *error* holds: name, value unless secret, way out."""
+def sentences(error: ValidationError, known: Iterable[Leaf], prefix: str = PREFIX) -> Iterator[str]:
+    """One line for each thing that *error* holds: name, value unless secret, way out. All names begin with *prefix*."""
     by_path = {leaf.path: leaf for leaf in known}
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
-        if not path:  # about several settings: the text names them
-            yield from str(detail["ctx"]["error"]).splitlines()
+        leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
+        told = str(detail.get("ctx", {}).get("error", ""))
+        if told and (not path or told.startswith((PREFIX, GROUP))):  # about several settings: the text names them
+            group = prefix + "".join(f"{part.upper()}__" for part in path)
+            yield from told.replace(GROUP, group).splitlines()
         elif detail["type"] not in _ECHOES:
-            leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
             name = leaf.name if leaf else "__".join(path).upper()
             value = "" if leaf is None or leaf.secret or detail["type"] == "missing" else f"={_quoted(detail['input'])}"
             yield f"{name}{value}: {_hint(detail)}"

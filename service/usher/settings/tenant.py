@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from usher.settings import values
 
 TENANT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """A tenant's name: it is part of an environment name and of the webhook's path."""
+GROUP = "{group}"
+"""In what a tenant's settings say against each other: how the names of these settings begin, which only their reader knows."""
 
 
-class Tenant(BaseModel):
+class Tenant(BaseModel, ABC):
     """One tenant of an identity system. ``USHER_KEYCLOAK__URL`` is the first one's, ``USHER_KEYCLOAK__SHOP__URL`` that of ``shop``."""
 
     model_config = ConfigDict(frozen=True, validate_default=True, extra="forbid")
@@ -20,3 +25,28 @@ class Tenant(BaseModel):
     messages_per_minute: values.Count | None = Field(
         None, description="at most so many messages a minute for the users of one tenant; more wait, in order"
     )
+
+    @property
+    @abstractmethod
+    def tenant(self) -> str | None:
+        """What its events carry as ``event.tenant``; None where they say it themselves."""
+
+    @property
+    @abstractmethod
+    def brings_events(self) -> bool:
+        """Whether its events come by a webhook or a poller."""
+
+    @abstractmethod
+    def lacks(self) -> Iterator[str]:
+        """One line for each setting that is missing beside the others; `GROUP` stands for how their names begin."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if problems := tuple(self.lacks()):
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def missing(wanted: Mapping[str, object], why: str) -> Iterator[str]:
+    """A line for each of the settings *wanted*, by name, that has no value; *why* says when it is needed."""
+    return (f"{GROUP}{name}: is needed {why}; set it" for name, value in wanted.items() if not value)

@@ -7,31 +7,40 @@ error never quotes the value: who reports it knows whether it is a secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
-from email.utils import parseaddr
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from email_validator import EmailNotValidError, validate_email
-from pydantic import BeforeValidator, SecretStr
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from pydantic import BeforeValidator, PlainValidator, SecretStr
 
-from usher.outcome import seconds
+from usher.addresses import (
+    Address,
+    LogAddress,
+    MailSender,
+    SmtpServer,
+    SqliteAddress,
+    TwilioSender,
+    host_name,
+    log_address,
+)
+from usher.kafka_options import KafkaOptions, kafka_options
+from usher.outcome import LONGEST_WAIT, seconds
 
+_T = TypeVar("_T")
 SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
 """The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
+SECRETS = (SecretStr, SmtpServer, RSAPrivateKey)
+"""The types whose values are never shown: all of one, or a part of it, is a secret."""
+_LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+_MOST = 10**9
+_DAY = 86_400.0
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
-
-
-class Address(NamedTuple):
-    """Where a server listens. Port 0: the system chooses."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class SourceTopic(NamedTuple):
@@ -55,9 +64,24 @@ def split(value: Any) -> Any:
 
 def _duration(value: Any) -> float:
     try:
-        return seconds(value)
+        duration = seconds(value)
     except ValueError:
         raise ValueError("should be a number and a unit: 500ms, 10s, 1m, 2h, 1d") from None
+    if duration > LONGEST_WAIT:
+        raise ValueError(f"should be {LONGEST_WAIT / _DAY:g}d at most")
+    return duration
+
+
+def _pause(value: Any) -> float:
+    if not (duration := _duration(value)):
+        raise ValueError("should be greater than 0")
+    return duration
+
+
+def _grace(value: Any) -> float:
+    if (duration := _duration(value)) > _DAY:
+        raise ValueError("should be 1d at most: nobody waits longer for a worker that stops")
+    return duration
 
 
 def _delays(value: Any) -> tuple[float, ...]:
@@ -68,6 +92,13 @@ def _delays(value: Any) -> tuple[float, ...]:
 def _start(value: Any) -> str | float:
     if value in {"latest", "earliest"}:
         return str(value)
+    moment = _unix_seconds(value)
+    if moment is None or not 0 <= moment < _LAST_MOMENT:
+        raise ValueError("should be latest, earliest, a time such as 2026-05-01T00:00:00Z, or Unix seconds")
+    return moment
+
+
+def _unix_seconds(value: Any) -> float | None:
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -75,21 +106,21 @@ def _start(value: Any) -> str | float:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise ValueError("should be latest, earliest, a time such as 2026-05-01T00:00:00Z, or Unix seconds") from None
+        return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _address(value: Any) -> Address:
-    host, _, port = str(value).rpartition(":") if isinstance(value, str) else ("", "", "")
-    if isinstance(value, tuple) and len(value) == 2:
-        host, port = str(value[0]), str(value[1])
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("should be host:port, as in 127.0.0.1:8080; port 0 takes a free one")
-    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+    if isinstance(value, Address):
+        return value
+    try:
+        return Address.parse(str(value))
+    except ValueError:
+        raise ValueError("should be host:port, as in 127.0.0.1:8080; port 0 takes a free one") from None
 
 
 def _topic(value: Any) -> str:
-    if not isinstance(value, str) or not _TOPIC.fullmatch(value):
+    if not isinstance(value, str) or not _TOPIC.fullmatch(value) or value in {".", ".."}:
         raise ValueError("should be letters, digits, '.', '_' and '-', at most 200: topics are named with it")
     return value
 
@@ -125,50 +156,68 @@ def _triggers(value: Any) -> tuple[str, ...]:
     return names
 
 
-def _log(value: Any) -> str:
-    text = str(value)
-    kind, found, rest = text.partition("://")
-    if found and kind == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return text
-    if found and kind == "kafka" and (servers := split(rest)):
-        try:
-            if all(_address(server).port for server in servers):
-                return text
-        except ValueError:
-            pass
-    raise ValueError(
-        "should be sqlite:///usher.db (an absolute path has four slashes) or kafka://host:9092,host:9092; "
-        "Kafka's credentials go into USHER_KAFKA__…"
-    )
+def _log(value: Any) -> LogAddress:
+    address = value if isinstance(value, LogAddress) else log_address(str(value))
+    if isinstance(address, SqliteAddress):
+        _new_file(address.path)
+    return address
+
+
+def _new_file(path: Path) -> None:
+    """See that there could be a file at *path*: a folder that is missing is not made, for it may be one that is not mounted."""
+    if _is(path, Path.is_dir):
+        raise ValueError("should name a file: there is a folder of that name, write sqlite:///folder/usher.db")
+    if not path.parent.is_dir():
+        raise ValueError(f"should lie in a folder that exists: there is no {path.parent}; create it or mount it")
+
+
+def _kafka(value: Any) -> KafkaOptions:
+    return value if isinstance(value, KafkaOptions) else kafka_options(value)
 
 
 def _url(value: Any) -> str:
+    text = str(value)
     try:
-        parts = urlsplit(str(value))
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or True)
+        parts = urlsplit(text)
+        host_name(parts.hostname or "")
+        valid = parts.scheme in {"http", "https"} and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or any(letter.isspace() for letter in str(value)):
+    if not valid or not text.isprintable() or set(text) & set(" \\"):
         raise ValueError("should be a URL, as in https://id.example.com/login")
-    return str(value)
+    return text
 
 
 def _api_url(value: Any) -> str:
     text = _url(value).rstrip("/")
-    parts = urlsplit(text)
-    if parts.query or parts.fragment:
+    if set(text) & set("?#"):
         raise ValueError("should be a URL without a query, as in https://id.example.com/auth")
-    if "@" in parts.netloc:
+    if "@" in urlsplit(text).netloc:
         raise ValueError("should be a URL without a user and password: what proves us has settings of its own")
     return text
 
 
 def _base_url(value: Any) -> str:
-    text = _url(value).rstrip("/")
-    parts = urlsplit(text)
-    if parts.path or parts.query or parts.fragment:
+    text = _api_url(value)
+    if urlsplit(text).path:
         raise ValueError("should be a URL without a path, as in https://api.example.com: the path is the provider's")
-    return _api_url(text)
+    return text
+
+
+def _header_safe(value: Any) -> str:
+    text = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
+    if not text or not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError(
+            "should be letters, digits and signs of ASCII without blanks between: it is sent in a header; copy it anew"
+        )
+    return text
+
+
+def _account_sid(value: Any) -> str:
+    text = str(value).strip()
+    if not _ACCOUNT_SID.fullmatch(text):
+        raise ValueError("should be an account SID: AC and 32 hexadecimal digits")
+    return text
 
 
 def _domain(value: Any) -> str:
@@ -178,33 +227,36 @@ def _domain(value: Any) -> str:
     return text
 
 
-def _smtp_url(value: Any) -> Any:
-    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in {"smtp", "smtps"} and bool(parts.hostname) and (parts.port or True)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ValueError("should be smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465")
-    return value
-
-
-def _mail_from(value: Any) -> str:
-    _, address = parseaddr(str(value))
-    try:
-        validate_email(address, check_deliverability=False, globally_deliverable=False)
-    except EmailNotValidError:
-        raise ValueError("should be an address, as in no-reply@example.com or Example <no-reply@example.com>") from None
-    if any(letter in str(value) for letter in "\r\n"):
-        raise ValueError("should be on one line")
-    return str(value)
+def _once(kind: type[_T], parse: Callable[[str], _T]) -> PlainValidator:
+    """Reads a text with *parse*; what is a *kind* already stays."""
+    return PlainValidator(lambda value: value if isinstance(value, kind) else parse(str(value)))
 
 
 def _folder(value: Any) -> Path:
-    if not Path(value).is_dir():
+    if not _is(Path(value), Path.is_dir):
         raise ValueError("should be a folder that exists; create it or mount it")
     return Path(value)
+
+
+def _new_folder(value: Any) -> Path:
+    path = Path(value)
+    if _is(path, Path.exists) and not path.is_dir():
+        raise ValueError("should be a folder, which is made where it is missing; a file of that name is in the way")
+    return path
+
+
+def _is(path: Path, state: Callable[[Path], bool]) -> bool:
+    """What *state* says of a path; a path that can't even be looked at is refused."""
+    try:
+        return state(path)
+    except OSError as error:
+        raise ValueError(f"can't be looked at: {error.strerror}; correct the path, or its folder's rights") from None
+
+
+def _line(value: Any) -> str:
+    if not str(value) or _CONTROL.search(str(value)):
+        raise ValueError("should be a text on one line, without control characters")
+    return str(value)
 
 
 def _count(value: Any) -> int:
@@ -212,26 +264,35 @@ def _count(value: Any) -> int:
         number = int(value)
     except (TypeError, ValueError):
         number = 0
-    if number < 1:
-        raise ValueError("should be a whole number from 1")
+    if not 1 <= number <= _MOST:
+        raise ValueError(f"should be a whole number from 1 to {_MOST}")
     return number
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
+Pause = Annotated[float, BeforeValidator(_pause)]
+Grace = Annotated[float, BeforeValidator(_grace)]
 Delays = Annotated[tuple[float, ...], BeforeValidator(_delays)]
 StartFrom = Annotated[str | float, BeforeValidator(_start)]
-HostPort = Annotated[Address, BeforeValidator(_address)]
+HostPort = Annotated[Address, PlainValidator(_address)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split)]
 Topic = Annotated[str, BeforeValidator(_topic)]
 Topics = Annotated[tuple[SourceTopic, ...], BeforeValidator(_topics)]
 Triggers = Annotated[tuple[str, ...], BeforeValidator(_triggers)]
-LogUrl = Annotated[str, BeforeValidator(_log)]
+LogUrl = Annotated[LogAddress, PlainValidator(_log)]
+Kafka = Annotated[KafkaOptions, PlainValidator(_kafka)]
 Url = Annotated[str, BeforeValidator(_url)]
 ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 BaseUrl = Annotated[str, BeforeValidator(_base_url)]
 Domain = Annotated[str, BeforeValidator(_domain)]
-SmtpUrl = Annotated[SecretStr, BeforeValidator(_smtp_url)]
+Smtp = Annotated[SmtpServer, _once(SmtpServer, SmtpServer.parse)]
+HeaderSafe = Annotated[str, BeforeValidator(_header_safe)]
+Credential = Annotated[SecretStr, BeforeValidator(_header_safe)]
+AccountSid = Annotated[str, BeforeValidator(_account_sid)]
+TwilioFrom = Annotated[TwilioSender, _once(TwilioSender, TwilioSender.parse)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
-MailFrom = Annotated[str, BeforeValidator(_mail_from)]
+MailFrom = Annotated[MailSender, _once(MailSender, MailSender.parse)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
+NewFolder = Annotated[Path, BeforeValidator(_new_folder)]
+Line = Annotated[str, BeforeValidator(_line)]
 Count = Annotated[int, BeforeValidator(_count)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -21,10 +21,6 @@ _OPEN: Mapping[str, Callable[[Any, str, Session], System]] = {
     "genauth": genauth.open_system,
     "keycloak": keycloak.open_system,
 }
-
-_NO_TOPIC = (
-    "USHER_TOPICS: webhooks and pollers need a topic without a source, to append to; add one, as in identity.events"
-)
 
 
 class Systems(tuple[System, ...]):
@@ -65,43 +61,16 @@ class Systems(tuple[System, ...]):
 
 
 def open_systems(settings: Settings, session: Session) -> Systems:
-    """The systems that the settings name, also those of which only a topic is told. Nothing is connected or asked yet.
-
-    Raises:
-        SettingsError: what is set for one does not fit together, or there is no topic for what they send; all of it at once.
-    """
+    """The systems that the settings name, also those of which only a topic is told. Nothing is connected or asked yet."""
     opened: list[System] = []
-    problems: list[str] = []
     for system in SYSTEMS:
         tenants: dict[str, Tenant] = dict(settings.tenants_of(system))
         if any((topic.source, topic.tenant) == (system, "") for topic in settings.topics):
             tenants.setdefault("", getattr(settings, system))
         for name, tenant in tenants.items():
-            try:
-                one = _OPEN[system](tenant, name, session)
-            except SettingsError as error:
-                problems += error.problems
-            else:
-                opened.append(replace(one, messages_per_minute=tenant.messages_per_minute))
-    problems += _alike(opened)
-    if not settings.ingest_topic and any(system.receives or system.feeds for system in opened):
-        problems.append(_NO_TOPIC)
-    if problems:
-        raise SettingsError(problems)
+            one = _OPEN[system](tenant, name, session)
+            opened.append(replace(one, messages_per_minute=tenant.messages_per_minute))
     return Systems(opened)
-
-
-def _alike(opened: Sequence[System]) -> Iterator[str]:
-    """Whose events could not be told apart: the wrong API would be asked about their users."""
-    first: dict[tuple[str, str], System] = {}
-    for system in opened:
-        if system.tenant is not None:
-            other = first.setdefault((system.source.name, system.tenant), system)
-            if other is not system:
-                yield (
-                    f"{system.title} and {other.title}: events of both are of the tenant {system.tenant!r}, and can't be told "
-                    "apart; set it up once (a secret's setting takes several, comma separated)"
-                )
 
 
 def open_source(settings: Settings, title: str) -> Source:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from usher.identity.auth0 import Auth0Api
 from usher.identity.auth0_feeds import EventsFeed, LogsFeed
 from usher.identity.poll import Feed
-from usher.settings import Auth0, SettingsError
+from usher.settings import Auth0
 from usher.sources.auth0 import Auth0 as Source
 from usher.sources.auth0_rules import Rules
 from usher.systems.system import Session, System
@@ -17,11 +17,7 @@ _BATCH = 8 * 1024 * 1024
 
 
 def open_system(settings: Auth0, name: str, session: Session) -> System:
-    """One tenant of Auth0.
-
-    Raises:
-        SettingsError: the API's settings are given in part, or polling without them.
-    """
+    """One tenant of Auth0."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_token]
     source = Source(secrets, tenant=settings.domain or "", rules=_rules(settings))
     api = _api(settings, name, session)
@@ -34,7 +30,7 @@ def open_system(settings: Auth0, name: str, session: Session) -> System:
     return System(
         source=source,
         name=name,
-        tenant=settings.domain,
+        tenant=settings.tenant,
         receives=bool(secrets),
         api=api,
         feeds=tuple(feeds),
@@ -67,21 +63,15 @@ def _rules(settings: Auth0) -> Rules:
 
 
 def _api(settings: Auth0, name: str, session: Session) -> Auth0Api | None:
-    prefix = _prefix(name)
-    wanted = {"DOMAIN": settings.domain, "CLIENT_ID": settings.client_id, "CLIENT_SECRET": settings.client_secret}
-    missing = [prefix + setting for setting, value in wanted.items() if not value]
-    if missing and (settings.poll or settings.client_id or settings.client_secret):
-        why = f"{prefix}POLL" if settings.poll else "the API"
-        raise SettingsError([f"{setting}: is needed for {why}; set it" for setting in missing])
-    if settings.domain is None or settings.client_id is None or settings.client_secret is None:
+    if (access := settings.access) is None:
         return None
     return Auth0Api(
-        settings.domain,
-        client_id=settings.client_id,
-        client_secret=settings.client_secret.get_secret_value(),
-        base_url=settings.base_url or f"https://{settings.domain}",
+        access.domain,
+        client_id=access.client_id,
+        client_secret=access.client_secret,
+        base_url=access.base_url,
         session=session,
-        settings_prefix=prefix,
+        settings_prefix=_prefix(name),
         feeds=settings.feeds if settings.poll else (),
         reset_flag=settings.reset_flag,
         app_client_id=settings.app_client_id,

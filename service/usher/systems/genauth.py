@@ -13,7 +13,7 @@ from usher.identity.api import Api
 from usher.identity.genauth import GenAuthApi
 from usher.identity.genauth_audit import AuditFeed, events_of
 from usher.outcome import Reject, Retry, Skip
-from usher.settings import GenAuth, SettingsError
+from usher.settings import GenAuth
 from usher.sources import Arrival, genauth
 from usher.sources.genauth import PASSWORD_CHANGED, Repeats, who_made
 from usher.sources.source import arrival as arrival_of
@@ -30,13 +30,9 @@ _AGAIN = (0.5, 2.0)
 
 
 def open_system(settings: GenAuth, name: str, session: Session) -> System:
-    """One user pool.
-
-    Raises:
-        SettingsError: half of an access key, or a poll without one.
-    """
+    """One user pool."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
-    tenant, api = settings.user_pool_id, _open_api(settings, name, session)
+    tenant, api = settings.tenant, _open_api(settings, name, session)
     source = genauth.GenAuth(
         secrets,
         tenant=tenant or "",
@@ -73,25 +69,13 @@ def _prefix(name: str) -> str:
 
 
 def _open_api(settings: GenAuth, name: str, session: Session) -> GenAuthApi | None:
-    prefix = _prefix(name)
-    secret = settings.access_key_secret
-    if (settings.access_key_id is None) != (secret is None):
-        missing = "SECRET" if secret is None else "ID"
-        raise SettingsError(
-            [f"{prefix}ACCESS_KEY_{missing}: is needed beside the other half of the access key; set it"]
-        )
-    if settings.access_key_id is None or secret is None:
-        if settings.poll:
-            raise SettingsError([f"{prefix}ACCESS_KEY_ID: is needed for {prefix}POLL; set it and its secret"])
+    if (access := settings.access) is None:
         return None
+    prefix = _prefix(name)
     what = f"{_BRANDS[settings.brand]} (user pool {settings.user_pool_id})"
     api = Api(what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID, {prefix}ACCESS_KEY_SECRET and {prefix}BRAND")
     return GenAuthApi(
-        api,
-        key_id=settings.access_key_id,
-        key_secret=secret.get_secret_value(),
-        brand=settings.brand,
-        country_code=settings.country_code,
+        api, key_id=access.id, key_secret=access.secret, brand=settings.brand, country_code=settings.country_code
     )
 
 

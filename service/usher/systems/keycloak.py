@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from usher.identity.keycloak import KeycloakApi
 from usher.identity.keycloak_events import AdminEvents
-from usher.settings import Keycloak, SettingsError
+from usher.settings import Keycloak
 from usher.sources.keycloak import Keycloak as Source
 from usher.systems.system import Session, System
 
 
 def open_system(settings: Keycloak, name: str, session: Session) -> System:
-    """One realm.
-
-    Raises:
-        SettingsError: the API's settings are given in part, or polling without them.
-    """
+    """One realm."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
     source = Source(
         secrets,
@@ -29,7 +25,7 @@ def open_system(settings: Keycloak, name: str, session: Session) -> System:
     return System(
         source=source,
         name=name,
-        tenant=settings.realm,
+        tenant=settings.tenant,
         receives=bool(secrets),
         api=api,
         enrich=api.recognize if api else None,
@@ -54,26 +50,15 @@ def _prefix(name: str) -> str:
 
 
 def _open_api(settings: Keycloak, name: str, session: Session, source: Source) -> KeycloakApi | None:
-    prefix = _prefix(name)
-    wanted = {
-        "URL": settings.url,
-        "REALM": settings.realm,
-        "CLIENT_ID": settings.client_id,
-        "CLIENT_SECRET": settings.client_secret,
-    }
-    missing = [prefix + setting for setting, value in wanted.items() if not value]
-    if missing and (settings.poll or settings.url or settings.client_id or settings.client_secret):
-        why = f"{prefix}POLL" if settings.poll else "the admin API"
-        raise SettingsError([f"{setting}: is needed for {why}; set it" for setting in missing])
-    if settings.url is None or settings.realm is None or settings.client_id is None or settings.client_secret is None:
+    if (access := settings.access) is None:
         return None
     return KeycloakApi(
-        settings.url.rstrip("/"),
-        settings.realm,
-        client_id=settings.client_id,
-        client_secret=settings.client_secret.get_secret_value(),
+        access.url,
+        access.realm,
+        client_id=access.client_id,
+        client_secret=access.client_secret,
         session=session,
         source=source,
-        settings_prefix=prefix,
+        settings_prefix=_prefix(name),
         polls=settings.poll,
     )

@@ -18,9 +18,6 @@ class _Recording(Generic[Message]):
         self.asked: list[Message] = []
         self._endings: Iterable[BaseException | None] = iter(endings)
 
-    def check(self) -> list[str]:
-        return []
-
     async def send(self, message: Message, progress: Progress, /) -> None:
         """Record *message*, or raise the ending whose turn it is."""
         self.asked.append(message)

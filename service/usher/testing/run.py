@@ -15,6 +15,7 @@ import structlog
 from pydantic import BaseModel
 from structlog.testing import LogCapture
 
+from usher.addresses import MailSender
 from usher.channels import Email, Mail, Sms, SmsMessage
 from usher.channels.sender import MessageSender
 from usher.channels.templates import Brand, Templates, template_folders
@@ -31,6 +32,7 @@ from usher.system import IdentitySystem
 from usher.testing.channels import RecordingEmail, RecordingSms
 from usher.testing.clock import Clock
 
+SENDER = MailSender("no-reply@example.com", "Example")
 BRAND = Brand("Example", "https://login.example.com", "https://login.example.com")
 
 
@@ -85,6 +87,7 @@ async def run(
 
     Raises:
         pydantic.ValidationError: *settings* do not fit the handler's model.
+        ValueError: *templates* is no folder.
     """
     watched = _Watched(handler, retry or RetryPolicy())
     router = Router([watched.handler], [triggered_by])
@@ -92,12 +95,12 @@ async def run(
     if not ruling.runs:
         return Result("filtered", ruling.condition)
     email, sms = email or RecordingEmail(), sms or RecordingSms()
-    found = Templates(template_folders([handler]), brand=brand, overrides=templates)
+    found = _templates(handler, brand, templates)
     clock, lines = Clock(math.floor(time.time()) if now is None else now), LogCapture()
     async with aiohttp.ClientSession() as http:
         attempts = Attempts(
             router=router,
-            sender=MessageSender(found, sender="Example <no-reply@example.com>", email=email, sms=sms),
+            sender=MessageSender(found, sender=SENDER, email=email, sms=sms),
             http=http,
             settings={handler.name: _settings(handler, settings)},
             policy=RetryPolicy(),
@@ -120,6 +123,12 @@ async def run(
         error=watched.raised,
         logs=list(lines.entries),
     )
+
+
+def _templates(handler: Handler, brand: Brand, overrides: Path | None) -> Templates:
+    if overrides is not None and not overrides.is_dir():
+        raise ValueError(f"templates={str(overrides)!r} should be a folder that exists")
+    return Templates(template_folders([handler]), brand=brand, overrides=overrides)
 
 
 class _Watched:

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
+from usher.addresses import MailSender
 from usher.channels import Mail, SmsMessage
 from usher.channels.sendgrid import DELIVERY_ARG
 
@@ -192,6 +193,6 @@ def _basic(header: str) -> str:
         return ""
 
 
-def _sender(sender: Mapping[str, str]) -> str:
-    name = sender.get("name", "").replace("\\", "").replace('"', "")
-    return f'"{name}" <{sender["email"]}>' if name else sender["email"]
+def _sender(sender: Mapping[str, str]) -> MailSender:
+    # The package puts a name with a comma into quotes.
+    return MailSender(sender["email"], sender.get("name", "").replace("\\", "").replace('"', ""))

@@ -1,7 +1,6 @@
 """The log on Apache Kafka, through aiokafka."""
 
 from usher.eventlog.kafka.browser import KafkaBrowser
-from usher.eventlog.kafka.client import check_options
 from usher.eventlog.kafka.log import KafkaLog
 
-__all__ = ["KafkaBrowser", "KafkaLog", "check_options"]
+__all__ = ["KafkaBrowser", "KafkaLog"]

@@ -14,29 +14,31 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgressError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
 from usher.engine.port import Committed, LogConfig, LogUnavailable, TopicPartition, TopicState
-from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
+from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
 from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.kafka.writer import Writer
+from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
 _PATIENCE: Final = 15.0
 _PAUSE: Final = 0.25
 
 
 class KafkaBrowser:
-    """`Browser` on Kafka. *servers* is ``host:port[,host:port]``.
+    """`Browser` on Kafka.
 
     Raises:
-        LogMisconfigured: one of ``config.options`` is wrong, or, on entering, the credentials are.
+        LogMisconfigured: on entering, the credentials are wrong.
         LogUnavailable: on entering, no broker answers.
     """
 
-    def __init__(self, servers: str, config: LogConfig) -> None:
+    def __init__(self, address: KafkaAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS) -> None:
         self._config = config
-        self._clients = Clients(servers, check_options(config.options))
+        self._clients = Clients(address, options)
         self._writer = Writer(self._clients)
         self._admin: AIOKafkaAdminClient
         self._consumer: AIOKafkaConsumer

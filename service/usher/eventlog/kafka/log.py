@@ -14,6 +14,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
 from usher.engine.port import (
     Batch,
@@ -29,7 +30,7 @@ from usher.engine.port import (
     dead_letter_topic,
     retry_topic,
 )
-from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
+from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
 from usher.eventlog.kafka.member import Beginning, Member
@@ -38,6 +39,7 @@ from usher.eventlog.kafka.start import Offsets, Start, committed
 from usher.eventlog.kafka.table import TableReader
 from usher.eventlog.kafka.topics import KafkaTopics, Topic
 from usher.eventlog.kafka.writer import Writer
+from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
 _logger = structlog.get_logger(__name__)
 _FIRST_RETRY: Final = 0.3
@@ -46,15 +48,11 @@ _READERS: Final = 4
 
 
 class KafkaLog:
-    """`EventLog` on Kafka. *servers* is ``host:port[,host:port]``.
+    """`EventLog` on Kafka."""
 
-    Raises:
-        LogMisconfigured: one of ``config.options`` is wrong.
-    """
-
-    def __init__(self, servers: str, config: LogConfig) -> None:
+    def __init__(self, address: KafkaAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS) -> None:
         self._config = config
-        self._clients = Clients(servers, check_options(config.options))
+        self._clients = Clients(address, options)
         self._topics: Mapping[str, Topic] = {}
         self._starts: Offsets = {}
         self._admin: AIOKafkaAdminClient | None = None
