@@ -1,7 +1,7 @@
-"""Addresses: where things are and who speaks, checked, as the settings give them and the parts take them.
+"""Addresses of servers and senders: checked values that the settings give and the parts take.
 
-Hides how each is written. A text becomes a value here and nowhere else, so that who has one need not look at it again. A
-refusal says the way out and never quotes the text, which may hold a password.
+Hides how each is written. A text becomes a value here and nowhere else, so no part checks it again. A refusal says the way
+out and never quotes the text, which may hold a password.
 """
 
 from __future__ import annotations
@@ -97,7 +97,10 @@ def log_address(text: str) -> LogAddress:
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where to, and as whom: *user* is empty where nobody logs in. *tls* from the first byte; else STARTTLS where it is offered."""
+    """An SMTP server and its account; *user* is empty where there is no log-in.
+
+    *tls*: from the first byte. Otherwise STARTTLS is used where the server offers it.
+    """
 
     host: str
     port: int
@@ -138,7 +141,7 @@ _NO_SMTP = (
 
 @dataclass(frozen=True, slots=True)
 class MailSender:
-    """Whom mail is from: an address that can be written to, and the name that is shown with it."""
+    """The From of mails: an address, and the name that is shown with it."""
 
     address: str
     name: str = ""
@@ -169,7 +172,7 @@ class MailSender:
 
 @dataclass(frozen=True, slots=True)
 class TwilioSender:
-    """Whom SMS are from: a number, a short code, an alphanumeric name, or a messaging service, which chooses one of its own."""
+    """The sender of SMS: a number, a short code, an alphanumeric name, or a messaging service, which chooses a number itself."""
 
     text: str
 

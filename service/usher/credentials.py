@@ -1,4 +1,4 @@
-"""Which names say that what they name is a credential: a password, a key, a token, a code, or a link that lets its reader in."""
+"""The names of credentials: of passwords, keys, tokens, codes, and links that log their reader in."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def names_credential(name: object, where: Where = "document") -> bool:
     The rule differs by what happens to the value:
 
     * ``document``: the field is dropped, so it has to be a credential. ``passwordLastSetAt`` and ``key`` stay.
-    * ``auth0``: likewise, in Auth0's log entries, which tell how keys and live tickets were configured.
+    * ``auth0``: likewise, in Auth0's log entries, which say how keys and live tickets were configured.
     * ``template``: the template is refused; no message shows what only has to do with a password. Links are what a message
       is for: ``reset_url`` is a variable of ours.
     * ``setting``: the value is masked where it is shown, which costs nothing; but a link is the address of a page.

@@ -1,4 +1,4 @@
-"""From the settings to the parts: hides which setting goes where. The service is made of these, and commands look at some of them."""
+"""Make the parts that the settings describe: handlers, templates, providers. Hides which setting goes where."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_templates(settings: Settings, handlers: Sequence[Handler]) -> Templates
 
 
 def open_channels(settings: Settings, transport: Transport) -> tuple[Email, Sms]:
-    """The providers that the settings name, without their gates; nothing is connected yet."""
+    """The providers that the settings name, without their circuit breakers; nothing is connected yet."""
     return _email(settings, transport), _sms(settings, transport)
 
 

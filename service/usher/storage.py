@@ -1,4 +1,4 @@
-"""Where events are kept, as the settings say: hides which log that is, and what it is told."""
+"""Open the event log that the settings name. Hides which log that is, and how it is configured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COMMIT, ENDING, CALLS, LEAVE = 5.0, 2.0, 2.0, 2.0
 
 
 def log_config(settings: Settings) -> LogConfig:
-    """What the log is told."""
+    """The configuration of the log."""
     return LogConfig(
         group=settings.group,
         topics=settings.topic_names,

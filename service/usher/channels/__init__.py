@@ -39,7 +39,7 @@ class SmsMessage:
 
 
 class Progress(Protocol):
-    """How far a message has come; `usher.handler.Outgoing` is one.
+    """How far a message has come; `usher.context.Outgoing` is one.
 
     A provider moves *state* from ``new`` to ``left`` before the first byte that could make the message go out may reach
     the provider, to ``sent`` when it was accepted, to ``back`` when the provider said that it did not take it. A send that
@@ -50,7 +50,10 @@ class Progress(Protocol):
 
 
 class ProviderRefused(Exception):
-    """Credentials, quota, suspension: nobody's message gets through until an operator acts. *reason* is scrubbed."""
+    """The provider refused us, not the message: credentials, quota, suspension. No message gets through until an operator acts.
+
+    *reason* is scrubbed.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

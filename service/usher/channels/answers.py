@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an answer means. *hint* is said to the operator."""
+    """What an answer means. *hint* is for the operator: what to do."""
 
     sort: Sort
     hint: str = ""

@@ -1,10 +1,10 @@
-"""The Gate in front of a provider: while it is of no use to ask, deliveries are held instead of burning attempts.
+"""The circuit breaker in front of a provider: while the provider is of no use, deliveries are held and burn no attempts.
 
-It closes for two reasons. *operator*: the provider refused us, not the message (credentials, quota, suspension); one
-delivery a minute probes, and the first that is sent opens the gate. *circuit*: ten failures in a row (transient, or no
-answer at all); one delivery every five seconds probes, and any verdict on it that is about the message opens the gate.
+It pauses the channel for two reasons. *provider-refused*: the provider refused us, not the message (credentials, quota,
+suspension); one delivery a minute probes, and the first one that is sent ends the pause. *circuit*: ten failures in a row
+(transient, or no answer at all); one delivery every five seconds probes, and any verdict about its message ends the pause.
 
-It hides when to probe, and how those that are held are spread, so that thousands do not come back in one moment.
+It hides when to probe, and how held deliveries are spread, so that thousands do not come back in one moment.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Reason = Literal["provider-refused", "circuit"]
 
 PROBE_EVERY: dict[Reason, float] = {"provider-refused": 60.0, "circuit": 5.0}
 """Seconds between probes."""
-OPENS_AFTER = 10
-"""Failures in a row that open the circuit."""
+PAUSES_AFTER = 10
+"""Failures in a row that pause the channel."""
 _CROWD = 5.0
-"""Seconds in which no more of those that were held come back than are sent at once: however slow the provider has become,
-few of them wait for a turn."""
+"""Seconds in which at most as many held deliveries come back as are sent at once: also behind a slow provider few of them
+wait for a turn."""
 _MOST_SPREAD = 300.0
 _PROBE_PATIENCE = 1.0
 
@@ -44,7 +44,7 @@ class _Provider(Protocol[Message_contra]):
 
 @dataclass(slots=True)
 class _Pause:
-    """Why nothing is sent, and until when nobody asks. *held* counts since the last probe."""
+    """Why nothing is sent, and when the next probe is due. *held* counts deliveries since the last probe."""
 
     reason: Reason
     said: str
@@ -54,7 +54,7 @@ class _Pause:
 
 
 class CircuitBreaker(Generic[Message_contra]):
-    """A provider behind its gate; a provider itself. *channel* (``email``, ``sms``) labels the metric and the log lines.
+    """A provider behind its circuit breaker; it is a provider itself. *channel* (``email``, ``sms``) labels the metric and the log lines.
 
     *at_once* is how many messages the worker sends at once, *clock* is monotonic, in seconds.
     """
@@ -74,13 +74,13 @@ class CircuitBreaker(Generic[Message_contra]):
         self._spacing = _CROWD / at_once
         self._clock = clock
         self._failures = 0
-        self._opened = float("-inf")
+        self._resumed_at = float("-inf")
         self._pause: _Pause | None = None
         for reason in PROBE_EVERY:
             metrics.channel_paused.labels(channel, reason).set(0)
 
     async def send(self, message: Message_contra, progress: Progress, /) -> None:
-        """Send, if the gate is open or this is the probe.
+        """Send, if the channel is not paused or this is the probe.
 
         Raises:
             Hold: the channel is paused, also when this very message made it so.
@@ -108,9 +108,9 @@ class CircuitBreaker(Generic[Message_contra]):
             outcome = "done"
         except ProviderRefused as error:
             outcome = "provider-refused"
-            closed = self._close("provider-refused", error.reason)
-            closed.probing = False
-            raise self._hold(closed, self._clock()) from None
+            pause = self._begin_pause("provider-refused", error.reason)
+            pause.probing = False
+            raise self._hold(pause, self._clock()) from None
         except Retry as error:
             outcome = "transient"
             self._failed(error.reason, start)
@@ -128,22 +128,22 @@ class CircuitBreaker(Generic[Message_contra]):
             self._metrics.send_seconds.labels(self.name, outcome).observe(self._clock() - start)
 
     def _failed(self, said: str, began: float) -> None:
-        if began < self._opened:
-            return  # it is news of the time before
+        if began < self._resumed_at:
+            return  # news of the time before the pause
         self._failures += 1
-        if self._pause is None and self._failures >= OPENS_AFTER:
-            self._close("circuit", said)
+        if self._pause is None and self._failures >= PAUSES_AFTER:
+            self._begin_pause("circuit", said)
 
     def _answered(self, *, probe: bool, sent: bool) -> None:
         self._failures = 0
-        # Only a probe opens the gate: what was under way when it closed may tell of better days.
+        # Only a probe ends the pause: what was under way when it began is news of the time before.
         if probe and self._pause is not None and (sent or self._pause.reason == "circuit"):
-            self._open(self._pause)
+            self._end_pause(self._pause)
 
-    def _close(self, reason: Reason, said: str) -> _Pause:
+    def _begin_pause(self, reason: Reason, said: str) -> _Pause:
         if self._pause is not None and self._pause.reason == reason:
             return self._pause
-        self._open(self._pause, silently=True)
+        self._end_pause(self._pause, silently=True)
         pause = self._pause = _Pause(reason, said, self._clock() + PROBE_EVERY[reason])
         self._metrics.channel_paused.labels(self._channel, reason).set(1)
         hint = (
@@ -154,10 +154,10 @@ class CircuitBreaker(Generic[Message_contra]):
         _logger.error("channel paused", channel=self._channel, provider=self.name, reason=reason, said=said, hint=hint)
         return pause
 
-    def _open(self, pause: _Pause | None, *, silently: bool = False) -> None:
+    def _end_pause(self, pause: _Pause | None, *, silently: bool = False) -> None:
         if pause is None:
             return
-        self._pause, self._opened = None, self._clock()
+        self._pause, self._resumed_at = None, self._clock()
         self._metrics.channel_paused.labels(self._channel, pause.reason).set(0)
         if not silently:
             _logger.info("channel resumed", channel=self._channel, provider=self.name, reason=pause.reason)

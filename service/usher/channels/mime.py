@@ -1,7 +1,7 @@
 """How a `Mail` becomes an RFC 5322 message: one recipient, no header that was not meant, the text first.
 
 The Message-ID is made of the idempotency key: a message that went out twice is one message to many mail programs, and to
-whoever looks for it in a mail server's log.
+a person who looks for it in the log of a mail server.
 """
 
 from __future__ import annotations

@@ -60,12 +60,12 @@ def prepare(folder: Path) -> str:
 
 
 def as_file(text: SmsMessage) -> bytes:
-    """An SMS as a file: whom to, an empty line, what."""
+    """An SMS as a file: the number, an empty line, the text."""
     return f"To: {text.to}\n\n{text.body}\n".encode()
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write *path* so that whoever looks sees all of it or none. Makes its folder.
+    """Write *path* so that a reader sees all of it or none. Makes its folder.
 
     Raises:
         OSError

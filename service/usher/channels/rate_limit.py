@@ -1,7 +1,7 @@
-"""The cap of messages a minute for one tenant: an import of thousands must not become thousands of mails in one moment.
+"""The rate limit of one tenant: an import of thousands of users must not become thousands of mails in one moment.
 
-Hides the order in which those that are put off come again: each gets a moment of its own, in the order in which they
-asked, so that no crowd comes back at once and nobody who waits is overtaken.
+Hides when deferred messages come again: each gets a moment of its own, in the order in which they asked. So no crowd
+comes back at once, and none that waits is overtaken.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from usher.outcome import Hold
 
 _MINUTE = 60.0
 _SLOWER = 1.02
-"""The moments lie a little further apart than the cap allows: who comes at his moment must find room, though others were late."""
+"""The moments lie a little further apart than the limit allows: a message that comes at its moment must find room, though
+others were late."""
 _GIVEN_UP = 60.0
-"""Seconds after his moment in which one who was put off is expected; he may have gone to another worker, or expired."""
+"""Seconds after its moment in which a deferred message is expected; it may have gone to another worker, or expired."""
 _MOST = 100_000
-"""Moments that are remembered. Whoever waits beyond them asks anew when he comes."""
+"""Moments that are remembered. A message beyond them asks anew when it comes."""
 
 
 class RateLimit:
@@ -37,7 +38,7 @@ class RateLimit:
         self._rate_limited = metrics.rate_limited.labels(title)
         self._sent: deque[float] = deque(maxlen=per_minute)
         self._moments: OrderedDict[str, float] = OrderedDict()
-        """Who was put off, and until when: in the order of the moments."""
+        """The deferred messages and their moments, in the order of the moments."""
         self._last = float("-inf")
 
     def take(self, key: str) -> None:
@@ -68,6 +69,6 @@ class RateLimit:
         return max(room, self._last, now) + spacing
 
     def _forget(self, now: float) -> None:
-        """Those who did not come when they were expected: nobody waits for them."""
+        """Forget the messages that did not come when they were expected."""
         while self._moments and next(iter(self._moments.values())) < now - _GIVEN_UP:
             self._moments.popitem(last=False)

@@ -1,6 +1,6 @@
-"""The Post: from a handler's ``ctx.email(...)`` to a rendered, addressed message that a provider has accepted.
+"""The message sender: from a handler's ``ctx.email(...)`` to a rendered, addressed message that a provider has accepted.
 
-The only place where a template, an address and a provider meet. What it logs of a message names none of its people.
+The only place where a template, an address and a provider meet. Its log lines hold no personal data.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NO_LIMIT: _Turns = contextlib.nullcontext()
 
 
 class MessageSender:
-    """A `usher.handler.Sender`.
+    """A `usher.context.Sender`.
 
     Args:
         templates: what messages say.
-        sender: whom mail is from.
+        sender: the From of mails.
         email: the provider of mail, usually behind a `CircuitBreaker`.
         sms: the provider of SMS, likewise.
         at_once: how many messages are sent at once; None: no limit. Others wait for their turn, and their handlers'
             timeouts with them: a thousand due at once must not time out in a queue of our own.
         mails_at_once: how many of them may be mails; None: all.
-        cap_of: the cap for the users of an event's tenant; None: there is none.
+        rate_limit_of: finds the rate limit of an event's tenant; None: it has none.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class MessageSender:
         self._rate_limit_of = rate_limit_of
 
     async def email(self, outgoing: Outgoing) -> None:
-        """Render the mail and have it sent.
+        """Render and send the mail.
 
         Raises:
             NoAddress: the user has no email address.
             Reject: the address can't be one, or the template can't be rendered: no retry can help.
             Hold: the tenant has had its messages of this minute.
-            Retry, Reject, Unknown, Hold: as the provider and its gate say.
+            Retry, Reject, Unknown, Hold: as the provider and its circuit breaker say.
         """
         to = email_address(_address(outgoing.to, "email", "no email address"))
         mail = self._templates.mail(outgoing.template, outgoing.event, email=to, variables=outgoing.variables)
@@ -79,13 +79,13 @@ class MessageSender:
         _sent(outgoing, self._email.name, mail.language)
 
     async def sms(self, outgoing: Outgoing) -> None:
-        """Render the SMS and have it sent.
+        """Render and send the SMS.
 
         Raises:
             NoAddress: the user has no phone number.
             Reject: the number can't be one, or the template can't be rendered: no retry can help.
             Hold: the tenant has had its messages of this minute.
-            Retry, Reject, Unknown, Hold: as the provider and its gate say.
+            Retry, Reject, Unknown, Hold: as the provider and its circuit breaker say.
         """
         to = phone_number(_address(outgoing.to, "phone", "no phone number"))
         sms = self._templates.sms(outgoing.template, outgoing.event, phone=to, variables=outgoing.variables)

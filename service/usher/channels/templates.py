@@ -201,7 +201,7 @@ class _CarefulLoader(FileSystemLoader):
                 # Blunt on purpose: a name that only sounds like one can be given to the template under another.
                 if any(names_credential(part, "template") for part in (name, *name.split("."))):
                     raise TemplateSyntaxError(
-                        f"a message never carries a password or secret, and it refers to {name!r}; tell how to set one",
+                        f"a message never carries a password or secret, and it refers to {name!r}; say how to set one",
                         node.lineno,
                         template,
                     )

@@ -1,6 +1,6 @@
 """The one HTTP session that carries every request to a provider, and knows whether anything of a request had left.
 
-It hides aiohttp: its pool, its timeouts, and how its tracing tells that the first byte is about to go out.
+It hides aiohttp: its pool, its timeouts, and how its tracing shows that the first byte is about to go out.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Twilio:
         await client.messages.create_async(to=text.to, body=text.body, **{by: self._sender.text})
 
     def _client(self, carrier: AsyncHttpClient | None = None) -> Client:
-        """The package's client for one message: making one takes 20 µs, and a shared one could not tell whose request it is."""
+        """The package's client for one message: making one takes 20 µs, and a shared one would not know which message a request is of."""
         client = Client(self._account_sid, self._auth_token, http_client=carrier, environment=_NO_ENVIRONMENT)
         client.api.base_url = self._base_url
         return client

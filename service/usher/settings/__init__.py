@@ -1,6 +1,6 @@
 """The settings of the service: the environment, a ``.env`` file and flags become one frozen, checked `Settings`.
 
-The only reader of `os.environ`. Every mistake is found before anything starts, and all are told at once.
+The only reader of `os.environ`. Every mistake is found before anything starts, and all are reported at once.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     )
     triggered_by: values.Triggers = Field(
         ("admin_api",),
-        description="whose doing is told: values of `context.triggered_by`, unless a handler names its own",
+        description="who has to trigger an event for handlers to run: values of `context.triggered_by`, unless a handler names its own",
     )
     handlers: values.Names = Field(
         (),
@@ -114,9 +114,9 @@ class Settings(BaseSettings):
     )
     shutdown_grace: values.Grace = Field(25.0, description="how long SIGTERM may take: drain, commit, leave")
     email: Literal["outbox", "sendgrid", "smtp"] = Field(
-        "outbox", description="who carries mail: `outbox`, `sendgrid`, `smtp`"
+        "outbox", description="the provider of mail: `outbox`, `sendgrid`, `smtp`"
     )
-    sms: Literal["outbox", "twilio"] = Field("outbox", description="who carries SMS: `outbox`, `twilio`")
+    sms: Literal["outbox", "twilio"] = Field("outbox", description="the provider of SMS: `outbox`, `twilio`")
     outbox_dir: values.NewFolder = Field(
         Path("outbox"), description="the folder into which the outbox writes what would be sent"
     )
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     )
     mail_from: values.MailFrom = Field(
         MailSender("no-reply@example.com"),
-        description="whom mail is from, `Name <address>` allowed; needed unless the outbox takes it",
+        description="the From of mails, `Name <address>` allowed; needed unless mails go to the outbox",
     )
     service_name: values.Line = Field("our service", description="what messages call your service")
     login_url: values.Url | None = Field(None, description="the login page that messages link to")
@@ -262,7 +262,7 @@ class Settings(BaseSettings):
     def for_handlers(self, found: Iterable[Handler]) -> dict[str, BaseModel | None]:
         """The settings of each handler, by name: its own model, filled from the environment; None where it has none.
 
-        What is set for other handlers is passed over: `check_handler_options` tells them from misspelt ones.
+        What is set for other handlers is passed over: `check_handler_options` finds the misspelt ones.
 
         Raises:
             SettingsError: an unknown field, a value that is missing or wrong.

@@ -46,7 +46,7 @@ class Auth0(Tenant):
     )
     created_from: Literal["events", "logs"] = Field(
         "events",
-        description="what tells of a new user: `events` (the event stream's `user.created`) or `logs` (the entry of the "
+        description="what announces a new user: `events` (the event stream's `user.created`) or `logs` (the entry of the "
         "Management API call); the other one runs no handler",
     )
     admin_clients: values.Names = Field(

@@ -94,7 +94,7 @@ class Authgear(Tenant):
     expires_password: _Steps = Field(
         (),
         description="where your back office calls `setPasswordExpired` right after: `created`, `reset`. The two are then "
-        "told once",
+        "reported once",
     )
 
     @property

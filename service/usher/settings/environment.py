@@ -21,7 +21,7 @@ from usher.settings.values import SECRETS, split
 
 PREFIX = "USHER_"
 FREE_GROUP = "kafka"
-"""The group whose names are not ours but a client's: all are taken."""
+"""The group whose names are a client's and not ours: all of them are taken."""
 
 _FILE = "_FILE"
 _SERVICE_LINK = re.compile(

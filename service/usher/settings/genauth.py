@@ -50,7 +50,7 @@ class GenAuth(Tenant):
     )
     brand: Literal["genauth", "authing"] = Field(
         default_factory=lambda given: _brand_of(given.get("url", "")),
-        description="whose names signatures carry, `genauth` or `authing`; default: by the address",
+        description="the product whose header names signatures carry, `genauth` or `authing`; default: by the address",
     )
     country_code: Annotated[str, BeforeValidator(_country_code)] = Field(
         "86", description="the country of phone numbers that come without `phoneCountryCode`"
@@ -59,7 +59,7 @@ class GenAuth(Tenant):
         120.0,
         description="webhooks have no id: the same call again within this time is a repeat, later it is a second event",
     )
-    poll: bool = Field(False, description="read the admin audit logs for what webhooks missed or could not tell")
+    poll: bool = Field(False, description="read the admin audit logs for what webhooks missed or did not say")
     poll_every: values.Pause = Field(30.0, description="how often")
     messages_per_minute: values.Count | None = Field(
         100, description="at most so many messages a minute for the users of one tenant; more wait, in order"

@@ -1,4 +1,4 @@
-"""How settings are told to people: a value as text, a mistake as a sentence. Hides pydantic's jargon, and every secret."""
+"""Show settings to people: a value as text, a mistake as a sentence. Hides pydantic's jargon, and every secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MASK = "********"
 _LOGIN = re.compile(r"//[^/]*@")  # greedy, blanks too: what is wrong with a URL may be its password
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 _ECHOES = {"default_factory_not_called"}
-"""Kinds of error that only follow from another one, which is told."""
+"""Kinds of error that only follow from another one, which is reported."""
 
 
 class SettingRow(NamedTuple):
@@ -39,7 +39,7 @@ def current(leaf: Leaf, settings: BaseModel) -> SettingRow:
 
 
 def option_row(name: str, text: str) -> SettingRow:
-    """A free-form option, of which only the name tells whether it is a secret."""
+    """A free-form option, of which only the name shows whether it is a secret."""
     secret = names_credential(name.rpartition("__")[2], "setting")
     return SettingRow(name, MASK if secret else _without_login(text), "set")
 
@@ -56,10 +56,10 @@ def sentences(error: ValidationError, known: Iterable[Leaf], prefix: str = PREFI
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
         leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
-        told = str(detail.get("ctx", {}).get("error", ""))
-        if told and (not path or told.startswith((PREFIX, GROUP))):  # about several settings: the text names them
+        said = str(detail.get("ctx", {}).get("error", ""))
+        if said and (not path or said.startswith((PREFIX, GROUP))):  # about several settings: the text names them
             group = prefix + "".join(f"{part.upper()}__" for part in path)
-            yield from told.replace(GROUP, group).splitlines()
+            yield from said.replace(GROUP, group).splitlines()
         elif detail["type"] not in _ECHOES:
             name = leaf.name if leaf else "__".join(path).upper()
             value = "" if leaf is None or leaf.secret or detail["type"] == "missing" else f"={_quoted(detail['input'])}"

@@ -1,4 +1,4 @@
-"""What the settings of all identity systems have in common: there may be several tenants of each, told apart by name."""
+"""What the settings of all identity systems have in common: there may be several tenants of each, with a name each."""
 
 from __future__ import annotations
 

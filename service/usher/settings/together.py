@@ -73,7 +73,7 @@ def _limits(settings: Settings) -> Iterator[str]:
 
 
 def _alike(settings: Settings) -> Iterator[str]:
-    """Whose events could not be told apart: the wrong API would be asked about their users."""
+    """Tenants whose events look alike: the wrong API would be asked about their users."""
     for system in SYSTEMS:
         first: dict[str, str] = {}
         for name, tenant in settings.tenants_of(system).items():
@@ -81,6 +81,6 @@ def _alike(settings: Settings) -> Iterator[str]:
             if tenant.tenant is not None and (other := first.setdefault(tenant.tenant, title)) != title:
                 yield (
                     f"USHER_{system.upper()}__{name.upper()}__…: {title} and {other}: events of both are of the tenant "
-                    f"{tenant.tenant!r}, and can't be told apart; set it up once (a secret's setting takes several, comma "
+                    f"{tenant.tenant!r}, and look alike; set it up once (a secret's setting takes several, comma "
                     "separated)"
                 )

@@ -1,7 +1,7 @@
 """From the text of an environment variable to a checked value: hides how each kind of setting is written.
 
 Each parser takes the text (or an already typed value, from a flag or a test) and raises ValueError with the way out. The
-error never quotes the value: who reports it knows whether it is a secret.
+error never quotes the value: the one place that reports errors knows whether it is a secret.
 """
 
 from __future__ import annotations
@@ -148,10 +148,12 @@ def _topics(value: Any) -> tuple[SourceTopic, ...]:
 def _triggers(value: Any) -> tuple[str, ...]:
     names: tuple[str, ...] = tuple(split(value))
     if not names:
-        raise ValueError("should name who may trigger, as in admin_api; without any no handler would run")
+        raise ValueError(
+            "should name at least one value of triggered_by, as in admin_api; without any no handler would run"
+        )
     if "unknown" in names:
         raise ValueError(
-            'can not name unknown: nothing vouches for it; a handler may, with @on(..., triggered_by="unknown")'
+            "can't name unknown, which means that nobody knows; a handler may, with @on(..., triggered_by='unknown')"
         )
     return names
 
