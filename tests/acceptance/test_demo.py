@@ -67,7 +67,7 @@ def _addressees(folder: Path, suffix: str) -> Counter[str]:
 
 
 async def test_the_demo_sends_what_it_says_and_nothing_else(tmp_path: Path) -> None:
-    """Every admin's event is told once, self-signups are left out with the reason on the screen, and a user's files stay."""
+    """Each admin's event gives one message, self-signups are left out with the reason on the screen, and a user's files stay."""
     outbox = tmp_path / "outbox"
     outbox.mkdir()
     (outbox / "offer.eml").write_text("To: somebody@example.net\n\nKeep me.\n")
@@ -272,7 +272,7 @@ def _names(messages: Sequence[SentMessage]) -> list[str]:
 
 
 def test_the_outbox_takes_away_only_what_an_earlier_demo_noted(tmp_path: Path) -> None:
-    """A second demo replaces the first one's messages; what else lies there stays, and is not counted."""
+    """A second demo replaces the first one's messages; other files stay, and is not counted."""
     (tmp_path / "mine.eml").write_text("To: a@example.org\n\nMine.\n")
     first, second = DemoOutbox(tmp_path), DemoOutbox(tmp_path)
     first.open()

@@ -287,7 +287,7 @@ async def test_pages_miss_nothing_though_seconds_have_no_order(page_size: int) -
         for number in range(40):
             wanted.append(f"e{number}")
             it.happens(f"e{number}", at=number // 4 if number < 24 else number)
-        it.fake._rng.shuffle(it.fake._log)
+        it.fake._rng.shuffle(it.fake.audit_log)
         stable = page_size > 4  # within a second larger than a page Authgear's own numbering decides
         if not stable:
             it.fake._rng.shuffle = lambda _list: None  # type: ignore[assignment, method-assign]

@@ -24,7 +24,7 @@ class Api:
 
     def __init__(self, page_size: int) -> None:
         self.fake, self.asked = _FAKE, 0
-        self.fake._log.clear()
+        self.fake.audit_log.clear()
         self.fake.page_size = page_size
 
     async def logs(self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None) -> Logs:

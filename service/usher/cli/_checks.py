@@ -1,4 +1,4 @@
-"""What `usher check` looks at, area by area. Each finding is a line with a status, and a problem says the way out."""
+"""The checks of `usher check`, area by area. Each finding is a line with a status; a problem comes with its solution."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from usher.systems import System, open_systems
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One finding. *unreachable*: the log could not be asked, so that nothing is known."""
+    """One finding. *unreachable*: the event log could not be asked, so nothing is known of it."""
 
-    area: Literal["settings", "handlers", "templates", "channels", "systems", "log"]
+    area: Literal["settings", "handlers", "templates", "channels", "systems", "event log"]
     status: Literal["ok", "warn", "problem"]
     what: str
     text: str
@@ -31,7 +31,7 @@ class Line:
 
 
 async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
-    """All findings. With settings that can't be read there are no others."""
+    """Make all checks and return their findings. If the settings can't be read, those are the only findings."""
     try:
         settings = Settings.load(**overrides)
     except SettingsError as error:
@@ -46,26 +46,25 @@ async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
     else:
         lines += _templates(settings, found)
     lines += _channels(settings)
-    return [*_settings(settings, found), *lines, *await _systems(settings), *await _log(settings)]
+    return [*_settings(settings, found), *lines, *await _systems(settings), *await _event_log(settings)]
 
 
 def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Line]:
-    told = _no_secrets(found)
+    open_settings = _no_secrets(found)
     for row in settings.shown():
         if row.note != "default":
             handler, _, option = row.name.removeprefix(PREFIX).partition("__")
-            hidden = option and handler.lower() in settings.handler_options and row.name not in told
+            hidden = option and handler.lower() in settings.handler_options and row.name not in open_settings
             yield Line("settings", "ok", row.name, MASK if hidden else row.text)
     if "service_name" not in settings.model_fields_set:
-        yield Line(
-            "settings", "warn", "USHER_SERVICE_NAME", f"is not set: messages are about {settings.service_name!r}"
-        )
+        text = f"is not set: messages call the service {settings.service_name!r}"
+        yield Line("settings", "warn", "USHER_SERVICE_NAME", text)
     if settings.login_url is None:
         yield Line("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
 
 
 def _no_secrets(found: Iterable[Handler]) -> set[str]:
-    """Of the handlers' own settings the names of those that their models do not keep secret, and of secrets' files."""
+    """Return the names of the handlers' own settings that hold no secret, and of those that name a secret's file."""
     own = [
         leaf
         for handler in found
@@ -77,7 +76,7 @@ def _no_secrets(found: Iterable[Handler]) -> set[str]:
 
 def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:
     if not found:
-        yield Line("handlers", "problem", "", "there are none: nothing would be sent; see USHER_HANDLERS_DIR")
+        yield Line("handlers", "problem", "", "there are none, so nothing would be sent; see USHER_HANDLERS_DIR")
     for row in _handler_view.rows(settings, Router(found, settings.triggered_by), found):
         name, *rest = (str(cell) for cell in _handler_view.cells(row))
         types, actors, retries, expiry, origin, _ = rest
@@ -99,14 +98,14 @@ def _channels(settings: Settings) -> Iterator[Line]:
         for problem in problems:
             yield Line("channels", "problem", f"{what}: {provider}", problem)
         if provider == "outbox" and not problems:
-            text = f"messages are written to {settings.outbox_dir}, nobody gets them; set USHER_{what.upper()}"
+            text = f"messages are written to {settings.outbox_dir} and not sent; set USHER_{what.upper()} to send them"
             yield Line("channels", "warn", f"{what}: outbox", text)
         elif not problems:
-            yield Line("channels", "ok", f"{what}: {provider}", "configured; credentials are not tried")
+            yield Line("channels", "ok", f"{what}: {provider}", "configured; the credentials were not tried")
 
 
 async def _systems(settings: Settings) -> list[Line]:
-    """The identity systems: how their events come, and whether their APIs take our credentials."""
+    """Check the identity systems: how their events come in, and whether their APIs accept our credentials."""
     async with Transport() as transport:
         try:
             systems = open_systems(settings, lambda: transport.session)
@@ -128,37 +127,42 @@ async def _systems(settings: Settings) -> list[Line]:
 
 def _ways_in(system: System) -> Iterator[Line]:
     if system.receives:
-        text = f"POST {system.path} is open to those who know its secret"
+        text = f"POST {system.path} is open, for calls with its secret"
         yield Line("systems", "ok", f"{system.title}: webhook", text)
     if system.feeds:
         text = f"one worker of the group reads {', '.join(feed.name for feed in system.feeds)}"
         yield Line("systems", "ok", f"{system.title}: polling", text)
 
 
-async def _log(settings: Settings) -> list[Line]:
+async def _event_log(settings: Settings) -> list[Line]:
     try:
-        async with browser(settings) as log:
-            states = await log.topics()
+        async with browser(settings) as event_log:
+            states = await event_log.topics()
     except LogUnavailable as error:
-        return [Line("log", "problem", settings.event_log, f"can't be reached: {error}", unreachable=True)]
+        return [Line("event log", "problem", settings.event_log, f"can't be reached: {error}", unreachable=True)]
     except LogError as error:
-        return [Line("log", "problem", settings.event_log, str(error))]
-    return [Line("log", "ok", settings.event_log, "reachable"), *(_topic(state, states) for state in states)]
+        return [Line("event log", "problem", settings.event_log, str(error))]
+    return [Line("event log", "ok", settings.event_log, "reachable"), *(_topic(state, states) for state in states)]
 
 
 def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:
     wrong = _topics.wrong(state, states)
     if not wrong:
-        rights = "" if state.writable else "; whether it may be written can't be told without writing"
+        rights = "" if state.writable else "; only a write would show whether it may be written"
         kind = ", compacted" if state.compacted else ""
-        return Line("log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
+        return Line("event log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
     hint = f"; run: {state.remedy}" if state.remedy else ""
     if wrong == _topics.MISSING and state.kind != "source":
-        return Line("log", "warn", state.topic, f"{state.kind}: missing; `usher run` creates it where it may{hint}")
-    return Line("log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
+        return Line(
+            "event log",
+            "warn",
+            state.topic,
+            f"{state.kind}: missing; `usher run` creates it if it has the right to{hint}",
+        )
+    return Line("event log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
 
 
 def _name_and_text(problem: str) -> tuple[str, str]:
-    """The setting's name, which a `SettingsError`'s sentence begins with, apart from the rest."""
+    """Split a sentence of a `SettingsError` into the setting's name, with which it begins, and the rest."""
     name, colon, text = problem.partition(": ")
     return (name, text) if colon else ("", problem)

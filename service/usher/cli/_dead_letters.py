@@ -1,6 +1,6 @@
-"""The dead letters of all source topics as one list: how they are read, named, chosen, and sorted into what may be replayed.
+"""The dead letters of all source topics as one list: read them, name them, choose some, and sort out which may be replayed.
 
-A letter's id is unique in its dead-letter topic only; with several source topics it is written ``TOPIC:PARTITION@OFFSET``.
+The id of a dead letter is unique only in its topic; with several source topics it is written ``TOPIC:PARTITION@OFFSET``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from usher.engine.dead_letters import (
 from usher.engine.port import Browser, dead_letter_topic, retry_topic
 
 _AT_ONCE = 100
-"""Requests that wait for the log's acknowledgement side by side."""
+"""Requests that wait for the event log's acknowledgement at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
-class ListedDeadLetter:
-    """A letter, the source *topic* it belongs to, and the *name* an operator calls it by."""
+class DeadLetterEntry:
+    """A dead letter, the source *topic* that it belongs to, and the *name* that commands show and take."""
 
     topic: str
     dead_letter: DeadLetter
@@ -40,7 +40,7 @@ class ListedDeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What an operator asks for; all that is given must hold. Ages are in seconds."""
+    """What an operator asks for; a dead letter must match all that is given. Ages are in seconds."""
 
     names: Collection[str] = ()
     handler: str | None = None
@@ -50,12 +50,12 @@ class Choice:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was asked for: then nothing is meant, and not everything."""
+        """Whether nothing was asked for: then no dead letter is chosen, rather than all of them."""
         return self == Choice()
 
-    def takes(self, listed: ListedDeadLetter, now: int) -> bool:
-        """Whether *listed* is meant, at *now* (Unix milliseconds), names aside: `named` finds those."""
-        dead_letter, age = listed.dead_letter, (now - listed.dead_letter.at) / 1000
+    def takes(self, entry: DeadLetterEntry, now: int) -> bool:
+        """Say whether *entry* matches at *now* (Unix milliseconds). Names are left aside: `named` finds those."""
+        dead_letter, age = entry.dead_letter, (now - entry.dead_letter.at) / 1000
         return (
             self.handler in {None, dead_letter.handler}
             and self.reason in {None, dead_letter.reason}
@@ -66,46 +66,46 @@ class Choice:
 
 @dataclass(slots=True)
 class Plan:
-    """The chosen letters by what a replay may do with them."""
+    """The chosen dead letters, sorted by what a replay may do with them."""
 
-    ready: list[ListedDeadLetter] = field(default_factory=list)
-    expired: list[ListedDeadLetter] = field(default_factory=list)
-    beyond: list[ListedDeadLetter] = field(default_factory=list)
-    closed: list[ListedDeadLetter] = field(default_factory=list)
+    ready: list[DeadLetterEntry] = field(default_factory=list)
+    expired: list[DeadLetterEntry] = field(default_factory=list)
+    beyond: list[DeadLetterEntry] = field(default_factory=list)
+    closed: list[DeadLetterEntry] = field(default_factory=list)
 
     @property
-    def refused(self) -> list[ListedDeadLetter]:
-        """Open letters that will not be replayed as things are."""
+    def refused(self) -> list[DeadLetterEntry]:
+        """The open dead letters that will not be replayed."""
         return [*self.expired, *self.beyond]
 
 
-async def read(browser: Browser, group: str, topics: Sequence[str]) -> list[ListedDeadLetter]:
-    """All letters of *topics*, oldest first, in the state that the log tells.
+async def read(browser: Browser, group: str, topics: Sequence[str]) -> list[DeadLetterEntry]:
+    """Read all dead letters of *topics*, oldest first, each in its present state.
 
     Raises:
         LogUnavailable
     """
     existing = {state.topic for state in await browser.topics() if state.partitions}
-    found: list[ListedDeadLetter] = []
+    found: list[DeadLetterEntry] = []
     for topic in topics:
         dead_letters = await _of_topic(browser, group, topic, existing)
         found += [
-            ListedDeadLetter(topic, dead_letter, dead_letter.id if len(topics) == 1 else f"{topic}:{dead_letter.id}")
+            DeadLetterEntry(topic, dead_letter, dead_letter.id if len(topics) == 1 else f"{topic}:{dead_letter.id}")
             for dead_letter in dead_letters
         ]
     return sorted(
         found,
-        key=lambda listed: (
-            listed.dead_letter.at,
-            listed.topic,
-            listed.dead_letter.partition,
-            listed.dead_letter.offset,
+        key=lambda entry: (
+            entry.dead_letter.at,
+            entry.topic,
+            entry.dead_letter.partition,
+            entry.dead_letter.offset,
         ),
     )
 
 
 async def _of_topic(browser: Browser, group: str, topic: str, existing: Collection[str]) -> Iterable[DeadLetter]:
-    # Requests are read before the notes that answer them: a request answered in between is then seen with its answer.
+    # Read the requests before the notes that answer them: a request that is answered in between then has its answer.
     requests: list[Record] = []
     if (retries := retry_topic(group, topic)) in existing:
         requests = [record async for record in _requests(browser, retries)]
@@ -127,44 +127,44 @@ async def _requests(browser: Browser, topic: str) -> AsyncIterator[Record]:
 
 
 def named(
-    dead_letters: Iterable[ListedDeadLetter], names: Iterable[str], topics: Sequence[str]
-) -> list[ListedDeadLetter]:
-    """The letters that an operator named. With one topic its prefix may be there or not.
+    dead_letters: Iterable[DeadLetterEntry], names: Iterable[str], topics: Sequence[str]
+) -> list[DeadLetterEntry]:
+    """Return the dead letters that an operator named. With a single topic a name may be given without its prefix.
 
     Raises:
-        Stop: there is no letter of a name (4).
+        Stop: there is no dead letter of such a name (4).
     """
-    known = {listed.name: listed for listed in dead_letters}
+    known = {entry.name: entry for entry in dead_letters}
     prefix = f"{topics[0]}:" if len(topics) == 1 else ""
-    found: list[ListedDeadLetter] = []
+    found: list[DeadLetterEntry] = []
     for name in names:
-        if (listed := known.get(name.removeprefix(prefix))) is None:
+        if (entry := known.get(name.removeprefix(prefix))) is None:
             raise Stop(f"there is no dead letter {name}; `usher dlq list --state all` shows them", Exit.NOT_FOUND)
-        found.append(listed)
+        found.append(entry)
     return found
 
 
-def sort_out(chosen: Iterable[ListedDeadLetter], now: int, *, even_expired: bool) -> Plan:
+def sort_out(chosen: Iterable[DeadLetterEntry], now: int, *, even_expired: bool) -> Plan:
     """Sort *chosen* into what may be replayed at *now* (Unix milliseconds) and what may not."""
     plan = Plan()
-    for listed in chosen:
-        dead_letter = listed.dead_letter
+    for entry in chosen:
+        dead_letter = entry.dead_letter
         if dead_letter.state not in OPEN_STATES:
-            plan.closed.append(listed)
+            plan.closed.append(entry)
         elif dead_letter.delivery.replays >= MAX_REPLAYS:
-            plan.beyond.append(listed)
+            plan.beyond.append(entry)
         elif dead_letter.expired(now) and not even_expired:
-            plan.expired.append(listed)
+            plan.expired.append(entry)
         else:
-            plan.ready.append(listed)
+            plan.ready.append(entry)
     return plan
 
 
-def summary(chosen: Iterable[ListedDeadLetter], now: int) -> list[dict[str, object]]:
-    """For each handler and reason: how many letters, and how many of them are expired, were replayed before, or too often."""
+def summary(chosen: Iterable[DeadLetterEntry], now: int) -> list[dict[str, object]]:
+    """Count *chosen* by handler and reason: all of them, the expired, the replayed before, and those replayed too often."""
     rows: dict[tuple[str, str], dict[str, int]] = {}
-    for listed in chosen:
-        dead_letter = listed.dead_letter
+    for entry in chosen:
+        dead_letter = entry.dead_letter
         row = rows.setdefault(
             (dead_letter.handler, dead_letter.reason),
             {"dead_letters": 0, "expired": 0, "replayed_before": 0, "beyond_limit": 0},
@@ -177,45 +177,45 @@ def summary(chosen: Iterable[ListedDeadLetter], now: int) -> list[dict[str, obje
 
 
 async def ask(
-    browser: Browser, group: str, ready: Sequence[ListedDeadLetter], *, even_expired: bool
-) -> Mapping[str, ListedDeadLetter]:
-    """Append a request to replay each of *ready*; the letters by request id, once all are acknowledged.
+    browser: Browser, group: str, ready: Sequence[DeadLetterEntry], *, even_expired: bool
+) -> Mapping[str, DeadLetterEntry]:
+    """Append a request to replay each of *ready*. Return them by request id, once all requests are acknowledged.
 
     Raises:
-        LogUnavailable: some may have been appended; asking again is safe, those are `requested` then.
+        LogUnavailable: some may have been appended; asking again is safe, since their state is `requested` then.
     """
-    asked = {secrets.token_hex(8): listed for listed in ready}
+    asked = {secrets.token_hex(8): entry for entry in ready}
 
-    async def append(id_: str, listed: ListedDeadLetter) -> None:
-        key, value, headers = request(listed.dead_letter, request_id=id_, even_expired=even_expired)
+    async def append(id_: str, entry: DeadLetterEntry) -> None:
+        key, value, headers = request(entry.dead_letter, request_id=id_, even_expired=even_expired)
         await browser.append(
-            retry_topic(group, listed.topic), key.encode(), value, headers, partition=listed.dead_letter.partition
+            retry_topic(group, entry.topic), key.encode(), value, headers, partition=entry.dead_letter.partition
         )
 
     pairs = list(asked.items())
     for start in range(0, len(pairs), _AT_ONCE):
-        await asyncio.gather(*(append(id_, listed) for id_, listed in pairs[start : start + _AT_ONCE]))
+        await asyncio.gather(*(append(id_, entry) for id_, entry in pairs[start : start + _AT_ONCE]))
     return asked
 
 
-async def drop(browser: Browser, group: str, dead_letters: Iterable[ListedDeadLetter]) -> None:
-    """Note in the dead-letter topic that *dead_letters* were dropped; returns once acknowledged.
+async def drop(browser: Browser, group: str, dead_letters: Iterable[DeadLetterEntry]) -> None:
+    """Note in the dead-letter topic that *dead_letters* were dropped. Return once that is acknowledged.
 
     Raises:
         LogUnavailable
     """
-    for listed in dead_letters:
-        headers = note_headers(listed.dead_letter.id, "dropped")
-        topic, key = dead_letter_topic(group, listed.topic), listed.dead_letter.delivery.origin.key
-        await browser.append(topic, key, None, headers, partition=listed.dead_letter.partition)
+    for entry in dead_letters:
+        headers = note_headers(entry.dead_letter.id, "dropped")
+        topic, key = dead_letter_topic(group, entry.topic), entry.dead_letter.delivery.origin.key
+        await browser.append(topic, key, None, headers, partition=entry.dead_letter.partition)
 
 
 async def outcomes(
-    browser: Browser, group: str, asked: Mapping[str, ListedDeadLetter]
-) -> AsyncIterator[Mapping[str, ListedDeadLetter]]:
-    """What became of the requests *asked*: each step gives those answered since the last one, until all are.
+    browser: Browser, group: str, asked: Mapping[str, DeadLetterEntry]
+) -> AsyncIterator[Mapping[str, DeadLetterEntry]]:
+    """Follow the requests *asked* until all are answered: each step gives those answered since the last step.
 
-    Every step reads the topics again from their beginning; the caller decides how long to wait between two.
+    Every step reads the topics again from their beginning; the caller decides how long to wait between two steps.
     """
     waiting = dict(asked)
     while waiting:
@@ -226,19 +226,19 @@ async def outcomes(
 
 
 async def _answers(
-    browser: Browser, group: str, waiting: Mapping[str, ListedDeadLetter]
-) -> Mapping[str, ListedDeadLetter]:
-    answered: dict[str, ListedDeadLetter] = {}
-    for topic in {listed.topic for listed in waiting.values()}:
+    browser: Browser, group: str, waiting: Mapping[str, DeadLetterEntry]
+) -> Mapping[str, DeadLetterEntry]:
+    answered: dict[str, DeadLetterEntry] = {}
+    for topic in {entry.topic for entry in waiting.values()}:
         pending = pending_requests([record async for record in _requests(browser, retry_topic(group, topic))])
-        done = {id_: listed for id_, listed in waiting.items() if listed.topic == topic and id_ not in pending}
+        done = {id_: entry for id_, entry in waiting.items() if entry.topic == topic and id_ not in pending}
         if not done:
             continue
         dead_letters: dict[str, DeadLetter] = {}
         async for batch in browser.scan(dead_letter_topic(group, topic)):
             fold(batch, dead_letters)
-        for id_, listed in done.items():
-            answered[id_] = ListedDeadLetter(
-                topic, dead_letters.get(listed.dead_letter.id, listed.dead_letter), listed.name
+        for id_, entry in done.items():
+            answered[id_] = DeadLetterEntry(
+                topic, dead_letters.get(entry.dead_letter.id, entry.dead_letter), entry.name
             )
     return answered

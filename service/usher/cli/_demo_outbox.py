@@ -1,7 +1,7 @@
-"""The demo's outbox: which files in a folder are the demo's, and what they say.
+"""The demo's outbox: find the demo's own files in a folder, and read their messages.
 
-A folder named ``outbox`` may hold a real service's messages. So the demo notes the names of what it leaves there, and takes
-away only what such a note of an earlier demo names.
+A folder named ``outbox`` may hold a real service's messages. So the demo notes the names of the files that it leaves there,
+and removes only files that the note of an earlier demo names.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class SentMessage:
 
 
 class DemoOutbox:
-    """The folder *path*; the messages are those that came into it after `open`."""
+    """The folder *path*. Its messages are the files that were added after `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._foreign: frozenset[Path] = frozenset()
 
     def open(self) -> None:
-        """Make the folder, or take an earlier demo's messages out of it.
+        """Create the folder, or remove an earlier demo's messages from it.
 
         Raises:
             Stop: it can't be written.
@@ -54,12 +54,12 @@ class DemoOutbox:
             ) from None
 
     def close(self) -> None:
-        """Note what this demo leaves."""
+        """Note the names of the files that this demo leaves."""
         names = [path.name for path in self._files() if path not in self._foreign]
         (self.path / NOTE).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
 
     def messages(self) -> list[SentMessage]:
-        """What this demo's providers have accepted so far, by file name."""
+        """Read the messages that this demo's providers have accepted so far, by file name."""
         return [_read(path) for path in self._files() if path not in self._foreign]
 
     def _files(self) -> Sequence[Path]:
@@ -70,7 +70,7 @@ class DemoOutbox:
             names = json.loads((self.path / NOTE).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return []
-        # A name with a folder in it is not ours, whoever wrote it there.
+        # A name with a folder in it was not written by a demo.
         return [name for name in names if Path(name).name == name and _is_message(name)]
 
 

@@ -1,7 +1,7 @@
-"""Events in files: what a file may hold, where in it each event lies, and what is kept of it.
+"""Events in files: what a file may hold, where in it each event is, and which bytes of it are kept.
 
-A file holds one JSON object, a JSON array of them, or JSON lines. What is none of these is one event that can't be decoded.
-Where a source is named they are what that system sends, and it reads them; a body of its own form is one, too.
+A file holds one JSON object, a JSON array of objects, or JSON lines. Any other content is one event that can't be decoded.
+If a source is named, the content is what that system sends, in its own form too, and the source reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a file holds in one place: the bytes to be stored, and the event in them or what is *wrong*."""
+    """One item of a file: where it is, the bytes to store, and the event in them or what is *wrong* with them."""
 
     where: str
     value: bytes
@@ -36,10 +36,10 @@ class Found:
 
 
 def read(names: Sequence[str], source: Source | None = None) -> list[Found]:
-    """What the files *names* hold, in order; ``-`` is stdin.
+    """Read the files *names*, in order; ``-`` is stdin.
 
     Args:
-        source: reads them as what its system sends; None: they are in the canonical shape, or Authgear's.
+        source: reads them as what its system sends; None: they have the canonical shape, or Authgear's.
 
     Raises:
         Stop: there is no such file (4), or it can't be read.
@@ -48,10 +48,10 @@ def read(names: Sequence[str], source: Source | None = None) -> list[Found]:
 
 
 def read_one(name: str, source: Source | None = None) -> Event:
-    """The one event in the file *name*; *source* as for `read`.
+    """Read the file *name*, which holds one event; *source* as for `read`.
 
     Raises:
-        Stop: no such file (4); there is none in it, it can't be decoded, or there are several (1).
+        Stop: there is no such file (4); it holds no event, several, or one that can't be decoded (1).
     """
     found = read([name], source)
     if len(found) != 1:
@@ -78,7 +78,7 @@ def _in_file(name: str) -> Iterator[Found]:
 
 
 def _sent(name: str, source: Source) -> Iterator[Found]:
-    """What *source* makes of the file: of it as a whole, else of each document in it."""
+    """Have *source* read the file: as a whole, or else document by document."""
     content = _bytes(name)
     if not content.strip():
         return
@@ -101,7 +101,7 @@ def _arrivals(source: Source, body: bytes, now: float) -> Sequence[Arrival]:
 
 
 def _documents(content: bytes) -> list[bytes]:
-    """The documents in an array, or on lines that are all JSON; else the content as it is."""
+    """Split the content into the documents of an array, or of lines that are all JSON; else leave it whole."""
     try:
         document = parse(content)
         return [dump(item) for item in document] if isinstance(document, list) else [content]
@@ -137,7 +137,7 @@ def _one(where: str, document: Any, value: bytes) -> Found:
         return Found(where, value, decode(value))
     except Undecodable as error:
         return Found(
-            where, value, None, f"{error}; if it is what an identity system sends itself, name that with --source"
+            where, value, None, f"{error}; if an identity system sent it in its own form, name the system with --source"
         )
 
 

@@ -1,4 +1,4 @@
-"""The effective table of handlers: each with the policy that holds for it once the settings are applied."""
+"""The table of handlers: each with the policy that applies to it under the present settings."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ COLUMNS = ("handler", "types", "triggered by", "retries after", "expires after",
 
 
 def rows(settings: Settings, router: Router, found: Sequence[Handler]) -> list[dict[str, object]]:
-    """One row for each handler of *router*, made of *found*; durations are in seconds, None is never.
+    """Return a row for each handler of *router*, which was made of *found*; durations are in seconds, None is never.
 
     Raises:
-        SettingsError: one of them is configured wrongly
+        SettingsError: the settings of one of them are wrong.
     """
     settings.for_handlers(found)
     return [_row(handler, settings) for handler in router.handlers.values()]
 
 
 def cells(row: Mapping[str, object]) -> list[object]:
-    """*row* under `COLUMNS`."""
+    """Return the cells under `COLUMNS` for *row*."""
     delays, expires = row["retry_delays"], row["expires_after"]
     return [
         row["handler"],
-        _listed(row["types"]),
-        _listed(row["triggered_by"]),
+        _joined(row["types"]),
+        _joined(row["triggered_by"]),
         ", ".join(map(span, delays)) if isinstance(delays, list) and delays else "no retry",
         span(expires) if isinstance(expires, float) else "never",
         row["origin"],
@@ -36,9 +36,9 @@ def cells(row: Mapping[str, object]) -> list[object]:
     ]
 
 
-def own_settings(listed: Sequence[Mapping[str, object]]) -> list[tuple[str, object]]:
-    """The names of the handlers' own settings in the rows *listed*, each with its handler."""
-    return [(name, row["handler"]) for row in listed if isinstance(row["settings"], list) for name in row["settings"]]
+def own_settings(handlers: Sequence[Mapping[str, object]]) -> list[tuple[str, object]]:
+    """Return the names of the handlers' own settings in the rows *handlers*, each with its handler."""
+    return [(name, row["handler"]) for row in handlers if isinstance(row["settings"], list) for name in row["settings"]]
 
 
 def _row(handler: Handler, settings: Settings) -> dict[str, object]:
@@ -60,5 +60,5 @@ def _row(handler: Handler, settings: Settings) -> dict[str, object]:
     }
 
 
-def _listed(names: object) -> str:
+def _joined(names: object) -> str:
     return ", ".join(names) if isinstance(names, list) else ""

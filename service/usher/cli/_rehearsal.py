@@ -1,4 +1,4 @@
-"""What a handler would do with an event: it really runs, with the real templates and address checks, and nothing is sent."""
+"""Find out what a handler would do with an event: run it, with the real templates and address checks, but send nothing."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _NAMES = {"email": "mail", "sms": "SMS"}
 
 
 class _Calls(Exception):
-    """The handler wanted to make a request; the text says of whom."""
+    """The handler was about to call an API; the text says which."""
 
 
 class _NoHttp:
-    """Stands where a handler finds its HTTP session."""
+    """Takes the place of a handler's HTTP session, and makes no request."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _Calls("an HTTP API of its own")
 
 
 class _NoApi:
-    """Stands where a handler finds the API of *system*."""
+    """Takes the place of the API of *system*, and makes no request."""
 
     def __init__(self, system: str) -> None:
         self._system = system
@@ -50,7 +50,7 @@ class _NoApi:
 
 
 class _Accepts:
-    """A provider that is content with everything and does nothing."""
+    """A provider that accepts every message and sends none."""
 
     name = "rehearsal"
 
@@ -65,10 +65,10 @@ class Rehearsal:
     """Runs handlers without consequences.
 
     Args:
-        found: all handlers that run; the templates are theirs, under the user's.
+        found: all handlers that run; their templates are used, after those in the user's folder.
         own: each handler's settings, by name.
         now: Unix seconds, for expiry.
-        has_api: whether the API of the system that an event came from may be asked.
+        has_api: says whether the API of the system that an event came from is set up.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class Rehearsal:
         has_api: Callable[[Event], bool],
     ) -> None:
         self._templates = open_templates(settings, found)
-        self._post = MessageSender(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
+        self._sender = MessageSender(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
         self._own = own
         self._now = now
         self._has_api = has_api
 
     async def would(self, ruling: Ruling, event: Event) -> str:
-        """What the handler of *ruling* would do with *event*, in a few words."""
+        """Say in a few words what the handler of *ruling* would do with *event*."""
         handler = ruling.handler
         if not ruling.runs:
             return ""
@@ -96,7 +96,7 @@ class Rehearsal:
             event=event,
             handler=handler.name,
             attempt=1,
-            sender=self._post,
+            sender=self._sender,
             base_logger=structlog.wrap_logger(
                 None, processors=[_drop], wrapper_class=structlog.make_filtering_bound_logger(0)
             ),
@@ -108,14 +108,14 @@ class Rehearsal:
         try:
             async with asyncio.timeout(handler.timeout):
                 await handler.function(event, ctx)
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a handler raises is told
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - a handler may raise anything, and the answer says what
             error = raised
-        told = _told(error, ctx.message, self._templates, event)
+        ending = _ending(error, ctx.message, self._templates, event)
         if ctx.system is not None and not (event.user.email or event.user.phone):
             return (
-                f"would look the user up in {event.source}, which explain does not; if nothing is found there, {told}"
+                f"would look the user up in {event.source}, which explain does not; if nothing is found there, {ending}"
             )
-        return told
+        return ending
 
     def _expired(self, handler: Handler, event: Event) -> bool:
         if handler.expires_after is None or event.time is None:
@@ -123,9 +123,9 @@ class Rehearsal:
         return event.time.timestamp() + handler.expires_after < self._now
 
 
-def _told(error: BaseException | None, message: Outgoing | None, templates: Templates, event: Event) -> str:
+def _ending(error: BaseException | None, message: Outgoing | None, templates: Templates, event: Event) -> str:
     if isinstance(error, _Calls):
-        return f"would call {error}; what follows is not known, since explain makes no request"
+        return f"would call {error}; explain makes no request, so what follows is not known"
     if isinstance(error, Skip):
         return f"would be skipped: {scrub(error.reason)}"
     if isinstance(error, Reject):

@@ -1,4 +1,4 @@
-"""What reads the topics that hold a system's own events, for commands: they ask nobody."""
+"""The sources that read topics with a system's own events, for commands: no API is called."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from usher.systems import open_systems
 
 
 def sources_of_topics(settings: Settings) -> Mapping[str, Source]:
-    """The sources by topic; of topics in the canonical form there are none."""
+    """Return the sources by topic; a topic in the canonical form has none."""
     if not any(topic.source for topic in settings.topics):
         return {}
     return open_systems(settings, _no_session).sources_of_topics(settings)
 
 
 def _no_session() -> NoReturn:
-    raise RuntimeError("reading a topic asks nobody")
+    raise RuntimeError("reading a topic calls no API")

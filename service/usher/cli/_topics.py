@@ -1,4 +1,4 @@
-"""What is wrong with a topic."""
+"""Find what is wrong with a topic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MISSING = "missing"
 
 
 def wrong(state: TopicState, among: Sequence[TopicState]) -> str:
-    """What keeps Usher from working with the topic, or nothing. *among* are all, in the order `Browser.topics` gives."""
+    """Say what is wrong with the topic, or nothing. *among* are all topics, in the order that `Browser.topics` gives."""
     if not state.partitions:
         return MISSING
     expected = _source_of(state, among).partitions
@@ -26,6 +26,6 @@ def wrong(state: TopicState, among: Sequence[TopicState]) -> str:
 
 
 def _source_of(state: TopicState, among: Sequence[TopicState]) -> TopicState:
-    """The source topic that the topic belongs to: itself, or the last one before it."""
+    """Return the source topic that the topic belongs to: itself, or the last one before it."""
     before = among[: among.index(state) + 1]
     return next((other for other in reversed(before) if other.kind == "source"), state)

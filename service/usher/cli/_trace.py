@@ -1,7 +1,8 @@
-"""What a log knows of one event: where it lies, and for each handler what became of it.
+"""Trace one event in the event log: where it is stored, and what became of it at each handler.
 
-Nothing says of a delivery that it is done, except that its offset lies behind the commit (or the Mark names it done), and
-that it is neither parked nor dead. So the traces are read in this order: dead letters, the parking table, the commit.
+A delivery that is done leaves no record. It is known by its offset, which lies before the commit (or which the Mark names as
+done), and by the delivery being neither parked nor dead. So a fate is looked up in this order: the parking table, the dead
+letters, the commit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from usher.cli._console import moment
-from usher.cli._dead_letters import ListedDeadLetter
+from usher.cli._dead_letters import DeadLetterEntry
 from usher.cli._dead_letters import read as read_dead_letters
 from usher.delivery import Delivery, Record, delivery_key
 from usher.engine.claims import Mark, handlers_hash
@@ -23,7 +24,7 @@ from usher.sources import Source, decode, read_record
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events are asked for; None: any."""
+    """The events that are asked for; None: any source, any tenant."""
 
     id: str
     source: str | None = None
@@ -35,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One arrival of the event. *event* is None where the source topic has it no more; *stored_at* in Unix milliseconds."""
+    """One arrival of the event. *event* is None if the source topic does not have it any more; *stored_at*: Unix milliseconds."""
 
     topic_partition: TopicPartition
     offset: int
@@ -47,7 +48,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of one delivery: *state* is one word or two, *detail* the reason; the rest where it applies."""
+    """What became of one delivery: *state* is one or two words, *detail* the reason; other fields are set where they apply."""
 
     sighting: Sighting
     handler: str
@@ -61,12 +62,12 @@ class Fate:
 
 @dataclass(slots=True)
 class _Traces:
-    """All that the log has beside the source records themselves."""
+    """All that the event log has of the events, beside the source records."""
 
     committed: dict[TopicPartition, Committed] = field(default_factory=dict)
     parked: dict[tuple[str, str], Delivery] = field(default_factory=dict)
     unparked: set[tuple[str, str]] = field(default_factory=set)
-    dead_letters: dict[tuple[str, str], ListedDeadLetter] = field(default_factory=dict)
+    dead_letters: dict[tuple[str, str], DeadLetterEntry] = field(default_factory=dict)
 
 
 async def trace(
@@ -79,7 +80,7 @@ async def trace(
     dedupe_window: float,
     sources: Mapping[str, Source],
 ) -> list[Fate]:
-    """The fates of all deliveries of the events *wanted*, by place; none where the log has no trace of one.
+    """Return the fates of all deliveries of the events *wanted*, by topic partition and offset; none if there is no trace.
 
     Args:
         sources: what reads the topics that hold a system's own events.
@@ -107,7 +108,7 @@ async def trace(
 async def identities_about(
     browser: Browser, topics: Sequence[str], user: str, *, sources: Mapping[str, Source]
 ) -> list[EventUid]:
-    """The events about a *user*, who is named by id, email address or phone number, in the order of the topics.
+    """Return the events of a *user*, in the order of the topics. The user is named by id, email address or phone number.
 
     Raises:
         LogUnavailable
@@ -129,7 +130,7 @@ def _is_about(event: Event, user: str) -> bool:
 
 
 async def _read_traces(browser: Browser, group: str, topics: Sequence[str], wanted: Wanted) -> _Traces:
-    # Commits first: what settles while the rest is read is then reported as waiting, never as settled before it was.
+    # Commits first: what settles while the rest is read is then reported as waiting, and never as settled too early.
     traces = _Traces()
     existing = {state.topic for state in await browser.topics() if state.partitions}
     for topic in topics:
@@ -138,9 +139,9 @@ async def _read_traces(browser: Browser, group: str, topics: Sequence[str], want
         if (retries := retry_topic(group, topic)) in existing:
             async for batch in browser.scan(retries):
                 _fold_retries(batch, topic, wanted, traces)
-    for listed in await read_dead_letters(browser, group, topics):  # oldest first: the last letter of a delivery counts
-        if wanted.is_(listed.dead_letter.delivery.uid):
-            traces.dead_letters[listed.topic, listed.dead_letter.delivery.key] = listed
+    for entry in await read_dead_letters(browser, group, topics):  # oldest first: a delivery's last one counts
+        if wanted.is_(entry.dead_letter.delivery.uid):
+            traces.dead_letters[entry.topic, entry.dead_letter.delivery.key] = entry
     return traces
 
 
@@ -163,7 +164,7 @@ def _fold_retries(batch: Iterable[Record], topic: str, wanted: Wanted, traces: _
 
 def _remembered(traces: _Traces) -> Iterator[Delivery]:
     yield from traces.parked.values()
-    yield from (listed.dead_letter.delivery for listed in traces.dead_letters.values())
+    yield from (entry.dead_letter.delivery for entry in traces.dead_letters.values())
 
 
 def _sightings(batch: Iterable[Record], wanted: Wanted, source: Source | None) -> Iterator[Sighting]:
@@ -185,7 +186,7 @@ def _event_in(record: Record, source: Source | None) -> Event | None:
 
 
 def _with_duplicates(sightings: Iterable[Sighting], window: float) -> Iterator[Sighting]:
-    """*sightings* in order; those that repeat one of the same partition within *window* seconds say which."""
+    """Yield *sightings* in order; one that repeats another of its partition within *window* seconds says which."""
     first: dict[tuple[TopicPartition, EventUid], Sighting] = {}
     for sighting in sightings:
         key = (sighting.topic_partition, sighting.uid)
@@ -222,21 +223,21 @@ def _fates(sighting: Sighting, router: Router, traces: _Traces) -> Iterator[Fate
 
 
 def _known(sighting: Sighting, handler: str, traces: _Traces) -> Fate | None:
-    """What a letter, a parked delivery or a tombstone tells."""
+    """Return the fate that a parked delivery, a dead letter or a tombstone shows, if there is one."""
     topic, partition = sighting.topic_partition
     key = (topic, delivery_key(handler, sighting.uid, partition, sighting.offset))
     if (delivery := traces.parked.get(key)) is not None:
         due = "once it is the first of its user" if delivery.due is None else f"due {moment(delivery.due)}"
         return Fate(sighting, handler, "parked", due, delivery.attempt, delivery.due, delivery.error)
-    if (listed := traces.dead_letters.get(key)) is not None:
-        return _of_dead_letter(sighting, listed)
+    if (entry := traces.dead_letters.get(key)) is not None:
+        return _of_dead_letter(sighting, entry)
     if key in traces.unparked:
         return Fate(sighting, handler, "settled", "it had been parked, and is done")
     return None
 
 
-def _of_dead_letter(sighting: Sighting, listed: ListedDeadLetter) -> Fate:
-    dead_letter = listed.dead_letter
+def _of_dead_letter(sighting: Sighting, entry: DeadLetterEntry) -> Fate:
+    dead_letter = entry.dead_letter
     state = {"open": "dead", "refused": "dead", "requested": "replay requested"}.get(
         dead_letter.state, dead_letter.state
     )
@@ -252,12 +253,12 @@ def _of_dead_letter(sighting: Sighting, listed: ListedDeadLetter) -> Fate:
         detail,
         dead_letter.delivery.attempt,
         error=dead_letter.delivery.error,
-        dead_letter=listed.name,
+        dead_letter=entry.name,
     )
 
 
 def _by_commit(sighting: Sighting, handler: str, ruling: Ruling, router: Router, traces: _Traces) -> Fate:
-    """What the commit tells of a delivery that left no other trace."""
+    """Return the fate that the commit shows, for a delivery that left no other trace."""
     if not ruling.runs:
         return Fate(sighting, handler, "filtered", ruling.condition)
     if sighting.duplicate_of is not None:

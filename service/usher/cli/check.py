@@ -1,4 +1,4 @@
-"""`usher check`: whether a worker with these settings could do its work."""
+"""`usher check`: find out whether a worker with these settings could do its work."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ def check(
     sms: opt.Sms = None,
     outbox_dir: opt.OutboxDir = None,
 ) -> None:
-    """Check settings, handlers, templates, channels and the log: what is wrong, and the way out. Exit 1 on problems.
+    """Check settings, handlers, templates, channels, identity systems and the event log. Exit 1 on problems.
 
-    Nothing is sent, no provider is asked, and secrets are masked.
+    Each problem is shown with its solution. Secrets are masked.
+
+    The APIs of identity systems are called, those of mail and SMS providers are not. Nothing is sent.
     """
     from usher.cli import _checks
 

@@ -1,4 +1,4 @@
-"""`usher demo`: the whole way of an event, on this machine alone, judged in the end."""
+"""`usher demo`: show the whole way of an event on this machine alone, and check that all of it happened."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ _TAIL = 15
 def demo(
     *,
     outbox: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where the stand-ins for SendGrid and Twilio write what they accept.")
+        Path,
+        typer.Option(metavar="DIR", help="Where the stand-ins for SendGrid and Twilio write the messages they accept."),
     ] = Path("outbox"),
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the working folder: the log's file, the log lines.")
+        bool, typer.Option("--keep", help="Keep the working folder: the event log's file and the service's log lines.")
     ] = False,
 ) -> None:
-    """Show the whole thing at work: no account, no broker, nothing leaves this machine.
+    """Show Usher at work. No account and no broker is needed, and nothing leaves this machine.
 
-    Events come in, messages go out, one is retried, one is dead-lettered and replayed. Exit code 0 only if the outbox, the
-    dead letters and the metrics say that it all happened.
+    Events come in and messages go out; one message is retried, one is dead-lettered and replayed.
+
+    The exit code is 0 only if the outbox, the dead letters and the metrics show that all of it happened.
     """
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="usher-demo-"))
@@ -52,12 +54,12 @@ def demo(
             shutil.rmtree(folder, ignore_errors=True)
     if problems:
         raise Stop("\n".join(["The demo failed:", *(f"- {problem}" for problem in problems)]))
-    console().print("\nAll of this really happened: the outbox, dlq list and /metrics say so.", style="bold green")
+    console().print("\nAll of this really happened: the outbox, dlq list and /metrics show it.", style="bold green")
     result(f"It took {time.monotonic() - began:.0f} s. The README says how to go on.")
 
 
 async def _play(folder: Path, outbox: Path) -> Sequence[str]:
-    """Play the story; what was expected and did not happen."""
+    """Play the story, and return what was expected and did not happen."""
     from usher.cli._demo_judge import failures
     from usher.cli._demo_outbox import DemoOutbox
     from usher.cli._demo_service import Failed, environment, running
@@ -88,7 +90,7 @@ def _show_tail(service: Service) -> None:
 
 
 async def _ending_on_signals(work: Coroutine[Any, Any, Sequence[str]]) -> Sequence[str]:
-    """Await *work*; SIGTERM and SIGHUP cancel it as Ctrl-C does, so that the children are ended."""
+    """Await *work*. SIGTERM and SIGHUP cancel it as Ctrl-C does, so that the child processes are ended."""
     task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
     if os.name == "posix":
         for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,4 +1,4 @@
-"""`usher emit`: append events from files to the topic that webhooks append to."""
+"""`usher emit`: append events from files to the topic that webhooks append to, too."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ if TYPE_CHECKING:
     from usher.settings import Settings
 
 _AT_ONCE = 100
-"""Records that wait for the log's acknowledgement side by side."""
+"""Records that wait for the event log's acknowledgement at the same time."""
 
 
 def emit(
     *,
     files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="One event, an array or JSON lines; - is stdin.")
+        list[str], typer.Argument(metavar="FILE", help="One event, a JSON array or JSON lines; - is stdin.")
     ],
     topic: Annotated[
         str | None, typer.Option(metavar="NAME", help="The topic to append to [USHER_INGEST_TOPIC].")
     ] = None,
     source: opt.Source = None,
-    force: Annotated[bool, typer.Option("--force", help="Append also what can't be decoded, as it is.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Append also what can't be decoded, unchanged.")] = False,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
-    """Append the events in FILEs to the log, keyed by user; credentials in them are left out.
+    """Append the events in files to the event log, keyed by user and without credentials.
 
-    All are decoded first: if one can't be, nothing is appended. Returns once the log has acknowledged them all.
+    All events are decoded first: if one can't be decoded, nothing is appended.
+
+    The command returns once the event log has acknowledged them all.
     """
     from usher.cli import _events
     from usher.systems import open_source
@@ -65,23 +67,23 @@ def emit(
     for topic_partition, count in sorted(Counter(topic_partitions).items()):
         result(f"{topic_partition.topic} partition {topic_partition.partition}: {count} appended")
     if not found:
-        raise Stop("There are no events in it.", Exit.FAILED)
+        raise Stop("The files hold no events.", Exit.FAILED)
 
 
 async def _append(settings: Settings, found: Sequence[Found]) -> list[TopicPartition]:
     from usher.storage import browser
 
     topic_partitions: list[TopicPartition] = []
-    async with browser(settings) as log:
+    async with browser(settings) as event_log:
         for wave in _waves(found):
             topic_partitions += await asyncio.gather(
-                *(log.append(settings.ingest_topic, item.key, item.value) for item in wave)
+                *(event_log.append(settings.ingest_topic, item.key, item.value) for item in wave)
             )
     return topic_partitions
 
 
 def _waves(found: Iterable[Found]) -> Iterator[list[Found]]:
-    """*found* in pieces, none with two events of one key: those must be acknowledged one after the other."""
+    """Split *found* into waves, none with two events of one key: those must be acknowledged one after the other."""
     wave: list[Found] = []
     keys: set[bytes | None] = set()
     for item in found:

@@ -1,4 +1,4 @@
-"""`usher explain`: which handlers an event is for, and what they would do."""
+"""`usher explain`: show which handlers an event is for, and what they would do."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def explain(
     handlers_dir: opt.HandlersDir = None,
     templates_dir: opt.TemplatesDir = None,
 ) -> None:
-    """Say for each handler whether it runs for an event, the condition that decided, and what it would do.
+    """Show for each handler whether it runs for an event, why or why not, and what it would do.
 
-    The handlers that run really do, except that nothing is sent and nobody asked, the identity system neither.
+    The handlers run for real, but nothing is sent and no API is called, not even the identity system's.
     """
     from usher.cli._events import read_one
     from usher.systems import open_source
@@ -49,7 +49,7 @@ def explain(
 
 
 def _as_stored(settings: Settings, event: Event) -> Event:
-    """*event* with what its source adds before it stores one, because only the settings know it."""
+    """Return *event* with what its source adds to an event before it is stored, which depends on the settings."""
     from usher.channels.transport import Transport
     from usher.sources import dump
     from usher.systems import open_systems

@@ -1,4 +1,4 @@
-"""`usher handlers`: which handlers run, and the types they may ask for."""
+"""`usher handlers`: list the handlers that run, and the event types that a handler may name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def handlers(
     names: opt.Handlers = None,
     handlers_dir: opt.HandlersDir = None,
 ) -> None:
-    """List the handlers in force: what they are for, their policy and settings, and where they come from."""
+    """List the handlers that run: what each is for, its policy, its settings, and where it comes from."""
     if types:
         _types(json=json)
         return
@@ -28,23 +28,23 @@ def handlers(
 
     settings = opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir)
     found = find_handlers(settings)
-    listed = rows(settings, Router(found, settings.triggered_by), found)
+    shown = rows(settings, Router(found, settings.triggered_by), found)
     if json:
-        print_json(listed)
+        print_json(shown)
         return
-    table(COLUMNS, map(cells, listed))
-    if own := own_settings(listed):
+    table(COLUMNS, map(cells, shown))
+    if own := own_settings(shown):
         result("")
         table(("setting", "of"), own)
     if off := sorted({handler.name for handler in find(settings.handlers_dir)} - {handler.name for handler in found}):
-        say(f"Off: {', '.join(off)}. USHER_HANDLERS=+{off[0]} has it run as well.")
+        say(f"Off: {', '.join(off)}. To run one of them too, set for example USHER_HANDLERS=+{off[0]}.")
 
 
 def _types(*, json: bool) -> None:
     from usher.event import CANONICAL_TYPES, EVENT_TYPES
 
-    listed = [*CANONICAL_TYPES, *sorted(EVENT_TYPES - CANONICAL_TYPES.keys())]
+    shown = [*CANONICAL_TYPES, *sorted(EVENT_TYPES - CANONICAL_TYPES.keys())]
     if json:
-        print_json({"type": name, "meaning": CANONICAL_TYPES.get(name)} for name in listed)
+        print_json({"type": name, "meaning": CANONICAL_TYPES.get(name)} for name in shown)
     else:
-        table(("type", "means"), ((name, CANONICAL_TYPES.get(name, "(as its source says)")) for name in listed))
+        table(("type", "means"), ((name, CANONICAL_TYPES.get(name, "(as its source says)")) for name in shown))

@@ -1,4 +1,4 @@
-"""`usher preview`: what a template says about an event."""
+"""`usher preview`: show the message that a template makes of an event."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from usher.cli._exits import Exit, Stop
 def preview(
     *,
     template: Annotated[str, typer.Argument(metavar="TEMPLATE", help="The template's name, as in welcome_email.")],
-    event: Annotated[str, typer.Option(metavar="FILE", help="A file with the event; - is stdin.")],
+    event: Annotated[str, typer.Option(metavar="FILE", help="A file with one event; - is stdin.")],
     source: opt.Source = None,
-    language: Annotated[str | None, typer.Option(metavar="TAG", help="Instead of the user's, as in de.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the HTML part there.")] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="TAG", help="Use this language and not the user's, as in de.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the HTML part to this file.")] = None,
     handlers_dir: opt.HandlersDir = None,
     templates_dir: opt.TemplatesDir = None,
 ) -> None:
-    """Render a template with an event, as mail, as SMS, or both: whatever there is of it."""
+    """Render a template with an event: as mail, as SMS, or both, depending on its files."""
     from usher.cli._events import read_one
     from usher.outcome import Reject
     from usher.parts import find_handlers, open_templates
@@ -53,6 +55,6 @@ def _write_html(path: Path | None, html: str | None) -> None:
     if path is None:
         return
     if html is None:
-        raise Stop("there is no HTML part in this language: add its .html file")
+        raise Stop("the template has no HTML part in this language: add its .html file")
     path.write_text(html, encoding="utf-8")
     say(f"The HTML part is in {path}.")

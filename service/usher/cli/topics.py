@@ -1,4 +1,4 @@
-"""`usher topics`: the topics that Usher needs, and how to get them."""
+"""`usher topics`: show the topics that Usher needs, and create its own."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from usher.engine.port import TopicState
     from usher.settings import Settings
 
-app = typer.Typer(help="See which topics there are and are needed; create Usher's own.", no_args_is_help=True)
+app = typer.Typer(help="Show the topics that Usher needs; create Usher's own.", no_args_is_help=True)
 
 
 @app.command()
 def plan(
     json: opt.Json = False, event_log: opt.EventLog = None, group: opt.Group = None, topics: opt.Topics = None
 ) -> None:
-    """List the topics, what is wrong with them, and the command that mends it. Exit 1 if anything is."""
+    """List the topics, what is wrong with each, and the command that mends it. Exit 1 on problems."""
     from usher.cli._topics import wrong
 
     settings = opt.load(event_log=event_log, group=group, topics=topics)
@@ -39,14 +39,17 @@ def plan(
             if row["wrong"] and row["remedy"]:
                 result(str(row["remedy"]))
     if any(row["wrong"] for row in rows):
-        raise Stop("Not all topics are as they should be; `usher topics apply` creates those of Usher's own.")
+        raise Stop("Not all topics are as they must be; `usher topics apply` creates Usher's own.")
 
 
 @app.command()
 def apply(
     json: opt.Json = False, event_log: opt.EventLog = None, group: opt.Group = None, topics: opt.Topics = None
 ) -> None:
-    """Create what is missing of Usher's own topics. Source topics are their producers' affair."""
+    """Create those of Usher's own topics that are missing.
+
+    A source topic is not created: it belongs to its producers.
+    """
     settings = opt.load(event_log=event_log, group=group, topics=topics)
     created, states = asyncio.run(_apply(settings))
     if json:
@@ -63,16 +66,16 @@ def apply(
 async def _states(settings: Settings) -> Sequence[TopicState]:
     from usher.storage import browser
 
-    async with browser(settings) as log:
-        return await log.topics()
+    async with browser(settings) as event_log:
+        return await event_log.topics()
 
 
 async def _apply(settings: Settings) -> tuple[Sequence[str], Sequence[TopicState]]:
     from usher.storage import browser
 
-    async with browser(settings) as log:
-        created = await log.create_topics()
-        return created, await log.topics()
+    async with browser(settings) as event_log:
+        created = await event_log.create_topics()
+        return created, await event_log.topics()
 
 
 def _row(state: TopicState, wrong: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`usher why`: what became of an event that is in the log."""
+"""`usher why`: show what became of an event in the event log."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def why(
     *,
     event_id: Annotated[
-        str | None, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source gave it.")
+        str | None, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source wrote it.")
     ] = None,
     user: Annotated[
-        str | None, typer.Option(help="Instead: all events about a user, by id, email address or phone number.")
+        str | None, typer.Option(help="Show all events of this user instead: an id, email address or phone number.")
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Only of this source, as in authgear.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only events of this source, as in authgear.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only events of this tenant.")] = None,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
@@ -34,11 +34,13 @@ def why(
     handlers: opt.Handlers = None,
     handlers_dir: opt.HandlersDir = None,
 ) -> None:
-    """Say what became of an event, or of all about a user, for each handler: filtered, waiting, settled, parked, dead, replayed.
+    """Show what became of an event, or of all events of a user, for each handler.
 
-    It reads the topics from their beginning, beside a running worker.
+    A delivery is filtered, waiting, settled, parked, dead, dropped, replaced or replayed, or its replay is requested.
 
-    What is done leaves no trace of its own: an event from before the group's start looks settled too.
+    The command reads the topics from their beginning; a worker may run at the same time.
+
+    A delivery that is done leaves no trace: an event from before the group's start looks settled too.
     """
     if (event_id is None) == (user is None):
         raise typer.BadParameter("give the id of an event, or --user")
@@ -69,7 +71,7 @@ def why(
         )
         table(columns, (_cells(fate, with_id=user is not None) for fate in fates))
     if not fates:
-        asked = f"no event {event_id}" if user is None else "no event about this user"
+        asked = f"no event {event_id}" if user is None else "no event of this user"
         raise Stop(f"there is {asked} in {', '.join(settings.topic_names)}", Exit.NOT_FOUND)
 
 
@@ -85,10 +87,10 @@ async def _trace(
     routing = Router(find_handlers(settings), settings.triggered_by)
     sources = sources_of_topics(settings)
     fates: list[Fate] = []
-    async with browser(settings) as log:
+    async with browser(settings) as event_log:
         wanted = [Wanted(event_id, source, tenant)] if event_id else []
         if user:
-            about = await identities_about(log, settings.topic_names, user, sources=sources)
+            about = await identities_about(event_log, settings.topic_names, user, sources=sources)
             wanted = [
                 Wanted(uid.id, uid.source, uid.tenant)
                 for uid in about
@@ -96,7 +98,7 @@ async def _trace(
             ]
         for one in wanted:
             fates += await trace(
-                log,
+                event_log,
                 settings.group,
                 settings.topic_names,
                 routing,

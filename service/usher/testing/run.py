@@ -1,4 +1,4 @@
-"""One attempt of one handler, made by the engine's own code with the real Post and templates, without a log."""
+"""Make one attempt of one handler, with the engine's own code, the real sender and templates, and without an event log."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ BRAND = Brand("Example", "https://login.example.com", "https://login.example.com
 class Result:
     """How the attempt ended.
 
-    *outcome* is the metric's word: ``done``, ``skipped``, ``retry``, ``failed``, ``rejected``, ``unknown``, ``held``,
-    ``expired``; or ``filtered`` where the handler is not for this event and did not run. *reason* says why, scrubbed, as
-    a log would. *emails* and *texts* are what went out. *dead* means no further attempt; *retry_in* is the wait before
-    the next one, in seconds and without jitter. *error* is what the handler raised, *logs* the lines that were written.
+    *outcome* is the word of the metric: ``done``, ``skipped``, ``retry``, ``failed``, ``rejected``, ``unknown``, ``held``,
+    ``expired``; or ``filtered`` if the handler is not for this event and did not run. *reason* says why, scrubbed, as in
+    log lines. *emails* and *texts* are what was sent. *dead* means no further attempt; *retry_in* is the wait before the
+    next one, in seconds and without jitter. *error* is what the handler raised, *logs* are the lines that were logged.
     """
 
     outcome: str
@@ -72,16 +72,16 @@ async def run(
     """Run *handler* once for *event*.
 
     Args:
-        settings: the handler's own: its model, or fields for it; default: the model's defaults.
+        settings: the handler's own: an instance of its model, or fields for it; default: the model's defaults.
         attempt: which attempt this is, from 1.
         email: the provider of mail; default: a `RecordingEmail` that accepts everything.
-        sms: the provider of SMS; default: a `RecordingSms`, likewise.
+        sms: the provider of SMS; default: a `RecordingSms` that accepts everything.
         triggered_by: the service's filter, `USHER_TRIGGERED_BY`.
         brand: the service's name and addresses, for the templates.
-        templates: a folder that overrides, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
+        templates: the folder that overrides templates, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
         retry: the service's policy, for handlers without their own.
         now: Unix seconds; default: the present.
-        system: what is found in ``ctx.idp``, as a `FakeIdentity`; default: nothing is set up there.
+        system: the identity system in ``ctx.idp``, such as a `FakeIdentity`; default: none is set up.
 
     Raises:
         pydantic.ValidationError: *settings* do not fit the handler's model.
@@ -123,7 +123,7 @@ async def run(
 
 
 class _Watched:
-    """A handler whose exception is kept, and whose policy has no jitter."""
+    """Wraps a handler: keeps the exception that it raises, and removes the jitter from its policy."""
 
     def __init__(self, handler: Handler, policy: RetryPolicy) -> None:
         self.raised: Exception | None = None
