@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.authgear import FakeAuthgear
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.identity.api import Answer, Api
@@ -28,7 +29,6 @@ from usher.sources import decode
 from usher.sources.authgear import Authgear as Source
 from usher.systems import open_systems
 from usher.testing import Clock, an_event, raw_event
-from usher.testing.authgear import FakeAuthgear
 from usher.testing.providers import DROP, RESET, answer
 
 ADA = {"email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller", "locale": "de-CH"}

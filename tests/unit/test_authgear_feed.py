@@ -8,12 +8,12 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.authgear import FakeAuthgear
 
 from usher.identity.authgear import Logs
 from usher.identity.authgear_log import OVERLAP, AuditLog
 from usher.sources.authgear import Authgear
 from usher.testing import raw_event
-from usher.testing.authgear import FakeAuthgear
 
 NOW = 1_767_600_000
 _FAKE = FakeAuthgear()

@@ -112,7 +112,7 @@ class FakeProviders(LoopbackServer):
     async def _serve(self, provider: Provider, http: web.Request) -> web.Response:
         self._count += 1
         request = wire.read(self._count, provider, http.headers, await http.read())
-        fault = await self._next_fault(http) or (self.rule(request) if self.rule else None)
+        fault = await self._next_fault() or (self.rule(request) if self.rule else None)
         if fault is None or fault.how == "drop":
             reply, accepted = self._judge(request)
         elif fault.how == "answer":

@@ -10,13 +10,12 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from aiohttp import web
 
-Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _MAX_BODY = 32 * 1024 * 1024
 
 
@@ -56,13 +55,11 @@ class LoopbackServer(ABC):
     """Serves at `url` while it is open, as an async context manager.
 
     Args:
-        slow: seconds before each answer; may be changed at any time.
         port: on 127.0.0.1; 0 lets the system choose.
     """
 
-    def __init__(self, *, slow: float = 0.0, port: int = 0) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         self.url = ""
-        self.slow = slow
         self.answered: list[int | str] = []
         """The status of each request, or the fault that left it without an answer."""
         self._port = port
@@ -79,10 +76,6 @@ class LoopbackServer(ABC):
         """Return once *condition* holds; it is checked when a request has come, and when it was answered or failed."""
         async with self._changed:
             await self._changed.wait_for(condition)
-
-    async def wait_answered(self, count: int) -> None:
-        """Return once at least *count* requests were answered or failed (one that hangs counts when it has come)."""
-        await self.wait(lambda: len(self.answered) >= count)
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=_MAX_BODY)
@@ -105,28 +98,8 @@ class LoopbackServer(ABC):
     def _add_routes(self, router: web.UrlDispatcher) -> None:
         """Add the routes that are served."""
 
-    def _arrived(self, http: web.Request) -> None:  # noqa: B027 - a hook that most subclasses don't need
-        """Do something for each request that has come, before any fault."""
-
-    def _served(self, act: Serve) -> Serve:
-        """Make a route of *act*, with the faults of the script."""
-
-        async def serve(http: web.Request) -> web.StreamResponse:
-            await http.read()
-            fault = await self._next_fault(http)
-            if fault is None or fault.how == "drop":
-                response = await act(http)
-            else:
-                response = web.Response(status=fault.status or 500, headers=dict(fault.headers), body=fault.body or b"")
-            await self._settle(http, fault, response.status)
-            return response
-
-        return serve
-
-    async def _next_fault(self, http: web.Request) -> Fault | None:
+    async def _next_fault(self) -> Fault | None:
         """Return the fault that the script has for a request that has come."""
-        await asyncio.sleep(self.slow)
-        self._arrived(http)
         await self._wake()
         return self._script.popleft() if self._script else None
 

@@ -23,14 +23,13 @@ from typing import Any
 from uuid import uuid4
 
 from aiohttp import web
-
-from usher.testing.server import LoopbackServer
+from tests.fakes.system import FakeSystem
 
 _PAGE = 50
 _SCHEMES = {"genauth": "GenAuth", "authing": "authing"}
 
 
-class FakeGenAuth(LoopbackServer):
+class FakeGenAuth(FakeSystem):
     """Serves GenAuth's management API, as an async context manager.
 
     Args:

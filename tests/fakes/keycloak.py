@@ -23,8 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
-
-from usher.testing.server import LoopbackServer, Serve
+from tests.fakes.system import FakeSystem, Serve
 
 _ADMIN = {"realmId": "master", "clientId": "admin-cli", "ipAddress": "192.0.2.10"}
 ACCOUNT = "the-service-account-of-usher"
@@ -32,7 +31,7 @@ ACCOUNT = "the-service-account-of-usher"
 _MISSING = {"error": "User not found"}
 
 
-class FakeKeycloak(LoopbackServer):
+class FakeKeycloak(FakeSystem):
     """Serves Keycloak's admin API, as an async context manager.
 
     Args:

@@ -26,8 +26,7 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-
-from usher.testing.server import LoopbackServer
+from tests.fakes.system import FakeSystem
 
 PATH = "/_api/admin/graphql"
 _ROOT = re.compile(r"\b(auditLogs|node|setPasswordExpired|sendResetPasswordMessage)\s*\(")
@@ -55,7 +54,7 @@ class Refusal(Exception):
         self.reason, self.kind = reason, kind or reason
 
 
-class FakeAuthgear(LoopbackServer):
+class FakeAuthgear(FakeSystem):
     """Serves Authgear's Admin API, as an async context manager.
 
     Args:

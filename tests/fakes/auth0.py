@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-
-from usher.testing.auth0_stream import EventStream
-from usher.testing.server import LoopbackServer, Serve
+from tests.fakes.auth0_stream import EventStream
+from tests.fakes.system import FakeSystem, Serve
 
 DASHBOARD = "fake-dashboard-client"
 CONNECTION = "Username-Password-Authentication"
@@ -28,7 +27,7 @@ SCOPES = ("read:users", "update:users", "create:user_tickets", "read:logs", "rea
 _Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
-class FakeAuth0(LoopbackServer):
+class FakeAuth0(FakeSystem):
     """Serves Auth0's APIs, as an async context manager.
 
     Args:
