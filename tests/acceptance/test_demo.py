@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from usher.cli import _demo_service, _demo_story, main
-from usher.cli._demo_cast import MARA, NOOR, SCENES
-from usher.cli._demo_judge import Facts, Scrape, failures, kind_of
-from usher.cli._demo_outbox import NOTE, DemoOutbox, SentMessage
+from usher.cli import main
+from usher.demo import play, service, story
+from usher.demo.cast import MARA, NOOR, SCENES
+from usher.demo.judge import Facts, Scrape, failures, kind_of
+from usher.demo.outbox import NOTE, DemoOutbox, SentMessage
 from usher.testing.providers import DROP, FakeProviders, Fault
 from usher.testing.wire import Request
 
@@ -139,7 +140,7 @@ def test_a_message_that_goes_out_twice_fails_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A provider that takes Mara's mail and loses the answer gets it again: the demo sees both, shows the log, exits with 1."""
-    monkeypatch.setattr(_demo_story, "providers", _losing_one_answer(_demo_story.providers))
+    monkeypatch.setattr(play, "providers", _losing_one_answer(story.providers))
 
     code = main(["demo", "--outbox", str(tmp_path / "outbox")])
 
@@ -154,8 +155,8 @@ def test_a_service_that_does_not_start_fails_the_demo_with_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Where `usher run` ends at once, the demo says which step that was, shows what the service said, and exits with 1."""
-    right = _demo_service.environment
-    monkeypatch.setattr(_demo_service, "environment", lambda *given: right(*given) | {"USHER_RETRY_DELAYS": "soon"})
+    right = service.environment
+    monkeypatch.setattr(play, "environment", lambda *given: right(*given) | {"USHER_RETRY_DELAYS": "soon"})
 
     code = main(["demo", "--outbox", str(tmp_path / "outbox")])
 

@@ -25,8 +25,8 @@ import typer
 
 from usher import __version__
 from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, run, topics, why
-from usher.cli._console import result
 from usher.cli._exits import Exit, code_of
+from usher.terminal import result
 
 _EPILOG = (
     "Exit codes: 0 done; 1 problems found, or something failed; 2 wrong usage, settings or handler; "

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from usher.cli._console import iso
-from usher.cli._dead_letters import DeadLetterEntry
 from usher.engine.dead_letters import DeadLetter
-from usher.event import Undecodable
-from usher.sources import decode
+from usher.operate.dead_letters import DeadLetterEntry, event_in, masked
+from usher.terminal import iso
 
 COLUMNS = ("id", "when", "handler", "reason", "event", "attempts", "replays", "state", "error")
 
@@ -68,11 +66,7 @@ def details(dead_letter: DeadLetter, *, payload: bool) -> dict[str, object]:
         "message_sent": delivery.sent,
         "bytes": len(delivery.value),
     }
-    try:
-        event = decode(delivery.value)
-    except Undecodable:
-        pass
-    else:
+    if (event := event_in(dead_letter)) is not None:
         shown |= {
             "type": event.type,
             "triggered_by": event.context.triggered_by,
@@ -83,14 +77,6 @@ def details(dead_letter: DeadLetter, *, payload: bool) -> dict[str, object]:
     if payload:
         shown["payload"] = delivery.value.decode("utf-8", "backslashreplace")
     return shown
-
-
-def masked(address: str | None) -> str | None:
-    """Mask an address so that only a person who knows it can recognize it: ``s…@example.com``, ``…89``."""
-    if address is None:
-        return None
-    local, at, domain = address.rpartition("@")
-    return f"{local[:1]}…@{domain}" if at else f"…{address[-2:]}"
 
 
 def _whole(time: datetime) -> str:

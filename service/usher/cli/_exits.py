@@ -28,14 +28,18 @@ def code_of(error: Exception) -> Exit | None:
     """Return the exit code of an error that an operator can mend; None: it is a bug, and its traceback is needed."""
     if isinstance(error, Stop):
         return error.code
+    from usher.demo.outbox import OutboxError
     from usher.engine.port import LogError, LogUnavailable
     from usher.handler import HandlerError
+    from usher.operate.errors import NotFound, OperateError
     from usher.settings import SettingsError
 
     if isinstance(error, SettingsError | HandlerError):
         return Exit.USAGE
     if isinstance(error, LogUnavailable):
         return Exit.LOG_UNREACHABLE
-    if isinstance(error, LogError | OSError):
+    if isinstance(error, NotFound):
+        return Exit.NOT_FOUND
+    if isinstance(error, OperateError | OutboxError | LogError | OSError):
         return Exit.FAILED
     return None

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from usher.cli._exits import Stop
+
 if TYPE_CHECKING:
+    from usher.event import Event
     from usher.settings import Settings
 
 _MIRRORS = "Instead of a USHER_ variable"
@@ -99,6 +102,27 @@ def load(**overrides: Any) -> Settings:
 
     log_to_stderr()
     return Settings.load(**overrides)
+
+
+def one_event(settings: Settings, file: str, source: str | None) -> Event:
+    """Read the one event in *file*, as the option *source* says.
+
+    Raises:
+        Stop: it holds something else (1).
+        OperateError, SettingsError
+    """
+    from usher.operate.errors import NotDecodable
+    from usher.operate.event_files import read_one
+
+    try:
+        return read_one(settings, file, source)
+    except NotDecodable as error:
+        raise Stop(f"{error}{source_hint(source)}") from None
+
+
+def source_hint(source: str | None) -> str:
+    """Return the hint to give a source where something is no event, unless one was given."""
+    return "" if source else "; if an identity system sent it in its own form, name the system with --source"
 
 
 def log_to_stderr() -> None:

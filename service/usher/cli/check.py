@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, table
 from usher.cli._exits import Exit, Stop
+from usher.terminal import print_json, table
 
 
 def check(
@@ -29,7 +29,7 @@ def check(
 
     The APIs of identity systems are called, those of mail and SMS providers are not. Nothing is sent.
     """
-    from usher.cli import _checks
+    from usher.operate.checks import check_all
 
     opt.log_to_stderr()
     overrides = {
@@ -44,13 +44,13 @@ def check(
         "sms": sms,
         "outbox_dir": outbox_dir,
     }
-    lines = asyncio.run(_checks.all_of(overrides))
+    findings = asyncio.run(check_all(overrides))
     if json:
-        print_json({"area": line.area, "status": line.status, "what": line.what, "text": line.text} for line in lines)
+        print_json({"area": one.area, "status": one.status, "what": one.what, "text": one.text} for one in findings)
     else:
-        table(("status", "area", "what", "found"), ((line.status, line.area, line.what, line.text) for line in lines))
-    problems = [line for line in lines if line.status == "problem"]
+        table(("status", "area", "what", "found"), ((one.status, one.area, one.what, one.text) for one in findings))
+    problems = [one for one in findings if one.status == "problem"]
     if problems:
-        unreachable = all(line.unreachable for line in problems)
+        unreachable = all(one.unreachable for one in problems)
         code = Exit.LOG_UNREACHABLE if unreachable else Exit.FAILED
         raise Stop(f"{len(problems)} problem{'s' * (len(problems) != 1)}", code)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, result, say, table
+from usher.terminal import print_json, result, say, table
 
 if TYPE_CHECKING:
-    from usher.cli._dead_letters import Choice, DeadLetterEntry
-    from usher.settings import Settings
+    from usher.operate.dead_letters import Choice
 
 app = typer.Typer(help="List dead letters, and replay or drop them.", no_args_is_help=True)
 
@@ -53,9 +52,10 @@ def list_(
 ) -> None:
     """List dead letters, oldest first; by default those that are open or refused."""
     from usher.cli._dead_letter_view import COLUMNS, cells, row
+    from usher.operate.dead_letters import read_all
 
     choice, states = _choice((), handler, reason, older_than, newer_than), _states(state)
-    dead_letters = asyncio.run(_read(opt.load(event_log=event_log, group=group, topics=topics)))
+    dead_letters = asyncio.run(read_all(opt.load(event_log=event_log, group=group, topics=topics)))
     now = time.time_ns() // 1_000_000
     shown = [
         row(entry, now) for entry in dead_letters if entry.dead_letter.state in states and choice.takes(entry, now)
@@ -82,10 +82,10 @@ def show(
 ) -> None:
     """Show one dead letter, with its addresses masked."""
     from usher.cli._dead_letter_view import details, row
-    from usher.cli._dead_letters import named
+    from usher.operate.dead_letters import named, read_all
 
     settings = opt.load(event_log=event_log, group=group, topics=topics)
-    entry = named(asyncio.run(_read(settings)), [dead_letter], settings.topic_names)[0]
+    entry = named(asyncio.run(read_all(settings)), [dead_letter], settings.topic_names)[0]
     shown = row(entry, time.time_ns() // 1_000_000) | details(entry.dead_letter, payload=payload)
     if json:
         print_json([shown])
@@ -166,14 +166,6 @@ def drop(
     asyncio.run(close(opt.load(event_log=event_log, group=group, topics=topics), choice, manner))
 
 
-async def _read(settings: Settings) -> list[DeadLetterEntry]:
-    from usher.cli import _dead_letters
-    from usher.storage import browser
-
-    async with browser(settings) as event_log:
-        return await _dead_letters.read(event_log, settings.group, settings.topic_names)
-
-
 def _chosen(
     ids: list[str] | None,
     handler: str | None,
@@ -198,7 +190,7 @@ def _chosen(
 def _choice(
     ids: Sequence[str], handler: str | None, reason: str | None, older_than: str | None, newer_than: str | None
 ) -> Choice:
-    from usher.cli._dead_letters import Choice
+    from usher.operate.dead_letters import Choice
 
     return Choice(
         names=tuple(ids),

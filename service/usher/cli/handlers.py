@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, result, say, table
+from usher.terminal import print_json, result, say, table
+
+if TYPE_CHECKING:
+    from usher.operate.handlers import RunningHandler
+
+_COLUMNS = ("handler", "types", "triggered by", "retries after", "expires after", "from", "what it does")
 
 
 def handlers(
@@ -21,23 +27,23 @@ def handlers(
     if types:
         _types(json=json)
         return
-    from usher.cli._handler_view import COLUMNS, cells, own_settings, rows
-    from usher.handler import Router
-    from usher.parts import find_handlers
-    from usher.plugins import find
+    from usher.operate.handlers import list_handlers
 
-    settings = opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir)
-    found = find_handlers(settings)
-    shown = rows(settings, Router(found, settings.triggered_by), found)
+    running, off = list_handlers(opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir))
     if json:
-        print_json(shown)
+        print_json(map(asdict, running))
         return
-    table(COLUMNS, map(cells, shown))
-    if own := own_settings(shown):
+    table(_COLUMNS, map(_cells, running))
+    if own := [(name, row.handler) for row in running for name in row.settings]:
         result("")
         table(("setting", "of"), own)
-    if off := sorted({handler.name for handler in find(settings.handlers_dir)} - {handler.name for handler in found}):
+    if off:
         say(f"Off: {', '.join(off)}. To run one of them too, set for example USHER_HANDLERS=+{off[0]}.")
+
+
+def _cells(row: RunningHandler) -> list[object]:
+    types, actors = ", ".join(row.types), ", ".join(row.triggered_by)
+    return [row.handler, types, actors, row.retries, row.expires, row.origin, row.summary]
 
 
 def _types(*, json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from usher.cli._console import result, say
+from usher.terminal import result, say
 
 app = typer.Typer(help="Write files to start from: a handler, its template and its test.", no_args_is_help=True)
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import result, say
-from usher.cli._exits import Exit, Stop
+from usher.cli._exits import Stop
+from usher.terminal import result, say
 
 
 def preview(
@@ -25,30 +25,16 @@ def preview(
     templates_dir: opt.TemplatesDir = None,
 ) -> None:
     """Render a template with an event: as mail, as SMS, or both, depending on its files."""
-    from usher.cli._events import read_one
-    from usher.outcome import Reject
-    from usher.parts import find_handlers, open_templates
-    from usher.systems import open_source
+    from usher.operate.preview import preview as render
 
     settings = opt.load(handlers_dir=handlers_dir, templates_dir=templates_dir)
-    templates = open_templates(settings, find_handlers(settings))
-    kinds = templates.kinds(template)
-    if not kinds:
-        raise Stop("; ".join(templates.check([template])), Exit.NOT_FOUND)
-    about = read_one(event, open_source(settings, source) if source else None)
-    if language is not None:
-        about = about.model_copy(update={"context": about.context.model_copy(update={"language": language})})
-    try:
-        if "mail" in kinds:
-            mail = templates.mail(template, about)
-            result(f"Subject: {mail.subject}\nLanguage: {mail.language}\n\n{mail.text}")
-            _write_html(html, mail.html)
-        if "SMS" in kinds:
-            sms = templates.sms(template, about)
-            size = sms.length
-            result(f"SMS, {size.segments} segment{'s' * (size.segments != 1)} ({sms.language}):\n{sms.text}")
-    except Reject as error:
-        raise Stop(error.reason) from None
+    rendered = render(settings, template, opt.one_event(settings, event, source), language=language)
+    if (mail := rendered.mail) is not None:
+        result(f"Subject: {mail.subject}\nLanguage: {mail.language}\n\n{mail.text}")
+        _write_html(html, mail.html)
+    if (sms := rendered.sms) is not None:
+        size = sms.length
+        result(f"SMS, {size.segments} segment{'s' * (size.segments != 1)} ({sms.language}):\n{sms.text}")
 
 
 def _write_html(path: Path | None, html: str | None) -> None:

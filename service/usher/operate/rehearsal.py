@@ -1,9 +1,11 @@
-"""Find out what a handler would do with an event: run it, with the real templates and address checks, but send nothing."""
+"""Find out what handlers would do with an event: run them, with the real templates and address checks, but send nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import structlog
@@ -11,14 +13,16 @@ import structlog
 from usher.channels import Mail, Progress, SmsMessage
 from usher.channels.sender import MessageSender
 from usher.channels.templates import Templates
-from usher.cli._console import span
+from usher.channels.transport import Transport
 from usher.context import Context, Outgoing
 from usher.event import Event
-from usher.handler import Handler, Ruling
-from usher.outcome import Reject, Skip
-from usher.parts import open_templates
+from usher.handler import Handler, Router, Ruling
+from usher.outcome import Reject, Skip, duration_text
+from usher.parts import find_handlers, open_templates
 from usher.redact import scrub
 from usher.settings import Settings
+from usher.sources import dump
+from usher.systems import open_systems
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -26,6 +30,46 @@ if TYPE_CHECKING:
     from usher.system import IdentitySystem
 
 _NAMES = {"email": "mail", "sms": "SMS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What one handler would do with an event: whether it *runs*, the *condition* that decided, and what it *would* do."""
+
+    handler: str
+    runs: bool
+    condition: str
+    would: str
+
+
+async def rehearse(settings: Settings, event: Event) -> list[Rehearsed]:
+    """Find out for each handler what it would do with *event*.
+
+    Raises:
+        HandlerError, SettingsError
+    """
+    found = find_handlers(settings)
+    systems = open_systems(settings, lambda: Transport().session)
+    rehearsal = Rehearsal(
+        settings, found, settings.for_handlers(found), time.time(), lambda event: systems.of(event) is not None
+    )
+    return [
+        Rehearsed(ruling.handler.name, ruling.runs, ruling.condition, await rehearsal.would(ruling, event))
+        for ruling in Router(found, settings.triggered_by).explain(event)
+    ]
+
+
+def as_stored(settings: Settings, event: Event) -> Event:
+    """Return *event* with what its source adds to an event before it is stored, which depends on the settings.
+
+    Raises:
+        SettingsError
+    """
+    system = open_systems(settings, lambda: Transport().session).which(event)
+    if system is None or not system.source.plain:
+        return event
+    arrivals = system.source.arrivals(dump(event.model_dump(exclude_unset=True)), {}, time.time())
+    return next((arrival.event for arrival in arrivals if arrival.event), event)
 
 
 class _Calls(Exception):
@@ -91,7 +135,7 @@ class Rehearsal:
         if not ruling.runs:
             return ""
         if self._expired(handler, event):
-            return f"would be dead-lettered as expired: it is older than {span(handler.expires_after or 0)}"
+            return f"would be dead-lettered as expired: it is older than {duration_text(handler.expires_after or 0)}"
         ctx = Context(
             event=event,
             handler=handler.name,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from usher.cli._demo_cast import Scene
+from usher.demo.cast import Scene
 
 COLUMNS = ("time", "event", "user", "what happened")
 

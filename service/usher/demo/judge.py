@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from usher.cli._demo_cast import BY_WEBHOOK, LEFT_OUT, NOOR, SCENES
-from usher.cli._demo_outbox import SentMessage
+from usher.demo.cast import BY_WEBHOOK, LEFT_OUT, NOOR, SCENES
+from usher.demo.outbox import SentMessage
 
 _REPEATS = 1
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from usher.cli import _demo_systems
+from usher.demo import systems
 from usher.sources import decode
 from usher.testing import raw_event
 
@@ -39,7 +39,7 @@ class Scene:
     def body(self, now: float) -> bytes:
         """Make the event as its system sends it, on one line; it happened at *now*, in Unix seconds."""
         if self.system != "authgear":
-            return _demo_systems.created(self.system, self.user, self.name, _address(self.name), now)
+            return systems.created(self.system, self.user, self.name, _address(self.name), now)
         user = {"email": _address(self.name), "name": self.name, "tenant": "harbour"}
         return raw_event(**{"id": self.id, "timestamp": now, **user, **self.details})
 

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, one JSON array for programs, a question only where somebody can answer it.
+"""Print on the terminal: lines and tables for people, one JSON array for programs, times and durations in one form.
 
 Event ids and error texts come from strangers: nothing in them is read as markup, and control characters are shown as
 escapes, not sent to the terminal.
@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-
-from usher.cli._exits import Exit, Stop
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,31 +67,9 @@ def print_json(rows: Iterable[Mapping[str, object]]) -> None:
     sys.stdout.write("\n")
 
 
-def confirm(question: str, *, flag: str) -> None:
-    """Ask a question, and return only after a yes.
-
-    Raises:
-        Stop: the answer was no (1); there is no terminal to ask on (2): the text names *flag*, which answers instead.
-    """
-    import typer
-
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Stop(f"{question} There is no terminal to ask on; give {flag}.", Exit.USAGE)
-    if not typer.confirm(question, err=True):
-        raise Stop("Nothing was done.", Exit.FAILED)
-
-
 def plain(text: str) -> str:
     """Return *text* with its control characters as escapes."""
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)
-
-
-def span(seconds: float) -> str:
-    """Write a duration as settings are written: ``90s``, ``10m``, ``24h``, ``2d``."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
 
 
 def moment(milliseconds: int | None) -> str:

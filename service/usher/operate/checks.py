@@ -1,4 +1,4 @@
-"""The checks of `usher check`, area by area. Each finding is a line with a status; a problem comes with its solution."""
+"""Check whether a worker with these settings could do its work, area by area. A problem comes with its solution."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from usher.channels.transport import Transport
-from usher.cli import _handler_view, _topics
-from usher.engine.port import LogError, LogUnavailable, TopicState
-from usher.handler import Handler, HandlerError, Router
+from usher.engine.port import LogError, LogUnavailable
+from usher.handler import Handler, HandlerError
+from usher.operate.handlers import running_handlers
+from usher.operate.topics import MISSING, TopicCheck, check_topics
 from usher.outcome import Outcome
 from usher.parts import find_handlers, open_channels, open_templates
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
-from usher.storage import browser
 from usher.systems import System, open_systems
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Finding:
     """One finding. *unreachable*: the event log could not be asked, so nothing is known of it."""
 
     area: Literal["settings", "handlers", "templates", "channels", "systems", "event log"]
@@ -30,37 +30,37 @@ class Line:
     unreachable: bool = False
 
 
-async def all_of(overrides: Mapping[str, Any]) -> list[Line]:
+async def check_all(overrides: Mapping[str, Any]) -> list[Finding]:
     """Make all checks and return their findings. If the settings can't be read, those are the only findings."""
     try:
         settings = Settings.load(**overrides)
     except SettingsError as error:
-        return [Line("settings", "problem", *_name_and_text(problem)) for problem in error.problems]
+        return [Finding("settings", "problem", *_name_and_text(problem)) for problem in error.problems]
     found: Sequence[Handler] = ()
-    lines: list[Line] = []
+    findings: list[Finding] = []
     try:
         found = find_handlers(settings)
-        lines += _handlers(settings, found)
+        findings += _handlers(settings, found)
     except (HandlerError, SettingsError) as error:
-        lines.append(Line("handlers", "problem", "", str(error)))
+        findings.append(Finding("handlers", "problem", "", str(error)))
     else:
-        lines += _templates(settings, found)
-    lines += _channels(settings)
-    return [*_settings(settings, found), *lines, *await _systems(settings), *await _event_log(settings)]
+        findings += _templates(settings, found)
+    findings += _channels(settings)
+    return [*_settings(settings, found), *findings, *await _systems(settings), *await _event_log(settings)]
 
 
-def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Line]:
+def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Finding]:
     open_settings = _no_secrets(found)
     for row in settings.shown():
         if row.note != "default":
             handler, _, option = row.name.removeprefix(PREFIX).partition("__")
             hidden = option and handler.lower() in settings.handler_options and row.name not in open_settings
-            yield Line("settings", "ok", row.name, MASK if hidden else row.text)
+            yield Finding("settings", "ok", row.name, MASK if hidden else row.text)
     if "service_name" not in settings.model_fields_set:
         text = f"is not set: messages call the service {settings.service_name!r}"
-        yield Line("settings", "warn", "USHER_SERVICE_NAME", text)
+        yield Finding("settings", "warn", "USHER_SERVICE_NAME", text)
     if settings.login_url is None:
-        yield Line("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
+        yield Finding("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
 
 
 def _no_secrets(found: Iterable[Handler]) -> set[str]:
@@ -74,92 +74,91 @@ def _no_secrets(found: Iterable[Handler]) -> set[str]:
     return {f"{leaf.name}_FILE" if leaf.secret else leaf.name for leaf in own}
 
 
-def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:
+def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[Finding]:
     if not found:
-        yield Line("handlers", "problem", "", "there are none, so nothing would be sent; see USHER_HANDLERS_DIR")
-    for row in _handler_view.rows(settings, Router(found, settings.triggered_by), found):
-        name, *rest = (str(cell) for cell in _handler_view.cells(row))
-        types, actors, retries, expiry, origin, _ = rest
-        yield Line("handlers", "ok", name, f"{types} by {actors}; retries: {retries}; expires: {expiry}; {origin}")
+        yield Finding("handlers", "problem", "", "there are none, so nothing would be sent; see USHER_HANDLERS_DIR")
+    for handler in running_handlers(settings, found):
+        types, actors = ", ".join(handler.types), ", ".join(handler.triggered_by)
+        text = f"{types} by {actors}; retries: {handler.retries}; expires: {handler.expires}; {handler.origin}"
+        yield Finding("handlers", "ok", handler.handler, text)
 
 
-def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[Line]:
+def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[Finding]:
     templates = open_templates(settings, found)
     problems = templates.check()
     for problem in problems:
-        yield Line("templates", "problem", "", problem)
+        yield Finding("templates", "problem", "", problem)
     if not problems:
-        yield Line("templates", "ok", "", ", ".join(templates.names) or "there are none")
+        yield Finding("templates", "ok", "", ", ".join(templates.names) or "there are none")
 
 
-def _channels(settings: Settings) -> Iterator[Line]:
+def _channels(settings: Settings) -> Iterator[Finding]:
     email, sms = open_channels(settings, Transport())
     for what, provider, problems in (("email", email.name, email.check()), ("sms", sms.name, sms.check())):
         for problem in problems:
-            yield Line("channels", "problem", f"{what}: {provider}", problem)
+            yield Finding("channels", "problem", f"{what}: {provider}", problem)
         if provider == "outbox" and not problems:
             text = f"messages are written to {settings.outbox_dir} and not sent; set USHER_{what.upper()} to send them"
-            yield Line("channels", "warn", f"{what}: outbox", text)
+            yield Finding("channels", "warn", f"{what}: outbox", text)
         elif not problems:
-            yield Line("channels", "ok", f"{what}: {provider}", "configured; the credentials were not tried")
+            yield Finding("channels", "ok", f"{what}: {provider}", "configured; the credentials were not tried")
 
 
-async def _systems(settings: Settings) -> list[Line]:
+async def _systems(settings: Settings) -> list[Finding]:
     """Check the identity systems: how their events come in, and whether their APIs accept our credentials."""
     async with Transport() as transport:
         try:
             systems = open_systems(settings, lambda: transport.session)
         except SettingsError as error:
-            return [Line("systems", "problem", *_name_and_text(problem)) for problem in error.problems]
-        lines = [line for system in systems for line in _ways_in(system)]
-        if not lines:
+            return [Finding("systems", "problem", *_name_and_text(problem)) for problem in error.problems]
+        findings = [finding for system in systems for finding in _ways_in(system)]
+        if not findings:
             text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET (Auth0: …__WEBHOOK_TOKEN) to take webhooks"
-            lines.append(Line("systems", "warn", "webhook", text))
+            findings.append(Finding("systems", "warn", "webhook", text))
         for system in systems:
-            lines += [Line("systems", "warn", system.title, warning) for warning in system.warnings]
+            findings += [Finding("systems", "warn", system.title, warning) for warning in system.warnings]
             if system.api is not None:
                 try:
-                    lines.append(Line("systems", "ok", f"{system.title}: API", await system.api.check()))
+                    findings.append(Finding("systems", "ok", f"{system.title}: API", await system.api.check()))
                 except Outcome as trouble:
-                    lines.append(Line("systems", "problem", f"{system.title}: API", trouble.reason))
-    return lines
+                    findings.append(Finding("systems", "problem", f"{system.title}: API", trouble.reason))
+    return findings
 
 
-def _ways_in(system: System) -> Iterator[Line]:
+def _ways_in(system: System) -> Iterator[Finding]:
     if system.receives:
         text = f"POST {system.path} is open, for calls with its secret"
-        yield Line("systems", "ok", f"{system.title}: webhook", text)
+        yield Finding("systems", "ok", f"{system.title}: webhook", text)
     if system.feeds:
         text = f"one worker of the group reads {', '.join(feed.name for feed in system.feeds)}"
-        yield Line("systems", "ok", f"{system.title}: polling", text)
+        yield Finding("systems", "ok", f"{system.title}: polling", text)
 
 
-async def _event_log(settings: Settings) -> list[Line]:
+async def _event_log(settings: Settings) -> list[Finding]:
     try:
-        async with browser(settings) as event_log:
-            states = await event_log.topics()
+        topics = await check_topics(settings)
     except LogUnavailable as error:
-        return [Line("event log", "problem", settings.event_log, f"can't be reached: {error}", unreachable=True)]
+        return [Finding("event log", "problem", settings.event_log, f"can't be reached: {error}", unreachable=True)]
     except LogError as error:
-        return [Line("event log", "problem", settings.event_log, str(error))]
-    return [Line("event log", "ok", settings.event_log, "reachable"), *(_topic(state, states) for state in states)]
+        return [Finding("event log", "problem", settings.event_log, str(error))]
+    return [Finding("event log", "ok", settings.event_log, "reachable"), *map(_topic, topics)]
 
 
-def _topic(state: TopicState, states: Sequence[TopicState]) -> Line:
-    wrong = _topics.wrong(state, states)
+def _topic(topic: TopicCheck) -> Finding:
+    state, wrong = topic.state, topic.wrong
     if not wrong:
         rights = "" if state.writable else "; only a write would show whether it may be written"
         kind = ", compacted" if state.compacted else ""
-        return Line("event log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
+        return Finding("event log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
     hint = f"; run: {state.remedy}" if state.remedy else ""
-    if wrong == _topics.MISSING and state.kind != "source":
-        return Line(
+    if wrong == MISSING and state.kind != "source":
+        return Finding(
             "event log",
             "warn",
             state.topic,
             f"{state.kind}: missing; `usher run` creates it if it has the right to{hint}",
         )
-    return Line("event log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
+    return Finding("event log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
 
 
 def _name_and_text(problem: str) -> tuple[str, str]:

@@ -1,16 +1,13 @@
-"""The dead letters of all source topics as one list: read them, name them, choose some, and sort out which may be replayed.
+"""The dead letters of all source topics as one list: read them, name them, choose some, count them, drop them.
 
 The id of a dead letter is unique only in its topic; with several source topics it is written ``TOPIC:PARTITION@OFFSET``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
-from usher.cli._exits import Exit, Stop
 from usher.delivery import Record
 from usher.engine.dead_letters import (
     MAX_REPLAYS,
@@ -21,12 +18,13 @@ from usher.engine.dead_letters import (
     mark_requested,
     note_headers,
     pending_requests,
-    request,
 )
 from usher.engine.port import Browser, dead_letter_topic, retry_topic
-
-_AT_ONCE = 100
-"""Requests that wait for the event log's acknowledgement at the same time."""
+from usher.event import Event, Undecodable
+from usher.operate.errors import NotFound
+from usher.settings import Settings
+from usher.sources import decode
+from usher.storage import browser as open_browser
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,11 @@ class DeadLetterEntry:
     topic: str
     dead_letter: DeadLetter
     name: str
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still be replayed or dropped."""
+        return self.dead_letter.state in OPEN_STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +67,14 @@ class Choice:
         )
 
 
-@dataclass(slots=True)
-class Plan:
-    """The chosen dead letters, sorted by what a replay may do with them."""
+async def read_all(settings: Settings) -> list[DeadLetterEntry]:
+    """Read all dead letters in the event log that the settings name, as `read` does.
 
-    ready: list[DeadLetterEntry] = field(default_factory=list)
-    expired: list[DeadLetterEntry] = field(default_factory=list)
-    beyond: list[DeadLetterEntry] = field(default_factory=list)
-    closed: list[DeadLetterEntry] = field(default_factory=list)
-
-    @property
-    def refused(self) -> list[DeadLetterEntry]:
-        """The open dead letters that will not be replayed."""
-        return [*self.expired, *self.beyond]
+    Raises:
+        LogUnavailable, LogMisconfigured
+    """
+    async with open_browser(settings) as browser:
+        return await read(browser, settings.group, settings.topic_names)
 
 
 async def read(browser: Browser, group: str, topics: Sequence[str]) -> list[DeadLetterEntry]:
@@ -108,7 +106,7 @@ async def _of_topic(browser: Browser, group: str, topic: str, existing: Collecti
     # Read the requests before the notes that answer them: a request that is answered in between then has its answer.
     requests: list[Record] = []
     if (retries := retry_topic(group, topic)) in existing:
-        requests = [record async for record in _requests(browser, retries)]
+        requests = [record async for record in requests_in(browser, retries)]
     dead_letters: dict[str, DeadLetter] = {}
     if (dead := dead_letter_topic(group, topic)) in existing:
         async for batch in browser.scan(dead):
@@ -118,7 +116,8 @@ async def _of_topic(browser: Browser, group: str, topic: str, existing: Collecti
     return (dead_letters | still_open).values()
 
 
-async def _requests(browser: Browser, topic: str) -> AsyncIterator[Record]:
+async def requests_in(browser: Browser, topic: str) -> AsyncIterator[Record]:
+    """Yield the requests to replay that are in a retry *topic*."""
     prefix = REQUEST_PREFIX.encode()
     async for batch in browser.scan(topic):
         for record in batch:
@@ -132,38 +131,39 @@ def named(
     """Return the dead letters that an operator named. With a single topic a name may be given without its prefix.
 
     Raises:
-        Stop: there is no dead letter of such a name (4).
+        NotFound: there is no dead letter of such a name.
     """
     known = {entry.name: entry for entry in dead_letters}
     prefix = f"{topics[0]}:" if len(topics) == 1 else ""
     found: list[DeadLetterEntry] = []
     for name in names:
         if (entry := known.get(name.removeprefix(prefix))) is None:
-            raise Stop(f"there is no dead letter {name}; `usher dlq list --state all` shows them", Exit.NOT_FOUND)
+            raise NotFound(f"there is no dead letter {name}; `usher dlq list --state all` shows them")
         found.append(entry)
     return found
 
 
-def sort_out(chosen: Iterable[DeadLetterEntry], now: int, *, even_expired: bool) -> Plan:
-    """Sort *chosen* into what may be replayed at *now* (Unix milliseconds) and what may not."""
-    plan = Plan()
-    for entry in chosen:
-        dead_letter = entry.dead_letter
-        if dead_letter.state not in OPEN_STATES:
-            plan.closed.append(entry)
-        elif dead_letter.delivery.replays >= MAX_REPLAYS:
-            plan.beyond.append(entry)
-        elif dead_letter.expired(now) and not even_expired:
-            plan.expired.append(entry)
-        else:
-            plan.ready.append(entry)
-    return plan
+def chosen(
+    dead_letters: Sequence[DeadLetterEntry], choice: Choice, topics: Sequence[str], now: int
+) -> list[DeadLetterEntry]:
+    """Return those of *dead_letters* that match *choice* at *now* (Unix milliseconds).
+
+    Named ones are taken in any state, so that a report can say why they are left out; otherwise only open ones are.
+
+    Raises:
+        NotFound: there is no dead letter of a name in *choice*.
+    """
+    if choice.names:
+        dead_letters = named(dead_letters, dict.fromkeys(choice.names), topics)
+    else:
+        dead_letters = [entry for entry in dead_letters if entry.open]
+    return [entry for entry in dead_letters if choice.takes(entry, now)]
 
 
-def summary(chosen: Iterable[DeadLetterEntry], now: int) -> list[dict[str, object]]:
-    """Count *chosen* by handler and reason: all of them, the expired, the replayed before, and those replayed too often."""
+def summary(dead_letters: Iterable[DeadLetterEntry], now: int) -> list[dict[str, object]]:
+    """Count *dead_letters* by handler and reason: all of them, the expired, the replayed before, and those replayed too often."""
     rows: dict[tuple[str, str], dict[str, int]] = {}
-    for entry in chosen:
+    for entry in dead_letters:
         dead_letter = entry.dead_letter
         row = rows.setdefault(
             (dead_letter.handler, dead_letter.reason),
@@ -176,26 +176,20 @@ def summary(chosen: Iterable[DeadLetterEntry], now: int) -> list[dict[str, objec
     return [{"handler": handler, "reason": reason, **row} for (handler, reason), row in sorted(rows.items())]
 
 
-async def ask(
-    browser: Browser, group: str, ready: Sequence[DeadLetterEntry], *, even_expired: bool
-) -> Mapping[str, DeadLetterEntry]:
-    """Append a request to replay each of *ready*. Return them by request id, once all requests are acknowledged.
+def event_in(dead_letter: DeadLetter) -> Event | None:
+    """Return the event of a dead letter; None: it can't be decoded."""
+    try:
+        return decode(dead_letter.delivery.value)
+    except Undecodable:
+        return None
 
-    Raises:
-        LogUnavailable: some may have been appended; asking again is safe, since their state is `requested` then.
-    """
-    asked = {secrets.token_hex(8): entry for entry in ready}
 
-    async def append(id_: str, entry: DeadLetterEntry) -> None:
-        key, value, headers = request(entry.dead_letter, request_id=id_, even_expired=even_expired)
-        await browser.append(
-            retry_topic(group, entry.topic), key.encode(), value, headers, partition=entry.dead_letter.partition
-        )
-
-    pairs = list(asked.items())
-    for start in range(0, len(pairs), _AT_ONCE):
-        await asyncio.gather(*(append(id_, entry) for id_, entry in pairs[start : start + _AT_ONCE]))
-    return asked
+def masked(address: str | None) -> str | None:
+    """Mask an address so that only a person who knows it can recognize it: ``s…@example.com``, ``…89``."""
+    if address is None:
+        return None
+    local, at, domain = address.rpartition("@")
+    return f"{local[:1]}…@{domain}" if at else f"…{address[-2:]}"
 
 
 async def drop(browser: Browser, group: str, dead_letters: Iterable[DeadLetterEntry]) -> None:
@@ -208,37 +202,3 @@ async def drop(browser: Browser, group: str, dead_letters: Iterable[DeadLetterEn
         headers = note_headers(entry.dead_letter.id, "dropped")
         topic, key = dead_letter_topic(group, entry.topic), entry.dead_letter.delivery.origin.key
         await browser.append(topic, key, None, headers, partition=entry.dead_letter.partition)
-
-
-async def outcomes(
-    browser: Browser, group: str, asked: Mapping[str, DeadLetterEntry]
-) -> AsyncIterator[Mapping[str, DeadLetterEntry]]:
-    """Follow the requests *asked* until all are answered: each step gives those answered since the last step.
-
-    Every step reads the topics again from their beginning; the caller decides how long to wait between two steps.
-    """
-    waiting = dict(asked)
-    while waiting:
-        answered = await _answers(browser, group, waiting)
-        for id_ in answered:
-            del waiting[id_]
-        yield answered
-
-
-async def _answers(
-    browser: Browser, group: str, waiting: Mapping[str, DeadLetterEntry]
-) -> Mapping[str, DeadLetterEntry]:
-    answered: dict[str, DeadLetterEntry] = {}
-    for topic in {entry.topic for entry in waiting.values()}:
-        pending = pending_requests([record async for record in _requests(browser, retry_topic(group, topic))])
-        done = {id_: entry for id_, entry in waiting.items() if entry.topic == topic and id_ not in pending}
-        if not done:
-            continue
-        dead_letters: dict[str, DeadLetter] = {}
-        async for batch in browser.scan(dead_letter_topic(group, topic)):
-            fold(batch, dead_letters)
-        for id_, entry in done.items():
-            answered[id_] = DeadLetterEntry(
-                topic, dead_letters.get(entry.dead_letter.id, entry.dead_letter), entry.name
-            )
-    return answered

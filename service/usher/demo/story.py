@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usher.cli import _demo_timeline
-from usher.cli._console import console, result, table
-from usher.cli._demo_cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, OF_OTHERS, SCENES, Scene
-from usher.cli._demo_judge import Facts, of_metrics
-from usher.cli._demo_outbox import DemoOutbox, SentMessage
-from usher.cli._demo_service import Failed, Service
-from usher.cli._demo_systems import call
+from usher.demo import timeline
+from usher.demo.cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, OF_OTHERS, SCENES, Scene
+from usher.demo.judge import Facts, of_metrics
+from usher.demo.outbox import DemoOutbox, SentMessage
+from usher.demo.service import Failed, Service
+from usher.demo.systems import call
+from usher.terminal import console, result, table
 from usher.testing.providers import FakeProviders, Fault, answer
 from usher.testing.wire import Request
 
@@ -119,7 +119,7 @@ class Story:
     async def _retry(self) -> None:
         self._step("SendGrid fails for a moment. The delivery is parked, and tried again.")
         parked = await self.service.line("parked", event_id=JONAS.id)
-        due = _demo_timeline.moment(parked["due"])
+        due = timeline.moment(parked["due"])
         _print(JONAS.name, f"{parked['error']}; parked until {due:%H:%M:%S}", f"attempt {parked['attempt']}")
         sent = await self.service.line("message sent", event_id=JONAS.id)
         _print(JONAS.name, f"{sent['template']} accepted by {sent['provider']}", f"attempt {sent['attempt']}")
@@ -143,8 +143,8 @@ class Story:
         self.facts.leaks = self.service.leaks()
         rows: list[Sequence[object]] = []
         for scene, fates in zip(SCENES, await self._why(*SCENES), strict=True):
-            rows += _demo_timeline.rows(scene, fates, self.service.lines)
-        table(_demo_timeline.COLUMNS, rows)
+            rows += timeline.rows(scene, fates, self.service.lines)
+        table(timeline.COLUMNS, rows)
 
     async def _why(self, *scenes: Scene) -> list[Fates]:
         """Return what became of each event at the handler that its scene is about; `usher why` is asked once for each."""

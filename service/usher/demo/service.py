@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from usher.cli._demo_cast import LOGIN_URL, MAIL_FROM, SERVICE_NAME
-from usher.cli._demo_judge import Scrape
-from usher.cli._demo_systems import CREDENTIALS, SETTINGS, Call
+from usher.demo.cast import LOGIN_URL, MAIL_FROM, SERVICE_NAME
+from usher.demo.judge import Scrape
+from usher.demo.systems import CREDENTIALS, SETTINGS, Call
 
 if TYPE_CHECKING:
     from usher.testing.providers import FakeProviders

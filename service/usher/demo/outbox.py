@@ -13,10 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from usher.cli._exits import Stop
-
 NOTE = ".usher-demo.json"
 _SUFFIXES = (".eml", ".txt")
+
+
+class OutboxError(Exception):
+    """The demo can't write to the folder that its messages should go to."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(f"The outbox {path} can't be written: {cause.strerror}. Choose another: --outbox DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class DemoOutbox:
         """Create the folder, or remove an earlier demo's messages from it.
 
         Raises:
-            Stop: it can't be written.
+            OutboxError: it can't be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -49,9 +54,7 @@ class DemoOutbox:
             self._foreign = frozenset(self._files())
             self.close()
         except OSError as error:
-            raise Stop(
-                f"The outbox {self.path} can't be written: {error.strerror}. Choose another: --outbox DIR"
-            ) from None
+            raise OutboxError(self.path, error) from None
 
     def close(self) -> None:
         """Note the names of the files that this demo leaves."""
