@@ -79,11 +79,11 @@ INES = Scene(
     system="auth0", user="4mQp7sT2",
 )  # fmt: skip
 LIN = Scene(
-    "created-66f2a1b9c0de", "Lin", "in the console, with a password", "webhook", _WELCOME, _address("Lin"),
+    "created-66f2a1b9c0de", "Lin", "with a password", "webhook", _WELCOME, _address("Lin"),
     system="genauth", user="66f2a1b9c0de",
 )  # fmt: skip
 TOMAS = Scene(
-    "7b1c9a54-2f0e-4f38-9d67-1f0f6c2b8e11", "Tomas", "in the console, with a password", "webhook", _WELCOME, _address("Tomas"),
+    "7b1c9a54-2f0e-4f38-9d67-1f0f6c2b8e11", "Tomas", "with a password", "webhook", _WELCOME, _address("Tomas"),
     system="keycloak", user="7b1c9a54-2f0e-4f38-9d67-1f0f6c2b8e11",
 )  # fmt: skip
 

@@ -21,7 +21,9 @@ from usher.testing.providers import FakeProviders, Fault, answer
 from usher.testing.wire import Request
 
 _FILE = "events.jsonl"
-_WIDTH = 100
+_WIDTH = 78
+"""Columns: it fits a terminal of 80."""
+_INDENT = "   "
 
 Fates = list[dict[str, Any]]
 
@@ -69,12 +71,13 @@ class Story:
         console().print(f"\n{next(self._steps)}. {text}", style="bold")
 
     async def _start(self) -> None:
-        self._step("`usher run` starts, on the embedded log. SendGrid and Twilio are stand-ins on this machine.")
+        self._step("`usher run` starts, on the embedded log.")
         listening = await self.service.line("listening")
         self.service.url = f"http://{listening['http']}"
         await self.service.line("ready")
         handlers = [line["handler"] for line in self.service.lines if line["event"] == "handler"]
-        result(f"   Ready at {self.service.url}. Handlers: {', '.join(handlers)}")
+        result(f"{_INDENT}Ready at {self.service.url}. SendGrid and Twilio are stand-ins.")
+        result(f"{_INDENT}Handlers: {', '.join(handlers)}")
 
     async def _webhooks(self) -> None:
         self._step("Authgear reports what happened, by signed webhooks: POST /ingest/authgear")
@@ -82,7 +85,7 @@ class Story:
             if scene not in OF_OTHERS:
                 await self._deliver(scene, scene.about)
         await self.service.line("message sent", event_id=MARA.id)
-        await self._deliver(MARA, "the same event a second time")
+        await self._deliver(MARA, "again: the same event")
         status = await self.service.post(call(MARA.system, MARA.body(self._now), secret="not-the-secret"))  # noqa: S106
         _print("(forger)", "an event signed with another secret", f"{status} refused")
         _expect(status == 401, f"a webhook with a bad signature should get 401; it got {status}")
@@ -90,9 +93,9 @@ class Story:
     async def _others(self) -> None:
         self._step("Auth0, GenAuth and Keycloak report in their own forms: POST /ingest/auth0, …")
         for scene in OF_OTHERS:
-            await self._deliver(scene, f"{scene.system}: {scene.about}")
+            await self._deliver(scene, f"on {scene.system}, {scene.about}")
             await self.service.line("message sent", event_id=scene.id)
-        result("   The passwords that came with these events are stored nowhere.")
+        result(f"{_INDENT}The passwords that came with these events are stored nowhere.")
 
     async def _deliver(self, scene: Scene, about: str) -> None:
         status = await self.service.post(call(scene.system, scene.body(self._now)))
@@ -106,10 +109,11 @@ class Story:
         said = await self.service.usher("emit", _FILE)
         for scene in FROM_FILE:
             _print(scene.name, f"{scene.type} {scene.about}", "")
-        result(f"   {said.strip()}")
+        result(f"{_INDENT}{said.strip()}")
 
     async def _left_out(self) -> None:
-        self._step("Messages are sent only for what an administrator did, and only once: usher why ID")
+        self._step("Messages are sent only for what an administrator did, and only once.")
+        result(f"{_INDENT}usher why ID shows why there is no message:")
         scenes = (*LEFT_OUT, MARA)
         for scene, fates in zip(scenes, await self._why(*scenes), strict=True):
             filtered = [fate for fate in fates if fate["state"] == "filtered"]
@@ -120,7 +124,8 @@ class Story:
         self._step("SendGrid fails for a moment. The delivery is parked, and tried again.")
         parked = await self.service.line("parked", event_id=JONAS.id)
         due = timeline.moment(parked["due"])
-        _print(JONAS.name, f"{parked['error']}; parked until {due:%H:%M:%S}", f"attempt {parked['attempt']}")
+        _print(JONAS.name, parked["error"], f"attempt {parked['attempt']}")
+        _print("", f"parked until {due:%H:%M:%S}", "")
         sent = await self.service.line("message sent", event_id=JONAS.id)
         _print(JONAS.name, f"{sent['template']} accepted by {sent['provider']}", f"attempt {sent['attempt']}")
 
@@ -129,11 +134,12 @@ class Story:
         await self.service.line("dead-lettered", event_id=NOOR.id)
         self.facts.dead = await self.service.ask("dlq", "list")
         for dead_letter in self.facts.dead:
-            result(f"   {dead_letter['id']}  {dead_letter['handler']}  {dead_letter['reason']}: {dead_letter['error']}")
+            result(f"{_INDENT}{dead_letter['id']}  {dead_letter['handler']}  {dead_letter['reason']}:")
+            result(f"{_INDENT}{dead_letter['error']}")
         self.provider.refused.clear()
-        result("   SendGrid accepts the address now: usher dlq replay --all --yes --wait")
+        result(f"{_INDENT}SendGrid accepts the address now: usher dlq replay --all --yes --wait")
         said = await self.service.usher("dlq", "replay", "--all", "--yes", "--wait")
-        result(f"   {', '.join(said.split(chr(10))).strip(', ')}")
+        result(f"{_INDENT}{', '.join(said.split(chr(10))).strip(', ')}")
 
     async def _timeline(self) -> None:
         self._step("The service is stopped. What became of each event (times are in UTC):")
@@ -156,24 +162,25 @@ class Story:
 
     def _messages(self) -> None:
         self.facts.messages = self.outbox.messages()
-        self._step(f"The messages are in the folder {self.outbox.path}. A mail program opens an .eml file.")
+        self._step("The messages are in the outbox. A mail program opens an .eml file.")
+        result(f"{_INDENT}{self.outbox.path}:")
         for message in self.facts.messages:
-            result(f"   {message.to:<20} {message.path.name}")
+            result(f"{_INDENT}{message.to:<18} {message.path.name}")
         for message in self.facts.messages:
             if (message.kind, message.to) in {(MARA.handler, MARA.to), ("SMS", AIKO.to)}:
                 _quote(message)
 
 
 def _quote(message: SentMessage) -> None:
-    result(f"\n   {'SMS' if message.kind == 'SMS' else 'Mail'} to {message.to}")
+    result(f"\n{_INDENT}{'SMS' if message.kind == 'SMS' else 'Mail'} to {message.to}")
     for line in filter(None, message.text.splitlines()):
         for part in textwrap.wrap(line, _WIDTH - 8, break_on_hyphens=False):
-            result(f"   | {part}")
+            result(f"{_INDENT}| {part}")
 
 
 def _print(name: str, what: str, outcome: str) -> None:
-    width = _WIDTH - 30
-    result(f"   {name:<9} {what:<{width}} {outcome}".rstrip())
+    width = _WIDTH - 26
+    result(f"{_INDENT}{name:<9} {what:<{width}} {outcome}".rstrip())
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -63,25 +63,13 @@ def raw_event(
     stamp = time.time() if timestamp is None else timestamp
     user = user_id or str(uuid.uuid5(_PEOPLE, f"{email}/{phone}"))
     context = {
-        "app_id": tenant,
-        "ip_address": "192.0.2.10",
-        "language": language,
-        "preferred_languages": list(preferred_languages),
-        "timestamp": stamp,
-        "triggered_by": triggered_by,
-        "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
-        "user_id": user,
-    }
+        "app_id": tenant, "timestamp": stamp, "triggered_by": triggered_by, "user_id": user,
+        "language": language, "preferred_languages": list(preferred_languages),
+        "ip_address": "192.0.2.10", "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
+    }  # fmt: skip
     attributes = {"email": email, "phone_number": phone, "name": name, "locale": locale, "updated_at": int(stamp)}
     payload: dict[str, Any] = {
-        "user": {
-            "id": user,
-            "created_at": _CREATED,
-            "updated_at": _CREATED,
-            "can_reauthenticate": True,
-            "is_verified": False,
-            "standard_attributes": _without_none(attributes),
-        },
+        "user": _user(user, _without_none(attributes)),
         "identities": [_identity(user, kind, value) for kind, value in (("email", email), ("phone", phone)) if value],
     }
     if type == "password.expired":
@@ -95,6 +83,17 @@ def raw_event(
         **overrides,
     }
     return json.dumps(document).encode()
+
+
+def _user(user_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": user_id,
+        "created_at": _CREATED,
+        "updated_at": _CREATED,
+        "can_reauthenticate": True,
+        "is_verified": False,
+        "standard_attributes": attributes,
+    }
 
 
 def _identity(user: str, kind: str, value: str) -> dict[str, Any]:

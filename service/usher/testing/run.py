@@ -14,6 +14,7 @@ import aiohttp
 import structlog
 from pydantic import BaseModel
 from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
 
 from usher.channels import Email, Mail, Sms, SmsMessage
 from usher.channels.sender import MessageSender
@@ -25,7 +26,7 @@ from usher.engine.lanes import InFlight
 from usher.event import Event
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
-from usher.outcome import Dead, Done, Park, RetryPolicy
+from usher.outcome import Dead, Done, Park, RetryPolicy, Verdict
 from usher.sources import event_key
 from usher.system import IdentitySystem
 from usher.testing.channels import RecordingEmail, RecordingSms
@@ -93,33 +94,38 @@ async def run(
         return Result("filtered", ruling.condition)
     email, sms = email or RecordingEmail(), sms or RecordingSms()
     found = Templates(template_folders([handler]), brand=brand, overrides=templates)
+    sender = MessageSender(found, sender="Example <no-reply@example.com>", email=email, sms=sms)
     clock, lines = Clock(math.floor(time.time()) if now is None else now), LogCapture()
     async with aiohttp.ClientSession() as http:
         attempts = Attempts(
-            router=router,
-            sender=MessageSender(found, sender="Example <no-reply@example.com>", email=email, sms=sms),
-            http=http,
-            settings={handler.name: _settings(handler, settings)},
-            policy=RetryPolicy(),
-            metrics=Metrics(),
-            logger=structlog.wrap_logger(
-                None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0)
-            ),
-            now=clock,
-            rng=random.Random(0),
+            router=router, sender=sender, http=http, settings={handler.name: _settings(handler, settings)},
+            policy=RetryPolicy(), metrics=Metrics(), logger=_logger(lines), now=clock, rng=random.Random(0),
             system_of=lambda _event: system,
-        )
+        )  # fmt: skip
         verdict, _ = await attempts.make(InFlight(_delivery(handler, event, attempt, clock()), event))
-    return Result(
-        outcome=verdict.label,
-        reason=verdict.reason if isinstance(verdict, Done) else verdict.error,
+    return replace(
+        _result(verdict, clock()),
         emails=list(email.sent) if isinstance(email, RecordingEmail) else [],
         texts=list(sms.sent) if isinstance(sms, RecordingSms) else [],
-        dead=isinstance(verdict, Dead),
-        retry_in=verdict.due - clock() if isinstance(verdict, Park) else None,
         error=watched.raised,
         logs=list(lines.entries),
     )
+
+
+def _result(verdict: Verdict, now: float) -> Result:
+    return Result(
+        outcome=verdict.label,
+        reason=verdict.reason if isinstance(verdict, Done) else verdict.error,
+        dead=isinstance(verdict, Dead),
+        retry_in=verdict.due - now if isinstance(verdict, Park) else None,
+    )
+
+
+def _logger(lines: LogCapture) -> FilteringBoundLogger:
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    return logger
 
 
 class _Watched:
