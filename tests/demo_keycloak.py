@@ -1,6 +1,6 @@
-"""`make demo-keycloak`: a real Keycloak, Usher beside it, and what people there get to hear; told as it happens.
+"""`make demo-keycloak`: run a real Keycloak with Usher beside it, and print which messages its users get.
 
-On a terminal both go on afterwards, to be tried by hand, until Ctrl-C.
+On a terminal both keep running afterwards, to be tried by hand, until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,55 +28,57 @@ WANTED = [
 
 
 class Outbox:
-    """The mails that were written, each told once."""
+    """The mails that were written, each printed once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.told: dict[Path, str] = {}
+        self.mails: dict[Path, str] = {}
 
     def look(self) -> list[str]:
-        """What is new since the last look."""
-        new = [path for path in sorted(self._folder.glob("*.eml")) if path not in self.told]
+        """Return the mails that are new since the last look."""
+        new = [path for path in sorted(self._folder.glob("*.eml")) if path not in self.mails]
         for path in new:
             mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-            self.told[path] = f"{mail['To']}: {mail['Subject']}"
-        return [self.told[path] for path in new]
+            self.mails[path] = f"{mail['To']}: {mail['Subject']}"
+        return [self.mails[path] for path in new]
 
     async def wait(self, patience: float) -> None:
-        """Tell what comes, until something has come or the time is over."""
+        """Wait for new mails, at most *patience* seconds, and print them."""
         give_up = asyncio.get_running_loop().time() + patience
         while not (new := self.look()) and asyncio.get_running_loop().time() < give_up:  # noqa: ASYNC110 - files announce nothing
             await asyncio.sleep(0.1)
-        for line in new or ["nobody"]:
+        for line in new:
             print(f"   mail to {line}", flush=True)
+        if not new:
+            print("   no mail", flush=True)
 
 
 async def story(realm: Realm, outbox: Outbox) -> None:
-    """What happens, one thing after the other."""
+    """Do to the realm's users what administrators and users do, step by step."""
     print("An administrator creates Kim, who reads German.")
     kim = await realm.create_user(
         "kim", email="kim.berg@example.org", firstName="Kim", lastName="Berg", attributes={"locale": ["de"]}
     )
     await outbox.wait(15)
-    print("He sets her a temporary password.")
+    print("The administrator sets a temporary password for Kim.")
     await realm.set_password(kim, TEMPORARY, temporary=True)
     await outbox.wait(15)
-    print("Kim logs in and chooses her own.")
+    print("Kim logs in and chooses a new password.")
     await log_in_with_a_new_password(realm, "kim", TEMPORARY, CHOSEN)
     await outbox.wait(3)
-    print("Sam registers himself.")
+    print("Sam registers without an administrator.")
     await register(realm, "sam", CHOSEN, email="sam.self@example.org", firstName="Sam", lastName="Self")
     await outbox.wait(3)
     print("The administrator creates Lee.")
     lee = await realm.create_user("lee", email="lee.other@example.org", firstName="Lee", lastName="Other")
     await outbox.wait(15)
-    print("He makes Lee choose a new password (required action UPDATE_PASSWORD).")
+    print("The administrator makes Lee choose a new password (required action UPDATE_PASSWORD).")
     await realm.update_user(lee, requiredActions=["UPDATE_PASSWORD"])
     await outbox.wait(15)
 
 
 async def play(server: Server, folder: Path) -> bool:
-    """Whether exactly the right mails were written."""
+    """Play the story, and return whether exactly the right mails were written."""
     async with server.realm() as realm:
         settings = realm.settings(webhook_secret=SECRET, poll="true")
         env = environment(**settings, service_name="Acme", login_url=f"{server.url}/realms/{realm.name}/account")
@@ -87,8 +89,8 @@ async def play(server: Server, folder: Path) -> bool:
             )
             outbox = Outbox(folder / "outbox")
             await story(realm, outbox)
-            right = sorted(outbox.told.values()) == WANTED
-            print("\nThe right mails, each once." if right else f"\nNOT what should have come: {WANTED}")
+            right = sorted(outbox.mails.values()) == WANTED
+            print("\nThe right mails were written, each once." if right else f"\nThese mails were expected: {WANTED}")
             if sys.stdin.isatty():
                 await _by_hand(server, realm, folder)
     return right
@@ -101,7 +103,7 @@ async def _by_hand(server: Server, realm: Realm, folder: Path) -> None:
 
 
 def main() -> int:
-    """The exit code."""
+    """Run the demo, and return its exit code."""
     with tempfile.TemporaryDirectory(prefix="usher-keycloak-") as folder:
         print("Keycloak is starting; the first time it is fetched from Maven, too …", flush=True)
         distribution()

@@ -39,7 +39,7 @@ class Kept(NamedTuple):
 
 
 class Shelf:
-    """A sink that keeps what it is given; it acknowledges when *gate* is open.
+    """A sink that keeps what it is given; it acknowledges while *acknowledges* is set.
 
     It raises *trouble* once it has kept as many as there is *room* for, and takes nothing above *largest* bytes.
     """
@@ -50,12 +50,12 @@ class Shelf:
         self.room = 0
         self.largest = 10**9
         self.reached = asyncio.Event()
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.acknowledges = asyncio.Event()
+        self.acknowledges.set()
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
         self.reached.set()
-        await self.gate.wait()
+        await self.acknowledges.wait()
         if self.trouble is not None and len(self.kept) >= self.room:
             raise self.trouble
         if len(value) > self.largest:
@@ -69,7 +69,7 @@ class Vitals:
 
     def __init__(self) -> None:
         self.alive_checks: dict[str, str] = {"loop": OK, "polling": OK}
-        self.ready_checks: dict[str, str] = {"claims": OK, "log": OK}
+        self.ready_checks: dict[str, str] = {"claims": OK, "event_log": OK}
         self.trouble: Exception | None = None
 
     async def alive(self) -> Mapping[str, str]:
@@ -92,13 +92,13 @@ class Site:
         self.lines = LogCapture()
         self.now = 0.0
         self._source, self._prove = source, prove
-        log = structlog.wrap_logger(CapturingLogger(), processors=[self.lines], wrapper_class=structlog.BoundLogger)
+        logger = structlog.wrap_logger(CapturingLogger(), processors=[self.lines], wrapper_class=structlog.BoundLogger)
         ingresses = {}
         if source is not None:
             ingresses[PATH] = Ingress(
-                self.shelf, "identity.events", source, self.metrics, log, clock=lambda: self.now, **options
+                self.shelf, "identity.events", source, self.metrics, logger, clock=lambda: self.now, **options
             )
-        web = build_web(vital=self.vitals, metrics=self.metrics, logger=log, ingresses=ingresses)
+        web = build_web(vital=self.vitals, metrics=self.metrics, logger=logger, ingresses=ingresses)
         self.server = WebServer(web, "127.0.0.1", 0)
 
     async def __aenter__(self) -> Self:

@@ -36,15 +36,13 @@ async def _fill_in(realm: Realm, page: str, *forms: Mapping[str, str]) -> None:
     cookies = aiohttp.CookieJar(unsafe=True, treat_as_secure_origin=URL(realm.server))
     async with aiohttp.ClientSession(cookie_jar=cookies) as browser:
         async with browser.get(start, params=query) as answer:
-            text, topic_partition = await answer.text(), ""
+            text, location = await answer.text(), ""
         for form in forms:
             found = _FORM.search(text)
             assert found, f"no form: {text[:2000]}"
             async with browser.post(html.unescape(found[1]), data=dict(form), allow_redirects=False) as answer:
-                text, topic_partition = await answer.text(), answer.headers.get("location", "")
-            if topic_partition.startswith(realm.server):
-                async with browser.get(topic_partition) as answer:
+                text, location = await answer.text(), answer.headers.get("location", "")
+            if location.startswith(realm.server):
+                async with browser.get(location) as answer:
                     text = await answer.text()
-    assert topic_partition.startswith("http://127.0.0.1/back?"), (
-        f"Keycloak has another question: {topic_partition} {text[:2000]}"
-    )
+    assert location.startswith("http://127.0.0.1/back?"), f"Keycloak has another question: {location} {text[:2000]}"

@@ -1,1 +1,1 @@
-"""The handlers that come with Usher. They enter through the entry-point group, like anyone's."""
+"""The handlers that come with Usher. They are found through the entry-point group, like anybody's handlers."""

@@ -1,19 +1,19 @@
-"""How a message about a password comes to the user: ours with words, ours with a link, or the identity system's own."""
+"""Send a message about a password: ours with words, ours with a link, or the identity system's own."""
 
 from typing import Literal
 
 from usher import Context, Event, Skip
 
 Sending = Literal["words", "link", "system"]
-"""``words``: our message tells where to go and what to choose. ``link``: our message, with a link that the identity
-system made. ``system``: the identity system sends its own."""
+"""``words``: our message says where to set a password. ``link``: our message, with a link that the identity system made.
+``system``: the identity system sends its own message."""
 
 
 async def send(event: Event, ctx: Context, template: str, sending: Sending, *, by_sms: bool = False) -> None:
-    """Send *template* to the event's user, in that way. Without an address nothing is made, and the channel says why.
+    """Send *template* to the event's user, as *sending* says. Without an address no link is made, and the channel says why.
 
     Raises:
-        Skip: the user hears of it without us.
+        Skip: the user is notified without us.
     """
     if event.context.already_notified_by:
         raise Skip(event.context.already_notified_by)

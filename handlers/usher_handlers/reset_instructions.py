@@ -1,4 +1,4 @@
-"""Tells a user that an administrator has changed or expired the password, and how to set a new one."""
+"""Send a message to a user after an administrator has changed or expired the password."""
 
 from pydantic import BaseModel
 
@@ -6,10 +6,10 @@ from usher import Context, Event, Skip, on
 from usher_handlers._sending import Sending, send
 
 
-class Settings(BaseModel):
+class ResetInstructionsSettings(BaseModel):
     """`USHER_RESET_INSTRUCTIONS__…`.
 
-    ``ALSO_AFTER_REQUEST``: write also where the identity system has sent its own message. ``SENDING``: ``words``, ``link``
+    ``ALSO_AFTER_REQUEST``: send it also if the identity system has sent its own message. ``SENDING``: ``words``, ``link``
     or ``system``; see docs/handlers-bundled.md.
     """
 
@@ -17,9 +17,9 @@ class Settings(BaseModel):
     sending: Sending = "words"
 
 
-@on("password.reset", "password.expired", "password.reset_requested", settings=Settings)
+@on("password.reset", "password.expired", "password.reset_requested", settings=ResetInstructionsSettings)
 async def reset_instructions(event: Event, ctx: Context) -> None:
-    """Tell a user whose password an administrator changed or expired how to set a new one: by mail, else by SMS."""
+    """Send instructions for a new password, by mail or else by SMS, after an administrator changed or expired a user's."""
     if event.type == "password.reset_requested" and not ctx.settings.also_after_request:
         raise Skip("the identity system has sent its own message")
     by_sms = bool(event.user.phone and not event.user.email)

@@ -1,4 +1,4 @@
-"""Tells by SMS whom an administrator has created, where a mail would not reach them."""
+"""Send an SMS to a user that an administrator created and that a mail would not reach."""
 
 from typing import Literal
 
@@ -7,17 +7,17 @@ from pydantic import BaseModel
 from usher import Context, Event, Skip, on
 
 
-class Settings(BaseModel):
-    """`USHER_SMS_NOTICE__WHEN`: only users without an email address get the SMS, or all who have a number."""
+class SmsNoticeSettings(BaseModel):
+    """`USHER_SMS_NOTICE__WHEN`: send the SMS only to users without an email address, or to all users with a number."""
 
     when: Literal["no-email", "always"] = "no-email"
 
 
-@on("user.created", settings=Settings)
+@on("user.created", settings=SmsNoticeSettings)
 async def sms_notice(event: Event, ctx: Context) -> None:
-    """Tell a user whom an administrator created, and who has a phone and no email, how to set a password."""
+    """Send an SMS on how to set a password to a user that an administrator created without an email address."""
     if event.context.already_notified_by:
         raise Skip(event.context.already_notified_by)
     if event.user.email and ctx.settings.when == "no-email":
-        raise Skip("the user has an email address, and is written to there")
+        raise Skip("the user has an email address, and gets a mail")
     await ctx.sms("sms_notice", to=event.user)

@@ -1,7 +1,7 @@
-"""The composition root: settings become an App, and its parts start and stop in an order that loses nothing.
+"""The composition root: it builds an App from settings, and starts and stops its parts in an order that loses nothing.
 
-Start: web (so that probes are answered, and webhooks with 503), log, worker. Stop: not ready, the worker drains and
-commits, web ends the calls it is answering, the log is left.
+Start: the web server (so that probes are answered, and webhooks with 503), the event log, the worker. Stop: not ready, the
+worker drains and commits, the web server ends the calls it is answering, the event log is left.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 _SILENCE = 90.0
-"""Seconds without a poll after which the worker is not alive: longer than a rebalance with a full drain takes."""
+"""Seconds without a poll after which the worker counts as not alive: longer than a rebalance with a full drain takes."""
 
 
 @dataclass
 class App:
-    """A service that is built and not started. Made by `build`; `run` is its life, `stop` its end."""
+    """A service that is built and not started yet. `build` makes it, `run` serves, `stop` ends it."""
 
     settings: Settings
     event_log: EventLog
@@ -64,7 +64,7 @@ class App:
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:
-        """Ask `run` to end in good order."""
+        """Ask `run` to end, with everything finished that must be."""
         self._stopping.set()
         if self.worker is not None:
             self.worker.stop()
@@ -73,8 +73,8 @@ class App:
         """Serve until `stop` is called.
 
         Raises:
-            LogMisconfigured: the log says what is missing.
-            OSError: the HTTP address can't be had.
+            LogMisconfigured: the event log says what is missing.
+            OSError: the HTTP address can't be used.
         """
         async with self.transport, Watchdog(self.logger):
             self.worker = self._make_worker()
@@ -100,14 +100,14 @@ class App:
 
     async def alive(self) -> Mapping[str, str]:
         silent = self.worker.silent_for() if self.worker else 0.0
-        return {"polling": OK if silent < _SILENCE else f"the log was last polled {silent:.0f} s ago"}
+        return {"polling": OK if silent < _SILENCE else f"the event log was last polled {silent:.0f} s ago"}
 
     async def ready(self) -> Mapping[str, str]:
         if self._stopping.is_set():
             return {"worker": "stopping"}
         if self.worker is None or not self.worker.ready:
             return {"worker": "starting"}
-        return {"worker": OK, "log": OK if await self.event_log.writable() else "takes no writes"}
+        return {"worker": OK, "event_log": OK if await self.event_log.writable() else "takes no writes"}
 
     def _make_worker(self) -> Worker:
         settings = self.settings
@@ -164,7 +164,7 @@ class App:
         return ", ".join(paths) or "none: set USHER_<SYSTEM>__WEBHOOK_SECRET to open /ingest/<system>"
 
     async def _poll(self) -> None:
-        """Poll what is to be polled, from when the log is open until the worker stops."""
+        """Poll the systems that are set to be polled, from when the event log is open until the worker stops."""
         feeds: list[Feed] = [feed for system in self.systems for feed in system.feeds]
         if not feeds:
             return
@@ -210,10 +210,10 @@ def build(
     now: Callable[[], float] = time.time,
     rng: random.Random | None = None,
 ) -> App:
-    """Put the parts together; each can be replaced. Nothing is connected and nothing runs yet.
+    """Build an App; parts of it can be replaced. Nothing is connected yet, and nothing runs.
 
     Raises:
-        HandlerError, SettingsError: Usher can't start like this; says what, where and the way out.
+        HandlerError, SettingsError: Usher can't start like this; the text says what is wrong, where, and how to mend it.
     """
     found = list(find_handlers(settings) if handlers is None else handlers)
     metrics, transport = Metrics(), Transport(connections=settings.sends_at_once)
@@ -240,12 +240,14 @@ def build(
         handler_settings=settings.for_handlers(found),
         now=now,
         rng=rng or random.Random(),  # noqa: S311 - jitter, no secret
-        logger=structlog.get_logger("usher").bind(),  # bound once: a proxy would make its logger anew for each delivery
+        logger=structlog.get_logger(
+            "usher"
+        ).bind(),  # bound once: a lazy proxy would make a new logger for each delivery
     )
 
 
 def _rate_limits(systems: Systems, metrics: Metrics) -> Callable[[Event], RateLimit | None]:
-    """Finds the cap for an event's tenant."""
+    """Return a function that finds the rate limit of an event's tenant."""
     rate_limits = {
         system.title: RateLimit(system.title, system.messages_per_minute, metrics)
         for system in systems

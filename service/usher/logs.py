@@ -1,7 +1,7 @@
-"""The log: one line of JSON (or of colour, on a terminal) for each thing worth knowing, on stderr.
+"""The service's log lines on stderr: one JSON object a line, or coloured text on a terminal.
 
-This module hides how a line is made, and sees that nothing personal gets into it: every text that others wrote (exceptions,
-libraries) is scrubbed, and of a traceback only places are kept, never the values of variables.
+Hides how a line is made, and keeps personal data out of it: every text that others wrote (exceptions, libraries) is
+scrubbed, and of a traceback only the places are kept, never the values of variables.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 _OURS = frozenset({
-    "level", "timestamp", "logger", "version", "http", "group", "log", "servers", "topics",
+    "level", "timestamp", "logger", "version", "http", "group", "event_log", "servers", "topics",
     "event_id", "handler", "attempt", "topic", "partition", "offset",
     "idempotency_key", "dead_letter", "replay", "due",
 })  # fmt: skip
-"""Fields that we fill from our settings, from counters and from opaque ids: scrubbing would mask an id that is all digits."""
+"""Fields that we fill from settings, counters and opaque ids: scrubbing them would mask an id that is all digits."""
 
 _FRAMES = 20
 _CHAIN = 5
 
 
 def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
-    """Send everything that is logged, ours and the libraries', to *stream* (default: stderr).
+    """Send all log lines, ours and those of libraries, to *stream* (default: stderr).
 
-    *format* ``auto`` is ``console`` where the stream is a terminal, else ``json``. Libraries are heard from warning on.
+    *format* ``auto`` is ``console`` if the stream is a terminal, else ``json``. Of libraries, warnings and errors are kept.
     """
     out = sys.stderr if stream is None else stream
     console = format == "console" or (format == "auto" and out.isatty())
@@ -46,7 +46,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _told_on_screen if console else told_error,
+            _error_for_screen if console else described_error,
             scrubbed,
             render,
         ],
@@ -63,12 +63,12 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 
 
 def scrubbed(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Take personal data and secrets out of every text of a line that is not one of our own identifiers."""
+    """Take personal data and secrets out of every text of a line, except out of our own identifiers."""
     return {name: value if name in _OURS else _scrub(value) for name, value in line.items()}
 
 
-def told_error(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    """Replace ``exc_info`` by ``exception``: for each error of the chain its type, its scrubbed text, and its frames."""
+def described_error(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Replace ``exc_info`` by ``exception``: the type, the scrubbed text and the frames of each error of the chain."""
     error = _error(line.pop("exc_info", None))
     if error is not None:
         line["exception"] = [
@@ -77,8 +77,8 @@ def told_error(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDi
     return line
 
 
-def _told_on_screen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    line = told_error(_logger, _method, line)
+def _error_for_screen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    line = described_error(_logger, _method, line)
     for number, link in enumerate(line.pop("exception", ())):
         last = link["frames"][-1] if link["frames"] else ""
         line["error" if number == 0 else f"cause_{number}"] = f"{link['type']}: {link['message']} [{last}]"
@@ -107,7 +107,7 @@ def _chain(error: BaseException) -> Sequence[BaseException]:
 
 
 def _frames(error: BaseException) -> Sequence[str]:
-    # The source line is left out: it may quote what a handler's author wrote into it.
+    # The source line is left out: a handler's author may have written anything into it.
     walked = traceback.walk_tb(error.__traceback__)
     places = [f"{frame.f_code.co_filename}:{number} in {frame.f_code.co_qualname}" for frame, number in walked]
     return places[-_FRAMES:]
@@ -131,15 +131,15 @@ def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
 
 
 class _Forward(logging.Handler):
-    """What libraries log, as lines like ours."""
+    """Forwards what libraries log, so that their lines look like ours."""
 
-    def __init__(self, log: FilteringBoundLogger) -> None:
+    def __init__(self, logger: FilteringBoundLogger) -> None:
         super().__init__()
-        self._log = log
+        self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = record.getMessage()
-        except Exception:  # noqa: BLE001 - a library's misformed message is no reason for ours to fail
+        except Exception:  # noqa: BLE001 - a library's broken message must not break our log
             text = str(record.msg)
-        self._log.log(record.levelno, text, logger=record.name, exc_info=record.exc_info)
+        self._logger.log(record.levelno, text, logger=record.name, exc_info=record.exc_info)

@@ -1,7 +1,7 @@
-"""Every name that leaves the process as a metric, each with its kind, unit and labels. docs/operating.md explains them.
+"""All metrics, each with its kind, unit and labels. docs/operating.md explains them.
 
-No label holds a user, an address or an event id. One `Metrics` belongs to one App and has its own registry, so that two
-in one process (tests) do not add up.
+No label holds a user, an address or an event id. Each App has a `Metrics` of its own with its own registry, so that two
+Apps in one process (tests) are counted apart.
 """
 
 from __future__ import annotations
@@ -64,33 +64,33 @@ class Metrics:
         self.claims = Gauge("usher_claims", "Partitions that this worker holds and has loaded.", registry=registry)
         self.send_seconds = Histogram(
             "usher_send_seconds",
-            "How long a provider took to answer. outcome: done, transient, permanent, operator, unknown.",
+            "How long a provider took to answer. outcome: done, transient, permanent, provider-refused, unknown.",
             ["provider", "outcome"],
             buckets=_SEND_BUCKETS,
             registry=registry,
         )
         self.channel_paused = Gauge(
             "usher_channel_paused",
-            "1 while a channel sends nothing. reason: operator (credentials, quota), circuit (failures in a row).",
+            "1 while a channel sends nothing. reason: provider-refused (credentials, quota), circuit (failures in a row).",
             ["channel", "reason"],
             registry=registry,
         )
         self.rate_limited = Counter(
             "usher_messages_rate_limited",
-            "Messages that were put off because their tenant has had its share of the minute.",
+            "Messages that were delayed because the rate limit of their tenant is reached.",
             ["system"],
             registry=registry,
         )
         self.ingested = Counter(
             "usher_ingested",
             "Events that webhooks brought, and calls refused. outcome: stored, undecodable, nothing, bad-signature, too-large, "
-            "incomplete, not-json, lookup-failed, log-down.",
+            "incomplete, not-json, lookup-failed, event-log-down.",
             ["source", "outcome"],
             registry=registry,
         )
         self.polled = Counter(
             "usher_polled",
-            "Events that pollers found, and looks that failed. outcome: stored, known, undecodable, failed.",
+            "Events that pollers found, and polls that failed. outcome: stored, known, undecodable, failed.",
             ["feed", "outcome"],
             registry=registry,
         )
@@ -118,20 +118,20 @@ class Metrics:
         self._partitions: set[tuple[str, str]] = set()
 
     def attempt(self, handler: str, outcome: str, seconds: float | None = None) -> None:
-        """One attempt has ended, after *seconds* (None: it was not made)."""
+        """Count an attempt that has ended, after *seconds* (None: it was not made)."""
         self._ended(handler, outcome).inc()
         if seconds is not None:
             self._took(handler).observe(seconds)
 
     def partitions(self, parked: Mapping[tuple[str, int], int], lag: Mapping[tuple[str, int], int]) -> None:
-        """What is parked and unread in each partition held now; what was told of others is taken back."""
+        """Set what is parked and unread in each partition that is held now; partitions no longer held are removed."""
         held = {(topic, str(partition)) for topic, partition in parked}
         for labels in self._partitions - held:
             for gauge in (self.parked, self.lag, self.resting):
                 gauge.remove(*labels)
         self._partitions = held
         for labels in held:
-            self.resting.labels(*labels)  # there to be taken back
-        for gauge, told in ((self.parked, parked), (self.lag, lag)):
-            for (topic, partition), value in told.items():
+            self.resting.labels(*labels)  # creates it, so that it can be removed
+        for gauge, values in ((self.parked, parked), (self.lag, lag)):
+            for (topic, partition), value in values.items():
                 gauge.labels(topic, str(partition)).set(value)

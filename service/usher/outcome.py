@@ -55,6 +55,14 @@ def seconds(duration: Duration) -> float:
     return value
 
 
+def duration_text(seconds: float) -> str:
+    """Write a duration as settings and handlers write it: ``90s``, ``10m``, ``2h``, ``1d``."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
 class Outcome(Exception):
     """The root of the endings that a handler (or a channel on its behalf) raises on purpose."""
 

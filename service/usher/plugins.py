@@ -1,7 +1,7 @@
-"""Finds the handlers: those that installed packages announce, and those that lie as files in a folder.
+"""Find the handlers: those that installed packages announce, and those in the files of a folder.
 
-This module hides how a handler's code gets into the process. Whatever keeps it from getting there is a `HandlerError`
-that names the file and line: a service that starts without a handler which somebody counts on is worse than none.
+Hides how a handler's code gets into the process. Any failure to load it is a `HandlerError` that names file and line: a
+service that starts without a handler that is needed is worse than one that does not start.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MODULE_PREFIX = "_usher_handlers_dir_"
 
 
 def find(handlers_dir: Path | None = None, announced: Iterable[EntryPoint] | None = None) -> list[Handler]:
-    """All handlers there are, by name; their ``origin`` says which package or file each is from.
+    """Return all handlers that exist, by name; ``origin`` says which package or file each comes from.
 
-    *announced* are the entry points to load; default: all that are installed. Two handlers of one name are both returned:
-    which of them runs is decided by `select` and the Router.
+    *announced* are the entry points to load; default: all that are installed. Two handlers with the same name are both
+    returned: `select` and the Router decide which of them runs.
 
     Raises:
         HandlerError: something can't be imported, is no handler, or has another name than its entry point.
@@ -41,12 +41,12 @@ def find(handlers_dir: Path | None = None, announced: Iterable[EntryPoint] | Non
 
 
 def select(found: Iterable[Handler], only: Sequence[str]) -> list[Handler]:
-    """Those of *found* that are to run: by name, or all but the optional ones where *only* names none.
+    """Return those of *found* that must run: the named ones, or all but the optional ones if *only* names none.
 
-    A name with ``+`` before it is one more: ``("+b",)`` are all that run anyway, and b.
+    A name after ``+`` is added to those that run anyway: ``("+b",)`` is all of them, and b.
 
     Raises:
-        HandlerError: a name that none of them has.
+        HandlerError: no handler has one of the names.
     """
     handlers = list(found)
     known = sorted({handler.name for handler in handlers})
@@ -54,7 +54,7 @@ def select(found: Iterable[Handler], only: Sequence[str]) -> list[Handler]:
     alone = {name for name in only if not name.startswith("+")}
     for name in (*alone, *more):
         if name not in known:
-            there = f"there are {', '.join(known)}" if known else "none was found at all"
+            there = f"there are {', '.join(known)}" if known else "no handler was found at all"
             raise HandlerError(f"USHER_HANDLERS names {name!r}, which is no handler{nearest(name, known)}; {there}")
     wanted = alone or {handler.name for handler in handlers if not handler.optional}
     return [handler for handler in handlers if handler.name in wanted | more]
@@ -69,7 +69,7 @@ def _announced(point: EntryPoint) -> Handler:
         raise
     except Exception as error:
         raise HandlerError(
-            f"{where}: {_at(error)}can't be loaded: {_told(error)}; mend or remove the package"
+            f"{where}: {_at(error)}can't be loaded: {_description(error)}; mend or remove the package"
         ) from error
     if not isinstance(handler, Handler):
         raise HandlerError(f"{where}: is a {type(handler).__name__}, not a handler; declare it with @on(...)")
@@ -80,7 +80,7 @@ def _announced(point: EntryPoint) -> Handler:
 
 def _in_folder(folder: Path) -> Iterator[Handler]:
     if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # last: `_shared.py` can be imported, and `email.py` hides nobody else's
+        sys.path.append(str(folder))  # last: `_shared.py` can be imported, and `email.py` does not hide Python's own
     for path in sorted(folder.glob("*.py")):
         if path.name.startswith(("_", "test_")) or path.stem == "conftest" or path.stem.endswith("_test"):
             continue
@@ -107,18 +107,18 @@ def _imported(path: Path) -> ModuleType:
         raise
     except Exception as error:
         del sys.modules[name]
-        raise HandlerError(f"{_at(error, path)}can't be imported: {_told(error)}") from error
+        raise HandlerError(f"{_at(error, path)}can't be imported: {_description(error)}") from error
     return module
 
 
 def _defined_in(module: ModuleType) -> list[Handler]:
-    # By identity: an alias is no second handler, and one that was imported from elsewhere belongs there.
+    # By identity: an alias is no second handler, and a handler that was imported belongs to its own module.
     handlers = {id(value): value for value in vars(module).values() if isinstance(value, Handler)}
     return [handler for handler in handlers.values() if handler.function.__module__ == module.__name__]
 
 
 def _at(error: BaseException, path: Path | None = None) -> str:
-    """``file:line: `` of what is wrong: in *path* where the error passed through it, else where it was raised."""
+    """Write ``file:line: `` for the error: the line in *path* if the error passed through it, else where it was raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: "
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
@@ -131,5 +131,5 @@ def _at(error: BaseException, path: Path | None = None) -> str:
     return f"{inside[-1].filename}:{inside[-1].lineno}: " if inside else ""
 
 
-def _told(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     return f"{type(error).__name__}: {scrub(error)}"

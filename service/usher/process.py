@@ -1,4 +1,4 @@
-"""The process of `usher run`: its signals, its event loop, its garbage collector, and the last way out."""
+"""The process of `usher run`: its signals, its event loop, its garbage collector, and its forced end."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from usher.settings import Settings
 
 _COLLECT = (50_000, 25, 25)
 """Thresholds of the cyclic garbage collector. Thousands of deliveries in flight are alive, not garbage: with Python's own
-thresholds looking through them again and again takes a quarter of the time."""
+thresholds a quarter of the time goes into searching them again and again."""
 _ONE_SIGNAL = 1.0
-"""Seconds in which a second signal is the first one again: a terminal, `timeout` or an init signal a process and its group."""
+"""Seconds in which a second signal counts as the first: terminals, `timeout` and init signal a process and also its group."""
 
 
 def run(settings: Settings) -> int:
-    """`usher run`: serve until SIGTERM or SIGINT. Returns the exit code.
+    """Serve until SIGTERM or SIGINT, and return the exit code of `usher run`.
 
     Raises:
         HandlerError, SettingsError, LogMisconfigured, OSError: it could not start; the text is for the operator.
@@ -32,14 +32,16 @@ def run(settings: Settings) -> int:
     logs.configure(settings.log_level, settings.log_format)
     collect_less()
     app = build(settings)
-    _tell_handlers(app)
+    _log_handlers(app)
     runner = asyncio.Runner(loop_factory=_loop_factory())
     loop = runner.get_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, app, settings.shutdown_grace)
     runner.run(app.run())
     left = [task for task in asyncio.all_tasks(loop) if not task.done()]
-    if left:  # handlers that will not be cancelled: their deliveries are undone in the commit, and run again
+    if (
+        left
+    ):  # handlers that ignore the cancellation: the commit says that their deliveries are not done, so they run again
         app.logger.warning("handlers did not end when cancelled", count=len(left))
         _leave(0)
     runner.close()
@@ -55,11 +57,11 @@ def _on_signal(app: App, grace: float) -> None:
     if app.stop_asked_at is not None:
         if now - app.stop_asked_at < _ONE_SIGNAL:
             return
-        app.logger.warning("asked twice: leaving at once")
+        app.logger.warning("second signal: leaving at once")
         _leave(1)
     app.stop_asked_at = now
     app.logger.info("stopping", grace=grace)
-    deadline = threading.Timer(grace, _leave, [1])  # holds also where a handler blocks the loop
+    deadline = threading.Timer(grace, _leave, [1])  # a thread: it works also while a handler blocks the event loop
     deadline.daemon = True
     deadline.start()
     app.stop()
@@ -71,7 +73,7 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _tell_handlers(app: App) -> None:
+def _log_handlers(app: App) -> None:
     app.logger.info("usher", version=__version__, handlers=len(app.router.handlers))
     for handler in app.router.handlers.values():
         app.logger.info(
@@ -86,12 +88,12 @@ def _tell_handlers(app: App) -> None:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
-        import uvloop  # noqa: PLC0415 - there is none for Windows
+        import uvloop  # noqa: PLC0415 - it does not exist for Windows
     except ImportError:
         return asyncio.new_event_loop
     return uvloop.new_event_loop
 
 
 def collect_less() -> None:
-    """Set the cyclic garbage collector for a process that is the service, and nothing else."""
+    """Set the cyclic garbage collector for a process that runs the service and nothing else."""
     gc.set_threshold(*_COLLECT)

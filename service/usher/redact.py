@@ -1,7 +1,7 @@
-"""What counts as personal data or a secret in a text, and how it is taken out.
+"""Find personal data and secrets in a text, and take them out.
 
-Used on every text that leaves a handler or a provider and ends in a log line, a header or a terminal: exception
-messages quote what they choke on. The rule is blunt on purpose: a number too many masked costs nothing.
+This is done to every text that comes from a handler or a provider and goes to a log line, a header or a terminal: exception
+messages quote the values that they are about. The patterns are broad on purpose: masking a number too many does no harm.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from usher.credentials import names_credential
 
 _LIMIT = 300
-"""Characters kept of a text: headers are copied into every later record, and must stay small."""
+"""The characters that are kept of a text: headers are copied into every later record, and must stay small."""
 
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 <secret>"),
@@ -27,7 +27,7 @@ _PEOPLE: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def scrub(text: object, limit: int = _LIMIT) -> str:
-    """*text* on one line, at most *limit* characters, without addresses, phone numbers or credentials."""
+    """Return *text* on one line of at most *limit* characters, without addresses, phone numbers or credentials."""
     one_line = " ".join(_written(text)[: limit * 8].split())
     for pattern, mask in _SECRETS:
         one_line = pattern.sub(mask, one_line)
@@ -49,8 +49,8 @@ def _without_named(text: str) -> str:
 
 
 def _written(text: object) -> str:
-    """*text* as UTF-8 can carry it, also where it is an exception that fails to describe itself."""
+    """Return *text* so that UTF-8 can encode it, even if it is an exception that can't be printed."""
     try:
         return str(text).encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001  the exception of a handler is anyone's code, and must not break who reports it
+    except Exception:  # noqa: BLE001  the exception of a handler is code of others, and must not break the report of it
         return f"{type(text).__name__} (it can't be printed)"

@@ -1,6 +1,6 @@
-"""Notices, from a thread, that the event loop is blocked, and says by what: while it is, nothing else could say it.
+"""Notice that the event loop is blocked, and log by what. A thread does it, since nothing on the loop can run meanwhile.
 
-A handler that calls something synchronous stops every other delivery, the polling of the log and the probes.
+A handler that makes a synchronous call stops every other delivery, the polling of the event log, and the probes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FRAMES = 12
 
 
 class Watchdog:
-    """A context manager around the running loop. Blocked for more than *limit* seconds: one log line with the stack.
+    """A context manager around the running loop. If it is blocked for more than *limit* seconds, it logs one line with the stack.
 
     The stack is file, line and function of each frame, never the values of variables.
     """
@@ -56,14 +56,14 @@ class Watchdog:
             await asyncio.sleep(_BEAT)
 
     def _watch(self) -> None:
-        told = 0.0
+        logged = 0.0
         while not self._ended.wait(_BEAT):
             beat = self._beat_at
             blocked = time.monotonic() - beat
-            if blocked > self._limit and beat != told:
-                told = beat
+            if blocked > self._limit and beat != logged:
+                logged = beat
                 self._logger.warning(
-                    "the event loop is blocked: a handler calls something that does not await",
+                    "the event loop is blocked: a handler makes a call that does not await",
                     seconds=round(blocked, 1),
                     stack=self._stack(),
                 )

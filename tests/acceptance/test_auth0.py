@@ -12,11 +12,11 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.auth0 import FakeAuth0
 from tests.service import Service, environment, running, usher
 
 from usher.settings import Settings
 from usher.storage import browser
-from usher.testing.auth0 import FakeAuth0
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "auth0"
 TOKEN = "webhook-token-of-auth0"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import until
+from tests.fakes.authgear import FakeAuthgear
 from tests.service import Service, environment, running, usher
 
 from usher.testing import raw_event
-from usher.testing.authgear import FakeAuthgear
 from usher.testing.providers import answer
 
 SECRET = "whsec-of-the-test"

@@ -68,7 +68,7 @@ async def test_a_dead_letter_goes_round(tmp_path: Path) -> None:
         assert await _fate("0a", tmp_path, env) == "settled"
 
 
-async def test_why_tells_of_a_parked_delivery(tmp_path: Path) -> None:
+async def test_why_shows_a_parked_delivery(tmp_path: Path) -> None:
     """Attempt, due time and error of what waits for its retry."""
     async with FakeProviders() as provider:
         provider.script(answer(503))
@@ -137,8 +137,8 @@ async def test_a_handlers_secret_is_not_shown(tmp_path: Path) -> None:
     assert "hush" not in json.dumps(rows)
 
 
-async def test_a_taken_address_is_told_once_with_its_setting(tmp_path: Path) -> None:
-    """Whoever starts a second worker on one machine reads which address it was and what to set."""
+async def test_a_taken_address_is_named_once_with_its_setting(tmp_path: Path) -> None:
+    """The second worker on one machine says which address it was and what to set."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         code, _, err = await usher("run", cwd=tmp_path, env=environment(http=address))

@@ -1,4 +1,4 @@
-"""The `usher` command on a real Kafka: topics are planned, applied and checked; letters of several partitions are named."""
+"""The `usher` command on a real Kafka: topics are planned, applied and checked; dead letters of several partitions are named."""
 
 from __future__ import annotations
 

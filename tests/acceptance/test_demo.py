@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from usher.cli import _demo_service, _demo_story, main
-from usher.cli._demo_cast import MARA, NOOR, SCENES
-from usher.cli._demo_judge import Facts, Scrape, failures, kind_of
-from usher.cli._demo_outbox import NOTE, DemoOutbox, SentMessage
+from usher.cli import main
+from usher.demo import play, service, story
+from usher.demo.cast import MARA, NOOR, SCENES
+from usher.demo.judge import Facts, Scrape, failures, kind_of
+from usher.demo.outbox import NOTE, DemoOutbox, SentMessage
 from usher.testing.providers import DROP, FakeProviders, Fault
 from usher.testing.wire import Request
 
@@ -67,7 +68,7 @@ def _addressees(folder: Path, suffix: str) -> Counter[str]:
 
 
 async def test_the_demo_sends_what_it_says_and_nothing_else(tmp_path: Path) -> None:
-    """Every admin's event is told once, self-signups are left out with the reason on the screen, and a user's files stay."""
+    """Each admin's event gives one message, self-signups are left out with the reason on the screen, and a user's files stay."""
     outbox = tmp_path / "outbox"
     outbox.mkdir()
     (outbox / "offer.eml").write_text("To: somebody@example.net\n\nKeep me.\n")
@@ -86,7 +87,7 @@ async def test_the_demo_sends_what_it_says_and_nothing_else(tmp_path: Path) -> N
     assert not re.search(r"(password|passwort)\s*(is|ist|lautet|:)", said, re.IGNORECASE), "no message gives a password"
     assert re.search(r"Felix +context\.triggered_by is 'user', not 'admin_api'", out)
     assert re.search(r"sendgrid answered 503.*parked until", out)
-    assert re.search(r"welcome_email +rejected: sendgrid answered 400", out)
+    assert re.search(r"welcome_email +rejected:\s+sendgrid answered 400", out)
     assert "1 requested, 1 replayed" in out
     assert "401 refused" in out
     assert (tmp_path / ".env").exists()
@@ -139,7 +140,7 @@ def test_a_message_that_goes_out_twice_fails_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A provider that takes Mara's mail and loses the answer gets it again: the demo sees both, shows the log, exits with 1."""
-    monkeypatch.setattr(_demo_story, "providers", _losing_one_answer(_demo_story.providers))
+    monkeypatch.setattr(play, "providers", _losing_one_answer(story.providers))
 
     code = main(["demo", "--outbox", str(tmp_path / "outbox")])
 
@@ -154,8 +155,8 @@ def test_a_service_that_does_not_start_fails_the_demo_with_its_own_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Where `usher run` ends at once, the demo says which step that was, shows what the service said, and exits with 1."""
-    right = _demo_service.environment
-    monkeypatch.setattr(_demo_service, "environment", lambda *given: right(*given) | {"USHER_RETRY_DELAYS": "soon"})
+    right = service.environment
+    monkeypatch.setattr(play, "environment", lambda *given: right(*given) | {"USHER_RETRY_DELAYS": "soon"})
 
     code = main(["demo", "--outbox", str(tmp_path / "outbox")])
 
@@ -272,7 +273,7 @@ def _names(messages: Sequence[SentMessage]) -> list[str]:
 
 
 def test_the_outbox_takes_away_only_what_an_earlier_demo_noted(tmp_path: Path) -> None:
-    """A second demo replaces the first one's messages; what else lies there stays, and is not counted."""
+    """A second demo replaces the first one's messages; other files stay, and is not counted."""
     (tmp_path / "mine.eml").write_text("To: a@example.org\n\nMine.\n")
     first, second = DemoOutbox(tmp_path), DemoOutbox(tmp_path)
     first.open()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import until
+from tests.fakes.genauth import FakeGenAuth
 from tests.service import Service, environment, running, usher
 
 from usher.settings import Settings
 from usher.storage import browser
-from usher.testing.genauth import FakeGenAuth
 from usher.testing.providers import answer
 
 SECRET = "whsec-of-genauth"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.engine import until
+from tests.fakes.keycloak import ACCOUNT, FakeKeycloak
 from tests.service import Service, environment, running, usher
 
-from usher.testing.keycloak import ACCOUNT, FakeKeycloak
 from usher.testing.providers import answer
 
 SECRET = "whsec-of-keycloak"

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer
 from tests.engine import until
+from tests.fakes.authgear import FakeAuthgear
 from tests.kafka import Broker, unique
 from tests.service import environment, running
 
 from usher.sources import decode
 from usher.testing import raw_event
-from usher.testing.authgear import FakeAuthgear
 from usher.testing.providers import FakeProviders
 
 USERS = 40

@@ -90,10 +90,10 @@ async def follow(script: str, cwd: Path, env: Mapping[str, str]) -> str:
         if "usher emit" not in after:
             await _sent(usher)
             return await shell(after, cwd, env)
-        emit, told = after.split("\n", 1)
+        emit, output = after.split("\n", 1)
         await shell(emit, cwd, env)
         await _sent(usher)
-        return await shell(told, cwd, env)
+        return await shell(output, cwd, env)
 
 
 async def _sent(service: Service) -> None:
@@ -122,26 +122,26 @@ async def test_a_first_event_becomes_a_mail(tmp_path: Path) -> None:
     """From the event in the README to the `.eml` file that it promises, without a broker."""
     write_files(tmp_path)
 
-    told = await follow(block("run", "usher emit"), tmp_path, on_path())
+    output = await follow(block("run", "usher emit"), tmp_path, on_path())
 
     (path,) = (tmp_path / "outbox").glob("*.eml")
     mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
     assert mail["To"] == "ann@example.org"
-    assert "welcome_email" in told
+    assert "welcome_email" in output
 
 
 async def test_the_handler_in_ten_lines_and_its_test_in_five(tmp_path: Path) -> None:
     """They are no longer than that, the test passes, and Usher finds the handler and what `new handler` wrote."""
     write_files(tmp_path)
 
-    told = await shell(block("run", "pytest handlers"), tmp_path, on_path())
+    output = await shell(block("run", "pytest handlers"), tmp_path, on_path())
 
     assert _lines("file handlers/account_disabled.py") <= 10
     assert _lines("file handlers/test_account_disabled.py") <= 5
-    assert "1 passed" in told
-    assert "account_disabled" in told.partition("passed")[2]
-    assert "account_back" in told.partition("wrote")[2]
-    assert "2 passed" not in told
+    assert "1 passed" in output
+    assert "account_disabled" in output.partition("passed")[2]
+    assert "account_back" in output.partition("wrote")[2]
+    assert "2 passed" not in output
     assert "4 passed" in await shell("pytest handlers", tmp_path, on_path())
 
 
@@ -172,9 +172,9 @@ async def test_the_commands_for_kafka(kafka: Broker, tmp_path: Path) -> None:
     script = script.replace("localhost:9092", kafka.servers)
     script = script.replace("identity.events", topic).replace("USHER_GROUP=usher", f"USHER_GROUP={group}")
 
-    told = await follow(script, tmp_path, on_path())
+    output = await follow(script, tmp_path, on_path())
 
-    assert re.search(r"welcome_email +(settled|waiting)", told), told
+    assert re.search(r"welcome_email +(settled|waiting)", output), output
     assert len(list((tmp_path / "outbox").glob("*.eml"))) == 1
     async with kafka.admin() as admin:
         assert {f"{group}.{topic}-retry", f"{group}.{topic}-dlt"} <= set(await admin.list_topics())

@@ -74,7 +74,7 @@ async def test_a_signed_webhook_becomes_a_mail_and_a_stop_is_orderly(tmp_path: P
 
 
 async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    """What a webhook was told is stored is sent after a kill -9; the next start is ready within 20 seconds."""
+    """An event that a webhook call was answered as stored is sent after a kill -9; the next start is ready within 20 seconds."""
     people = [f"person{number:02}@example.org" for number in range(40)]
     async with FakeProviders() as provider:
         env = _env(
@@ -149,12 +149,12 @@ async def test_the_whole_flow_leaves_no_personal_data_and_no_secret_in_the_logs(
             await service.wait(_counted(service, sent=2, dead=5))
             metrics = (await service.get("/metrics"))[1]
         said = "\n".join([json.dumps(line) for line in service.lines] + [metrics])
-        code, listed, err = await usher("dlq", "list", "--json", cwd=tmp_path, env=env)
+        code, listing, err = await usher("dlq", "list", "--json", cwd=tmp_path, env=env)
 
     assert code == 0, err
     for private in (*PEOPLE, *secrets, "address of eve", "07400 123456", provider.twilio_account_sid):
         assert private not in said
-        assert private not in listed
+        assert private not in listing
 
 
 def _counted(service: Service, *, sent: int, dead: int) -> Callable[[], bool]:

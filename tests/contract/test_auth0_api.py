@@ -12,12 +12,12 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.fakes.auth0 import CONNECTION, FakeAuth0
 
 from usher.event import Event
 from usher.identity.auth0 import Auth0Api
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.sources.auth0 import Auth0
-from usher.testing.auth0 import CONNECTION, FakeAuth0
 from usher.testing.providers import RESET, answer
 
 EMAIL = "eva.lund@example.com"

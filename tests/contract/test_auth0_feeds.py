@@ -12,13 +12,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.fakes.auth0 import FakeAuth0
 
 from usher.identity.auth0 import Auth0Api
 from usher.identity.auth0_feeds import EventsFeed, LogsFeed
 from usher.outcome import Hold, Reject, Retry
 from usher.sources import Arrival, decode
 from usher.sources.auth0 import Auth0
-from usher.testing.auth0 import FakeAuth0
 from usher.testing.providers import RESET, answer
 
 

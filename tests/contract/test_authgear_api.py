@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.authgear import FakeAuthgear
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.http import Answer
@@ -30,7 +31,6 @@ from usher.sources import decode
 from usher.sources.authgear import Authgear as Source
 from usher.systems import open_systems
 from usher.testing import Clock, an_event, raw_event
-from usher.testing.authgear import FakeAuthgear
 from usher.testing.providers import DROP, RESET, answer
 
 ADA = {"email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller", "locale": "de-CH"}
@@ -290,7 +290,7 @@ async def test_pages_miss_nothing_though_seconds_have_no_order(page_size: int) -
         for number in range(40):
             wanted.append(f"e{number}")
             it.happens(f"e{number}", at=number // 4 if number < 24 else number)
-        it.fake._rng.shuffle(it.fake._log)
+        it.fake._rng.shuffle(it.fake.audit_log)
         stable = page_size > 4  # within a second larger than a page Authgear's own numbering decides
         if not stable:
             it.fake._rng.shuffle = lambda _list: None  # type: ignore[assignment, method-assign]

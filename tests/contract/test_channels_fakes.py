@@ -56,17 +56,17 @@ async def child(*options: str) -> AsyncIterator[Child]:
     )
     assert process.stdout is not None
     try:
-        place = json.loads(await process.stdout.readline())
+        access = json.loads(await process.stdout.readline())
         async with Transport() as transport:
-            mail = SendGrid(transport, api_key=place["sendgrid_api_key"], base_url=place["url"])
+            mail = SendGrid(transport, api_key=access["sendgrid_api_key"], base_url=access["url"])
             sms = Twilio(
                 transport,
-                account_sid=place["twilio_account_sid"],
-                auth_token=place["twilio_auth_token"],
-                sender=TwilioSender(place["twilio_from"]),
-                base_url=place["url"],
+                account_sid=access["twilio_account_sid"],
+                auth_token=access["twilio_auth_token"],
+                sender=TwilioSender(access["twilio_from"]),
+                base_url=access["url"],
             )
-            yield Child(place["url"], transport, mail, sms)
+            yield Child(access["url"], transport, mail, sms)
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     finally:
@@ -118,7 +118,7 @@ async def test_every_nth_request_can_fail() -> None:
 
 
 async def test_a_recipient_is_refused_until_the_refusal_is_lifted() -> None:
-    """By number and by address; the list of what was seen tells it all."""
+    """By number and by address; the list of what was seen has every request."""
     async with child("--refuse", MAIL.to, "--refuse", TEXT.to) as fake:
         with pytest.raises(Reject, match="400"):
             await fake.sendgrid.send(MAIL, Progress())
@@ -131,8 +131,8 @@ async def test_a_recipient_is_refused_until_the_refusal_is_lifted() -> None:
         await fake.sendgrid.send(MAIL, Progress())
         await fake.twilio.send(TEXT, Progress())
 
-        async with fake.transport.session.get(f"{fake.url}/_/seen") as listed:
-            seen = await listed.json()
+        async with fake.transport.session.get(f"{fake.url}/_/seen") as answer:
+            seen = await answer.json()
     assert [(one["provider"], one["answered"], one["accepted"]) for one in seen] == [
         ("sendgrid", 400, False),
         ("twilio", 400, False),

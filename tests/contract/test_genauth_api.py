@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.fakes.genauth import FakeGenAuth
 
 from usher.event import UNKNOWN, Event, User
 from usher.identity.genauth import GenAuthApi, string_to_sign
@@ -18,7 +19,6 @@ from usher.settings import GenAuth, Settings, SettingsError
 from usher.sources import Arrival, decode
 from usher.systems import System
 from usher.systems.genauth import Enrichment, open_system
-from usher.testing.genauth import FakeGenAuth
 from usher.testing.providers import HANG, RESET, Fault, answer
 
 POOL, SECRET = "fake-user-pool", "whsec"

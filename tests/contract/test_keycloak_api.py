@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.fakes.keycloak import ACCOUNT, FakeKeycloak
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.identity.keycloak import KeycloakApi
@@ -19,7 +20,6 @@ from usher.sources import decode
 from usher.sources.keycloak import Keycloak
 from usher.systems import open_systems
 from usher.testing import Clock
-from usher.testing.keycloak import ACCOUNT, FakeKeycloak
 from usher.testing.providers import RESET, Fault, answer
 
 ADA = {

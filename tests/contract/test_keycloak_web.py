@@ -7,12 +7,12 @@ import string
 from typing import Any
 
 from hypothesis import strategies as st
+from tests.fakes.keycloak import FakeKeycloak
 from tests.ingress import HIDDEN, LEAVES, Site, bombard, documents, hidden, sign
 
 from usher.engine.port import LogUnavailable
 from usher.sources import decode
 from usher.sources.keycloak import Keycloak
-from usher.testing.keycloak import FakeKeycloak
 
 SECRET = "whsec-of-keycloak"
 

@@ -46,7 +46,7 @@ BODY = json.dumps(EVENT, indent=2).encode()
 
 
 async def test_a_signed_event_is_stored_as_it_came_under_its_user() -> None:
-    """A signed event lies in the topic byte for byte, keyed by its user, when the sender hears 200."""
+    """A signed event is in the topic byte for byte, keyed by its user, when the sender hears 200."""
     async with running() as site:
         assert await site.post(BODY, signed(BODY)) == 200
         assert site.kept == [("identity.events", b"u-1", BODY)]
@@ -54,25 +54,25 @@ async def test_a_signed_event_is_stored_as_it_came_under_its_user() -> None:
 
 
 async def test_the_answer_waits_for_the_log() -> None:
-    """No success is told before the log has acknowledged."""
+    """No success is answered before the event log has acknowledged."""
     async with running() as site:
-        site.shelf.gate.clear()
+        site.shelf.acknowledges.clear()
         call = asyncio.create_task(site.post(BODY, signed(BODY)))
         await site.shelf.reached.wait()
         assert not call.done()
         site.shelf.trouble = LogUnavailable("no broker")
-        site.shelf.gate.set()
+        site.shelf.acknowledges.set()
         assert await call == 503
 
 
 async def test_stopping_lets_a_call_that_waits_for_the_log_end() -> None:
     """A call that is being answered when the server stops gets its answer."""
     async with running() as site:
-        site.shelf.gate.clear()
+        site.shelf.acknowledges.clear()
         call = asyncio.create_task(site.post(BODY, signed(BODY)))
         await site.shelf.reached.wait()
         stop = asyncio.create_task(site.server.stop())
-        site.shelf.gate.set()
+        site.shelf.acknowledges.set()
         assert await call == 200
         await stop
 
@@ -185,7 +185,7 @@ async def test_of_signed_json_that_cannot_be_parsed_a_stub_is_stored(body: bytes
 
 
 async def test_credentials_are_taken_out_before_storing() -> None:
-    """A password or a code in the body never reaches the log."""
+    """A password or a code in the body never reaches the event log."""
     body = json.dumps(
         {**EVENT, "payload": {"user": {"id": "u-1", "newPassword": "hunter2"}, "code": "420240"}}
     ).encode()
@@ -239,13 +239,13 @@ async def test_a_compressed_bomb_is_not_unpacked() -> None:
 @pytest.mark.parametrize(
     ("trouble", "status", "outcome"),
     [
-        (LogUnavailable("no broker"), 503, "log-down"),
-        (ConnectionRefusedError(111, "refused"), 503, "log-down"),
+        (LogUnavailable("no broker"), 503, "event-log-down"),
+        (ConnectionRefusedError(111, "refused"), 503, "event-log-down"),
         (TooLarge("2 MB"), 413, "too-large"),
     ],
 )
 async def test_what_the_log_refuses(trouble: Exception, status: int, outcome: str) -> None:
-    """A log that is down is 503 with the time to wait, a record that will never fit is 413."""
+    """An event log that is down is 503 with the time to wait, a record that will never fit is 413."""
     async with running() as site:
         site.shelf.trouble = trouble
         async with site.client.post(PATH, data=BODY, headers=signed(BODY)) as answer:
@@ -257,7 +257,7 @@ async def test_what_the_log_refuses(trouble: Exception, status: int, outcome: st
 async def test_a_log_that_never_answers_is_503() -> None:
     """The sender does not wait for ever."""
     async with running(patience=0.05) as site:
-        site.shelf.gate.clear()
+        site.shelf.acknowledges.clear()
         assert await site.post(BODY, signed(BODY)) == 503
 
 
@@ -271,7 +271,7 @@ async def test_a_defect_is_503_and_says_nothing_of_the_request() -> None:
 
 
 async def test_no_personal_data_in_the_lines() -> None:
-    """What is logged of a stored event names its place, not its user."""
+    """The log line of a stored event names its topic and partition, not its user."""
     async with running() as site:
         await site.post(BODY, signed(BODY))
         [line] = site.lines.entries
@@ -373,12 +373,12 @@ async def test_health_names_each_check() -> None:
         async with site.client.get("/healthz") as answer:
             assert answer.status == 200
             assert await answer.json() == {"status": "ok", "checks": {"loop": "ok", "polling": "ok"}}
-        site.vitals.ready_checks = {"claims": "starting: 1 of 3 loaded", "log": OK}
+        site.vitals.ready_checks = {"claims": "starting: 1 of 3 loaded", "event_log": OK}
         async with site.client.get("/readyz") as answer:
             assert answer.status == 503
             assert await answer.json() == {
                 "status": "failing",
-                "checks": {"claims": "starting: 1 of 3 loaded", "log": "ok"},
+                "checks": {"claims": "starting: 1 of 3 loaded", "event_log": "ok"},
             }
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes.authgear import FakeAuthgear
 
 from usher.identity.authgear import Logs
 from usher.identity.authgear_log import OVERLAP, AuditLog
 from usher.sources.authgear import Authgear
 from usher.testing import raw_event
-from usher.testing.authgear import FakeAuthgear
 
 NOW = 1_767_600_000
 _FAKE = FakeAuthgear()
@@ -24,7 +24,7 @@ class Api:
 
     def __init__(self, page_size: int) -> None:
         self.fake, self.asked = _FAKE, 0
-        self.fake._log.clear()
+        self.fake.audit_log.clear()
         self.fake.page_size = page_size
 
     async def logs(self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None) -> Logs:

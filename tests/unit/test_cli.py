@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import structlog
+import typer
 
 from usher import __version__ as usher_version
+from usher import cli
 from usher.cli import _options, main
 from usher.cli._exits import Exit
 from usher.delivery import Delivery, Origin
@@ -70,10 +72,10 @@ def file(name: str, *events: bytes) -> str:
 
 
 async def _bury(dead_letters: list[tuple[Delivery, str, int | None]]) -> None:
-    async with browser(Settings.load()) as log:
+    async with browser(Settings.load()) as event_log:
         for delivery, reason, expires_at in dead_letters:
             headers = dead_letter_headers(delivery, reason=reason, group="usher", expires_at=expires_at)
-            await log.append(DEAD, delivery.origin.key, delivery.value, headers, partition=0)
+            await event_log.append(DEAD, delivery.origin.key, delivery.value, headers, partition=0)
 
 
 def bury(
@@ -84,7 +86,7 @@ def bury(
     expires_at: int | None = None,
     replays: int = 0,
 ) -> None:
-    """Put a dead letter into the log, as a worker does."""
+    """Put a dead letter into the event log, as a worker does."""
     value = raw_event(id=id_, email=KIM)
     event = decode(value)
     origin = Origin(TOPIC, 0, 1000, 1_750_000_000_000, event_key(event))
@@ -94,20 +96,38 @@ def bury(
 
 def records(topic: str) -> list[Any]:
     async def scan() -> list[Any]:
-        async with browser(Settings.load()) as log:
-            return [record async for batch in log.scan(topic) for record in batch]
+        async with browser(Settings.load()) as event_log:
+            return [record async for batch in event_log.scan(topic) for record in batch]
 
     return asyncio.run(scan())
 
 
-def test_the_help_tells_the_exit_codes(usher: Usher) -> None:
+def test_the_help_names_the_exit_codes(usher: Usher) -> None:
     """Every exit code is in the epilog."""
     ended = usher("--help")
 
     assert ended.code == Exit.OK
-    told = " ".join(ended.out.split())
+    shown = " ".join(ended.out.split())
     for code in Exit:
-        assert re.search(rf"\b{code.value} ", told), code
+        assert re.search(rf"\b{code.value} ", shown), code
+
+
+def described(command: Any) -> Iterator[str]:
+    """The help texts of all commands below *command*, which is one of click's."""
+    for sub in getattr(command, "commands", {}).values():
+        yield sub.help
+        yield from described(sub)
+
+
+def test_no_sentence_of_the_help_is_broken_in_the_middle() -> None:
+    """A help text is wrapped by the terminal's width, but keeps the line ends of its docstring after the first paragraph."""
+    texts = list(described(typer.main.get_command(cli.app)))
+    broken = [
+        line for text in texts for line in text.partition("\n\n")[2].splitlines() if line and line[-1] not in ".:"
+    ]
+
+    assert len(texts) > 10
+    assert broken == []
 
 
 @pytest.mark.parametrize(
@@ -130,7 +150,7 @@ def test_no_colour_where_there_is_no_terminal(usher: Usher) -> None:
     assert all(line == line.rstrip() for line in ended.out.splitlines())
 
 
-def test_wrong_settings_are_told_in_sentences(usher: Usher) -> None:
+def test_wrong_settings_are_reported_in_sentences(usher: Usher) -> None:
     """Exit code 2, the option's setting and its value, no traceback."""
     ended = usher("dlq", "list", "--event-log", "mysql://here")
 
@@ -147,19 +167,26 @@ def test_a_log_that_is_not_there_is_exit_code_3(usher: Usher) -> None:
     assert "127.0.0.1:1" in ended.err
 
 
-def test_check_tells_what_is_wrong_and_the_way_out(usher: Usher) -> None:
-    """A default set-up has warnings only; an unreachable log is a problem."""
+def test_check_reports_what_is_wrong_and_how_to_mend_it(usher: Usher) -> None:
+    """A default set-up has warnings only; an unreachable event log is a problem."""
     fine = usher("check", "--json")
     assert fine.code == Exit.OK
     by_what = {row["what"]: row for row in fine.rows}
     assert "404" in by_what["webhook"]["text"]
     assert by_what["webhook"]["status"] == "warn"
     assert by_what[RETRY]["status"] in {"ok", "warn"}
-    assert {row["area"] for row in fine.rows} == {"settings", "handlers", "templates", "channels", "systems", "log"}
+    assert {row["area"] for row in fine.rows} == {
+        "settings",
+        "handlers",
+        "templates",
+        "channels",
+        "systems",
+        "event log",
+    }
 
     broken = usher("check", "--json", "--event-log", "kafka://127.0.0.1:1")
     assert broken.code == Exit.LOG_UNREACHABLE
-    assert [row["area"] for row in broken.rows if row["status"] == "problem"] == ["log"]
+    assert [row["area"] for row in broken.rows if row["status"] == "problem"] == ["event log"]
 
 
 def test_check_warns_of_a_service_without_a_name(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +199,7 @@ def test_check_warns_of_a_service_without_a_name(usher: Usher, monkeypatch: pyte
     assert named["USHER_SERVICE_NAME"] == "ok"
 
 
-def test_the_version_is_told(usher: Usher) -> None:
+def test_the_version_is_printed(usher: Usher) -> None:
     """`usher --version` is what a report of a problem begins with."""
     ended = usher("--version")
 
@@ -199,8 +226,8 @@ def test_check_names_every_wrong_setting(usher: Usher, monkeypatch: pytest.Monke
     assert len([row for row in ended.rows if row["status"] == "problem"]) == 2
 
 
-def test_check_tells_what_a_system_lacks_beside_all_else(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half-set systems are problems of their settings, told with those of all others."""
+def test_check_reports_what_a_system_lacks_beside_all_else(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-set systems are problems of their settings, reported with those of all others."""
     monkeypatch.setenv("USHER_KEYCLOAK__URL", "https://id.example.com")
     monkeypatch.setenv("USHER_GENAUTH__SHOP__POLL", "true")
     monkeypatch.setenv("USHER_HTTP", "nowhere")
@@ -218,7 +245,7 @@ def test_check_tells_what_a_system_lacks_beside_all_else(usher: Usher, monkeypat
 def test_check_warns_of_an_open_webhook_only_where_nothing_comes_in(
     usher: Usher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has a system polled needs no webhook; what is polled is told instead."""
+    """A system that is polled needs no webhook; the check names what is polled instead."""
     with_the_shops_api(monkeypatch)
     monkeypatch.setenv("USHER_KEYCLOAK__POLL", "true")
     by_what = {row["what"]: row for row in usher("check", "--json").rows}
@@ -240,10 +267,10 @@ def test_check_misses_the_topic_that_webhooks_need(usher: Usher, monkeypatch: py
 
 
 @pytest.mark.parametrize("system", ["keycloak", "genauth"])
-def test_check_says_what_a_webhook_alone_cannot_tell(
+def test_check_says_what_a_webhook_alone_does_not_report(
     usher: Usher, monkeypatch: pytest.MonkeyPatch, system: str
 ) -> None:
-    """Without their APIs nobody hears of a password that an administrator set: that is a warning, not a surprise."""
+    """Without their APIs a password that an administrator set is not reported: that is a warning, not a surprise."""
     monkeypatch.setenv(f"USHER_{system.upper()}__WEBHOOK_SECRET", "opensesame")
     by_what = {row["what"]: row for row in usher("check", "--json").rows}
 
@@ -264,17 +291,20 @@ def test_handlers_lists_the_effective_table(usher: Usher, monkeypatch: pytest.Mo
 
 
 def test_handlers_lists_their_settings(usher: Usher) -> None:
-    """The README promises the names of what a handler can be told, also to people."""
+    """The README promises the names of a handler's settings, also to people."""
     assert "USHER_SMS_NOTICE__WHEN" in usher("handlers").out
 
 
 def test_handlers_says_which_are_off(usher: Usher) -> None:
     """And how to turn one on; with a plus it runs beside the others."""
-    told = usher("handlers")
+    ended = usher("handlers")
     more = usher("handlers", "--json", "--handlers", "+clear_reset_flag")
 
-    said = " ".join((told.out + told.err).split())
-    assert "Off: clear_reset_flag, force_password_change. USHER_HANDLERS=+clear_reset_flag" in said
+    said = " ".join((ended.out + ended.err).split())
+    assert (
+        "Off: clear_reset_flag, force_password_change. To run one of them too, set for example USHER_HANDLERS=+clear_reset_flag."
+        in said
+    )
     assert [row["handler"] for row in more.rows] == [
         "clear_reset_flag",
         "reset_instructions",
@@ -291,7 +321,7 @@ def test_handlers_types_lists_what_a_handler_may_ask_for(usher: Usher) -> None:
     assert {"type": "user.disabled", "meaning": None} in ended.rows
 
 
-def test_explain_tells_what_each_handler_would_do(usher: Usher) -> None:
+def test_explain_shows_what_each_handler_would_do(usher: Usher) -> None:
     """The condition that decided, the template and language; and nothing is sent."""
     ended = usher("explain", file("event.json", raw_event(email=KIM, language="de")), "--json")
 
@@ -304,7 +334,7 @@ def test_explain_tells_what_each_handler_would_do(usher: Usher) -> None:
 
 
 def test_explain_shows_a_missing_address_as_a_skip(usher: Usher) -> None:
-    """No address to send to is told before it happens."""
+    """A missing address is shown before it happens."""
     ended = usher("explain", file("event.json", raw_event(email=None)))
 
     assert "would be skipped: no email address" in ended.out
@@ -350,7 +380,7 @@ def with_the_shops_api(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_explain_does_not_take_for_missing_what_would_be_looked_up(
     usher: Usher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event without an address is a skip only where there is nobody to ask; else the look-up is told of."""
+    """An event without an address is a skip only if there is no API to ask; else the look-up is shown."""
     event = file("event.json", of_the_shop(raw_event(email=None)))
     blind = usher("explain", event, "--handlers", "welcome_email")
     with_the_shops_api(monkeypatch)
@@ -432,14 +462,14 @@ SAMPLES = Path(__file__).parents[1] / "samples" / "genauth"
 
 
 def test_explain_reads_what_a_system_sends(usher: Usher) -> None:
-    """Who triggered a raw event, by which rule, and what would be sent; also of a form."""
+    """It shows who triggered a raw event, by which rule, and what would be sent; also of a form."""
     imported = usher("explain", SAMPLES / "user.created.import.json", "--source", "genauth")
     form = usher("explain", SAMPLES / "user.created.form.txt", "--source", "genauth")
-    himself = usher("explain", SAMPLES / "user.created.self.json", "--source", "genauth", "--json")
+    self_signup = usher("explain", SAMPLES / "user.created.self.json", "--source", "genauth", "--json")
 
     assert "triggered by admin_api (registerSource import:manual)" in imported.out
     assert "triggered by admin_api (registerSource import:excel)" in form.out
-    assert [row["condition"] for row in himself.rows if row["handler"] == "welcome_email"] == [
+    assert [row["condition"] for row in self_signup.rows if row["handler"] == "welcome_email"] == [
         "context.triggered_by is 'user', not 'admin_api'"
     ]
 
@@ -487,8 +517,8 @@ def test_why_reads_a_raw_topic_through_its_source(usher: Usher) -> None:
     sample = (SAMPLES / "user.created.import.json").read_bytes()
 
     async def write() -> None:
-        async with browser(Settings.load({"USHER_TOPICS": "raw"}, env_file=None)) as log:
-            await log.append("raw", None, sample)
+        async with browser(Settings.load({"USHER_TOPICS": "raw"}, env_file=None)) as event_log:
+            await event_log.append("raw", None, sample)
 
     asyncio.run(write())
     ended = usher("why", "created-64c0ffee0000000000000a02", "--topics", f"{TOPIC},raw=genauth", "--json")
@@ -508,7 +538,7 @@ def test_why_of_an_event_that_nobody_has_read(usher: Usher) -> None:
     assert states == {"welcome_email": "waiting", "sms_notice": "waiting", "reset_instructions": "filtered"}
 
 
-def test_why_tells_of_parked_dead_and_dropped(usher: Usher) -> None:
+def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
     """The retry topic and the dead letters say what became of a delivery, also when the event itself is gone."""
     bury("00aa")
     event = decode(raw_event(id="00aa", email=KIM))
@@ -517,8 +547,8 @@ def test_why_tells_of_parked_dead_and_dropped(usher: Usher) -> None:
     )
 
     async def park() -> None:
-        async with browser(Settings.load()) as log:
-            await log.append(RETRY, parked.key.encode(), parked.value, parked.headers(), partition=0)
+        async with browser(Settings.load()) as event_log:
+            await event_log.append(RETRY, parked.key.encode(), parked.value, parked.headers(), partition=0)
 
     asyncio.run(park())
     rows = {row["handler"]: row for row in usher("why", "00aa", "--json").rows}
@@ -534,8 +564,8 @@ def test_why_tells_of_parked_dead_and_dropped(usher: Usher) -> None:
     assert rows["welcome_email"]["state"] == "dropped"
 
 
-def test_why_of_a_user_tells_of_all_their_events(usher: Usher) -> None:
-    """Whoever calls because no mail came knows their address, not an event's id: the id in the system will do as well."""
+def test_why_of_a_user_shows_all_their_events(usher: Usher) -> None:
+    """A person who misses a mail knows their address, not an event's id; the user's id in the system works too."""
     events = [
         raw_event(id="00a1", email=KIM, user_id="u-kim", triggered_by="user"),
         raw_event("password.reset", id="00a2", email=KIM, user_id="u-kim"),
@@ -595,7 +625,7 @@ def test_replay_of_nothing_is_a_usage_error(usher: Usher) -> None:
 
 
 def test_replay_appends_a_request_once(usher: Usher) -> None:
-    """The letter is requested then, and not asked for again."""
+    """The dead letter is requested then, and not asked for again."""
     bury("0001")
     (dead_letter,) = usher("dlq", "list", "--json").rows
 
@@ -732,7 +762,7 @@ def test_topics_are_planned_and_applied(usher: Usher) -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("Welcome", "lower case"), ("2nd", "a letter first"), ("import", "Python's own"), ("test_it", "a test")],
+    [("Welcome", "lower case"), ("2nd", "a letter first"), ("import", "keyword of Python"), ("test_it", "a test file")],
 )
 def test_a_name_that_cannot_be_one_is_explained(usher: Usher, name: str, why: str) -> None:
     """Nothing is written."""
@@ -764,7 +794,7 @@ def test_a_new_handler_overwrites_nothing(usher: Usher) -> None:
 def test_options_mirror_settings_that_exist() -> None:
     """Every [USHER_…] in an option's help is a setting."""
     names = {row.name for row in settings_table()}
-    told = re.findall(r"\[(USHER_\w+)\]", Path(_options.__file__).read_text())
+    mirrored = re.findall(r"\[(USHER_\w+)\]", Path(_options.__file__).read_text())
 
-    assert told
-    assert set(told) <= names
+    assert mirrored
+    assert set(mirrored) <= names

@@ -1,13 +1,14 @@
-"""What `usher why` reads out of a log: commits and their Marks, duplicates, deliveries whose event is gone."""
+"""What `usher why` reads out of an event log: commits and their Marks, duplicates, deliveries whose event is gone."""
 
 from __future__ import annotations
 
 from usher import Context, Event, on
-from usher.cli._trace import Fate, Wanted, trace
 from usher.delivery import Delivery, Origin
 from usher.engine.claims import Mark, handlers_hash
 from usher.engine.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
+from usher.operate.fates import Fate
+from usher.operate.trace import Wanted, trace
 from usher.sources import decode, event_key
 from usher.sources.genauth import GenAuth
 from usher.testing import raw_event
@@ -15,7 +16,7 @@ from usher.testing.broker import MemoryBroker
 from usher.testing.log import MemoryBrowser
 
 TOPIC, GROUP = "identity.events", "usher"
-PLACE = TopicPartition(TOPIC, 0)
+PARTITION = TopicPartition(TOPIC, 0)
 
 
 @on("user.created")
@@ -39,7 +40,7 @@ async def _log(*events: bytes) -> MemoryBrowser:
 
 
 def _commit(browser: MemoryBrowser, next_: int, mark: str = "") -> None:
-    browser.broker.group(GROUP).committed[PLACE] = Position(next_, mark)
+    browser.broker.group(GROUP).committed[PARTITION] = Position(next_, mark)
 
 
 async def _why(browser: MemoryBrowser, event_id: str) -> list[Fate]:
@@ -50,8 +51,8 @@ async def _states(browser: MemoryBrowser, event_id: str) -> dict[str, str]:
     return {fate.handler: fate.state for fate in await _why(browser, event_id)}
 
 
-async def test_what_lies_before_the_commit_is_settled() -> None:
-    """And what lies at it or after it waits."""
+async def test_what_is_before_the_commit_is_settled() -> None:
+    """What is at it or after it waits."""
     browser = await _log(raw_event(id="0a"), raw_event(id="0b"))
     _commit(browser, 1)
 
@@ -59,9 +60,9 @@ async def test_what_lies_before_the_commit_is_settled() -> None:
     assert await _states(browser, "0b") == {"first": "waiting", "second": "waiting"}
 
 
-async def test_the_mark_tells_what_is_done_beyond_the_commit() -> None:
+async def test_the_mark_says_what_is_done_beyond_the_commit() -> None:
     """Handler by handler; what it has not seen waits."""
-    browser = await _log(*(raw_event(id=f"0{letter}") for letter in "abcd"))
+    browser = await _log(*(raw_event(id=f"0{digit}") for digit in "abcd"))
     mark = Mark(0, 3, {0: 0, 2: 0b01}, handlers_hash(["first", "second"]))
     _commit(browser, 0, mark.encode())
 
@@ -94,7 +95,7 @@ async def test_a_second_arrival_is_a_duplicate() -> None:
 
 
 async def test_two_tenants_events_of_one_id_are_two_events() -> None:
-    """And can be told apart."""
+    """They can be asked for one by one."""
     browser = await _log(raw_event(id="0a", tenant="one"), raw_event(id="0a", tenant="two"))
 
     fates = await _why(browser, "0a")
@@ -104,7 +105,7 @@ async def test_two_tenants_events_of_one_id_are_two_events() -> None:
 
 
 async def test_a_parked_delivery_outlives_its_event() -> None:
-    """A delivery whose source record is gone, of a handler that is gone, is still told of, until its tombstone."""
+    """A delivery whose source record is gone, of a handler that is gone, is still shown, until its tombstone."""
     browser = await _log()
     event = decode(raw_event(id="0a"))
     parked = Delivery("removed", event.uid, "lane", Origin(TOPIC, 0, 7, 0, b"k"), b"{}", attempt=3, error="busy")
@@ -120,7 +121,7 @@ async def test_a_parked_delivery_outlives_its_event() -> None:
 
 
 async def test_what_was_parked_once_and_is_done_is_settled() -> None:
-    """Also where the commit still lies before it."""
+    """Also if the commit is still before it."""
     browser = await _log(raw_event(id="0a"))
     event = decode(raw_event(id="0a"))
     key = Delivery("first", event.uid, "lane", Origin(TOPIC, 0, 0, 0, b"k"), b"{}").key

@@ -167,7 +167,7 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
 
 
 def test_every_log_line_is_explained() -> None:
-    """Whoever is woken by a line finds what it means."""
+    """An operator who is woken by a line finds what it means."""
     found = set(log_lines())
 
     assert {"`message sent`", "`parked`", "`dead-lettered`", "`ready`", "`channel paused`", "`starting at"} <= {
@@ -176,7 +176,7 @@ def test_every_log_line_is_explained() -> None:
     assert [(file, line) for file, line in sorted(found) if line not in OPERATING] == []
 
 
-def test_every_command_is_told_of() -> None:
+def test_every_command_is_explained() -> None:
     """In the README or in docs/."""
     written = "".join(page.read_text("utf-8") for page in PAGES)
     known = list(commands(typer.main.get_command(cli.app), "usher"))
@@ -193,7 +193,7 @@ def test_every_state_of_a_dead_letter_is_explained() -> None:
 
 
 def test_every_canonical_type_is_in_the_table_of_sources() -> None:
-    """What a handler may ask for is told where events are."""
+    """What a handler may name is explained where events are."""
     sources = (ROOT / "docs" / "sources.md").read_text("utf-8")
 
     assert [type_ for type_ in CANONICAL_TYPES if f"`{type_}`" not in sources] == []

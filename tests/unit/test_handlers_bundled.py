@@ -27,7 +27,7 @@ RESETS = ["password.reset", "password.expired", "password.reset_requested"]
 
 
 async def test_a_user_made_by_an_admin_is_welcomed() -> None:
-    """The mail tells the service, where to go, what to choose there, and the user id."""
+    """The mail names the service, where to go, what to choose there, and the user id."""
     result = await run(welcome_email, an_event(email="kim.berg@example.com"))
 
     (mail,) = result.emails
@@ -39,7 +39,7 @@ async def test_a_user_made_by_an_admin_is_welcomed() -> None:
 
 
 async def test_a_self_signup_is_not_welcomed() -> None:
-    """Who signs up knows it already."""
+    """A user who signs up knows it already."""
     result = await run(welcome_email, an_event(triggered_by="user"))
 
     assert (result.outcome, result.emails) == ("filtered", [])
@@ -68,7 +68,7 @@ async def test_a_user_with_email_gets_no_sms() -> None:
 
 
 @pytest.mark.parametrize("type_", RESETS[:2])
-async def test_a_reset_is_told_by_mail_or_else_by_sms(type_: str) -> None:
+async def test_a_reset_is_notified_by_mail_or_else_by_sms(type_: str) -> None:
     """One message a delivery: mail where there is an address, SMS where there is only a number, nothing where there is neither."""
     both = await run(reset_instructions, an_event(type_, phone=PHONE))
     number = await run(reset_instructions, an_event(type_, email=None, phone=PHONE))
@@ -80,7 +80,7 @@ async def test_a_reset_is_told_by_mail_or_else_by_sms(type_: str) -> None:
 
 
 async def test_a_reset_says_what_the_administrator_did() -> None:
-    """Changed and expired are told apart, in mail and SMS."""
+    """Changed and expired are worded differently, in mail and SMS."""
     subjects = [(await run(reset_instructions, an_event(type_))).emails[0].subject for type_ in RESETS[:2]]
     texts = [
         (await run(reset_instructions, an_event(type_, email=None, phone=PHONE))).texts[0].body for type_ in RESETS[:2]
@@ -95,8 +95,8 @@ async def test_a_requested_reset_is_silent_unless_asked_for() -> None:
     event = an_event("password.reset_requested")
 
     assert (await run(reset_instructions, event)).reason == "the identity system has sent its own message"
-    told = await run(reset_instructions, event, settings={"also_after_request": True})
-    assert told.emails[0].subject == "Set a new password for Example"
+    result = await run(reset_instructions, event, settings={"also_after_request": True})
+    assert result.emails[0].subject == "Set a new password for Example"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The log: what a line has, and what never gets into one."""
+"""Log lines: what they hold, and what they never hold."""
 
 import io
 import json
@@ -81,13 +81,13 @@ def test_addresses_and_secrets_do_not_survive(format_: Any) -> None:
     """In no field, nested or not, in no exception text, and not as the value of a variable in a traceback."""
     stream = io.StringIO()
     configure("debug", format_, stream)
-    log = structlog.get_logger()
+    logger = structlog.get_logger()
 
-    log.info("to %s", ADDRESS, to=ADDRESS, deep={"list": [PHONE, {"k": KEY}]}, error=ValueError(f"no {ADDRESS}"))
+    logger.info("to %s", ADDRESS, to=ADDRESS, deep={"list": [PHONE, {"k": KEY}]}, error=ValueError(f"no {ADDRESS}"))
     try:
         fail()
     except RuntimeError:
-        log.exception("it broke")
+        logger.exception("it broke")
         logging.getLogger("aiosmtplib").exception("could not send to %s", ADDRESS)
 
     text = stream.getvalue()
@@ -97,7 +97,7 @@ def test_addresses_and_secrets_do_not_survive(format_: Any) -> None:
         assert secret not in text
 
 
-def test_an_error_is_told_by_type_text_and_places() -> None:
+def test_an_error_is_logged_with_type_text_and_places() -> None:
     """The chain from the last error to the first, each with where it passed."""
     stream = io.StringIO()
     configure("info", "json", stream)
@@ -114,7 +114,7 @@ def test_an_error_is_told_by_type_text_and_places() -> None:
     assert "test_logs.py:" in last["frames"][-1]
 
 
-def test_an_error_in_a_group_of_tasks_is_told_as_itself() -> None:
+def test_an_error_in_a_group_of_tasks_is_logged_as_itself() -> None:
     """A group's own text only counts its errors."""
     stream = io.StringIO()
     configure("info", "json", stream)

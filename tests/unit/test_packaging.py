@@ -29,7 +29,7 @@ def pinned(*locks: str) -> dict[str, str]:
     }
 
 
-def test_the_version_is_told_once() -> None:
+def test_the_version_has_one_place() -> None:
     """The metadata takes it from the package."""
     assert distribution("usher-hooks").version == usher.__version__
 

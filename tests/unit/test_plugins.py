@@ -97,7 +97,7 @@ def test_a_file_named_like_a_library_hides_nothing(tmp_path: Path) -> None:
 def test_a_file_that_can_not_be_imported_is_named_with_its_line(
     tmp_path: Path, text: str, where: str, what: str
 ) -> None:
-    """The author's own mistake, told as the author will find it."""
+    """The mistake is the author's, and is shown with its file and line."""
     path = write(tmp_path, "greet.py", text)
 
     with pytest.raises(HandlerError) as caught:
@@ -107,7 +107,7 @@ def test_a_file_that_can_not_be_imported_is_named_with_its_line(
     assert what in str(caught.value)
 
 
-def test_a_mistake_in_a_declaration_is_told_as_it_is(tmp_path: Path) -> None:
+def test_a_mistake_in_a_declaration_is_reported_as_it_is(tmp_path: Path) -> None:
     """`@on` says what is wrong better than a note about imports could."""
     write(tmp_path, "greet.py", HANDLER.format(name="greet").replace("user.created", "user.craeted"))
 

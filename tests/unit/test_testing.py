@@ -82,7 +82,7 @@ def test_overrides_are_laid_over_the_document() -> None:
     assert event.model_extra == {"extra": 1}
 
 
-def test_a_clock_moves_when_told() -> None:
+def test_a_clock_moves_only_when_asked() -> None:
     """And not otherwise."""
     clock = Clock(100)
     clock.advance("1m")

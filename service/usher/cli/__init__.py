@@ -1,18 +1,18 @@
-"""The command `usher`: the only layer above the composition root; presentation and nothing else.
+"""The command `usher`: its subcommands and their exit codes. It presents results, and decides nothing else.
 
 Exit codes, the same for every command:
 
 ====  ======================================================================================
-0     done; nothing to complain of
+0     done, and no problem was found
 1     the command found problems, or some of what was asked for failed
 2     wrong usage, wrong settings or a wrong handler; also: a question that needs a terminal
-3     the log can't be reached
-4     there is no such event, letter, template or file
+3     the event log can't be reached
+4     there is no such event, dead letter, template or file
 130   interrupted
 ====  ======================================================================================
 
-`--json` prints one complete JSON array on stdout and nothing else there; messages and logs go to stderr. A command that
-would ask a question asks it only on a terminal; elsewhere it says which option answers it.
+With `--json` a command prints one complete JSON array on stdout and nothing else there; messages and logs go to stderr. A
+command asks a question only on a terminal; elsewhere it names the option that answers the question.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ import typer
 
 from usher import __version__
 from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, run, topics, why
-from usher.cli._console import result
 from usher.cli._exits import Exit, code_of
+from usher.terminal import result
 
 _EPILOG = (
     "Exit codes: 0 done; 1 problems found, or something failed; 2 wrong usage, settings or handler; "
-    "3 the log can't be reached; 4 no such event, letter, template or file; 130 interrupted. "
-    "Every setting is read from its USHER_ variable, in the environment or in .env; the common ones have options."
+    "3 the event log can't be reached; 4 no such event, dead letter, template or file; 130 interrupted. "
+    "Settings are read from USHER_ variables, in the environment or in .env; the common ones have options."
 )
 
 
-def _tell_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         result(f"usher {__version__}")
         raise typer.Exit
@@ -43,7 +43,7 @@ def _tell_version(wanted: bool) -> None:
 
 app = typer.Typer(
     name="usher",
-    help="The hook runner for identity events: tells people, reliably and in order, what was done to their account.",
+    help="Run hooks on identity events: users get messages, reliably and in order, about what was done to their accounts.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -55,7 +55,7 @@ app = typer.Typer(
 def _whole(
     *,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None: ...
 
@@ -74,7 +74,7 @@ app.add_typer(new.app, name="new")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; *argv* are its arguments, by default the process's own. Returns the exit code."""
+    """Run one command and return its exit code; *argv* are the arguments, by default those of the process."""
     try:
         app(None if argv is None else list(argv), prog_name="usher")
     except SystemExit as end:

@@ -1,25 +1,23 @@
-"""What of a dead letter is shown: the place, the failure, the event it is about; of a person only a masked address."""
+"""How a dead letter is shown: its topic partition, its failure and its event. A person's address is masked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from usher.cli._console import iso
-from usher.cli._dead_letters import ListedDeadLetter
 from usher.engine.dead_letters import DeadLetter
-from usher.event import Undecodable
-from usher.sources import decode
+from usher.operate.dead_letters import DeadLetterEntry, event_in, masked
+from usher.terminal import iso
 
 COLUMNS = ("id", "when", "handler", "reason", "event", "attempts", "replays", "state", "error")
 
 
-def row(listed: ListedDeadLetter, now: int) -> dict[str, object]:
-    """The fields of `dlq list --json`; times are ISO 8601 in UTC. *now* is in Unix milliseconds."""
-    dead_letter, delivery = listed.dead_letter, listed.dead_letter.delivery
+def row(entry: DeadLetterEntry, now: int) -> dict[str, object]:
+    """Return the fields of `dlq list --json`; times are ISO 8601 in UTC. *now* is in Unix milliseconds."""
+    dead_letter, delivery = entry.dead_letter, entry.dead_letter.delivery
     source, tenant, event_id = delivery.uid
     return {
-        "id": listed.name,
+        "id": entry.name,
         "at": iso(dead_letter.at),
         "handler": dead_letter.handler,
         "reason": dead_letter.reason,
@@ -33,16 +31,16 @@ def row(listed: ListedDeadLetter, now: int) -> dict[str, object]:
         "expired": dead_letter.expired(now),
         "state": dead_letter.state,
         "note": dead_letter.note,
-        "topic": listed.topic,
+        "topic": entry.topic,
         "partition": delivery.origin.partition,
         "offset": delivery.origin.offset,
     }
 
 
 def cells(fields: Mapping[str, object]) -> list[object]:
-    """*fields* of `row` under `COLUMNS`."""
+    """Return the cells under `COLUMNS` for the *fields* that `row` gives."""
     state = f"{fields['state']}, expired" if fields["expired"] else fields["state"]
-    when = str(fields["at"])[5:16].replace("T", " ")  # topics keep letters for months, not for years
+    when = str(fields["at"])[5:16].replace("T", " ")  # without the year: topics keep dead letters for months
     handler, event = fields["handler"] or "(none)", fields["event_id"] or f"at {fields['partition']}@{fields['offset']}"
     return [
         fields["id"],
@@ -58,7 +56,7 @@ def cells(fields: Mapping[str, object]) -> list[object]:
 
 
 def details(dead_letter: DeadLetter, *, payload: bool) -> dict[str, object]:
-    """What `dlq show` adds to `row`; *payload*: the original bytes as text."""
+    """Return the fields that `dlq show` adds to `row`; *payload*: also the original bytes, as text."""
     delivery = dead_letter.delivery
     shown: dict[str, object] = {
         "stored_at": iso(delivery.origin.timestamp),
@@ -68,11 +66,7 @@ def details(dead_letter: DeadLetter, *, payload: bool) -> dict[str, object]:
         "message_sent": delivery.sent,
         "bytes": len(delivery.value),
     }
-    try:
-        event = decode(delivery.value)
-    except Undecodable:
-        pass
-    else:
+    if (event := event_in(dead_letter)) is not None:
         shown |= {
             "type": event.type,
             "triggered_by": event.context.triggered_by,
@@ -83,14 +77,6 @@ def details(dead_letter: DeadLetter, *, payload: bool) -> dict[str, object]:
     if payload:
         shown["payload"] = delivery.value.decode("utf-8", "backslashreplace")
     return shown
-
-
-def masked(address: str | None) -> str | None:
-    """An address of which somebody who knows it can tell that it is the one, and nobody else more: ``s…@example.com``."""
-    if address is None:
-        return None
-    local, at, domain = address.rpartition("@")
-    return f"{local[:1]}…@{domain}" if at else f"…{address[-2:]}"
 
 
 def _whole(time: datetime) -> str:

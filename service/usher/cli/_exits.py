@@ -1,4 +1,4 @@
-"""What a command's exit code means, and which error ends in which."""
+"""The exit codes of commands, and the exit code of each error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit codes of every `usher` command; the table for readers is in `usher.cli`."""
+    """The exit codes of all `usher` commands; `usher.cli` describes them."""
 
     OK = 0
     FAILED = 1
@@ -17,7 +17,7 @@ class Exit(IntEnum):
 
 
 class Stop(Exception):
-    """Ends a command with a sentence on stderr and an exit code. Raised by commands; `usher.cli.main` turns it into both."""
+    """Ends a command with a sentence on stderr and an exit code. Commands raise it, `usher.cli.main` catches it."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -25,17 +25,21 @@ class Stop(Exception):
 
 
 def code_of(error: Exception) -> Exit | None:
-    """The exit code of an error that is the user's or the log's to mend; None: a bug, which deserves its traceback."""
+    """Return the exit code of an error that an operator can mend; None: it is a bug, and its traceback is needed."""
     if isinstance(error, Stop):
         return error.code
+    from usher.demo.outbox import OutboxError
     from usher.engine.port import LogError, LogUnavailable
     from usher.handler import HandlerError
+    from usher.operate.errors import NotFound, OperateError
     from usher.settings import SettingsError
 
     if isinstance(error, SettingsError | HandlerError):
         return Exit.USAGE
     if isinstance(error, LogUnavailable):
         return Exit.LOG_UNREACHABLE
-    if isinstance(error, LogError | OSError):
+    if isinstance(error, NotFound):
+        return Exit.NOT_FOUND
+    if isinstance(error, OperateError | OutboxError | LogError | OSError):
         return Exit.FAILED
     return None

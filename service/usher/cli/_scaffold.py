@@ -1,4 +1,4 @@
-"""The files of a new handler: the least that works, and says what to change."""
+"""The files of a new handler: a small handler that works, with its template and its test."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from usher.handler import nearest
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-_HANDLER = '''"""Tells a user of {type}."""
+_HANDLER = '''"""Send a mail to the user of a {type} event."""
 
 from usher import Context, Event, on
 
 
 @on("{type}")
 async def {name}(event: Event, ctx: Context) -> None:
-    """Tell the user by mail."""
+    """Send the user a mail."""
     await ctx.email("{name}", to=event.user)
 '''
 
@@ -35,7 +35,7 @@ Log in: {{ login_url }}
 {% endif %}
 """
 
-_TEST = '''"""What {name} does, and what it leaves alone."""
+_TEST = '''"""Test {name}: when it writes to the user, and when it does not."""
 
 import asyncio
 
@@ -44,7 +44,7 @@ from {name} import {name}
 from usher.testing import an_event, run
 
 
-def test_it_writes_to_the_user() -> None:
+def test_it_sends_the_user_a_mail() -> None:
     result = asyncio.run(run({name}, an_event("{type}", email="kim.berg@example.com")))
 
     assert result.outcome == "done", result.reason
@@ -57,7 +57,7 @@ def test_a_user_without_an_address_is_skipped() -> None:
     assert result.outcome == "skipped"
 
 
-def test_it_leaves_alone_what_no_administrator_did() -> None:
+def test_it_does_not_run_for_what_users_do_themselves() -> None:
     result = asyncio.run(run({name}, an_event("{type}", triggered_by="user")))
 
     assert result.outcome == "filtered"
@@ -65,10 +65,10 @@ def test_it_leaves_alone_what_no_administrator_did() -> None:
 
 
 def write(name: str, folder: Path, type_: str) -> list[Path]:
-    """Write the handler *name* for events of *type_*, its template and its test into *folder*; the paths written.
+    """Write the handler *name* for events of *type_*, its template and its test into *folder*. Return their paths.
 
     Raises:
-        Stop: the name or type can't be one (2); a file is there already, and nothing was written (1).
+        Stop: the name or the type is not valid (2); a file exists already, and nothing was written (1).
     """
     _check(name, type_)
     files = _files(name, folder, type_)
@@ -98,9 +98,9 @@ def _check(name: str, type_: str) -> None:
             Exit.USAGE,
         )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-        raise Stop(f"{name!r} is a word of Python's own; name what the handler does, as in welcome_back", Exit.USAGE)
+        raise Stop(f"{name!r} is a keyword of Python; name what the handler does, as in welcome_back", Exit.USAGE)
     if name.startswith("test_") or name.endswith("_test") or name == "conftest":
-        raise Stop(f"{name!r} would be taken for a test; name what the handler does, as in welcome_back", Exit.USAGE)
+        raise Stop(f"{name!r} is the name of a test file; name what the handler does, as in welcome_back", Exit.USAGE)
     if type_ not in EVENT_TYPES:
         raise Stop(
             f"there is no event type {type_!r}{nearest(type_, EVENT_TYPES)}; `usher handlers --types` lists them",

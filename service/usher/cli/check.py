@@ -1,12 +1,15 @@
-"""`usher check`: whether a worker with these settings could do its work."""
+"""`usher check`: find out whether a worker with these settings could do its work."""
 
 from __future__ import annotations
 
 import asyncio
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, table
 from usher.cli._exits import Exit, Stop
+from usher.terminal import print_json, table
+
+_CODES = {"refused": Exit.USAGE, "other": Exit.FAILED, "unreachable": Exit.LOG_UNREACHABLE}
+"""The exit code of each kind of problem; the first one that was found counts."""
 
 
 def check(
@@ -23,12 +26,15 @@ def check(
     sms: opt.Sms = None,
     outbox_dir: opt.OutboxDir = None,
 ) -> None:
-    """Check settings, handlers, templates, channels and the log: what is wrong, and the way out.
+    """Check settings, handlers, templates, channels, identity systems and the event log.
 
-    Exit 2 where `usher run` would refuse the settings or a handler, 1 on other problems. Nothing is sent, no provider is asked,
-    and secrets are masked.
+    Each problem is shown with its solution. Secrets are masked.
+
+    Exit 2 where `usher run` would refuse the settings or a handler, 1 on other problems.
+
+    The APIs of identity systems are called, those of mail and SMS providers are not. Nothing is sent.
     """
-    from usher.cli import _checks
+    from usher.operate.checks import check_all
 
     opt.log_to_stderr()
     overrides = {
@@ -43,13 +49,13 @@ def check(
         "sms": sms,
         "outbox_dir": outbox_dir,
     }
-    lines = asyncio.run(_checks.all_of(overrides))
+    findings = asyncio.run(check_all(overrides))
     if json:
-        print_json({"area": line.area, "status": line.status, "what": line.what, "text": line.text} for line in lines)
+        print_json({"area": one.area, "status": one.status, "what": one.what, "text": one.text} for one in findings)
     else:
-        table(("status", "area", "what", "found"), ((line.status, line.area, line.what, line.text) for line in lines))
-    problems = [line for line in lines if line.status == "problem"]
+        table(("status", "area", "what", "found"), ((one.status, one.area, one.what, one.text) for one in findings))
+    problems = [one for one in findings if one.status == "problem"]
     if problems:
-        asked = {line.code for line in problems}
-        code = next(code for code in (Exit.USAGE, Exit.FAILED, Exit.LOG_UNREACHABLE) if code in asked)
+        kinds = {one.kind for one in problems}
+        code = next(_CODES[kind] for kind in _CODES if kind in kinds)
         raise Stop(f"{len(problems)} problem{'s' * (len(problems) != 1)}", code)

@@ -1,4 +1,4 @@
-"""`usher dlq`: look at dead letters, and decide what becomes of them."""
+"""`usher dlq`: list dead letters, and replay or drop them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, result, say, table
+from usher.terminal import print_json, result, say, table
 
 if TYPE_CHECKING:
-    from usher.cli._dead_letters import Choice, ListedDeadLetter
-    from usher.settings import Settings
+    from usher.operate.dead_letters import Choice
 
-app = typer.Typer(help="Look at dead letters; replay or drop them.", no_args_is_help=True)
+app = typer.Typer(help="List dead letters, and replay or drop them.", no_args_is_help=True)
 
 _MANY = 10
-"""Letters that are replayed without a question."""
+"""Dead letters that are replayed without a question."""
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Letters, as `dlq list` names them.")]
-Handler = Annotated[str | None, typer.Option(help="Letters of this handler.")]
-Reason = Annotated[str | None, typer.Option(help="Letters with this reason, as in attempts-exhausted.")]
-OlderThan = Annotated[str | None, typer.Option(metavar="AGE", help="Dead for at least this long, as in 2h.")]
-NewerThan = Annotated[str | None, typer.Option(metavar="AGE", help="Dead for at most this long, as in 30m.")]
-All = Annotated[bool, typer.Option("--all", help="Every open letter.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters, by their ids in `dlq list`.")]
+Handler = Annotated[str | None, typer.Option(metavar="NAME", help="Only dead letters of this handler.")]
+Reason = Annotated[
+    str | None, typer.Option(metavar="REASON", help="Only those with this reason, as in attempts-exhausted.")
+]
+OlderThan = Annotated[str | None, typer.Option(metavar="AGE", help="Only those at least this old, as in 2h.")]
+NewerThan = Annotated[str | None, typer.Option(metavar="AGE", help="Only those at most this old, as in 30m.")]
+All = Annotated[bool, typer.Option("--all", help="All open dead letters.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -39,21 +40,25 @@ def list_(
     newer_than: NewerThan = None,
     state: Annotated[
         list[str] | None,
-        typer.Option(help="open, requested, replayed, replaced, dropped, refused or all; default: open and refused."),
+        typer.Option(
+            metavar="STATE",
+            help="open, requested, replayed, replaced, dropped, refused or all; default: open and refused.",
+        ),
     ] = None,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
-    """List dead letters, oldest first: by default the open ones."""
+    """List dead letters, oldest first; by default those that are open or refused."""
     from usher.cli._dead_letter_view import COLUMNS, cells, row
+    from usher.operate.dead_letters import read_all
 
     choice, states = _choice((), handler, reason, older_than, newer_than), _states(state)
-    dead_letters = asyncio.run(_read(opt.load(event_log=event_log, group=group, topics=topics)))
+    dead_letters = asyncio.run(read_all(opt.load(event_log=event_log, group=group, topics=topics)))
     now = time.time_ns() // 1_000_000
     shown = [
-        row(listed, now) for listed in dead_letters if listed.dead_letter.state in states and choice.takes(listed, now)
+        row(entry, now) for entry in dead_letters if entry.dead_letter.state in states and choice.takes(entry, now)
     ]
     if json:
         print_json(shown)
@@ -66,22 +71,22 @@ def list_(
 @app.command()
 def show(
     *,
-    dead_letter: Annotated[str, typer.Argument(metavar="ID", help="The letter, as `dlq list` names it.")],
+    dead_letter: Annotated[str, typer.Argument(metavar="ID", help="The dead letter, by its id in `dlq list`.")],
     payload: Annotated[
-        bool, typer.Option("--payload", help="Print the original bytes too: they hold personal data.")
+        bool, typer.Option("--payload", help="Print the original bytes too; they hold personal data.")
     ] = False,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
-    """Show one dead letter. Addresses are masked unless --payload is given."""
+    """Show one dead letter, with its addresses masked."""
     from usher.cli._dead_letter_view import details, row
-    from usher.cli._dead_letters import named
+    from usher.operate.dead_letters import named, read_all
 
     settings = opt.load(event_log=event_log, group=group, topics=topics)
-    listed = named(asyncio.run(_read(settings)), [dead_letter], settings.topic_names)[0]
-    shown = row(listed, time.time_ns() // 1_000_000) | details(listed.dead_letter, payload=payload)
+    entry = named(asyncio.run(read_all(settings)), [dead_letter], settings.topic_names)[0]
+    shown = row(entry, time.time_ns() // 1_000_000) | details(entry.dead_letter, payload=payload)
     if json:
         print_json([shown])
         return
@@ -103,9 +108,9 @@ def replay(
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     everything: All = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = False,
     yes: Yes = False,
-    even_expired: Annotated[bool, typer.Option("--even-expired", help="Send also what is too old by now.")] = False,
+    even_expired: Annotated[bool, typer.Option("--even-expired", help="Replay also what has expired.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the outcomes; exit 1 if one failed again.")] = False,
     timeout: Annotated[str, typer.Option(metavar="TIME", help="How long --wait waits.")] = "10m",
     json: opt.Json = False,
@@ -115,7 +120,9 @@ def replay(
 ) -> None:
     """Ask the worker to run dead letters once more: only the handler that failed, one attempt each.
 
-    Returns once the log has acknowledged the requests. What could not be decoded is decoded and routed anew.
+    The command returns once the event log has acknowledged the requests.
+
+    A dead letter that could not be decoded is decoded again and routed to its handlers.
     """
     from usher.cli._replay import Manner
     from usher.cli._replay import replay as ask
@@ -140,28 +147,23 @@ def drop(
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
     everything: All = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be dropped; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be dropped; write nothing.")] = False,
     yes: Yes = False,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
-    """Close dead letters for good, without sending anything. Their bytes stay until the topic's retention ends."""
+    """Close dead letters for good, without sending anything.
+
+    Their bytes stay in the topic until its retention ends.
+    """
     from usher.cli._replay import Manner
     from usher.cli._replay import drop as close
 
     choice = _chosen(ids, handler, reason, older_than, newer_than, everything=everything)
     manner = Manner(dry_run=dry_run, ask_beyond=None if yes else 0, json=json)
     asyncio.run(close(opt.load(event_log=event_log, group=group, topics=topics), choice, manner))
-
-
-async def _read(settings: Settings) -> list[ListedDeadLetter]:
-    from usher.cli import _dead_letters
-    from usher.storage import browser
-
-    async with browser(settings) as log:
-        return await _dead_letters.read(log, settings.group, settings.topic_names)
 
 
 def _chosen(
@@ -176,11 +178,11 @@ def _chosen(
     choice = _choice(ids or (), handler, reason, older_than, newer_than)
     if choice.empty and not everything:
         raise typer.BadParameter(
-            "no letter is chosen: give ids, --handler, --reason, --older-than, --newer-than or --all"
+            "no dead letter is chosen: give ids, --handler, --reason, --older-than, --newer-than or --all"
         )
     if everything and not choice.empty:
         raise typer.BadParameter(
-            "--all is every open letter: leave out the ids and the other choices, or leave out --all"
+            "--all chooses all open dead letters: leave out the ids and the other options, or leave out --all"
         )
     return choice
 
@@ -188,7 +190,7 @@ def _chosen(
 def _choice(
     ids: Sequence[str], handler: str | None, reason: str | None, older_than: str | None, newer_than: str | None
 ) -> Choice:
-    from usher.cli._dead_letters import Choice
+    from usher.operate.dead_letters import Choice
 
     return Choice(
         names=tuple(ids),

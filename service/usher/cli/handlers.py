@@ -1,13 +1,19 @@
-"""`usher handlers`: which handlers run, and the types they may ask for."""
+"""`usher handlers`: list the handlers that run, and the event types that a handler may name."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, result, say, table
+from usher.terminal import print_json, result, say, table
+
+if TYPE_CHECKING:
+    from usher.operate.handlers import RunningHandler
+
+_COLUMNS = ("handler", "types", "triggered by", "retries after", "expires after", "from", "what it does")
 
 
 def handlers(
@@ -17,34 +23,34 @@ def handlers(
     names: opt.Handlers = None,
     handlers_dir: opt.HandlersDir = None,
 ) -> None:
-    """List the handlers in force: what they are for, their policy and settings, and where they come from."""
+    """List the handlers that run: what each is for, its policy, its settings, and where it comes from."""
     if types:
         _types(json=json)
         return
-    from usher.cli._handler_view import COLUMNS, cells, own_settings, rows
-    from usher.handler import Router
-    from usher.parts import find_handlers
-    from usher.plugins import find
+    from usher.operate.handlers import list_handlers
 
-    settings = opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir)
-    found = find_handlers(settings)
-    listed = rows(settings, Router(found, settings.triggered_by), found)
+    running, off = list_handlers(opt.load(triggered_by=triggered_by, handlers=names, handlers_dir=handlers_dir))
     if json:
-        print_json(listed)
+        print_json(map(asdict, running))
         return
-    table(COLUMNS, map(cells, listed))
-    if own := own_settings(listed):
+    table(_COLUMNS, map(_cells, running))
+    if own := [(name, row.handler) for row in running for name in row.settings]:
         result("")
         table(("setting", "of"), own)
-    if off := sorted({handler.name for handler in find(settings.handlers_dir)} - {handler.name for handler in found}):
-        say(f"Off: {', '.join(off)}. USHER_HANDLERS=+{off[0]} has it run as well.")
+    if off:
+        say(f"Off: {', '.join(off)}. To run one of them too, set for example USHER_HANDLERS=+{off[0]}.")
+
+
+def _cells(row: RunningHandler) -> list[object]:
+    types, actors = ", ".join(row.types), ", ".join(row.triggered_by)
+    return [row.handler, types, actors, row.retries, row.expires, row.origin, row.summary]
 
 
 def _types(*, json: bool) -> None:
     from usher.event import CANONICAL_TYPES, EVENT_TYPES
 
-    listed = [*CANONICAL_TYPES, *sorted(EVENT_TYPES - CANONICAL_TYPES.keys())]
+    shown = [*CANONICAL_TYPES, *sorted(EVENT_TYPES - CANONICAL_TYPES.keys())]
     if json:
-        print_json({"type": name, "meaning": CANONICAL_TYPES.get(name)} for name in listed)
+        print_json({"type": name, "meaning": CANONICAL_TYPES.get(name)} for name in shown)
     else:
-        table(("type", "means"), ((name, CANONICAL_TYPES.get(name, "(as its source says)")) for name in listed))
+        table(("type", "means"), ((name, CANONICAL_TYPES.get(name, "(as its source says)")) for name in shown))

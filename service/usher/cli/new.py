@@ -1,4 +1,4 @@
-"""`usher new`: files to begin with."""
+"""`usher new`: write the files of a new handler."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Annotated
 
 import typer
 
-from usher.cli._console import result, say
+from usher.terminal import result, say
 
-app = typer.Typer(help="Write files to begin with.", no_args_is_help=True)
+app = typer.Typer(help="Write files to start from: a handler, its template and its test.", no_args_is_help=True)
 
 
 @app.callback()
 def new() -> None:
-    """Write files to begin with."""
+    """Write files to start from: a handler, its template and its test."""
 
 
 @app.command()
 def handler(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The handler's name, as in password_notice.")],
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where to write.")] = Path("handlers"),
-    type_: Annotated[str, typer.Option("--type", metavar="TYPE", help="The event type.")] = "user.created",
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="The folder to write to.")] = Path("handlers"),
+    type_: Annotated[
+        str, typer.Option("--type", metavar="TYPE", help="The type of the events it is for.")
+    ] = "user.created",
 ) -> None:
-    """Write a handler, its template and its test, which passes."""
+    """Write a handler, its template and a test that passes."""
     from usher.cli._scaffold import write
 
     for path in write(name, folder, type_):
         result(f"wrote {path}")
-    say(f"Run its test:  python -m pytest {folder}\nSee it at work: USHER_HANDLERS_DIR={folder} usher handlers")
+    say(f"Run its test: python -m pytest {folder}\nSee it listed: USHER_HANDLERS_DIR={folder} usher handlers")

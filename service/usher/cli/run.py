@@ -1,4 +1,4 @@
-"""`usher run`: the worker."""
+"""`usher run`: run the worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
     outbox_dir: opt.OutboxDir = None,
     log_level: opt.LogLevel = None,
 ) -> None:
-    """Run the worker until SIGTERM or SIGINT: read events, run handlers, serve webhooks, health and metrics."""
+    """Run the worker until SIGTERM or SIGINT: read events, run handlers, serve webhooks, probes and metrics."""
     from usher import process
 
     settings = opt.load(

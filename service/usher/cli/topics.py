@@ -1,4 +1,4 @@
-"""`usher topics`: the topics that Usher needs, and how to get them."""
+"""`usher topics`: show the topics that Usher needs, and create its own."""
 
 from __future__ import annotations
 
@@ -8,28 +8,24 @@ from typing import TYPE_CHECKING
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import print_json, result, say, table
 from usher.cli._exits import Stop
+from usher.terminal import print_json, result, say, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from usher.operate.topics import TopicCheck
 
-    from usher.engine.port import TopicState
-    from usher.settings import Settings
-
-app = typer.Typer(help="See which topics there are and are needed; create Usher's own.", no_args_is_help=True)
+app = typer.Typer(help="Show the topics that Usher needs; create Usher's own.", no_args_is_help=True)
 
 
 @app.command()
 def plan(
     json: opt.Json = False, event_log: opt.EventLog = None, group: opt.Group = None, topics: opt.Topics = None
 ) -> None:
-    """List the topics, what is wrong with them, and the command that mends it. Exit 1 if anything is."""
-    from usher.cli._topics import wrong
+    """List the topics, what is wrong with each, and the command that mends it. Exit 1 on problems."""
+    from usher.operate.topics import check_topics
 
     settings = opt.load(event_log=event_log, group=group, topics=topics)
-    states = asyncio.run(_states(settings))
-    rows = [_row(state, wrong(state, states)) for state in states]
+    rows = [_row(check) for check in asyncio.run(check_topics(settings))]
     if json:
         print_json(rows)
     else:
@@ -39,16 +35,20 @@ def plan(
             if row["wrong"] and row["remedy"]:
                 result(str(row["remedy"]))
     if any(row["wrong"] for row in rows):
-        raise Stop("Not all topics are as they should be; `usher topics apply` creates those of Usher's own.")
+        raise Stop("Not all topics are as they must be; `usher topics apply` creates Usher's own.")
 
 
 @app.command()
 def apply(
     json: opt.Json = False, event_log: opt.EventLog = None, group: opt.Group = None, topics: opt.Topics = None
 ) -> None:
-    """Create what is missing of Usher's own topics. Source topics are their producers' affair."""
-    settings = opt.load(event_log=event_log, group=group, topics=topics)
-    created, states = asyncio.run(_apply(settings))
+    """Create those of Usher's own topics that are missing.
+
+    A source topic is not created: it belongs to its producers.
+    """
+    from usher.operate.topics import create_topics
+
+    created, states = asyncio.run(create_topics(opt.load(event_log=event_log, group=group, topics=topics)))
     if json:
         print_json({"topic": name} for name in created)
     else:
@@ -60,28 +60,14 @@ def apply(
         raise Stop(f"still missing: {', '.join(missing)}; `usher topics plan` gives the commands")
 
 
-async def _states(settings: Settings) -> Sequence[TopicState]:
-    from usher.storage import browser
-
-    async with browser(settings) as log:
-        return await log.topics()
-
-
-async def _apply(settings: Settings) -> tuple[Sequence[str], Sequence[TopicState]]:
-    from usher.storage import browser
-
-    async with browser(settings) as log:
-        created = await log.create_topics()
-        return created, await log.topics()
-
-
-def _row(state: TopicState, wrong: str) -> dict[str, object]:
+def _row(check: TopicCheck) -> dict[str, object]:
+    state = check.state
     return {
         "topic": state.topic,
         "kind": state.kind,
         "partitions": state.partitions,
         "compacted": state.compacted,
         "writable": state.writable,
-        "wrong": wrong,
+        "wrong": check.wrong,
         "remedy": state.remedy,
     }

@@ -1,4 +1,4 @@
-"""`usher why`: what became of an event that is in the log."""
+"""`usher why`: show what became of an event in the event log."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from usher.cli import _options as opt
-from usher.cli._console import iso, moment, print_json, table
 from usher.cli._exits import Exit, Stop
+from usher.terminal import iso, moment, print_json, table
 
 if TYPE_CHECKING:
-    from usher.cli._trace import Fate
-    from usher.settings import Settings
+    from usher.operate.fates import Fate
 
 
 def why(
     *,
     event_id: Annotated[
-        str | None, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source gave it.")
+        str | None, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source wrote it.")
     ] = None,
     user: Annotated[
-        str | None, typer.Option(help="Instead: all events about a user, by id, email address or phone number.")
+        str | None, typer.Option(help="Show all events of this user instead: an id, email address or phone number.")
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Only of this source, as in authgear.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only events of this source, as in authgear.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only events of this tenant.")] = None,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
@@ -34,14 +33,18 @@ def why(
     handlers: opt.Handlers = None,
     handlers_dir: opt.HandlersDir = None,
 ) -> None:
-    """Say what became of an event, or of all about a user, for each handler: filtered, waiting, settled, parked, dead, replayed.
+    """Show what became of an event, or of all events of a user, for each handler.
 
-    It reads the topics from their beginning, beside a running worker.
+    A delivery is filtered, waiting, settled, parked, dead, dropped, replaced or replayed, or its replay is requested.
 
-    What is done leaves no trace of its own: an event from before the group's start looks settled too.
+    The command reads the topics from their beginning; a worker may run at the same time.
+
+    A delivery that is done leaves no trace: an event from before the group's start looks settled too.
     """
     if (event_id is None) == (user is None):
         raise typer.BadParameter("give the id of an event, or --user")
+    from usher.operate.trace import find_fates
+
     settings = opt.load(
         event_log=event_log,
         group=group,
@@ -50,61 +53,14 @@ def why(
         handlers=handlers,
         handlers_dir=handlers_dir,
     )
-    fates = asyncio.run(_trace(settings, event_id, user, source, tenant))
+    fates = asyncio.run(find_fates(settings, event_id=event_id, user=user, source=source, tenant=tenant))
     if json:
         print_json(map(_row, fates))
     elif fates:
-        columns = (
-            "topic",
-            "partition@offset",
-            "stored",
-            *(["event"] if user else []),
-            "type",
-            "handler",
-            "state",
-            "why",
-            "attempt",
-            "error",
-            "dead letter",
-        )
-        table(columns, (_cells(fate, with_id=user is not None) for fate in fates))
+        _print_table(fates, with_id=user is not None)
     if not fates:
-        asked = f"no event {event_id}" if user is None else "no event about this user"
+        asked = f"no event {event_id}" if user is None else "no event of this user"
         raise Stop(f"there is {asked} in {', '.join(settings.topic_names)}", Exit.NOT_FOUND)
-
-
-async def _trace(
-    settings: Settings, event_id: str | None, user: str | None, source: str | None, tenant: str | None
-) -> list[Fate]:
-    from usher.cli._topic_sources import sources_of_topics
-    from usher.cli._trace import Wanted, identities_about, trace
-    from usher.handler import Router
-    from usher.parts import find_handlers
-    from usher.storage import browser
-
-    routing = Router(find_handlers(settings), settings.triggered_by)
-    sources = sources_of_topics(settings)
-    fates: list[Fate] = []
-    async with browser(settings) as log:
-        wanted = [Wanted(event_id, source, tenant)] if event_id else []
-        if user:
-            about = await identities_about(log, settings.topic_names, user, sources=sources)
-            wanted = [
-                Wanted(uid.id, uid.source, uid.tenant)
-                for uid in about
-                if source in {None, uid.source} and tenant in {None, uid.tenant}
-            ]
-        for one in wanted:
-            fates += await trace(
-                log,
-                settings.group,
-                settings.topic_names,
-                routing,
-                one,
-                dedupe_window=settings.dedupe_window,
-                sources=sources,
-            )
-    return fates
 
 
 def _row(fate: Fate) -> dict[str, object]:
@@ -121,7 +77,7 @@ def _row(fate: Fate) -> dict[str, object]:
         "triggered_by": seen.event.context.triggered_by if seen.event else None,
         "handler": fate.handler,
         "state": fate.state,
-        "detail": fate.detail,
+        "detail": _detail(fate),
         "attempt": fate.attempt,
         "due": None if fate.due is None else iso(fate.due),
         "error": fate.error,
@@ -129,19 +85,42 @@ def _row(fate: Fate) -> dict[str, object]:
     }
 
 
-def _cells(fate: Fate, *, with_id: bool) -> list[object]:
+def _print_table(fates: list[Fate], *, with_id: bool) -> None:
+    columns = [
+        "topic",
+        "partition@offset",
+        "stored",
+        "type",
+        "handler",
+        "state",
+        "why",
+        "attempt",
+        "error",
+        "dead letter",
+    ]
+    rows = [_cells(fate) for fate in fates]
+    if with_id:
+        columns.insert(3, "event")
+        for row, fate in zip(rows, fates, strict=True):
+            row.insert(3, fate.sighting.uid.id)
+    table(columns, rows)
+
+
+def _cells(fate: Fate) -> list[object]:
     seen = fate.sighting
-    kind = seen.event.type if seen.event else "(no longer in the topic)"
     return [
         seen.topic_partition.topic,
         f"{seen.topic_partition.partition}@{seen.offset}",
         moment(seen.stored_at),
-        *([seen.uid.id] if with_id else []),
-        kind,
+        seen.event.type if seen.event else "(no longer in the topic)",
         fate.handler,
         fate.state,
-        fate.detail,
+        _detail(fate),
         fate.attempt or None,
         fate.error,
         fate.dead_letter,
     ]
+
+
+def _detail(fate: Fate) -> str:
+    return fate.detail or (f"due {moment(fate.due)}" if fate.due is not None else "")

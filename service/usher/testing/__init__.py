@@ -1,4 +1,4 @@
-"""What a handler's test needs: an event, a run, and channels that record.
+"""The tools for a handler's test: an event, a run, and channels that record.
 
     from usher.testing import an_event, run
 
@@ -7,9 +7,8 @@
         assert result.outcome == "done"
         assert result.emails[0].to == "kim.berg@example.com"
 
-Beside it, for the tests of Usher itself and for demonstrations: `usher.testing.log` (a log in memory, with faults) and
-`usher.testing.providers` (loopback SendGrid and Twilio); `usher.testing.auth0` and its like speak for the identity systems.
-How they fail on demand is one for all: `usher.testing.server`.
+For tests of a whole service there are `usher.testing.providers`, a SendGrid and a Twilio on loopback, and
+`usher.testing.log`, an event log in memory. Both fail on demand; `usher.testing.server` says how.
 """
 
 from usher.testing.channels import RecordingEmail, RecordingSms

@@ -1,4 +1,4 @@
-"""Providers that keep what they are given instead of sending it, and that fail on request."""
+"""Providers that keep messages instead of sending them, and that fail on request."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Generic, TypeVar
 
 from usher.channels import Mail, Progress, SmsMessage
 
-Message = TypeVar("Message", Mail, SmsMessage)
+AnyMessage = TypeVar("AnyMessage", Mail, SmsMessage)
 
 
-class _Recording(Generic[Message]):
+class _RecordingProvider(Generic[AnyMessage]):
     name = "recording"
 
     def __init__(self, *endings: BaseException | None) -> None:
-        self.sent: list[Message] = []
-        self.asked: list[Message] = []
+        self.sent: list[AnyMessage] = []
+        self.asked: list[AnyMessage] = []
         self._endings: Iterable[BaseException | None] = iter(endings)
 
-    async def send(self, message: Message, progress: Progress, /) -> None:
-        """Record *message*, or raise the ending whose turn it is."""
+    async def send(self, message: AnyMessage, progress: Progress, /) -> None:
+        """Record *message*, or raise the next ending."""
         self.asked.append(message)
         progress.state = "left"
         if (ending := next(iter(self._endings), None)) is not None:
@@ -29,14 +29,14 @@ class _Recording(Generic[Message]):
         progress.state = "sent"
 
 
-class RecordingEmail(_Recording[Mail]):
-    """A provider of mail. *sent* is what it accepted, *asked* all it was given.
+class RecordingEmail(_RecordingProvider[Mail]):
+    """A provider of mail. *sent* has the messages that it accepted, *asked* all that it was given.
 
-    It raises the *endings* in turn, None standing for success; after the last one it accepts everything::
+    It raises the *endings* in turn; None stands for success. After the last one it accepts everything::
 
         RecordingEmail(Retry("busy", after="30s"), None, Reject("no such mailbox"))
     """
 
 
-class RecordingSms(_Recording[SmsMessage]):
-    """A provider of SMS, otherwise as `RecordingEmail`."""
+class RecordingSms(_RecordingProvider[SmsMessage]):
+    """A provider of SMS; otherwise like `RecordingEmail`."""

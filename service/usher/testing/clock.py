@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told otherwise."""
+"""A clock that stands still until a test moves it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from usher.outcome import Duration, seconds
 
 
 class Clock:
-    """Called, it gives Unix seconds, as `time.time` does. *now* is where it starts; by default the present."""
+    """A clock to call: it returns Unix seconds, as `time.time` does. It starts at *now*, by default the present."""
 
     def __init__(self, now: float | datetime | None = None) -> None:
         self._now = time.time() if now is None else _stamp(now)
@@ -18,11 +18,11 @@ class Clock:
         return self._now
 
     def set(self, now: float | datetime) -> None:
-        """Make it *now*: Unix seconds, or a time that knows its zone."""
+        """Set the time to *now*: Unix seconds, or a datetime with its zone."""
         self._now = _stamp(now)
 
     def advance(self, duration: Duration) -> None:
-        """Let time pass: seconds, a timedelta, or a text such as ``10m``."""
+        """Move the time forward: by seconds, a timedelta, or a text such as ``10m``."""
         self._now += seconds(duration)
 
 

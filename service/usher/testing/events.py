@@ -1,4 +1,4 @@
-"""Made-up events of made-up people, in the shape in which Authgear sends them."""
+"""Invented events of invented people, in the shape in which Authgear sends them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CREATED = "2026-01-05T09:30:00.000000Z"
 
 
 def an_event(type: str = "user.created", **details: Any) -> Event:  # noqa: A002
-    """An event as a handler gets it: *type* canonical or raw, *details* those of `raw_event`."""
+    """Make an event as a handler gets it: *type* is canonical or raw, *details* are those of `raw_event`."""
     return decode(raw_event(type, **details))
 
 
@@ -42,46 +42,34 @@ def raw_event(
     timestamp: float | None = None,
     **overrides: Any,
 ) -> bytes:
-    """The bytes of an event as Authgear writes them.
+    """Make the bytes of an event as Authgear writes them.
 
     Args:
         type: canonical or raw; a canonical one is written under Authgear's name for it.
-        id: default: a new one each time.
-        email: None: the user has none.
-        phone: likewise, in E.164.
-        name: the user's.
-        user_id: default: the same for the same email and phone.
-        triggered_by: None: the event does not say.
-        language: what the user's interface speaks; None: the event does not say.
-        preferred_languages: what the user's browser asks for, best first.
-        locale: the one in the user's profile.
+        id: the event's id; default: a new one each time.
+        email: the user's address; None: the user has none.
+        phone: the user's number, in E.164; None: the user has none.
+        name: the user's name.
+        user_id: the user's id; default: the same for the same email and phone.
+        triggered_by: who triggered it; None: the event does not say.
+        language: the language of the user's interface; None: the event does not say.
+        preferred_languages: the languages that the user's browser asks for, best first.
+        locale: the locale in the user's profile.
         tenant: Authgear's app id.
         timestamp: when it happened, in Unix seconds; default: now.
-        overrides: further top-level fields; a mapping for ``context`` or ``payload`` is laid over what is there.
+        overrides: further top-level fields; a mapping for ``context`` or ``payload`` is merged into the one that is there.
     """
     event_id = id or secrets.token_hex(8)
     stamp = time.time() if timestamp is None else timestamp
     user = user_id or str(uuid.uuid5(_PEOPLE, f"{email}/{phone}"))
     context = {
-        "app_id": tenant,
-        "ip_address": "192.0.2.10",
-        "language": language,
-        "preferred_languages": list(preferred_languages),
-        "timestamp": stamp,
-        "triggered_by": triggered_by,
-        "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
-        "user_id": user,
-    }
+        "app_id": tenant, "timestamp": stamp, "triggered_by": triggered_by, "user_id": user,
+        "language": language, "preferred_languages": list(preferred_languages),
+        "ip_address": "192.0.2.10", "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
+    }  # fmt: skip
     attributes = {"email": email, "phone_number": phone, "name": name, "locale": locale, "updated_at": int(stamp)}
     payload: dict[str, Any] = {
-        "user": {
-            "id": user,
-            "created_at": _CREATED,
-            "updated_at": _CREATED,
-            "can_reauthenticate": True,
-            "is_verified": False,
-            "standard_attributes": _told(attributes),
-        },
+        "user": _user(user, _without_none(attributes)),
         "identities": [_identity(user, kind, value) for kind, value in (("email", email), ("phone", phone)) if value],
     }
     if type == "password.expired":
@@ -91,10 +79,21 @@ def raw_event(
         "seq": int(event_id, 16) % 1_000_000 if _is_hex(event_id) else 1,
         "type": _RAW.get(type, type),
         "payload": {**payload, **overrides.pop("payload", {})},
-        "context": {**_told(context), **overrides.pop("context", {})},
+        "context": {**_without_none(context), **overrides.pop("context", {})},
         **overrides,
     }
     return json.dumps(document).encode()
+
+
+def _user(user_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": user_id,
+        "created_at": _CREATED,
+        "updated_at": _CREATED,
+        "can_reauthenticate": True,
+        "is_verified": False,
+        "standard_attributes": attributes,
+    }
 
 
 def _identity(user: str, kind: str, value: str) -> dict[str, Any]:
@@ -115,7 +114,7 @@ def _identity(user: str, kind: str, value: str) -> dict[str, Any]:
     }
 
 
-def _told(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 

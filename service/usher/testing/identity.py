@@ -1,4 +1,4 @@
-"""An identity system for the tests of handlers that use `ctx.idp`: it does nothing, and keeps what it was asked."""
+"""An identity system for tests of handlers that use `ctx.idp`: it does nothing, and records its calls."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from usher.system import PasswordLink
 
 @dataclass
 class FakeIdentity:
-    """A `usher.system.IdentitySystem`.
+    """A `usher.system.IdentitySystem` that does nothing.
 
-    *calls* are the names of the calls, in order. *trouble* is raised by each instead, where there is one.
+    *calls* are the names of the calls, in order. If *trouble* is set, each call raises it.
     """
 
     url: str = "https://id.example.com/set?ticket=fake-ticket"

@@ -1,10 +1,10 @@
-"""A loopback server that speaks SendGrid's and Twilio's wire formats, keeps what it accepts, and fails on demand.
+"""A loopback server with the APIs of SendGrid and Twilio. It keeps the messages it accepts, and fails on demand.
 
     async with FakeProviders(outbox=folder) as fake:
-        fake.script(answer(503), HANG)          # the next two requests; then it behaves
+        fake.script(answer(503), HANG)          # for the next two requests; then it works
         ... SendGrid(transport, api_key=fake.sendgrid_api_key, base_url=fake.url)
 
-As a process: ``python -m usher.testing.providers --outbox DIR`` prints one JSON line that says where it is.
+As a process: ``python -m usher.testing.providers --outbox DIR`` prints one JSON line with its URL and credentials.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request and what became of it: *answered* is the status, or how it went without one."""
+    """A request and what became of it: *answered* is the status, or the fault that left it without an answer."""
 
     request: Request
     answered: int | str
@@ -62,13 +62,13 @@ Rule = Callable[[Request], Fault | None]
 
 
 class FakeProviders(LoopbackServer):
-    """An async context manager. *seen* lists every request in order.
+    """Serves SendGrid and Twilio, as an async context manager. *seen* lists every request in order.
 
     Args:
-        outbox: a folder to write into what is accepted; None: nothing is written.
-        rule: asked for each request that no script is for.
-        refused: addresses and numbers that get a 400; may be changed at any time.
-        port: 0 lets the system choose.
+        outbox: the folder that accepted messages are written to; None: nothing is written.
+        rule: gives the fault for each request for which the script has none.
+        refused: addresses and numbers that are answered with 400; may be changed at any time.
+        port: on 127.0.0.1; 0 lets the system choose.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class FakeProviders(LoopbackServer):
 
     @property
     def accepted(self) -> list[Request]:
-        """The requests whose messages were taken, in order."""
+        """The requests whose messages were accepted, in order."""
         return [seen.request for seen in self.seen if seen.accepted]
 
     async def wait_seen(self, count: int) -> None:
-        """Return once at least *count* requests have come and been dealt with (a hanging one: has come)."""
+        """Return once at least *count* requests were answered or failed (one that hangs counts when it has come)."""
         await self.wait(lambda: len(self.seen) >= count)
 
     def _add_routes(self, router: web.UrlDispatcher) -> None:
@@ -112,7 +112,7 @@ class FakeProviders(LoopbackServer):
     async def _serve(self, provider: Provider, http: web.Request) -> web.Response:
         self._count += 1
         request = wire.read(self._count, provider, http.headers, await http.read())
-        fault = await self._next_fault(http) or (self.rule(request) if self.rule else None)
+        fault = await self._next_fault() or (self.rule(request) if self.rule else None)
         if fault is None or fault.how == "drop":
             reply, accepted = self._judge(request)
         elif fault.how == "answer":
@@ -176,7 +176,7 @@ class FakeProviders(LoopbackServer):
 def _faulty(provider: Provider, fault: Fault) -> Reply:
     if fault.body is not None:
         return Reply(fault.status, fault.body, fault.headers)
-    body = wire.words(provider, fault.status).body if fault.status >= 400 else b""
+    body = wire.error(provider, fault.status).body if fault.status >= 400 else b""
     return Reply(fault.status, body, fault.headers)
 
 
@@ -186,7 +186,7 @@ def _http(reply: Reply) -> web.Response:
 
 
 def _faults(first: int, every: int) -> Rule:
-    """503 for the first *first* requests, and for every *every*-th (0: none)."""
+    """Return a rule: 503 for the first *first* requests, and for every *every*-th (0: none)."""
 
     def rule(request: Request) -> Fault | None:
         due = request.number <= first or (every > 0 and request.number % every == 0)
@@ -206,14 +206,14 @@ async def _main(options: argparse.Namespace) -> None:
         port=options.port,
     )
     async with fake:
-        place = {
+        access = {
             "url": fake.url,
             "sendgrid_api_key": fake.sendgrid_api_key,
             "twilio_account_sid": fake.twilio_account_sid,
             "twilio_auth_token": fake.twilio_auth_token,
             "twilio_from": fake.twilio_from,
         }
-        sys.stdout.write(json.dumps(place) + "\n")
+        sys.stdout.write(json.dumps(access) + "\n")
         sys.stdout.flush()
         await stop.wait()
 

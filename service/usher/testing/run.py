@@ -1,4 +1,4 @@
-"""One attempt of one handler, made by the engine's own code with the real Post and templates, without a log."""
+"""Make one attempt of one handler, with the engine's own code, the real sender and templates, and without an event log."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import aiohttp
 import structlog
 from pydantic import BaseModel
 from structlog.testing import LogCapture
+from structlog.typing import FilteringBoundLogger
 
 from usher.addresses import MailSender
 from usher.channels import Email, Mail, Sms, SmsMessage
@@ -26,7 +27,7 @@ from usher.engine.lanes import InFlight
 from usher.event import Event
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
-from usher.outcome import Dead, Done, Park, RetryPolicy
+from usher.outcome import Dead, Done, Park, RetryPolicy, Verdict
 from usher.sources import event_key
 from usher.system import IdentitySystem
 from usher.testing.channels import RecordingEmail, RecordingSms
@@ -40,10 +41,10 @@ BRAND = Brand("Example", "https://login.example.com", "https://login.example.com
 class Result:
     """How the attempt ended.
 
-    *outcome* is the metric's word: ``done``, ``skipped``, ``retry``, ``failed``, ``rejected``, ``unknown``, ``held``,
-    ``expired``; or ``filtered`` where the handler is not for this event and did not run. *reason* says why, scrubbed, as
-    a log would. *emails* and *texts* are what went out. *dead* means no further attempt; *retry_in* is the wait before
-    the next one, in seconds and without jitter. *error* is what the handler raised, *logs* the lines that were written.
+    *outcome* is the word of the metric: ``done``, ``skipped``, ``retry``, ``failed``, ``rejected``, ``unknown``, ``held``,
+    ``expired``; or ``filtered`` if the handler is not for this event and did not run. *reason* says why, scrubbed, as in
+    log lines. *emails* and *texts* are what was sent. *dead* means no further attempt; *retry_in* is the wait before the
+    next one, in seconds and without jitter. *error* is what the handler raised, *logs* are the lines that were logged.
     """
 
     outcome: str
@@ -74,16 +75,16 @@ async def run(
     """Run *handler* once for *event*.
 
     Args:
-        settings: the handler's own: its model, or fields for it; default: the model's defaults.
+        settings: the handler's own: an instance of its model, or fields for it; default: the model's defaults.
         attempt: which attempt this is, from 1.
         email: the provider of mail; default: a `RecordingEmail` that accepts everything.
-        sms: the provider of SMS; default: a `RecordingSms`, likewise.
+        sms: the provider of SMS; default: a `RecordingSms` that accepts everything.
         triggered_by: the service's filter, `USHER_TRIGGERED_BY`.
         brand: the service's name and addresses, for the templates.
-        templates: a folder that overrides, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
+        templates: the folder that overrides templates, as `USHER_TEMPLATES_DIR`; the handler's own are found beside its file.
         retry: the service's policy, for handlers without their own.
         now: Unix seconds; default: the present.
-        system: what is found in ``ctx.idp``, as a `FakeIdentity`; default: nothing is set up there.
+        system: the identity system in ``ctx.idp``, such as a `FakeIdentity`; default: none is set up.
 
     Raises:
         pydantic.ValidationError: *settings* do not fit the handler's model.
@@ -96,30 +97,19 @@ async def run(
         return Result("filtered", ruling.condition)
     email, sms = email or RecordingEmail(), sms or RecordingSms()
     found = _templates(handler, brand, templates)
+    sender = MessageSender(found, sender=SENDER, email=email, sms=sms)
     clock, lines = Clock(math.floor(time.time()) if now is None else now), LogCapture()
     async with aiohttp.ClientSession() as http:
         attempts = Attempts(
-            router=router,
-            sender=MessageSender(found, sender=SENDER, email=email, sms=sms),
-            http=http,
-            settings={handler.name: _settings(handler, settings)},
-            policy=RetryPolicy(),
-            metrics=Metrics(),
-            logger=structlog.wrap_logger(
-                None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0)
-            ),
-            now=clock,
-            rng=random.Random(0),
+            router=router, sender=sender, http=http, settings={handler.name: _settings(handler, settings)},
+            policy=RetryPolicy(), metrics=Metrics(), logger=_logger(lines), now=clock, rng=random.Random(0),
             system_of=lambda _event: system,
-        )
+        )  # fmt: skip
         verdict, _ = await attempts.make(InFlight(_delivery(handler, event, attempt, clock()), event))
-    return Result(
-        outcome=verdict.label,
-        reason=verdict.reason if isinstance(verdict, Done) else verdict.error,
+    return replace(
+        _result(verdict, clock()),
         emails=list(email.sent) if isinstance(email, RecordingEmail) else [],
         texts=list(sms.sent) if isinstance(sms, RecordingSms) else [],
-        dead=isinstance(verdict, Dead),
-        retry_in=verdict.due - clock() if isinstance(verdict, Park) else None,
         error=watched.raised,
         logs=list(lines.entries),
     )
@@ -131,8 +121,24 @@ def _templates(handler: Handler, brand: Brand, overrides: Path | None) -> Templa
     return Templates(template_folders([handler]), brand=brand, overrides=overrides)
 
 
+def _result(verdict: Verdict, now: float) -> Result:
+    return Result(
+        outcome=verdict.label,
+        reason=verdict.reason if isinstance(verdict, Done) else verdict.error,
+        dead=isinstance(verdict, Dead),
+        retry_in=verdict.due - now if isinstance(verdict, Park) else None,
+    )
+
+
+def _logger(lines: LogCapture) -> FilteringBoundLogger:
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        None, processors=[lines], wrapper_class=structlog.make_filtering_bound_logger(0)
+    )
+    return logger
+
+
 class _Watched:
-    """A handler whose exception is kept, and whose policy has no jitter."""
+    """Wraps a handler: keeps the exception that it raises, and removes the jitter from its policy."""
 
     def __init__(self, handler: Handler, policy: RetryPolicy) -> None:
         self.raised: Exception | None = None

@@ -1,6 +1,6 @@
-"""A loopback server that fails as it is told. Hides its start and stop, and how a request goes wrong on the wire.
+"""A loopback server that fails on demand: the base of fakes. Hides its start and stop, and how a request fails on the wire.
 
-What the fakes have in common: `script` says what is to go wrong, `answered` how each request went.
+All fakes share this: `script` sets which faults come next, `answered` lists how each request ended.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ import socket
 import struct
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
 from aiohttp import web
 
-Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _MAX_BODY = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What to do with a request instead of the right thing.
+    """A way to fail at a request.
 
-    *how*: ``answer`` with *status*; ``hang`` without an answer; ``reset`` the connection, nothing accepted; ``drop``:
-    do what is asked, then reset. *body* None: none, or what the fake knows to say for that status.
+    *how*: ``answer`` with *status*; ``hang`` without an answer; ``reset`` the connection and accept nothing; ``drop``: do
+    what is asked, then reset the connection. *body* None: no body, or what the real API would write for that status.
     """
 
     how: Literal["answer", "hang", "reset", "drop"]
@@ -40,12 +39,12 @@ DROP = Fault("drop")
 
 
 def answer(status: int, *, body: bytes | None = None, headers: Iterable[tuple[str, str]] = ()) -> Fault:
-    """Answer with *status* and accept nothing."""
+    """Return the fault that answers with *status* and accepts nothing."""
     return Fault("answer", status, tuple(headers), body)
 
 
 def cut(http: web.Request) -> None:
-    """Close with a TCP reset, as a balancer does that lost its backend."""
+    """Close with a TCP reset, as a load balancer does when it loses its backend."""
     if http.transport is not None:
         connection = http.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -53,18 +52,16 @@ def cut(http: web.Request) -> None:
 
 
 class LoopbackServer(ABC):
-    """An async context manager: what serves while it is open, at `url`.
+    """Serves at `url` while it is open, as an async context manager.
 
     Args:
-        slow: seconds before each answer; may be changed at any time.
         port: on 127.0.0.1; 0 lets the system choose.
     """
 
-    def __init__(self, *, slow: float = 0.0, port: int = 0) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         self.url = ""
-        self.slow = slow
         self.answered: list[int | str] = []
-        """The status of each request, or how it went without one."""
+        """The status of each request, or the fault that left it without an answer."""
         self._port = port
         self._script: deque[Fault] = deque()
         self._changed = asyncio.Condition()
@@ -72,17 +69,13 @@ class LoopbackServer(ABC):
         self._runner: web.AppRunner | None = None
 
     def script(self, *faults: Fault) -> None:
-        """What to do with the next requests, one each, before anything else is looked at."""
+        """Set the faults of the next requests, one for each request. They come before anything else is checked."""
         self._script.extend(faults)
 
     async def wait(self, condition: Callable[[], object]) -> None:
-        """Return once *condition* holds; it is asked when a request has come, and when it has been dealt with."""
+        """Return once *condition* holds; it is checked when a request has come, and when it was answered or failed."""
         async with self._changed:
             await self._changed.wait_for(condition)
-
-    async def wait_answered(self, count: int) -> None:
-        """Return once at least *count* requests have been dealt with (a hanging one: has come)."""
-        await self.wait(lambda: len(self.answered) >= count)
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=_MAX_BODY)
@@ -99,39 +92,19 @@ class LoopbackServer(ABC):
         if self._runner is not None:
             await self._runner.cleanup()
 
-    # For those that build on it.
+    # For subclasses.
 
     @abstractmethod
     def _add_routes(self, router: web.UrlDispatcher) -> None:
-        """Say what is served."""
+        """Add the routes that are served."""
 
-    def _arrived(self, http: web.Request) -> None:  # noqa: B027 a hook: most have nothing to note
-        """Called for each request that has come, whatever becomes of it."""
-
-    def _served(self, act: Serve) -> Serve:
-        """*act* as a route, with the faults that are asked for."""
-
-        async def serve(http: web.Request) -> web.StreamResponse:
-            await http.read()
-            fault = await self._next_fault(http)
-            if fault is None or fault.how == "drop":
-                response = await act(http)
-            else:
-                response = web.Response(status=fault.status or 500, headers=dict(fault.headers), body=fault.body or b"")
-            await self._settle(http, fault, response.status)
-            return response
-
-        return serve
-
-    async def _next_fault(self, http: web.Request) -> Fault | None:
-        """What the script has for a request that has come."""
-        await asyncio.sleep(self.slow)
-        self._arrived(http)
+    async def _next_fault(self) -> Fault | None:
+        """Return the fault that the script has for a request that has come."""
         await self._wake()
         return self._script.popleft() if self._script else None
 
     async def _settle(self, http: web.Request, fault: Fault | None, status: int) -> None:
-        """Write down how a request went; where it gets no answer, let it hang and cut it off."""
+        """Record how a request ended; if it gets no answer, let it hang and reset its connection."""
         self.answered.append(went(fault, status))
         await self._wake()
         if fault is not None and fault.how == "hang":
@@ -145,5 +118,5 @@ class LoopbackServer(ABC):
 
 
 def went(fault: Fault | None, status: int) -> int | str:
-    """How a request went: the status, or the fault's name where it got none."""
+    """Return how a request ended: its status, or the fault's name if it got no answer."""
     return status if fault is None or fault.how == "answer" else fault.how

@@ -1,6 +1,6 @@
-"""What SendGrid and Twilio say: the requests they take and the answers they give, as far as sending one message goes.
+"""The wire formats of SendGrid and Twilio: which requests they accept, and how they answer, for sending one message.
 
-Pure: a request in, a verdict out. `usher.testing.providers` serves it.
+It does no I/O; `usher.testing.providers` serves it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BAD_KEY = "The provided authorization grant is invalid, expired, or revoked"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to send a message. *to* is empty where it can't be told; *payload* is the JSON or the form, decoded."""
+    """One request to send a message. *to* is empty if it can't be read; *payload* is the JSON or the form, decoded."""
 
     number: int
     provider: Provider
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. *headers* beside the content type."""
+    """An answer. *headers* has no content type: that goes by the body."""
 
     status: int
     body: bytes = b""
@@ -47,7 +47,7 @@ class Reply:
 
 
 def read(number: int, provider: Provider, headers: Mapping[str, str], body: bytes) -> Request:
-    """The request, however broken: what is wrong with it is for `refusal` to say."""
+    """Read a request, however broken: `sendgrid_refusal` and `twilio_refusal` say what is wrong with it."""
     payload: dict[str, Any] = {}
     to = ""
     try:
@@ -66,12 +66,12 @@ def read(number: int, provider: Provider, headers: Mapping[str, str], body: byte
 
 
 def sendgrid_error(status: int, message: str, field: str | None = None) -> Reply:
-    """An error as SendGrid words it."""
+    """Make an error as SendGrid words it."""
     return Reply(status, json.dumps({"errors": [{"message": message, "field": field, "help": None}]}).encode())
 
 
 def sendgrid_refusal(request: Request, api_key: str, refused: frozenset[str]) -> Reply | None:
-    """Why SendGrid would not take it; None: it would."""
+    """Return the answer with which SendGrid would refuse the request; None: it would accept it."""
     headers, payload = request.headers, request.payload
     if headers.get("Authorization") != f"Bearer {api_key}":
         return sendgrid_error(401, _BAD_KEY)
@@ -103,12 +103,12 @@ def _content_refusal(payload: Mapping[str, Any]) -> Reply | None:
 
 
 def sendgrid_accepted(message_id: str) -> Reply:
-    """202, empty, as SendGrid says that it has queued the mail."""
+    """Make the answer with which SendGrid accepts a mail: 202 without a body."""
     return Reply(202, headers=(("X-Message-Id", message_id),))
 
 
 def sendgrid_mail(request: Request) -> Mail:
-    """The mail that SendGrid would now send."""
+    """Return the mail that SendGrid would now send."""
     payload = request.payload
     parts = {part["type"]: part["value"] for part in payload["content"]}
     return Mail(
@@ -125,7 +125,7 @@ def sendgrid_mail(request: Request) -> Mail:
 
 
 def twilio_error(status: int, code: int, message: str) -> Reply:
-    """An error as Twilio words it."""
+    """Make an error as Twilio words it."""
     document = {
         "code": code,
         "message": message,
@@ -139,7 +139,7 @@ _NOT_AUTHENTICATED = twilio_error(401, 20003, "Authenticate")
 
 
 def twilio_refusal(request: Request, account_sid: str, auth_token: str, refused: frozenset[str]) -> Reply | None:
-    """Why Twilio would not take it; None: it would."""
+    """Return the answer with which Twilio would refuse the request; None: it would accept it."""
     form = request.payload
     if _basic(request.headers.get("Authorization", "")) != f"{account_sid}:{auth_token}":
         return _NOT_AUTHENTICATED
@@ -157,7 +157,7 @@ def twilio_refusal(request: Request, account_sid: str, auth_token: str, refused:
 
 
 def twilio_accepted(request: Request, sid: str, account_sid: str, date: str) -> Reply:
-    """201 and the resource, as Twilio says that it has queued the message."""
+    """Make the answer with which Twilio accepts a message: 201 and the resource."""
     form, base = request.payload, f"/2010-04-01/Accounts/{account_sid}/Messages/{sid}"
     service = form.get("MessagingServiceSid")
     document = {
@@ -172,12 +172,12 @@ def twilio_accepted(request: Request, sid: str, account_sid: str, date: str) -> 
 
 
 def twilio_sms(request: Request, sid: str) -> SmsMessage:
-    """The SMS that Twilio would now send."""
+    """Return the SMS that Twilio would now send."""
     return SmsMessage(to=request.to, body=request.payload["Body"], idempotency_key=sid)
 
 
-def words(provider: Provider, status: int) -> Reply:
-    """An error in the provider's own words, where nothing but the status is asked for."""
+def error(provider: Provider, status: int) -> Reply:
+    """Make an error as the provider words it, for a status."""
     phrase = HTTPStatus(status).phrase
     if provider == "sendgrid":
         return sendgrid_error(status, _BAD_KEY if status == 401 else phrase)

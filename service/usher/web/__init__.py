@@ -1,4 +1,4 @@
-"""The web side: the webhook ingress, health and metrics, on one small HTTP server. `build_web` and `WebServer` are the door."""
+"""The HTTP server: webhooks, health probes and metrics. `build_web` and `WebServer` are what others use."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_LIMIT", "OK", "Enrich", "Ingress", "WebServer", "Sink", "Vital", "build_web"]
 
 _LINGER = 1.0
-"""Seconds in which the rest of a refused body is read and thrown away, so that the sender sees the answer and no reset."""
+"""Seconds in which the rest of a refused body is read and thrown away, so that the sender gets the answer and no reset."""
 
-_protocol_log = logging.getLogger("usher.web.protocol")
-"""aiohttp's own lines quote what a stranger sent, headers included; ours do not, so its lines go nowhere."""
-_protocol_log.addHandler(logging.NullHandler())
-_protocol_log.propagate = False
+_protocol_logger = logging.getLogger("usher.web.protocol")
+"""The logger for aiohttp's own lines. They quote what a stranger sent, headers included, so they are dropped."""
+_protocol_logger.addHandler(logging.NullHandler())
+_protocol_logger.propagate = False
 
 
 def build_web(
     *, vital: Vital, metrics: Metrics, logger: FilteringBoundLogger, ingresses: Mapping[str, Ingress] | None = None
 ) -> web.Application:
-    """The application: health and metrics, and the webhooks by their paths (any other path is 404)."""
+    """Build the application: health probes, metrics, and the webhooks by their paths (any other path is 404)."""
     app = web.Application(middlewares=[_without_500(logger)])
     app.add_routes(health_routes(vital, metrics))
     for path, ingress in (ingresses or {}).items():
@@ -42,7 +42,7 @@ def build_web(
 
 
 class WebServer:
-    """An application on a host and port: `start`, read `port`, `stop`. Port 0 lets the system choose one."""
+    """Serves an application on a host and port. Port 0 lets the system choose one; `port` has it after `start`."""
 
     def __init__(self, app: web.Application, host: str, port: int, *, grace: float = 5.0) -> None:
         self._host = host
@@ -50,23 +50,23 @@ class WebServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
-            logger=_protocol_log,
+            logger=_protocol_logger,
             handle_signals=False,
-            auto_decompress=False,  # a signature is over the bytes as sent, and what is not unpacked can't explode
+            auto_decompress=False,  # a signature covers the bytes as sent, and what is not decompressed can't explode
             lingering_time=_LINGER,
             shutdown_timeout=grace,
         )
 
     @property
     def port(self) -> int:
-        """The port it listens on: the real one once started."""
+        """The port it listens on: the real one once it has started."""
         return self._port
 
     async def start(self) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            OSError: the address can't be had; says which.
+            OSError: the address can't be used; the text says which.
         """
         await self._runner.setup()
         try:
@@ -81,12 +81,12 @@ class WebServer:
         self._port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Stop listening, let calls that are being answered end within the grace, close. Safe to call twice."""
+        """Stop listening, let the calls that are being answered end within the grace, and close. May be called twice."""
         await self._runner.cleanup()
 
 
 def _without_500(logger: FilteringBoundLogger) -> Middleware:
-    """A defect of ours answers 503: it is we who are out of order, and nothing of the request is quoted."""
+    """Return a middleware that answers a defect of ours with 503, so that senders try again. It quotes nothing of the request."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -95,7 +95,7 @@ def _without_500(logger: FilteringBoundLogger) -> Middleware:
         except web.HTTPException:
             raise
         except ConnectionError:
-            raise  # the client has gone; there is nobody to answer
+            raise  # the client has gone, so no answer can be sent
         except Exception as defect:  # noqa: BLE001 - the last line of defence
             where = traceback.extract_tb(defect.__traceback__)[-1]
             logger.error("web defect", error=type(defect).__name__, where=f"{where.name}:{where.lineno}")  # noqa: TRY400
@@ -105,5 +105,5 @@ def _without_500(logger: FilteringBoundLogger) -> Middleware:
 
 
 async def _without_banner(_request: web.Request, response: web.StreamResponse) -> None:
-    """Tell nobody which server, and which version of it, this is."""
+    """Remove the header that names the server and its version."""
     response.headers.popall(hdrs.SERVER, None)

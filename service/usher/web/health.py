@@ -1,4 +1,4 @@
-"""Health and metrics over HTTP: what an orchestrator asks, and what Prometheus scrapes."""
+"""Health probes and metrics over HTTP, for orchestrators and for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from usher.metrics import Metrics
 
 OK = "ok"
-"""What a check says when nothing is wrong; anything else says what is."""
+"""The word of a check that found nothing wrong; any other text says what is wrong."""
 
 _PATIENCE = 5.0
 
@@ -20,17 +20,17 @@ _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class Vital(Protocol):
-    """What tells how the service is. Both answer with a word for each check by name: `OK`, or what is wrong."""
+    """Knows the state of the service. Both methods return a word for each check by name: `OK`, or what is wrong."""
 
     async def alive(self) -> Mapping[str, str]:
-        """Whether it should be left running: the loop turns, the worker polls. False alarms restart it, so be slow to judge."""
+        """Check that the loop turns and the worker polls. A failure makes orchestrators restart it, so be slow to report one."""
 
     async def ready(self) -> Mapping[str, str]:
-        """Whether it does its work: claims loaded or none to load, the log writable, neither starting nor stopping."""
+        """Check that it does its work: claims loaded or none to load, the event log writable, not starting, not stopping."""
 
 
 def health_routes(vital: Vital, metrics: Metrics, patience: float = _PATIENCE) -> list[web.RouteDef]:
-    """The routes ``/healthz``, ``/readyz`` and ``/metrics``; checks that take longer than *patience* seconds have failed."""
+    """Return the routes ``/healthz``, ``/readyz`` and ``/metrics``. A check that takes over *patience* seconds has failed."""
 
     async def expose(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -47,7 +47,7 @@ def _probe(ask: Callable[[], Awaitable[Mapping[str, str]]], patience: float) -> 
         try:
             async with asyncio.timeout(patience):
                 checks = dict(await ask())
-        except Exception as trouble:  # noqa: BLE001 - a check that breaks has failed, and the answer says which kind
+        except Exception as trouble:  # noqa: BLE001 - a check that raises has failed, and the answer names the kind of error
             checks = {"checks": f"could not be made: {type(trouble).__name__}"}
         good = all(word == OK for word in checks.values())
         body = {"status": OK if good else "failing", "checks": checks}

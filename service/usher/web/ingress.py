@@ -1,7 +1,7 @@
-"""The webhook ingress: a verified body becomes records of the log, or an answer that says why not.
+"""The webhook ingress: verify a body and append its events to the event log, or answer why not.
 
-Some systems never send again, so the answers are chosen for what is lost by them: success only once the log has acknowledged
-all of a body, and what nobody can decode leaves a record all the same, to end where an operator sees it.
+Some systems never repeat a call, so no answer may lose an event: success is answered only once the event log has
+acknowledged all of a body, and a body that can't be decoded leaves a record too, which ends where an operator sees it.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 DEFAULT_LIMIT = 512 * 1024
-"""Bytes of a body that are read: a stored event with its headers must fit into a Kafka record of 1 MiB, twice over."""
+"""The largest body that is read, in bytes: a stored event with its headers must fit twice into a Kafka record of 1 MiB."""
 
 _RETRY_AFTER = "5"
 _WARN_EVERY = 60.0
 _MOST_HALF_STORED = 10_000
 
 Enrich = Callable[[Arrival], Awaitable[Arrival]]
-"""Asks the identity system for what an event doesn't say and routing needs. Raises `usher.outcome.Outcome` if it can't now."""
+"""Asks the identity system for what an event lacks and routing needs. Raises `usher.outcome.Outcome` if it can't now."""
 
 
 class Sink(Protocol):
-    """Where events go: `usher.engine.port.EventLog` is one."""
+    """Where events are appended: `usher.engine.port.EventLog` is a sink."""
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition: ...
 
 
 class _Refused(Exception):
-    """An answer other than success: *outcome* is the metric's label, *message* goes to the sender."""
+    """An answer other than success. *outcome* is the label of the metric, *message* goes to the sender."""
 
     def __init__(self, status: int, outcome: str, message: str) -> None:
         super().__init__(message)
@@ -55,16 +55,16 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class Ingress:
-    """What answers ``POST /ingest/<source>`` for one tenant.
+    """Answers ``POST /ingest/<source>`` for one tenant.
 
     Args:
-        sink: takes the events; it has acknowledged when its ``append`` returns.
-        topic: the topic they are appended to.
+        sink: takes the events; when its ``append`` returns, it has acknowledged.
+        topic: the topic that they are appended to.
         source: verifies a body, and reads it.
-        others: tenants whose events come by a webhook or poller of their own: whoever has this one's secret can't speak for their users.
-        complete: fills in what the source can't know.
-        limit: the largest body taken, in bytes.
-        patience: seconds for a body to arrive, and again for the log to acknowledge.
+        others: tenants with a webhook or poller of their own. This webhook's secret must not be enough to report events of their users.
+        enrich: fills in what the source can't know.
+        limit: the largest body that is accepted, in bytes.
+        patience: seconds for a body to arrive, and again for the event log to acknowledge.
     """
 
     sink: Sink
@@ -81,15 +81,15 @@ class Ingress:
     _forged: int = field(init=False, default=0)
     _warned_at: float = field(init=False, default=float("-inf"))
     _half_stored: OrderedDict[EventUid, None] = field(init=False, default_factory=OrderedDict)
-    """Events of batches that were stored in part and refused: the sender repeats the batch, and these are there already."""
+    """Events of batches that were stored in part and then refused: the sender repeats the batch, and these are stored already."""
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer one call: 200 stored, 202 stored undecoded, 400, 401, 408, 413, 503. Never anything else."""
+        """Answer one call: 200 stored, 202 stored undecoded, 400, 401, 408, 413, 503. There is no other answer."""
         try:
             body = await self._body(request)
             headers = {name.lower(): value for name, value in request.headers.items()}
             if not self.source.verified(headers, body):
-                self._warn()
+                self._warn_of_forgery()
                 raise _Refused(401, "bad-signature", self.source.refusal)
             arrivals = await self._read(body, headers)
             await self._store(arrivals)
@@ -104,7 +104,7 @@ class Ingress:
         return _answer(200, "stored" if outcomes else "nothing to store")
 
     async def _body(self, request: web.Request) -> bytes:
-        """The raw body, as it was signed; reading ends as soon as it is too large."""
+        """Read the raw body, as it was signed; stop as soon as it is too large."""
         too_large = _Refused(413, "too-large", f"the body is larger than {self.limit} bytes")
         if (request.content_length or 0) > self.limit:
             raise too_large
@@ -132,19 +132,21 @@ class Ingress:
             async with asyncio.timeout(self.patience):
                 return [arrival if arrival.event is None else await self.enrich(arrival) for arrival in arrivals]
         except (Outcome, TimeoutError) as trouble:
-            self._complain("webhook refused: the identity system did not answer", trouble)
+            self._log_refusal("webhook refused: the identity system did not answer", trouble)
             raise _Refused(503, "lookup-failed", "the identity system could not be asked; send it again") from None
 
     def _own(self, arrival: Arrival) -> Arrival:
-        """*arrival*; a stub, where it is of a tenant whose events come another way."""
+        """Return *arrival*, or a stub if its tenant has a webhook or poller of its own."""
         event = arrival.event
         if event is None or event.tenant not in self.others:
             return arrival
-        reason = f"an event of {event.tenant} by the webhook of another tenant: it has a way of its own"
+        reason = (
+            f"an event of {event.tenant} came by another tenant's webhook; {event.tenant} has its own webhook or poller"
+        )
         return undecoded(event.source, event.tenant, arrival.value, reason)
 
     async def _store(self, arrivals: Sequence[Arrival]) -> None:
-        """Append all; what an earlier, half stored call of the same batch has brought is passed over."""
+        """Append all arrivals, except those that an earlier, half stored call with the same batch has appended."""
         stored: list[EventUid] = []
         try:
             async with asyncio.timeout(self.patience):
@@ -157,14 +159,14 @@ class Ingress:
                         stored.append(uid)
         except TooLarge:
             self._remember(stored)
-            raise _Refused(413, "too-large", "the log takes no record of this size") from None
+            raise _Refused(413, "too-large", "the event log takes no record of this size") from None
         except (LogError, OSError, TimeoutError) as trouble:
             self._remember(stored)
-            self._complain("webhook refused: log down", trouble)
-            raise _Refused(503, "log-down", "the log can't be written now; send it again") from None
+            self._log_refusal("webhook refused: event log down", trouble)
+            raise _Refused(503, "event-log-down", "the event log can't be written now; send it again") from None
 
     async def _append(self, arrival: Arrival, *, alone: bool) -> None:
-        """Append one; of a batch, one that is too large leaves a stub, else its sender would repeat all of it for ever."""
+        """Append one arrival. If it is too large and part of a batch, append a stub: a refusal would repeat the batch for ever."""
         key = event_key(arrival.event) if arrival.event else None
         try:
             topic_partition = await self.sink.append(self.topic, key, arrival.value)
@@ -186,7 +188,7 @@ class Ingress:
         while len(self._half_stored) > _MOST_HALF_STORED:
             self._half_stored.popitem(last=False)
 
-    def _complain(self, what: str, trouble: BaseException) -> None:
+    def _log_refusal(self, what: str, trouble: BaseException) -> None:
         self.logger.warning(
             what, source=self.source.name, topic=self.topic, error=scrub(trouble) or type(trouble).__name__
         )
@@ -194,8 +196,8 @@ class Ingress:
     def _count(self, outcome: str) -> None:
         self.metrics.ingested.labels(source=self.source.name, outcome=outcome).inc()
 
-    def _warn(self) -> None:
-        """One line a minute however many there are: a flood of forgeries must not become a flood of lines."""
+    def _warn_of_forgery(self) -> None:
+        """Log at most one line a minute: a flood of forged calls must not become a flood of lines."""
         self._forged += 1
         now = self.clock()
         if now - self._warned_at >= _WARN_EVERY:

@@ -1,13 +1,13 @@
-"""A loopback GenAuth: its management API with users and an admin audit log, which checks signatures and fails on demand.
+"""A loopback GenAuth: its management API with users and an admin audit log. It checks signatures, and fails on demand.
 
     async with FakeGenAuth() as fake:
         fake.users["u-1"] = {"email": "kim.berg@example.com", "userSourceType": "adminCreated"}
         fake.administrator("update", "u-1", {"password": "…"})
-        fake.script(answer(503), RESET)         # the next two requests; then it behaves
+        fake.script(answer(503), RESET)         # for the next two requests; then it works
         ... USHER_GENAUTH__URL=fake.url, __ACCESS_KEY_ID=fake.key_id, __ACCESS_KEY_SECRET=fake.key_secret, __BRAND=fake.brand
 
-It knows the calls that Usher makes. Like GenAuth it answers 200 with the real status in the body, gives at most 50 entries a
-page, and has no order that could be relied on.
+It knows only the calls that Usher makes. Like GenAuth, it answers 200 with the real status in the body, returns at most 50
+entries a page, and has no reliable order.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ from typing import Any
 from uuid import uuid4
 
 from aiohttp import web
-
-from usher.testing.server import LoopbackServer
+from tests.fakes.system import FakeSystem
 
 _PAGE = 50
 _SCHEMES = {"genauth": "GenAuth", "authing": "authing"}
 
 
-class FakeGenAuth(LoopbackServer):
-    """An async context manager.
+class FakeGenAuth(FakeSystem):
+    """Serves GenAuth's management API, as an async context manager.
 
     Args:
-        user_pool_id: the pool's id, which is its access key's id too.
-        brand: whose names a signature must carry, ``genauth`` or ``authing``.
+        user_pool_id: the pool's id, which is also the id of its access key.
+        brand: the brand whose names a signature must carry, ``genauth`` or ``authing``.
         slow: seconds before each answer.
         now: Unix seconds.
         port: 0 lets the system choose.
@@ -54,18 +53,18 @@ class FakeGenAuth(LoopbackServer):
         self.user_pool_id = self.key_id = user_pool_id
         self.key_secret, self.brand = "fake-access-key-secret", brand
         self.users: dict[str, dict[str, Any]] = {}
-        """Users by id, in the shape of get-user; `webhook` writes the older one of the webhooks."""
+        """Users by id, in the shape of get-user."""
         self.options: list[tuple[str, dict[str, Any]]] = []
-        """What update-user was asked for: the user, and the options."""
+        """The calls of update-user: the user's id, and the options."""
         self.asked: list[str] = []
-        """The path of each call that was signed well."""
+        """The path of each call with a valid signature."""
         self._entries: list[dict[str, Any]] = []
         self._now = now
 
     def administrator(
         self, operation: str, user: str, parameters: Mapping[str, Any] | None = None, *, at: float | None = None
     ) -> str:
-        """Write to the audit log that an administrator has done *operation* to *user*; the request's id."""
+        """Write to the audit log that an administrator has done *operation* to *user*. Return the request's id."""
         moment = datetime.fromtimestamp(self._now() if at is None else at, UTC)
         entry = {
             "adminUserId": "fake-administrator", "adminUserDisplayName": "Ada Boss", "clientIp": "127.0.0.1",
@@ -77,12 +76,12 @@ class FakeGenAuth(LoopbackServer):
         return self.entry(entry)
 
     def entry(self, entry: Mapping[str, Any]) -> str:
-        """Write *entry* to the audit log as it is; its id."""
+        """Write *entry* to the audit log unchanged. Return its id."""
         self._entries.append(dict(entry))
         return str(entry.get("requestId"))
 
     def webhook(self, name: str, data: Mapping[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:
-        """The body and the headers of a webhook call as GenAuth makes it."""
+        """Make the body and the headers of a webhook call, as GenAuth does."""
         headers = {
             "content-type": "application/json",
             "user-agent": "authing-webhook@2.0",
@@ -100,20 +99,20 @@ class FakeGenAuth(LoopbackServer):
     async def _answer(self, http: web.Request) -> web.Response:
         given: dict[str, Any] = dict(http.query) if http.method == "GET" else json.loads(await http.read())
         if not self._signed(http, given):
-            return _told(401, 2020, "the signature does not match")
+            return _reply(401, 2020, "the signature does not match")
         self.asked.append(http.path)
         if http.path.endswith("get-admin-audit-logs"):
-            return _told(200, data=self._audit_logs(given))
+            return _reply(200, data=self._audit_logs(given))
         user = self.users.get(given["userId"])
         if user is None:
-            return _told(404, 2004, f"user {given['userId']} does not exist")
+            return _reply(404, 2004, f"user {given['userId']} does not exist")
         if http.path.endswith("update-user"):
             options = {name: value for name, value in given.get("options", {}).items() if name != "userIdType"}
             self.options.append((given["userId"], options))
-        return _told(200, data={"userId": given["userId"], **user})
+        return _reply(200, data={"userId": given["userId"], **user})
 
     def _signed(self, http: web.Request, given: Mapping[str, Any]) -> bool:
-        """Whether the request was signed with our key: its method, its signed headers, its path with what is asked."""
+        """Say whether the request was signed with our key: its method, its signed headers, its path and its parameters."""
         own = f"x-{self.brand}-"
         lines = [http.method]
         lines += [
@@ -142,7 +141,7 @@ class FakeGenAuth(LoopbackServer):
         return {"totalCount": len(found), "list": in_pages[(page - 1) * limit : page * limit]}
 
 
-def _told(status: int, code: int | None = None, message: str = "", *, data: Any = None) -> web.Response:
+def _reply(status: int, code: int | None = None, message: str = "", *, data: Any = None) -> web.Response:
     body: dict[str, Any] = {"statusCode": status, "message": message, "requestId": str(uuid4())}
     body |= {"data": data} if code is None else {"apiCode": code}
     return web.json_response(body)

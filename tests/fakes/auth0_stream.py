@@ -1,4 +1,4 @@
-"""The loopback Auth0's stream of events: offsets, heartbeats, and its ways to end."""
+"""The stream of events of the loopback Auth0: offsets, heartbeats, and the ways in which it ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from usher.testing.server import cut
 Ending = Literal["close", "error", "cut"]
 
 
-class Stream:
-    """All that was ever published, for as many readers as there are. *opened* has the query of each."""
+class EventStream:
+    """Everything that was published, for any number of readers. *opened* has the query of each reader."""
 
     def __init__(self) -> None:
         self.opened: list[dict[str, str]] = []
@@ -24,7 +24,7 @@ class Stream:
         self._changed = asyncio.Condition()
 
     async def publish(self, event: dict[str, Any] | None) -> str:
-        """Put an event on the stream, or with None an offset alone. Returns the offset."""
+        """Put an event on the stream, or with None only an offset. Return the offset."""
         async with self._changed:
             offset = f"offset{len(self._published) + 1:06}=="
             self._published.append((offset, event))
@@ -32,41 +32,41 @@ class Stream:
         return offset
 
     async def end(self, how: Ending = "close") -> None:
-        """End what is open: as every few minutes, with an error message, or in the middle of a message."""
+        """End the open streams: as Auth0 does every few minutes, with an error message, or in the middle of a message."""
         async with self._changed:
             self._endings.append(how)
             self._changed.notify_all()
 
     def expire(self) -> None:
-        """Know no offset any more that was given out: 410."""
+        """Refuse all offsets that were given out: 410."""
         self._expired.update(offset for offset, _ in self._published)
 
     async def wait_opened(self, count: int) -> None:
-        """Return once it was opened so often."""
+        """Return once the stream was opened *count* times."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.opened) >= count)
 
     def knows(self, http: web.Request) -> bool:
-        """Whether the place that is asked for can still be had."""
+        """Say whether the stream can still be read from the offset that is asked for."""
         return self._asked_for(http) not in self._expired
 
     async def serve(self, http: web.Request) -> web.StreamResponse:
-        """Tell what comes after the place asked for, until it ends."""
+        """Send what comes after the offset that is asked for, until the stream ends."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(http)
         await response.write(b":connected\n\nretry: 2000\n\n")
         offset, endings = self._asked_for(http), len(self._endings)
-        told = next((at for at, (known, _) in enumerate(self._published, 1) if known == offset), 0)
+        sent = next((at for at, (known, _) in enumerate(self._published, 1) if known == offset), 0)
         async with self._changed:
             self.opened.append(dict(http.query))
             self._changed.notify_all()
         while len(self._endings) == endings:
-            for known, event in self._published[told:]:
+            for known, event in self._published[sent:]:
                 if _wanted(event, http.query.getall("event_type", []), http.query.get("from_timestamp", "")):
                     await response.write(_message(known, event))
-            told = len(self._published)
+            sent = len(self._published)
             async with self._changed:
-                if told == len(self._published) and len(self._endings) == endings:
+                if sent == len(self._published) and len(self._endings) == endings:
                     await self._changed.wait()
         return await _end(http, response, self._endings[-1])
 

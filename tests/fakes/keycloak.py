@@ -1,13 +1,13 @@
-"""A loopback Keycloak: one realm's admin API with users and admin events, which wants tokens, and fails on demand.
+"""A loopback Keycloak: the admin API of one realm with users and admin events. It checks tokens, and fails on demand.
 
     async with FakeKeycloak() as fake:
         event = fake.create_user("u-1", email="kim.berg@example.com")
-        fake.script(answer(503), RESET)         # the next two requests; then it behaves
+        fake.script(answer(503), RESET)         # for the next two requests; then it works
         ... USHER_KEYCLOAK__URL=fake.url, __REALM=fake.realm, __CLIENT_ID=fake.client_id, __CLIENT_SECRET=fake.client_secret
         body, headers = fake.webhook(event, secret)   # as p2-inc's extension would post it
 
-It knows the calls that Usher makes. Like Keycloak it lists admin events newest first, leaves the realm's name out of them,
-writes one for each change that is made, and forgets a token when it is told to.
+It knows only the calls that Usher makes. Like Keycloak, it lists admin events newest first, leaves the realm's name out of
+them, and writes one for each change that is made.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
-
-from usher.testing.server import LoopbackServer, Serve
+from tests.fakes.system import FakeSystem, Serve
 
 _ADMIN = {"realmId": "master", "clientId": "admin-cli", "ipAddress": "192.0.2.10"}
 ACCOUNT = "the-service-account-of-usher"
-"""The id of the user behind the client: who is the actor of what is done by API."""
+"""The id of the user behind the client: the actor of the changes that are made through the API."""
 _MISSING = {"error": "User not found"}
 
 
-class FakeKeycloak(LoopbackServer):
-    """An async context manager.
+class FakeKeycloak(FakeSystem):
+    """Serves Keycloak's admin API, as an async context manager.
 
     Args:
         realm: the realm's name.
@@ -51,12 +50,12 @@ class FakeKeycloak(LoopbackServer):
         self.users: dict[str, dict[str, Any]] = {}
         """Representations of users by id."""
         self.admin_events: list[dict[str, Any]] = []
-        """As the admin API tells them, in the order in which they were written."""
+        """The admin events as the admin API returns them, in the order in which they were written."""
         self.events_config = {"adminEventsEnabled": True, "adminEventsDetailsEnabled": True}
         self.passwords: dict[str, float] = {}
-        """When whose password was set, in Unix seconds."""
+        """When the password of each user was set, in Unix seconds."""
         self.sent: list[str] = []
-        """The ids of the users whom the realm has sent its mail."""
+        """The ids of the users that the realm has sent its own mail to."""
         self.forbidden = False
         """Whether the service account lacks its roles."""
         self.asked: list[str] = []
@@ -65,16 +64,16 @@ class FakeKeycloak(LoopbackServer):
         self._tokens: set[str] = set()
 
     def forget_tokens(self) -> None:
-        """As after a restart: tokens that were given hold no more."""
+        """Refuse all tokens that were given out, as after a restart."""
         self._tokens.clear()
 
     def create_user(self, user_id: str, **fields: Any) -> dict[str, Any]:
-        """An admin makes a user: the admin event."""
+        """Make a user, as an admin does. Return the admin event."""
         self.users[user_id] = {"id": user_id, "username": user_id, "enabled": True, "requiredActions": [], **fields}
         return self.happens("CREATE", f"users/{user_id}", {"username": user_id, **fields})
 
     def reset_password(self, user_id: str, *, temporary: bool = True) -> dict[str, Any]:
-        """An admin sets a password: the admin event. Like Keycloak, it requires another one silently where it is temporary."""
+        """Set a password, as an admin does. Return the admin event; a temporary one requires a new one without another event."""
         self.passwords[user_id] = self._now()
         required = {*self.users[user_id]["requiredActions"]} - {"UPDATE_PASSWORD"}
         self.users[user_id]["requiredActions"] = sorted(required | ({"UPDATE_PASSWORD"} if temporary else set()))
@@ -89,7 +88,7 @@ class FakeKeycloak(LoopbackServer):
         at: float | None = None,
         by: str = "an-administrator",
     ) -> dict[str, Any]:
-        """An admin event is written; its own time says where it stands, however late it is. *by*: the id of who did it."""
+        """Write an admin event and return it. Its own time decides its position, however late it is. *by*: the actor's id."""
         event = {
             "id": str(uuid.uuid4()),
             "time": round((self._now() if at is None else at) * 1000),
@@ -105,7 +104,7 @@ class FakeKeycloak(LoopbackServer):
         return event
 
     def webhook(self, event: Mapping[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:
-        """Body and headers with which p2-inc's extension tells of an admin event."""
+        """Make the body and headers with which p2-inc's extension reports an admin event."""
         kind = f"admin.{event['resourceType']}-{event['operationType']}"
         own = {"realmName": self.realm, "uid": str(uuid.uuid4()), "details": {}, "type": kind}
         body = json.dumps({**event, **own}).encode()
@@ -130,7 +129,7 @@ class FakeKeycloak(LoopbackServer):
         self.asked.append(f"{http.method} {http.path}")
 
     def _handler(self, find: Callable[[web.Request], Any], *, free: bool = False) -> Serve:
-        """Serve a call: with a token unless it is *free*, and with the faults that are asked for."""
+        """Return a route for a call. It needs a token unless it is *free*, and fails as the script says."""
 
         async def act(http: web.Request) -> web.Response:
             if not free and http.headers.get("Authorization", "").removeprefix("Bearer ") not in self._tokens:

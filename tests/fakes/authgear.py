@@ -1,13 +1,13 @@
-"""A loopback Authgear: its Admin API with users and an audit log, which checks tokens, gives pages, and fails on demand.
+"""A loopback Authgear: its Admin API with users and an audit log. It checks tokens, returns pages, and fails on demand.
 
     async with FakeAuthgear() as fake:
         fake.users["u-1"] = {"email": "kim.berg@example.com"}
         fake.happens(raw_event("password.reset", tenant=fake.app_id, user_id="u-1"))
-        fake.script(answer(503), RESET)         # the next two requests; then it behaves
+        fake.script(answer(503), RESET)         # for the next two requests; then it works
         ... USHER_AUTHGEAR__ENDPOINT=fake.url, __APP_ID=fake.app_id, __KEY_ID=fake.key_id, __PRIVATE_KEY=fake.private_key
 
-It knows the calls that Usher makes, not GraphQL. Like Authgear it tells whole seconds, has no order within one, gives
-at most a page however much is asked for, and writes down what its API is asked to do.
+It knows only the calls that Usher makes, not GraphQL. Like Authgear, it gives times in whole seconds, has no order within a
+second, returns at most a page however much is asked for, and writes an entry for each change that is made through its API.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-
-from usher.testing.server import LoopbackServer
+from tests.fakes.system import FakeSystem
 
 PATH = "/_api/admin/graphql"
 _ROOT = re.compile(r"\b(auditLogs|node|setPasswordExpired|sendResetPasswordMessage)\s*\(")
@@ -44,23 +43,23 @@ _ACTIVITY_TYPES = frozenset(
         ),
     }
 )  # fmt: skip
-"""Some of those that Authgear knows."""
+"""Some of the activity types that Authgear knows."""
 
 
 class Refusal(Exception):
-    """A GraphQL error: *reason* is what Authgear's clients go by, empty where the query itself is at fault."""
+    """A GraphQL error. *reason* is the code that Authgear's clients read; it is empty if the query itself is wrong."""
 
     def __init__(self, message: str, reason: str = "", kind: str = "") -> None:
         super().__init__(message)
         self.reason, self.kind = reason, kind or reason
 
 
-class FakeAuthgear(LoopbackServer):
-    """An async context manager.
+class FakeAuthgear(FakeSystem):
+    """Serves Authgear's Admin API, as an async context manager.
 
     Args:
         app_id: the project's id.
-        page_size: as many entries a page has at most.
+        page_size: the largest number of entries on a page.
         slow: seconds before each answer.
         now: Unix seconds.
         port: 0 lets the system choose.
@@ -81,28 +80,28 @@ class FakeAuthgear(LoopbackServer):
         """Standard attributes by user id."""
         self.without_password: set[str] = set()
         self.expired: dict[str, bool] = {}
-        """Whose password was set to expired, or not to."""
+        """For each user id whether the password was set to expired."""
         self.sent: list[str] = []
         """The login ids to which a reset message was sent."""
         self.asked: list[str] = []
-        """The root field of each call that came to something."""
+        """The root field of each call that was understood."""
         self.tokens: list[str] = []
-        """The tokens of the requests, good or not."""
+        """The tokens of the requests, valid or not."""
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._now, self._seq = now, 0x1000
-        self._log: list[dict[str, Any]] = []
+        self.audit_log: list[dict[str, Any]] = []
         self._rng = random.Random(self._seq)
 
     @property
     def private_key(self) -> str:
-        """The Admin API key, as the portal gives it for download."""
+        """The Admin API key, as the portal offers it for download."""
         return self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ).decode()
 
     def happens(self, event: bytes | Mapping[str, Any]) -> None:
-        """Write an event to the audit log, as it is: its own time says where it stands there, however late it comes."""
-        self._log.append(json.loads(event) if isinstance(event, bytes) else dict(event))
+        """Write an event to the audit log unchanged. Its own time decides its position, however late it is written."""
+        self.audit_log.append(json.loads(event) if isinstance(event, bytes) else dict(event))
 
     def _add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_post(PATH, self._served(self._answer))
@@ -125,7 +124,7 @@ class FakeAuthgear(LoopbackServer):
         return web.json_response({"data": data}, headers=self._date())
 
     def _claims(self, authorization: str) -> dict[str, Any] | None:
-        """What a good token says; None: it is no good."""
+        """Return the claims of a valid token; None: it is not valid."""
         kind, _, token = authorization.partition(" ")
         self.tokens.append(token)
         try:
@@ -153,8 +152,10 @@ class FakeAuthgear(LoopbackServer):
             if name not in _ACTIVITY_TYPES:
                 raise Refusal(f'Variable "$types" got invalid value. In element #{number}: unknown "{name}".')
         since = datetime.fromisoformat(given["from"]).timestamp() if given.get("from") else 0.0
-        found = [entry for entry in self._log if _stamp(entry) >= since and (not types or _activity(entry) in types)]
-        self._rng.shuffle(found)  # entries of one second come as they like, differently each time
+        found = [
+            entry for entry in self.audit_log if _stamp(entry) >= since and (not types or _activity(entry) in types)
+        ]
+        self._rng.shuffle(found)  # entries of the same second have no order
         found.sort(key=_stamp)
         start = _offset(given["after"]) + 1 if given.get("after") else 0
         limit = min(given.get("first") or self.page_size, self.page_size)
@@ -176,7 +177,7 @@ class FakeAuthgear(LoopbackServer):
             raise Refusal("authenticator not found", "AuthenticatorNotFound", "NotFound")
         self.expired[user_id] = expired
         user = {"id": user_id, "standard_attributes": self.users[user_id]}
-        self._note("set_password_expired", {"user": user, "expired": expired}, user_id, audit)
+        self._log_mutation("set_password_expired", {"user": user, "expired": expired}, user_id, audit)
         return {"user": {"id": given["id"]}}
 
     def _send_reset(self, given: Mapping[str, Any], audit: Mapping[str, Any]) -> None:
@@ -185,7 +186,7 @@ class FakeAuthgear(LoopbackServer):
         if login_id not in known:
             raise Refusal(f"no user is known by {login_id}", "UserNotFound", "NotFound")
         self.sent.append(login_id)
-        self._note("send_reset_password_message", {"login_id": login_id}, "", audit)
+        self._log_mutation("send_reset_password_message", {"login_id": login_id}, "", audit)
 
     _calls: Mapping[str, Callable[..., Any]] = {
         "auditLogs": _audit_logs,
@@ -194,7 +195,7 @@ class FakeAuthgear(LoopbackServer):
         "sendResetPasswordMessage": _send_reset,
     }
 
-    def _note(self, name: str, payload: Mapping[str, Any], user_id: str, audit: Mapping[str, Any]) -> None:
+    def _log_mutation(self, name: str, payload: Mapping[str, Any], user_id: str, audit: Mapping[str, Any]) -> None:
         self._seq += 1
         self.happens(
             {

@@ -1,4 +1,4 @@
-"""What became of each event, moment by moment: made of the service's log lines and of what `usher why` says, of nothing else."""
+"""The timeline of each event. It is made only of the service's log lines and of what `usher why` says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from usher.cli._demo_cast import Scene
+from usher.demo.cast import Scene
 
 COLUMNS = ("time", "event", "user", "what happened")
 
@@ -16,17 +16,17 @@ _Row = tuple[datetime, str]
 def rows(
     scene: Scene, fates: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]]
 ) -> Iterator[Sequence[object]]:
-    """The rows of one event under `COLUMNS`, in order.
+    """Yield the rows of one event under `COLUMNS`, in order.
 
     Args:
-        scene: the event; the rows tell of its handler alone.
+        scene: the event; the rows are about its handler only.
         fates: what ``usher why --json`` says of the event.
         lines: all log lines of the service.
     """
     ours = [fate for fate in fates if fate["handler"] == scene.handler]
-    told = [line for line in lines if (line.get("event_id"), line.get("handler")) == (scene.id, scene.handler)]
+    of_handler = [line for line in lines if (line.get("event_id"), line.get("handler")) == (scene.id, scene.handler)]
     replayed = any(fate["state"] == "replayed" for fate in ours)
-    moments = [*_arrivals(scene, ours), *_attempts(told, replayed=replayed), *_repeats(ours)]
+    moments = [*_arrivals(scene, ours), *_attempts(of_handler, replayed=replayed), *_repeats(ours)]
     moments.sort(key=lambda row: row[0].replace(microsecond=0))  # an arrival is known to the second only
     for number, (time, what) in enumerate(moments):
         first = number == 0
@@ -60,5 +60,5 @@ def _attempts(lines: Sequence[Mapping[str, Any]], *, replayed: bool) -> Iterator
 
 
 def moment(iso: str) -> datetime:
-    """The time that a log line or a row gives, in UTC."""
+    """Return the time of a log line or a row, in UTC."""
     return datetime.fromisoformat(iso).astimezone(UTC)

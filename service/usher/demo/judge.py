@@ -1,4 +1,4 @@
-"""Whether the demo showed what it says: judged by the outbox, the dead letters and the metrics, not by the narration."""
+"""Judge whether the demo showed what it says: by the outbox, the dead letters and the metrics, not by what it printed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from usher.cli._demo_cast import BY_WEBHOOK, LEFT_OUT, NOOR, SCENES
-from usher.cli._demo_outbox import SentMessage
+from usher.demo.cast import BY_WEBHOOK, LEFT_OUT, NOOR, SCENES
+from usher.demo.outbox import SentMessage
 
 _REPEATS = 1
 
@@ -22,7 +22,7 @@ class Scrape:
     text: str
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of the samples *name* that have these labels; 0 where there is none."""
+        """Add up the samples *name* that have these labels; 0 if there are none."""
         return sum(
             sample.value
             for family in text_string_to_metric_families(self.text)
@@ -33,10 +33,10 @@ class Scrape:
 
 @dataclass(slots=True)
 class Facts:
-    """What the demo has found out.
+    """The facts that the demo has found.
 
-    *dead* and *dead_in_the_end* are rows of ``usher dlq list --json``, before the replay and after it; *exit_code* is the
-    service's, after SIGTERM. *leaks* are the files of the service in which a credential was found.
+    *dead* and *dead_in_the_end* are rows of ``usher dlq list --json``, before and after the replay; *exit_code* is that of
+    the service after SIGTERM. *leaks* are the files of the service in which a credential was found.
     """
 
     messages: Sequence[SentMessage] = ()
@@ -48,7 +48,7 @@ class Facts:
 
 
 def failures(facts: Facts) -> list[str]:
-    """Each expectation that was not met, in a sentence; none: all that was announced has happened."""
+    """Return a sentence for each expectation that was not met; none: all that was announced has happened."""
     return [
         *_of_messages(facts.messages),
         *_of_dead_letters(facts),
@@ -59,7 +59,7 @@ def failures(facts: Facts) -> list[str]:
 
 
 def kind_of(handler: str) -> str:
-    """What `Message.kind` is for a message that *handler* sends in this demo."""
+    """Return the `SentMessage.kind` of a message that *handler* sends in this demo."""
     return "SMS" if handler == "sms_notice" else handler
 
 
@@ -83,14 +83,14 @@ def _of_dead_letters(facts: Facts) -> Iterator[str]:
 
 
 def of_metrics(metrics: Scrape) -> Iterator[str]:
-    """What `failures` says of the metrics alone."""
+    """Yield what `failures` says of the metrics alone."""
     filtered = "usher_events_filtered_total"
     found = {
         "records read": metrics.total("usher_records_total"),
         "webhook calls stored": metrics.total("usher_ingested_total", outcome="stored"),
         "webhook calls with a bad signature": metrics.total("usher_ingested_total", outcome="bad-signature"),
         "events left out as duplicates": metrics.total(filtered, reason="duplicate"),
-        # Which of the two it is depends on whether the bytes could tell already.
+        # Which of the two it is depends on whether the raw bytes were enough to decide.
         "events left out by triggered_by": metrics.total(filtered, reason="prefilter")
         + metrics.total(filtered, reason="triggered_by"),
         "attempts to be retried": metrics.total("usher_attempts_total", outcome="retry"),

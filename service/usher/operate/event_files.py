@@ -1,7 +1,7 @@
-"""Events in files: what a file may hold, where in it each event lies, and what is kept of it.
+"""Events in files: what a file may hold, where in it each event is, and which bytes of it are kept.
 
-A file holds one JSON object, a JSON array of them, or JSON lines. What is none of these is one event that can't be decoded.
-Where a source is named they are what that system sends, and it reads them; a body of its own form is one, too.
+A file holds one JSON object, a JSON array of objects, or JSON lines. Any other content is one event that can't be decoded.
+If a source is named, the content is what that system sends, in its own form too, and the source reads it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from usher.cli._exits import Exit, Stop
 from usher.event import Event, Undecodable
+from usher.operate.errors import NotDecodable, NotFound, OperateError
+from usher.settings import Settings
 from usher.sources import Arrival, NotJson, Source, decode, dump, event_key, parse, strip
 from usher.sources.source import undecoded
+from usher.systems import open_source
 
 STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a file holds in one place: the bytes to be stored, and the event in them or what is *wrong*."""
+class FileItem:
+    """One item of a file: where it is, the bytes to store, and the event in them or what is *wrong* with them."""
 
     where: str
     value: bytes
@@ -35,33 +37,38 @@ class Found:
         return event_key(self.event) if self.event else None
 
 
-def read(names: Sequence[str], source: Source | None = None) -> list[Found]:
-    """What the files *names* hold, in order; ``-`` is stdin.
+def read(settings: Settings, names: Sequence[str], source: str | None = None) -> list[FileItem]:
+    """Read the files *names*, in order; ``-`` is stdin.
 
     Args:
-        source: reads them as what its system sends; None: they are in the canonical shape, or Authgear's.
+        source: the system whose own form they have, as in ``keycloak`` or ``keycloak/shop``; None: they have the canonical
+            shape, or Authgear's.
 
     Raises:
-        Stop: there is no such file (4), or it can't be read.
+        NotFound: there is no such file.
+        OperateError: a file can't be read.
+        SettingsError: there is no such system or tenant.
     """
-    return [found for name in names for found in (_in_file(name) if source is None else _sent(name, source))]
+    reader = None if source is None else open_source(settings, source)
+    return [item for name in names for item in (_in_file(name) if reader is None else _sent(name, reader))]
 
 
-def read_one(name: str, source: Source | None = None) -> Event:
-    """The one event in the file *name*; *source* as for `read`.
+def read_one(settings: Settings, name: str, source: str | None = None) -> Event:
+    """Read the file *name*, which holds one event; *source* as for `read`.
 
     Raises:
-        Stop: no such file (4); there is none in it, it can't be decoded, or there are several (1).
+        NotDecodable: it holds something else.
+        OperateError, SettingsError: as for `read`; or the file holds no event, or several.
     """
-    found = read([name], source)
-    if len(found) != 1:
-        raise Stop(f"{name} holds {len(found)} events; give a file with one")
-    if found[0].event is None:
-        raise Stop(f"{found[0].where}: {found[0].wrong}")
-    return found[0].event
+    items = read(settings, [name], source)
+    if len(items) != 1:
+        raise OperateError(f"{name} holds {len(items)} events; give a file with one")
+    if items[0].event is None:
+        raise NotDecodable(f"{items[0].where}: {items[0].wrong}")
+    return items[0].event
 
 
-def _in_file(name: str) -> Iterator[Found]:
+def _in_file(name: str) -> Iterator[FileItem]:
     content = _bytes(name)
     if not content.strip():
         return
@@ -77,8 +84,8 @@ def _in_file(name: str) -> Iterator[Found]:
         yield _one(f"{name}:1", document, content.strip())
 
 
-def _sent(name: str, source: Source) -> Iterator[Found]:
-    """What *source* makes of the file: of it as a whole, else of each document in it."""
+def _sent(name: str, source: Source) -> Iterator[FileItem]:
+    """Have *source* read the file: as a whole, or else document by document."""
     content = _bytes(name)
     if not content.strip():
         return
@@ -90,7 +97,7 @@ def _sent(name: str, source: Source) -> Iterator[Found]:
     arrivals = [arrival for piece in pieces for arrival in piece]
     for number, arrival in enumerate(arrivals, 1):
         where = f"{name}, event {number}" if len(arrivals) > 1 else f"{name}:1"
-        yield Found(where, arrival.value, arrival.event, arrival.reason)
+        yield FileItem(where, arrival.value, arrival.event, arrival.reason)
 
 
 def _arrivals(source: Source, body: bytes, now: float) -> Sequence[Arrival]:
@@ -101,7 +108,7 @@ def _arrivals(source: Source, body: bytes, now: float) -> Sequence[Arrival]:
 
 
 def _documents(content: bytes) -> list[bytes]:
-    """The documents in an array, or on lines that are all JSON; else the content as it is."""
+    """Split the content into the documents of an array, or of lines that are all JSON; else leave it whole."""
     try:
         document = parse(content)
         return [dump(item) for item in document] if isinstance(document, list) else [content]
@@ -116,8 +123,8 @@ def _documents(content: bytes) -> list[bytes]:
     return lines
 
 
-def _in_lines(name: str, content: bytes, wrong: str) -> Iterator[Found]:
-    found: list[Found] = []
+def _in_lines(name: str, content: bytes, wrong: str) -> Iterator[FileItem]:
+    found: list[FileItem] = []
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
@@ -125,26 +132,24 @@ def _in_lines(name: str, content: bytes, wrong: str) -> Iterator[Found]:
         try:
             found.append(_one(where, parse(line), line.strip()))
         except Undecodable as error:
-            found.append(Found(where, line.strip(), None, str(error)))
+            found.append(FileItem(where, line.strip(), None, str(error)))
     lines = any(item.event or "JSON" not in item.wrong for item in found)
-    yield from found if lines else [Found(f"{name}:1", content, None, wrong)]
+    yield from found if lines else [FileItem(f"{name}:1", content, None, wrong)]
 
 
-def _one(where: str, document: Any, value: bytes) -> Found:
+def _one(where: str, document: Any, value: bytes) -> FileItem:
     kept = strip(document)
     value = value if kept is document else dump(kept)
     try:
-        return Found(where, value, decode(value))
+        return FileItem(where, value, decode(value))
     except Undecodable as error:
-        return Found(
-            where, value, None, f"{error}; if it is what an identity system sends itself, name that with --source"
-        )
+        return FileItem(where, value, None, str(error))
 
 
 def _bytes(name: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
     except FileNotFoundError:
-        raise Stop(f"there is no file {name}", Exit.NOT_FOUND) from None
+        raise NotFound(f"there is no file {name}") from None
     except OSError as error:
-        raise Stop(f"{name} can't be read: {error.strerror}") from None
+        raise OperateError(f"{name} can't be read: {error.strerror}") from None

@@ -1,7 +1,7 @@
-"""What a command prints: tables for people, one JSON array for programs, a question only where somebody can answer.
+"""Print on the terminal: lines and tables for people, one JSON array for programs, times and durations in one form.
 
-Event ids and error texts come from strangers: nothing in them is taken as markup, and control characters are shown, not sent
-to the terminal.
+Event ids and error texts come from strangers: nothing in them is read as markup, and control characters are shown as
+escapes, not sent to the terminal.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from usher.cli._exits import Exit, Stop
-
 if TYPE_CHECKING:
     from rich.console import Console
 
 _PIPE_WIDTH = 10_000
-"""Columns where there is no terminal: a line that a program reads isn't wrapped at eighty."""
+"""Columns where there is no terminal: a line that a program reads is not wrapped."""
 
 _STYLES = {"ok": "green", "warn": "yellow", "problem": "bold red"}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on stdout (or stderr) as they are now; without colour where that is no terminal."""
+    """Return a console on the present stdout (or stderr); without colour if that is no terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -33,17 +31,17 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(text: str) -> None:
-    """One line for the person at the terminal, on stderr: stdout is for results."""
+    """Print a line for the person at the terminal, on stderr: stdout is for results."""
     sys.stderr.write(f"{plain(text)}\n")
 
 
 def result(text: str) -> None:
-    """One line of the result, on stdout."""
+    """Print a line of the result, on stdout."""
     sys.stdout.write(f"{plain(text)}\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: int = 1) -> None:
-    """Print *rows* under *columns*, the first *whole* of which are not wrapped; None is an empty cell.
+    """Print *rows* under *columns*. The first *whole* columns are not wrapped; None is an empty cell.
 
     The words ok, warn and problem are coloured.
     """
@@ -69,38 +67,16 @@ def print_json(rows: Iterable[Mapping[str, object]]) -> None:
     sys.stdout.write("\n")
 
 
-def confirm(question: str, *, flag: str) -> None:
-    """Ask, and go on only after a yes.
-
-    Raises:
-        Stop: the answer was no (1); there is no terminal to ask on (2), and *flag* would have answered.
-    """
-    import typer
-
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Stop(f"{question} There is no terminal to ask on; give {flag}.", Exit.USAGE)
-    if not typer.confirm(question, err=True):
-        raise Stop("Nothing was done.", Exit.FAILED)
-
-
 def plain(text: str) -> str:
-    """*text* with control characters as escapes."""
+    """Return *text* with its control characters as escapes."""
     return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)
 
 
-def span(seconds: float) -> str:
-    """A duration as settings are written: ``90s``, ``10m``, ``24h``, ``2d``."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
-
-
 def moment(milliseconds: int | None) -> str:
-    """A time in Unix milliseconds, as UTC to the second; nothing for None."""
+    """Write a time, given in Unix milliseconds, in UTC to the second; None becomes an empty text."""
     return "" if milliseconds is None else iso(milliseconds).replace("T", " ").removesuffix("+00:00") + "Z"
 
 
 def iso(milliseconds: int) -> str:
-    """A time in Unix milliseconds, as ISO 8601 in UTC to the second."""
+    """Write a time, given in Unix milliseconds, as ISO 8601 in UTC to the second."""
     return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat()

@@ -1,4 +1,4 @@
-"""What the identity systems of the demo send when an administrator makes an account: hides their shapes and how each proves itself."""
+"""The webhook calls of the demo's identity systems. Hides the shapes of their events, and how each call is authenticated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETTINGS: Mapping[str, str] = {
     "USHER_KEYCLOAK__WEBHOOK_SECRET": _SECRET,
 }
 CREDENTIALS = (_INITIAL, hashlib.md5(_INITIAL.encode(), usedforsecurity=False).hexdigest())
-"""What some of them send along, and nobody may ever find again."""
+"""The credentials that some systems send with their events: they must be found nowhere afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Call:
 
 
 def call(system: str, body: bytes, *, secret: str = _SECRET) -> Call:
-    """The call with which *system* delivers a body."""
+    """Make the call with which *system* delivers a body."""
     return Call(f"/ingest/{system}", body, {"content-type": "application/json", **_PROOFS[system](body, secret)})
 
 
 def created(system: str, user: str, name: str, email: str, now: float) -> bytes:
-    """What *system* sends when an administrator has made *user*, at *now* (Unix seconds)."""
+    """Make what *system* sends when an administrator has created *user*, at *now* (Unix seconds)."""
     document: dict[str, Any] = _CREATED[system](user, name, email, now)
     return json.dumps(document).encode()
 

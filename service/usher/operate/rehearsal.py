@@ -1,9 +1,11 @@
-"""What a handler would do with an event: it really runs, with the real templates and address checks, and nothing is sent."""
+"""Find out what handlers would do with an event: run them, with the real templates and address checks, but send nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import structlog
@@ -11,14 +13,16 @@ import structlog
 from usher.channels import Mail, Progress, SmsMessage
 from usher.channels.sender import MessageSender
 from usher.channels.templates import Templates
-from usher.cli._console import span
+from usher.channels.transport import Transport
 from usher.context import Context, Outgoing
 from usher.event import Event
-from usher.handler import Handler, Ruling
-from usher.outcome import Reject, Skip
-from usher.parts import open_templates
+from usher.handler import Handler, Router, Ruling
+from usher.outcome import Reject, Skip, duration_text
+from usher.parts import find_handlers, open_templates
 from usher.redact import scrub
 from usher.settings import Settings
+from usher.sources import dump
+from usher.systems import open_systems
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -28,19 +32,59 @@ if TYPE_CHECKING:
 _NAMES = {"email": "mail", "sms": "SMS"}
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What one handler would do with an event: whether it *runs*, the *condition* that decided, and what it *would* do."""
+
+    handler: str
+    runs: bool
+    condition: str
+    would: str
+
+
+async def rehearse(settings: Settings, event: Event) -> list[Rehearsed]:
+    """Find out for each handler what it would do with *event*.
+
+    Raises:
+        HandlerError, SettingsError
+    """
+    found = find_handlers(settings)
+    systems = open_systems(settings, lambda: Transport().session)
+    rehearsal = Rehearsal(
+        settings, found, settings.for_handlers(found), time.time(), lambda event: systems.of(event) is not None
+    )
+    return [
+        Rehearsed(ruling.handler.name, ruling.runs, ruling.condition, await rehearsal.would(ruling, event))
+        for ruling in Router(found, settings.triggered_by).explain(event)
+    ]
+
+
+def as_stored(settings: Settings, event: Event) -> Event:
+    """Return *event* with what its source adds to an event before it is stored, which depends on the settings.
+
+    Raises:
+        SettingsError
+    """
+    system = open_systems(settings, lambda: Transport().session).which(event)
+    if system is None or not system.source.plain:
+        return event
+    arrivals = system.source.arrivals(dump(event.model_dump(exclude_unset=True)), {}, time.time())
+    return next((arrival.event for arrival in arrivals if arrival.event), event)
+
+
 class _Calls(Exception):
-    """The handler wanted to make a request; the text says of whom."""
+    """The handler was about to call an API; the text says which."""
 
 
 class _NoHttp:
-    """Stands where a handler finds its HTTP session."""
+    """Takes the place of a handler's HTTP session, and makes no request."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise _Calls("an HTTP API of its own")
 
 
 class _NoApi:
-    """Stands where a handler finds the API of *system*."""
+    """Takes the place of the API of *system*, and makes no request."""
 
     def __init__(self, system: str) -> None:
         self._system = system
@@ -50,7 +94,7 @@ class _NoApi:
 
 
 class _Accepts:
-    """A provider that is content with everything and does nothing."""
+    """A provider that accepts every message and sends none."""
 
     name = "rehearsal"
 
@@ -62,10 +106,10 @@ class Rehearsal:
     """Runs handlers without consequences.
 
     Args:
-        found: all handlers that run; the templates are theirs, under the user's.
+        found: all handlers that run; their templates are used, after those in the user's folder.
         own: each handler's settings, by name.
         now: Unix seconds, for expiry.
-        has_api: whether the API of the system that an event came from may be asked.
+        has_api: says whether the API of the system that an event came from is set up.
     """
 
     def __init__(
@@ -77,23 +121,23 @@ class Rehearsal:
         has_api: Callable[[Event], bool],
     ) -> None:
         self._templates = open_templates(settings, found)
-        self._post = MessageSender(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
+        self._sender = MessageSender(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
         self._own = own
         self._now = now
         self._has_api = has_api
 
     async def would(self, ruling: Ruling, event: Event) -> str:
-        """What the handler of *ruling* would do with *event*, in a few words."""
+        """Say in a few words what the handler of *ruling* would do with *event*."""
         handler = ruling.handler
         if not ruling.runs:
             return ""
         if self._expired(handler, event):
-            return f"would be dead-lettered as expired: it is older than {span(handler.expires_after or 0)}"
+            return f"would be dead-lettered as expired: it is older than {duration_text(handler.expires_after or 0)}"
         ctx = Context(
             event=event,
             handler=handler.name,
             attempt=1,
-            sender=self._post,
+            sender=self._sender,
             base_logger=structlog.wrap_logger(
                 None, processors=[_drop], wrapper_class=structlog.make_filtering_bound_logger(0)
             ),
@@ -105,14 +149,14 @@ class Rehearsal:
         try:
             async with asyncio.timeout(handler.timeout):
                 await handler.function(event, ctx)
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 - whatever a handler raises is told
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - a handler may raise anything, and the answer says what
             error = raised
-        told = _told(error, ctx.message, self._templates, event)
+        ending = _ending(error, ctx.message, self._templates, event)
         if ctx.system is not None and not (event.user.email or event.user.phone):
             return (
-                f"would look the user up in {event.source}, which explain does not; if nothing is found there, {told}"
+                f"would look the user up in {event.source}, which explain does not; if nothing is found there, {ending}"
             )
-        return told
+        return ending
 
     def _expired(self, handler: Handler, event: Event) -> bool:
         if handler.expires_after is None or event.time is None:
@@ -120,9 +164,9 @@ class Rehearsal:
         return event.time.timestamp() + handler.expires_after < self._now
 
 
-def _told(error: BaseException | None, message: Outgoing | None, templates: Templates, event: Event) -> str:
+def _ending(error: BaseException | None, message: Outgoing | None, templates: Templates, event: Event) -> str:
     if isinstance(error, _Calls):
-        return f"would call {error}; what follows is not known, since explain makes no request"
+        return f"would call {error}; explain makes no request, so what follows is not known"
     if isinstance(error, Skip):
         return f"would be skipped: {scrub(error.reason)}"
     if isinstance(error, Reject):

@@ -1,11 +1,11 @@
-"""A loopback Auth0: tokens, users, tickets, tenant logs and the stream of events, with its answers when it will not.
+"""A loopback Auth0: tokens, users, tickets, tenant logs and the stream of events. It fails on demand.
 
     async with FakeAuth0() as fake:
         eva = fake.create_user(email="eva@example.com")     # as an administrator does in the dashboard
-        fake.script(answer(503), RESET)                     # the next two requests; then it behaves
+        fake.script(answer(503), RESET)                     # for the next two requests; then it works
         ... USHER_AUTH0__BASE_URL=fake.url, __DOMAIN=fake.domain, __CLIENT_ID=fake.client_id, __CLIENT_SECRET=fake.client_secret
 
-It knows the calls that Usher makes. Like Auth0 it writes a log entry about each change that its API is asked to make.
+It knows only the calls that Usher makes. Like Auth0, it writes a log entry for each change that is made through its API.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-
-from usher.testing.auth0_stream import Stream
-from usher.testing.server import LoopbackServer, Serve
+from tests.fakes.auth0_stream import EventStream
+from tests.fakes.system import FakeSystem, Serve
 
 DASHBOARD = "fake-dashboard-client"
 CONNECTION = "Username-Password-Authentication"
@@ -28,12 +27,12 @@ SCOPES = ("read:users", "update:users", "create:user_tickets", "read:logs", "rea
 _Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
-class FakeAuth0(LoopbackServer):
-    """An async context manager.
+class FakeAuth0(FakeSystem):
+    """Serves Auth0's APIs, as an async context manager.
 
     Args:
-        domain: the tenant's own.
-        scopes: what the application is granted.
+        domain: the tenant's own domain.
+        scopes: the scopes that the application is granted.
         slow: seconds before each answer.
         now: Unix seconds.
     """
@@ -51,27 +50,27 @@ class FakeAuth0(LoopbackServer):
         self.scopes = scopes
         self.users: dict[str, dict[str, Any]] = {}
         self.logs: list[dict[str, Any]] = []
-        """The tenant logs, in the order in which they are given out."""
+        """The tenant logs, in the order in which the API returns them."""
         self.mails: list[str] = []
-        """The addresses to which Auth0 has sent its own mail."""
+        """The addresses that Auth0 has sent its own mail to."""
         self.tickets: list[dict[str, Any]] = []
-        """What was asked of each ticket, with its ``ticket``."""
+        """The request for each ticket, with the ``ticket`` that was made."""
         self.asked: list[str] = []
-        """``GET /api/v2/logs`` and the like, as they came."""
-        self.stream = Stream()
+        """The requests in order, as in ``GET /api/v2/logs``."""
+        self.stream = EventStream()
         self.remaining: int | None = None
-        """What is left of the rate limit, where it is told."""
+        """The requests that are left of the rate limit; None: the headers don't say."""
         self.reset_at = 0
         self._now = now
         self._tokens: set[str] = set()
         self._numbers = itertools.count(1)
 
     def forget_tokens(self) -> None:
-        """Take no token any more that was given out: 401."""
+        """Refuse all tokens that were given out: 401."""
         self._tokens.clear()
 
     def create_user(self, *, client: str = DASHBOARD, **profile: Any) -> dict[str, Any]:
-        """Make a user through the Management API, with its log entry; an event is for `stream`. Returns the profile."""
+        """Make a user through the Management API, and the log entry, and return the profile. An event is put on `stream` apart."""
         number = next(self._numbers)
         local = f"{number:024}"
         user = {
@@ -103,7 +102,7 @@ class FakeAuth0(LoopbackServer):
         return self.logs[-1]
 
     def event_of(self, user: Mapping[str, Any], type_: str = "user.created", **more: Any) -> dict[str, Any]:
-        """An event of the event stream about a user."""
+        """Make an event of the event stream about a user."""
         return {
             "specversion": "1.0",
             "type": type_,
@@ -138,7 +137,7 @@ class FakeAuth0(LoopbackServer):
         self.asked.append(f"{http.method} {http.path}")
 
     def _guarded(self, handler: _Handler, scope: str | None) -> Serve:
-        """A call with its body, for an application with a token that has *scope*, within the rate limit."""
+        """Return a route that checks the token, its *scope* and the rate limit, and gives *handler* the body."""
 
         async def act(http: web.Request) -> web.StreamResponse:
             token = http.headers.get("Authorization", "").removeprefix("Bearer ")

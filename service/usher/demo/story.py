@@ -1,4 +1,4 @@
-"""The demo, step by step: each step does one thing to the running service, waits for what must follow, and says what was seen."""
+"""The story of the demo: each step does one thing to the running service, waits for what must follow, and prints it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usher.cli import _demo_timeline
-from usher.cli._console import console, result, table
-from usher.cli._demo_cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, OF_OTHERS, SCENES, Scene
-from usher.cli._demo_judge import Facts, of_metrics
-from usher.cli._demo_outbox import DemoOutbox, SentMessage
-from usher.cli._demo_service import Failed, Service
-from usher.cli._demo_systems import call
+from usher.demo import timeline
+from usher.demo.cast import AIKO, BY_WEBHOOK, FROM_FILE, JONAS, LEFT_OUT, MARA, NOOR, OF_OTHERS, SCENES, Scene
+from usher.demo.judge import Facts, of_metrics
+from usher.demo.outbox import DemoOutbox, SentMessage
+from usher.demo.service import Failed, Service
+from usher.demo.systems import call
+from usher.terminal import console, result, table
 from usher.testing.providers import FakeProviders, Fault, answer
 from usher.testing.wire import Request
 
 _FILE = "events.jsonl"
-_WIDTH = 100
+_WIDTH = 78
+"""Columns: it fits a terminal of 80."""
+_INDENT = "   "
 
 Fates = list[dict[str, Any]]
 
 
 def providers(outbox: Path) -> FakeProviders:
-    """SendGrid and Twilio on loopback: one 503 for Jonas, and Noor's address is refused."""
+    """Make the loopback SendGrid and Twilio: one 503 for Jonas, and Noor's address is refused."""
     due = {JONAS.to}
 
     def rule(request: Request) -> Fault | None:
@@ -41,7 +43,7 @@ def providers(outbox: Path) -> FakeProviders:
 
 @dataclass(slots=True)
 class Story:
-    """What is played, on what, and the *facts* found on the way. Each step raises `Failed` where it can't go on."""
+    """The steps, and the *facts* that they find. A step raises `Failed` if it can't go on."""
 
     service: Service
     provider: FakeProviders
@@ -52,8 +54,9 @@ class Story:
     _fates: dict[str, Fates] = field(default_factory=dict)
 
     async def play(self) -> None:
-        """All steps, in order."""
-        result("Usher tells people what was done to their accounts: here to invented people, on this machine alone.")
+        """Play all steps, in order."""
+        result("Usher sends users messages about what was done to their accounts.")
+        result("Here the users are invented, and nothing leaves this machine.")
         await self._start()
         await self._webhooks()
         await self._others()
@@ -68,36 +71,35 @@ class Story:
         console().print(f"\n{next(self._steps)}. {text}", style="bold")
 
     async def _start(self) -> None:
-        self._step("`usher run` starts, on the embedded log. SendGrid and Twilio are stand-ins on this machine.")
+        self._step("`usher run` starts, on the embedded log.")
         listening = await self.service.line("listening")
         self.service.url = f"http://{listening['http']}"
         await self.service.line("ready")
         handlers = [line["handler"] for line in self.service.lines if line["event"] == "handler"]
-        result(f"   Ready at {self.service.url}. Handlers: {', '.join(handlers)}")
+        result(f"{_INDENT}Ready at {self.service.url}. SendGrid and Twilio are stand-ins.")
+        result(f"{_INDENT}Handlers: {', '.join(handlers)}")
 
     async def _webhooks(self) -> None:
-        self._step("Authgear reports what happened: signed webhooks, POST /ingest/authgear")
+        self._step("Authgear reports what happened, by signed webhooks: POST /ingest/authgear")
         for scene in BY_WEBHOOK:
             if scene not in OF_OTHERS:
-                await self._post(scene, scene.told)
+                await self._deliver(scene, scene.about)
         await self.service.line("message sent", event_id=MARA.id)
-        await self._post(MARA, "the same event a second time")
+        await self._deliver(MARA, "again: the same event")
         status = await self.service.post(call(MARA.system, MARA.body(self._now), secret="not-the-secret"))  # noqa: S106
-        _told("(forger)", "an event signed with another secret", f"{status} refused")
+        _print("(forger)", "an event signed with another secret", f"{status} refused")
         _expect(status == 401, f"a webhook with a bad signature should get 401; it got {status}")
 
     async def _others(self) -> None:
-        self._step("So do Auth0, GenAuth and Keycloak, each in its own way: POST /ingest/auth0, /ingest/genauth, …")
+        self._step("Auth0, GenAuth and Keycloak report in their own forms: POST /ingest/auth0, …")
         for scene in OF_OTHERS:
-            await self._post(scene, f"{scene.system}: {scene.told}")
+            await self._deliver(scene, f"on {scene.system}, {scene.about}")
             await self.service.line("message sent", event_id=scene.id)
-        result(
-            "   The passwords that came along are stored nowhere; who made an account is told by other signs each time."
-        )
+        result(f"{_INDENT}The passwords that came with these events are stored nowhere.")
 
-    async def _post(self, scene: Scene, told: str) -> None:
+    async def _deliver(self, scene: Scene, about: str) -> None:
         status = await self.service.post(call(scene.system, scene.body(self._now)))
-        _told(scene.name, f"{scene.type}: {told}", f"{status} stored")
+        _print(scene.name, f"{scene.type} {about}", f"{status} stored")
         _expect(status == 200, f"{scene.name}'s webhook should get 200; it got {status}")
 
     async def _file(self) -> None:
@@ -106,49 +108,52 @@ class Story:
         (self.service.folder / _FILE).write_bytes(b"".join(lines))
         said = await self.service.usher("emit", _FILE)
         for scene in FROM_FILE:
-            _told(scene.name, f"{scene.type}: {scene.told}", "")
-        result(f"   {said.strip()}")
+            _print(scene.name, f"{scene.type} {scene.about}", "")
+        result(f"{_INDENT}{said.strip()}")
 
     async def _left_out(self) -> None:
-        self._step("Only what an administrator did is told, and only once. Who is left out, and why: usher why ID")
+        self._step("Messages are sent only for what an administrator did, and only once.")
+        result(f"{_INDENT}usher why ID shows why there is no message:")
         scenes = (*LEFT_OUT, MARA)
         for scene, fates in zip(scenes, await self._why(*scenes), strict=True):
             filtered = [fate for fate in fates if fate["state"] == "filtered"]
             _expect(bool(filtered), f"`usher why` should say why {scene.name} is left out; it says {fates}")
-            _told(scene.name, filtered[0]["detail"], "no message" if scene in LEFT_OUT else "nothing more")
+            _print(scene.name, filtered[0]["detail"], "no message" if scene in LEFT_OUT else "nothing more")
 
     async def _retry(self) -> None:
-        self._step("SendGrid is in trouble for a moment. The delivery is parked, and tried again.")
+        self._step("SendGrid fails for a moment. The delivery is parked, and tried again.")
         parked = await self.service.line("parked", event_id=JONAS.id)
-        due = _demo_timeline.moment(parked["due"])
-        _told(JONAS.name, f"{parked['error']}; parked until {due:%H:%M:%S}", f"attempt {parked['attempt']}")
+        due = timeline.moment(parked["due"])
+        _print(JONAS.name, parked["error"], f"attempt {parked['attempt']}")
+        _print("", f"parked until {due:%H:%M:%S}", "")
         sent = await self.service.line("message sent", event_id=JONAS.id)
-        _told(JONAS.name, f"{sent['template']} accepted by {sent['provider']}", f"attempt {sent['attempt']}")
+        _print(JONAS.name, f"{sent['template']} accepted by {sent['provider']}", f"attempt {sent['attempt']}")
 
     async def _dead_letter(self) -> None:
-        self._step("SendGrid refuses Noor's address for good: a dead letter. usher dlq list")
+        self._step("SendGrid refuses Noor's address. That is a dead letter: usher dlq list")
         await self.service.line("dead-lettered", event_id=NOOR.id)
         self.facts.dead = await self.service.ask("dlq", "list")
         for dead_letter in self.facts.dead:
-            result(f"   {dead_letter['id']}  {dead_letter['handler']}  {dead_letter['reason']}: {dead_letter['error']}")
+            result(f"{_INDENT}{dead_letter['id']}  {dead_letter['handler']}  {dead_letter['reason']}:")
+            result(f"{_INDENT}{dead_letter['error']}")
         self.provider.refused.clear()
-        result("   The address is allowed now: usher dlq replay --all --yes --wait")
+        result(f"{_INDENT}SendGrid accepts the address now: usher dlq replay --all --yes --wait")
         said = await self.service.usher("dlq", "replay", "--all", "--yes", "--wait")
-        result(f"   {', '.join(said.split(chr(10))).strip(', ')}")
+        result(f"{_INDENT}{', '.join(said.split(chr(10))).strip(', ')}")
 
     async def _timeline(self) -> None:
-        self._step("The service is stopped. What became of each event, by its log lines and usher why (in UTC):")
+        self._step("The service is stopped. What became of each event (times are in UTC):")
         self.facts.metrics = await self.service.metrics(until=lambda metrics: not any(of_metrics(metrics)))
         self.facts.exit_code = await self.service.stop()
         self.facts.dead_in_the_end = await self.service.ask("dlq", "list")
         self.facts.leaks = self.service.leaks()
         rows: list[Sequence[object]] = []
         for scene, fates in zip(SCENES, await self._why(*SCENES), strict=True):
-            rows += _demo_timeline.rows(scene, fates, self.service.lines)
-        table(_demo_timeline.COLUMNS, rows)
+            rows += timeline.rows(scene, fates, self.service.lines)
+        table(timeline.COLUMNS, rows)
 
     async def _why(self, *scenes: Scene) -> list[Fates]:
-        """What became of each event for the handler that its scene is about; asked once."""
+        """Return what became of each event at the handler that its scene is about; `usher why` is asked once for each."""
         ask = [scene for scene in scenes if scene.id not in self._fates]
         asked = await asyncio.gather(*(self.service.ask("why", scene.id) for scene in ask))
         for scene, fates in zip(ask, asked, strict=True):
@@ -157,24 +162,25 @@ class Story:
 
     def _messages(self) -> None:
         self.facts.messages = self.outbox.messages()
-        self._step(f"The messages lie in {self.outbox.path}: open an .eml in a mail program.")
+        self._step("The messages are in the outbox. A mail program opens an .eml file.")
+        result(f"{_INDENT}{self.outbox.path}:")
         for message in self.facts.messages:
-            result(f"   {message.to:<20} {message.path.name}")
+            result(f"{_INDENT}{message.to:<18} {message.path.name}")
         for message in self.facts.messages:
             if (message.kind, message.to) in {(MARA.handler, MARA.to), ("SMS", AIKO.to)}:
                 _quote(message)
 
 
 def _quote(message: SentMessage) -> None:
-    result(f"\n   {'SMS' if message.kind == 'SMS' else 'Mail'} to {message.to}")
+    result(f"\n{_INDENT}{'SMS' if message.kind == 'SMS' else 'Mail'} to {message.to}")
     for line in filter(None, message.text.splitlines()):
         for part in textwrap.wrap(line, _WIDTH - 8, break_on_hyphens=False):
-            result(f"   | {part}")
+            result(f"{_INDENT}| {part}")
 
 
-def _told(name: str, what: str, outcome: str) -> None:
-    width = _WIDTH - 30
-    result(f"   {name:<9} {what:<{width}} {outcome}".rstrip())
+def _print(name: str, what: str, outcome: str) -> None:
+    width = _WIDTH - 26
+    result(f"{_INDENT}{name:<9} {what:<{width}} {outcome}".rstrip())
 
 
 def _expect(holds: bool, otherwise: str) -> None:

@@ -1,4 +1,4 @@
-"""The demo's child processes: the worker with its log lines and its HTTP side, and single commands beside it.
+"""The demo's child processes: the worker with its log lines and its HTTP server, and single commands beside it.
 
 Hides how they are started without the user's settings, and that each of them is ended, whatever happens.
 """
@@ -18,28 +18,28 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from usher.cli._demo_cast import LOGIN_URL, MAIL_FROM, SERVICE_NAME
-from usher.cli._demo_judge import Scrape
-from usher.cli._demo_systems import CREDENTIALS, SETTINGS, Call
+from usher.demo.cast import LOGIN_URL, MAIL_FROM, SERVICE_NAME
+from usher.demo.judge import Scrape
+from usher.demo.systems import CREDENTIALS, SETTINGS, Call
 
 if TYPE_CHECKING:
     from usher.testing.providers import FakeProviders
 
 WITHIN = 60.0
-"""Seconds that anything may take before the demo gives up: generous, for a machine that does other things too."""
+"""Seconds that a step may take before the demo gives up: long, for a machine that is busy."""
 
 _GRACE = 30.0
 _SETTLING = 15.0
-"""Seconds in which the metrics must come to what they should be; gauges are measured once a second."""
+"""Seconds in which the metrics must reach the expected values; gauges are measured once a second."""
 _LOOK_AGAIN = 0.1
 
 
 class Failed(Exception):
-    """What should have happened and did not."""
+    """Something should have happened and did not."""
 
 
 def environment(provider: FakeProviders, environ: Mapping[str, str]) -> dict[str, str]:
-    """*environ* without its ``USHER_`` variables, and the demo's settings: the embedded log, the *provider*, short delays."""
+    """Return *environ* without its ``USHER_`` variables, with the demo's settings: embedded log, *provider*, short delays."""
     inherited = {name: value for name, value in environ.items() if not name.upper().startswith("USHER_")}
     return inherited | {
         "USHER_HTTP": "127.0.0.1:0",
@@ -63,7 +63,7 @@ def environment(provider: FakeProviders, environ: Mapping[str, str]) -> dict[str
 
 @dataclass(slots=True)
 class Service:
-    """A running ``usher run`` in *folder*. *lines* are its log lines, decoded, also those before it was ready."""
+    """A running ``usher run`` in *folder*. *lines* are its log lines, decoded, from the start on."""
 
     folder: Path
     env: Mapping[str, str]
@@ -75,7 +75,7 @@ class Service:
     _ended: bool = False
 
     async def line(self, event: str, **fields: object) -> dict[str, Any]:
-        """The first log line of this *event* with these fields, once there is one.
+        """Wait for a log line of this *event* with these fields, and return the first one.
 
         Raises:
             Failed: there was none within `WITHIN` seconds, or the service ended.
@@ -95,7 +95,7 @@ class Service:
         return line
 
     async def post(self, call: Call) -> int:
-        """Deliver a webhook; the status of the answer."""
+        """Deliver a webhook, and return the status of the answer."""
         try:
             async with self.http.post(self.url + call.path, data=call.body, headers=call.headers) as answer:
                 return answer.status
@@ -103,7 +103,7 @@ class Service:
             raise Failed(f"POST {call.path} got no answer: {error!r}") from None
 
     async def metrics(self, until: Callable[[Scrape], bool]) -> Scrape:
-        """What ``/metrics`` says as soon as *until* holds for it, or as it is after `_SETTLING` seconds.
+        """Return the metrics as soon as *until* holds for them, or as they are after `_SETTLING` seconds.
 
         Raises:
             Failed: there was no answer.
@@ -120,7 +120,7 @@ class Service:
             await asyncio.sleep(_LOOK_AGAIN)
 
     async def usher(self, *arguments: str) -> str:
-        """Run one `usher` command beside the service, with its settings; what it prints on stdout.
+        """Run one `usher` command beside the service, with its settings. Return what it prints on stdout.
 
         Raises:
             Failed: it ended with another exit code than 0.
@@ -140,12 +140,12 @@ class Service:
         return out.decode()
 
     async def ask(self, *arguments: str) -> list[dict[str, Any]]:
-        """The rows of a command that lists with ``--json``."""
+        """Run a command with ``--json``, and return its rows."""
         rows: list[dict[str, Any]] = json.loads(await self.usher(*arguments, "--json"))
         return rows
 
     async def stop(self) -> int:
-        """Send SIGTERM, wait for the end and for the last log line; the exit code.
+        """Send SIGTERM, wait for the end and for the last log line, and return the exit code.
 
         Raises:
             Failed: it did not end.
@@ -160,22 +160,22 @@ class Service:
         return await self.process.wait()
 
     def leaks(self) -> list[str]:
-        """The files of the service, its log among them, that hold a credential which a system has sent."""
+        """Return the names of the service's files that hold a credential which a system has sent; its log is one of them."""
         files = [path for path in sorted(self.folder.iterdir()) if path.is_file()]
         return [path.name for path in files if any(secret.encode() in path.read_bytes() for secret in CREDENTIALS)]
 
     async def read_log(self) -> None:
-        """Keep the child's log lines, here and in ``service.log``, until it ends."""
+        """Read the child's log lines into `lines` and ``service.log``, until it ends."""
         assert self.process.stderr is not None  # noqa: S101 - it was started with a pipe
         with (self.folder / "service.log").open("ab", buffering=0) as file:
             async for raw in self.process.stderr:
                 file.write(raw)
-                await self._note(_decoded(raw))
+                await self._add(_decoded(raw))
         await self.process.wait()
         self._ended = True
-        await self._note(None)
+        await self._add(None)
 
-    async def _note(self, line: dict[str, Any] | None) -> None:
+    async def _add(self, line: dict[str, Any] | None) -> None:
         async with self._changed:
             if line is not None:
                 self.lines.append(line)
@@ -184,9 +184,9 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, env: Mapping[str, str]) -> AsyncIterator[Service]:
-    """Start ``usher run`` in *folder*; it is ended at the end, orderly if it can be.
+    """Start ``usher run`` in *folder*, and end it on the way out, gracefully if possible.
 
-    It is not ready yet: wait for its line "ready".
+    It is not ready at once: wait for its line "ready".
     """
     process = await _start(folder, env, "run", out=asyncio.subprocess.DEVNULL)
     try:
@@ -205,7 +205,7 @@ async def running(folder: Path, env: Mapping[str, str]) -> AsyncIterator[Service
 
 
 async def _start(folder: Path, env: Mapping[str, str], *arguments: str, out: int) -> asyncio.subprocess.Process:
-    # A session of its own: Ctrl-C is for the demo, which then ends its children in good order.
+    # A session of its own: Ctrl-C is for the demo, which then ends its child processes gracefully.
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "usher", *arguments,
         cwd=folder, env=dict(env), stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=asyncio.subprocess.PIPE,

@@ -1,7 +1,7 @@
-"""The demo's outbox: which files in a folder are the demo's, and what they say.
+"""The demo's outbox: find the demo's own files in a folder, and read their messages.
 
-A folder named ``outbox`` may hold a real service's messages. So the demo notes the names of what it leaves there, and takes
-away only what such a note of an earlier demo names.
+A folder named ``outbox`` may hold a real service's messages. So the demo notes the names of the files that it leaves there,
+and removes only files that the note of an earlier demo names.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from usher.cli._exits import Stop
-
 NOTE = ".usher-demo.json"
 _SUFFIXES = (".eml", ".txt")
+
+
+class OutboxError(Exception):
+    """The demo can't write to the folder that its messages should go to."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(f"The outbox {path} can't be written: {cause.strerror}. Choose another: --outbox DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +35,17 @@ class SentMessage:
 
 
 class DemoOutbox:
-    """The folder *path*; the messages are those that came into it after `open`."""
+    """The folder *path*. Its messages are the files that were added after `open`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._foreign: frozenset[Path] = frozenset()
 
     def open(self) -> None:
-        """Make the folder, or take an earlier demo's messages out of it.
+        """Create the folder, or remove an earlier demo's messages from it.
 
         Raises:
-            Stop: it can't be written.
+            OutboxError: it can't be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -49,17 +54,15 @@ class DemoOutbox:
             self._foreign = frozenset(self._files())
             self.close()
         except OSError as error:
-            raise Stop(
-                f"The outbox {self.path} can't be written: {error.strerror}. Choose another: --outbox DIR"
-            ) from None
+            raise OutboxError(self.path, error) from None
 
     def close(self) -> None:
-        """Note what this demo leaves."""
+        """Note the names of the files that this demo leaves."""
         names = [path.name for path in self._files() if path not in self._foreign]
         (self.path / NOTE).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
 
     def messages(self) -> list[SentMessage]:
-        """What this demo's providers have accepted so far, by file name."""
+        """Read the messages that this demo's providers have accepted so far, by file name."""
         return [_read(path) for path in self._files() if path not in self._foreign]
 
     def _files(self) -> Sequence[Path]:
@@ -70,7 +73,7 @@ class DemoOutbox:
             names = json.loads((self.path / NOTE).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return []
-        # A name with a folder in it is not ours, whoever wrote it there.
+        # A name with a folder in it was not written by a demo.
         return [name for name in names if Path(name).name == name and _is_message(name)]
 
 
