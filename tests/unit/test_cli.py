@@ -17,10 +17,12 @@ import typer
 from usher import __version__ as usher_version
 from usher import cli
 from usher.cli import _options, main
-from usher.cli._exits import Exit
+from usher.cli._exits import Exit, code_of
 from usher.delivery import Delivery, Origin
 from usher.engine.dead_letters import dead_letter_headers
 from usher.engine.port import dead_letter_topic, retry_topic
+from usher.operate import errors
+from usher.operate.errors import OperateError
 from usher.settings import Settings, settings_table
 from usher.sources import decode, event_key
 from usher.storage import browser
@@ -157,6 +159,16 @@ def test_wrong_settings_are_reported_in_sentences(usher: Usher) -> None:
     assert ended.code == Exit.USAGE
     assert "USHER_EVENT_LOG" in ended.err
     assert "Traceback" not in ended.err
+
+
+def errors_of_operate() -> list[type[OperateError]]:
+    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, OperateError)]
+
+
+@pytest.mark.parametrize("kind", errors_of_operate())
+def test_each_error_of_operate_has_an_exit_code(kind: type[OperateError]) -> None:
+    """An operator gets its sentence, and never a traceback."""
+    assert code_of(kind("no")) in {Exit.FAILED, Exit.NOT_FOUND}
 
 
 def test_a_log_that_is_not_there_is_exit_code_3(usher: Usher) -> None:
@@ -557,6 +569,7 @@ def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
         2,
         "busy",
     )
+    assert rows["sms_notice"]["detail"] == "due 1970-01-01 00:00:00Z"
     assert (rows["welcome_email"]["state"], rows["welcome_email"]["detail"]) == ("dead", "rejected")
 
     assert usher("dlq", "drop", "--all", "--yes").code == Exit.OK

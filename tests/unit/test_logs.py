@@ -128,7 +128,13 @@ def test_an_id_that_is_all_digits_stays_readable() -> None:
     """Identifiers and places are ours: masking them would make the log useless."""
     stream = io.StringIO()
     configure("info", "json", stream)
-    ours = {"event_id": "0000000001234567", "topic": "t", "offset": 12345678, "http": "127.0.0.1:8080"}
+    ours = {
+        "event_id": "0000000001234567",
+        "topic": "t",
+        "offset": 12345678,
+        "http": "127.0.0.1:8080",
+        "event_log": "kafka://192.168.100.200:9092",
+    }
 
     structlog.get_logger().info("parked", **ours)
 

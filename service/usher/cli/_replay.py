@@ -15,7 +15,7 @@ from usher.engine.dead_letters import MAX_REPLAYS
 from usher.engine.port import Browser
 from usher.operate import dead_letters as dead
 from usher.operate.dead_letters import Choice, DeadLetterEntry
-from usher.operate.replay import Replay, ReplayResult, ask, follow, sort_out
+from usher.operate.replay import ReplayBatch, ReplayResult, ask, follow, sort_out
 from usher.settings import Settings
 from usher.storage import browser
 from usher.terminal import console, print_json, result, say, table
@@ -99,7 +99,7 @@ def _confirm(question: str) -> None:
         raise Stop("Nothing was done.")
 
 
-async def _follow(event_log: Browser, group: str, work: Replay, limit: float) -> None:
+async def _follow(event_log: Browser, group: str, work: ReplayBatch, limit: float) -> None:
     """Follow the replays for at most *limit* seconds, with a progress bar on a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -124,7 +124,7 @@ def _print_dry_run(chosen: Iterable[DeadLetterEntry], now: int, manner: Manner) 
         say("There are no such dead letters.")
 
 
-def _print_requested(work: Replay) -> None:
+def _print_requested(work: ReplayBatch) -> None:
     result(f"{len(work.asked)} requested")
     for entry in work.expired:
         result(f"{entry.name}: not requested: it expired; --even-expired replays it anyway")
@@ -134,7 +134,7 @@ def _print_requested(work: Replay) -> None:
         result(f"{entry.name}: not requested: it is {entry.dead_letter.state}")
 
 
-def _print_ended(work: Replay) -> None:
+def _print_ended(work: ReplayBatch) -> None:
     for entry in work.ended.values():
         if entry.dead_letter.state != "replayed":
             result(f"{entry.name}: {entry.dead_letter.state} {entry.dead_letter.note}".rstrip())
@@ -145,7 +145,7 @@ def _row(one: ReplayResult) -> dict[str, object]:
     return {"id": one.entry.name, "request": one.request, "result": one.result, "note": one.note}
 
 
-def _judge(work: Replay, choice: Choice, *, waited: bool) -> None:
+def _judge(work: ReplayBatch, choice: Choice, *, waited: bool) -> None:
     if waited and work.unanswered:
         raise Stop(f"{work.unanswered} of {len(work.asked)} replays have no outcome yet: is a worker running?")
     if waited and work.failed:

@@ -49,12 +49,12 @@ def check(
         "sms": sms,
         "outbox_dir": outbox_dir,
     }
-    findings = asyncio.run(check_all(overrides))
+    results = asyncio.run(check_all(overrides))
     if json:
-        print_json({"area": one.area, "status": one.status, "what": one.what, "text": one.text} for one in findings)
+        print_json({"area": one.area, "status": one.status, "what": one.what, "text": one.text} for one in results)
     else:
-        table(("status", "area", "what", "found"), ((one.status, one.area, one.what, one.text) for one in findings))
-    problems = [one for one in findings if one.status == "problem"]
+        table(("status", "area", "what", "found"), ((one.status, one.area, one.what, one.text) for one in results))
+    problems = [one for one in results if one.status == "problem"]
     if problems:
         kinds = {one.kind for one in problems}
         code = next(_CODES[kind] for kind in _CODES if kind in kinds)

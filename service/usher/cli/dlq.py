@@ -21,7 +21,7 @@ _MANY = 10
 """Dead letters that are replayed without a question."""
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Dead letters, by their ids in `dlq list`.")]
-Handler = Annotated[str | None, typer.Option(metavar="NAME", help="Only dead letters of this handler.")]
+HandlerName = Annotated[str | None, typer.Option(metavar="NAME", help="Only dead letters of this handler.")]
 Reason = Annotated[
     str | None, typer.Option(metavar="REASON", help="Only those with this reason, as in attempts-exhausted.")
 ]
@@ -34,7 +34,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 @app.command("list")
 def list_(
     *,
-    handler: Handler = None,
+    handler: HandlerName = None,
     reason: Reason = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
@@ -103,7 +103,7 @@ def show(
 def replay(
     *,
     ids: Ids = None,
-    handler: Handler = None,
+    handler: HandlerName = None,
     reason: Reason = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
@@ -142,7 +142,7 @@ def replay(
 def drop(
     *,
     ids: Ids = None,
-    handler: Handler = None,
+    handler: HandlerName = None,
     reason: Reason = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,

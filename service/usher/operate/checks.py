@@ -21,8 +21,8 @@ from usher.systems import System, open_systems
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One finding. *kind* of a problem: a worker would be *refused* the start; the event log is *unreachable*; or *other*."""
+class CheckResult:
+    """The result of one check. *kind* of a problem: a worker would be *refused* the start; the event log is *unreachable*; or *other*."""
 
     area: Literal["settings", "handlers", "templates", "channels", "systems", "event log"]
     status: Literal["ok", "warn", "problem"]
@@ -31,39 +31,39 @@ class Finding:
     kind: Literal["refused", "unreachable", "other"] = "other"
 
 
-async def check_all(overrides: Mapping[str, Any]) -> list[Finding]:
-    """Make all checks and return their findings. If the settings can't be read, those are the only findings."""
+async def check_all(overrides: Mapping[str, Any]) -> list[CheckResult]:
+    """Make all checks and return their results. If the settings can't be read, those are the only results."""
     try:
         settings = Settings.load(**overrides)
     except SettingsError as error:
         return _refused(error)
     found: Sequence[Handler] = ()
-    findings: list[Finding] = []
+    results: list[CheckResult] = []
     try:
         found = find_handlers(settings)
-        findings += _handlers(settings, found)
+        results += _handlers(settings, found)
     except SettingsError as error:
-        findings += _refused(error)
+        results += _refused(error)
     except HandlerError as error:
-        findings.append(Finding("handlers", "problem", "", str(error), "refused"))
+        results.append(CheckResult("handlers", "problem", "", str(error), "refused"))
     else:
-        findings += _templates(settings, found)
-    findings += _channels(settings)
-    return [*_settings(settings, found), *findings, *await _systems(settings), *await _event_log(settings)]
+        results += _templates(settings, found)
+    results += _channels(settings)
+    return [*_settings(settings, found), *results, *await _systems(settings), *await _event_log(settings)]
 
 
-def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[Finding]:
+def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[CheckResult]:
     open_settings = _no_secrets(found)
     for row in settings.shown():
         if row.note != "default":
             handler, _, option = row.name.removeprefix(PREFIX).partition("__")
             hidden = option and handler.lower() in settings.handler_options and row.name not in open_settings
-            yield Finding("settings", "ok", row.name, MASK if hidden else row.text)
+            yield CheckResult("settings", "ok", row.name, MASK if hidden else row.text)
     if "service_name" not in settings.model_fields_set:
         text = f"is not set: messages call the service {settings.service_name!r}"
-        yield Finding("settings", "warn", "USHER_SERVICE_NAME", text)
+        yield CheckResult("settings", "warn", "USHER_SERVICE_NAME", text)
     if settings.login_url is None:
-        yield Finding("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
+        yield CheckResult("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
 
 
 def _no_secrets(found: Iterable[Handler]) -> set[str]:
@@ -77,91 +77,91 @@ def _no_secrets(found: Iterable[Handler]) -> set[str]:
     return {f"{leaf.name}_FILE" if leaf.secret else leaf.name for leaf in own}
 
 
-def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[Finding]:
+def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[CheckResult]:
     if not found:
-        yield Finding("handlers", "problem", "", "there are none, so nothing would be sent; see USHER_HANDLERS_DIR")
+        yield CheckResult("handlers", "problem", "", "there are none, so nothing would be sent; see USHER_HANDLERS_DIR")
     for handler in running_handlers(settings, found):
         types, actors = ", ".join(handler.types), ", ".join(handler.triggered_by)
         text = f"{types} by {actors}; retries: {handler.retries}; expires: {handler.expires}; {handler.origin}"
-        yield Finding("handlers", "ok", handler.handler, text)
+        yield CheckResult("handlers", "ok", handler.handler, text)
 
 
-def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[Finding]:
+def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[CheckResult]:
     templates = open_templates(settings, found)
     problems = templates.check()
     for problem in problems:
-        yield Finding("templates", "problem", "", problem)
+        yield CheckResult("templates", "problem", "", problem)
     if not problems:
-        yield Finding("templates", "ok", "", ", ".join(templates.names) or "there are none")
+        yield CheckResult("templates", "ok", "", ", ".join(templates.names) or "there are none")
 
 
-def _channels(settings: Settings) -> Iterator[Finding]:
+def _channels(settings: Settings) -> Iterator[CheckResult]:
     for what, provider in (("email", settings.email), ("sms", settings.sms)):
         if provider != "outbox":
-            yield Finding("channels", "ok", f"{what}: {provider}", "configured; the credentials were not tried")
+            yield CheckResult("channels", "ok", f"{what}: {provider}", "configured; the credentials were not tried")
         elif problem := outbox.prepare(settings.outbox_dir):
-            yield Finding("channels", "problem", f"{what}: outbox", problem)
+            yield CheckResult("channels", "problem", f"{what}: outbox", problem)
         else:
             text = f"messages are written to {settings.outbox_dir} and not sent; set USHER_{what.upper()} to send them"
-            yield Finding("channels", "warn", f"{what}: outbox", text)
+            yield CheckResult("channels", "warn", f"{what}: outbox", text)
 
 
-async def _systems(settings: Settings) -> list[Finding]:
+async def _systems(settings: Settings) -> list[CheckResult]:
     """Check the identity systems: how their events come in, and whether their APIs accept our credentials."""
     async with Transport() as transport:
         systems = open_systems(settings, lambda: transport.session)
-        findings = [finding for system in systems for finding in _ways_in(system)]
-        if not findings:
+        results = [result for system in systems for result in _ways_in(system)]
+        if not results:
             text = "POST /ingest/<system> answers 404: set USHER_<SYSTEM>__WEBHOOK_SECRET (Auth0: …__WEBHOOK_TOKEN) to take webhooks"
-            findings.append(Finding("systems", "warn", "webhook", text))
+            results.append(CheckResult("systems", "warn", "webhook", text))
         for system in systems:
-            findings += [Finding("systems", "warn", system.title, warning) for warning in system.warnings]
+            results += [CheckResult("systems", "warn", system.title, warning) for warning in system.warnings]
             if system.api is not None:
                 try:
-                    findings.append(Finding("systems", "ok", f"{system.title}: API", await system.api.check()))
+                    results.append(CheckResult("systems", "ok", f"{system.title}: API", await system.api.check()))
                 except Outcome as trouble:
-                    findings.append(Finding("systems", "problem", f"{system.title}: API", trouble.reason))
-    return findings
+                    results.append(CheckResult("systems", "problem", f"{system.title}: API", trouble.reason))
+    return results
 
 
-def _ways_in(system: System) -> Iterator[Finding]:
+def _ways_in(system: System) -> Iterator[CheckResult]:
     if system.receives:
         text = f"POST {system.path} is open, for calls with its secret"
-        yield Finding("systems", "ok", f"{system.title}: webhook", text)
+        yield CheckResult("systems", "ok", f"{system.title}: webhook", text)
     if system.feeds:
         text = f"one worker of the group reads {', '.join(feed.name for feed in system.feeds)}"
-        yield Finding("systems", "ok", f"{system.title}: polling", text)
+        yield CheckResult("systems", "ok", f"{system.title}: polling", text)
 
 
-async def _event_log(settings: Settings) -> list[Finding]:
+async def _event_log(settings: Settings) -> list[CheckResult]:
     address = str(settings.event_log)
     try:
         topics = await check_topics(settings)
     except LogUnavailable as error:
-        return [Finding("event log", "problem", address, f"can't be reached: {error}", "unreachable")]
+        return [CheckResult("event log", "problem", address, f"can't be reached: {error}", "unreachable")]
     except LogError as error:
-        return [Finding("event log", "problem", address, str(error))]
-    return [Finding("event log", "ok", address, "reachable"), *map(_topic, topics)]
+        return [CheckResult("event log", "problem", address, str(error))]
+    return [CheckResult("event log", "ok", address, "reachable"), *map(_topic, topics)]
 
 
-def _topic(topic: TopicCheck) -> Finding:
+def _topic(topic: TopicCheck) -> CheckResult:
     state, wrong = topic.state, topic.wrong
     if not wrong:
         rights = "" if state.writable else "; only a write would show whether it may be written"
         kind = ", compacted" if state.compacted else ""
-        return Finding("event log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
+        return CheckResult("event log", "ok", state.topic, f"{state.kind}: {state.partitions} partitions{kind}{rights}")
     hint = f"; run: {state.remedy}" if state.remedy else ""
     if wrong == MISSING and state.kind != "source":
-        return Finding(
+        return CheckResult(
             "event log",
             "warn",
             state.topic,
             f"{state.kind}: missing; `usher run` creates it if it has the right to{hint}",
         )
-    return Finding("event log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
+    return CheckResult("event log", "problem", state.topic, f"{state.kind}: {wrong}{hint}")
 
 
-def _refused(error: SettingsError) -> list[Finding]:
-    """Make a finding of each sentence; the setting's name, with which it begins, is split from the rest."""
+def _refused(error: SettingsError) -> list[CheckResult]:
+    """Make a result of each sentence; the setting's name, with which it begins, is split from the rest."""
     split = (problem.partition(": ") for problem in error.problems)
-    return [Finding("settings", "problem", name, text, "refused") for name, _, text in split]
+    return [CheckResult("settings", "problem", name, text, "refused") for name, _, text in split]

@@ -29,7 +29,7 @@ class ReplayResult:
 
 
 @dataclass(slots=True)
-class Replay:
+class ReplayBatch:
     """The chosen dead letters, sorted by what a replay may do with them, and what has become of its requests.
 
     *beyond* were replayed too often, *closed* are not open. *asked* and *ended* are by request id; those in *ended* are as
@@ -75,9 +75,9 @@ class Replay:
             yield ReplayResult(entry, None, f"already-{entry.dead_letter.state}", entry.dead_letter.note)
 
 
-def sort_out(dead_letters: Iterable[DeadLetterEntry], now: int, *, even_expired: bool) -> Replay:
+def sort_out(dead_letters: Iterable[DeadLetterEntry], now: int, *, even_expired: bool) -> ReplayBatch:
     """Sort *dead_letters* into those that may be replayed at *now* (Unix milliseconds) and those that may not."""
-    replay = Replay()
+    replay = ReplayBatch()
     for entry in dead_letters:
         dead_letter = entry.dead_letter
         if not entry.open:
@@ -91,7 +91,7 @@ def sort_out(dead_letters: Iterable[DeadLetterEntry], now: int, *, even_expired:
     return replay
 
 
-async def ask(browser: Browser, group: str, replay: Replay, *, even_expired: bool) -> None:
+async def ask(browser: Browser, group: str, replay: ReplayBatch, *, even_expired: bool) -> None:
     """Append a request for each dead letter that is ready. Return once all requests are acknowledged; they are *asked* then.
 
     Raises:
@@ -111,7 +111,7 @@ async def ask(browser: Browser, group: str, replay: Replay, *, even_expired: boo
     replay.asked = asked
 
 
-async def follow(browser: Browser, group: str, replay: Replay, *, within: float) -> AsyncIterator[None]:
+async def follow(browser: Browser, group: str, replay: ReplayBatch, *, within: float) -> AsyncIterator[None]:
     """Follow the requests until all have *ended*, or *within* seconds have passed. Yield after each look at the topics."""
     pause, deadline = _FIRST_LOOK, time.monotonic() + within
     while replay.unanswered:

@@ -1,4 +1,4 @@
-"""What `usher why` reads out of an event log: commits and their Marks, duplicates, deliveries whose event is gone."""
+"""Traces of events in an event log: commits and their Marks, duplicates, deliveries whose event is gone."""
 
 from __future__ import annotations
 
