@@ -103,6 +103,11 @@ class Metrics:
             ["feed"],
             registry=registry,
         )
+        self.log_lines_lost = Counter(
+            "usher_log_lines_lost",
+            "Lines of log that could not be written, and that there was no room to keep.",
+            registry=registry,
+        )
         self._attempts = _Attempts()
         registry.register(self._attempts)
         self._partitions: set[tuple[str, str]] = set()
