@@ -60,7 +60,6 @@ class App:
     logger: FilteringBoundLogger
     worker: Worker | None = None
     port: int = 0
-    stop_asked_at: float | None = None
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:

@@ -11,12 +11,13 @@ import logging
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, Literal, TextIO
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 
+from usher.log_stream import LogStream
 from usher.redact import scrub
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -33,12 +34,22 @@ _FRAMES = 20
 _CHAIN = 5
 
 
-def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
-    """Send all log lines, ours and those of libraries, to *stream* (default: stderr).
+def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> LogStream:  # noqa: A002
+    """Send all log lines, ours and those of libraries, to *stream* (default: stderr). Return what writes them.
 
     *format* ``auto`` is ``console`` if the stream is a terminal, else ``json``. Of libraries, warnings and errors are kept.
     """
-    out = sys.stderr if stream is None else stream
+
+    def notice(lost: int) -> str:
+        line = {
+            "timestamp": datetime.now(UTC).isoformat(),
+            "level": "error",
+            "event": "log lines were lost",
+            "count": lost,
+        }
+        return str(render(None, "error", line))
+
+    out = LogStream(sys.stderr if stream is None else stream, notice)
     console = format == "console" or (format == "auto" and out.isatty())
     threshold = logging.getLevelNamesMapping()[level.upper()]
     render: Any = structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else _as_json
@@ -51,7 +62,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -60,6 +71,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     root.addHandler(_Forward(structlog.get_logger()))
     root.setLevel(max(threshold, logging.WARNING))
     logging.getLogger("usher").setLevel(threshold)
+    return out
 
 
 def scrubbed(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:

@@ -115,6 +115,11 @@ class Metrics:
         )
         # Kept, by labels: to look them up takes longer than to count.
         self._ended, self._took = cache(attempts.labels), cache(took.labels)
+        self.log_lines_lost = Counter(
+            "usher_log_lines_lost",
+            "Lines of log that could not be written, and that there was no room to keep.",
+            registry=registry,
+        )
         self._partitions: set[tuple[str, str]] = set()
 
     def attempt(self, handler: str, outcome: str, seconds: float | None = None) -> None:

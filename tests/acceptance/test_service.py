@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.engine import until
 from tests.service import Service, environment, running, usher
 
@@ -50,6 +53,15 @@ def _env(**more: object) -> dict[str, str]:
     return environment(authgear__webhook_secret=f"older,{SECRET}", retry_delays="100ms,200ms", **more)
 
 
+def _to(provider: FakeProviders) -> dict[str, str]:
+    return _env(
+        email="sendgrid",
+        mail_from="a@example.org",
+        sendgrid__api_key=provider.sendgrid_api_key,
+        sendgrid__base_url=provider.url,
+    )
+
+
 async def test_a_signed_webhook_becomes_a_mail_and_a_stop_is_orderly(tmp_path: Path) -> None:
     """From a signed webhook to the outbox; SIGTERM ends with exit code 0, and a restart sends nothing again."""
     async with running(tmp_path, _env()) as service:
@@ -77,12 +89,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> Non
     """An event that a webhook call was answered as stored is sent after a kill -9; the next start is ready within 20 seconds."""
     people = [f"person{number:02}@example.org" for number in range(40)]
     async with FakeProviders() as provider:
-        env = _env(
-            email="sendgrid",
-            mail_from="a@example.org",
-            sendgrid__api_key=provider.sendgrid_api_key,
-            sendgrid__base_url=provider.url,
-        )
+        env = _to(provider)
         async with running(tmp_path, env) as service:
             for number, address in enumerate(people):
                 assert await _send(service, _event(f"u{number}", email=address)) == 200
@@ -102,6 +109,65 @@ async def test_one_stop_that_arrives_twice_is_one_stop(tmp_path: Path) -> None:
         await service.line("stopped")
 
         assert await service.process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT], ids=lambda how: how.name
+)
+async def test_each_signal_that_ends_a_service_lets_it_end_in_order(tmp_path: Path, how: signal.Signals) -> None:
+    """A terminal that closes and a supervisor that quits are stops like SIGTERM: a mail under way goes out once."""
+    async with FakeProviders() as provider:
+        provider.slow = 0.5
+        async with running(tmp_path, _to(provider)) as service:
+            assert await _send(service, _event("ann", email=PEOPLE[0])) == 200
+            await provider.wait(lambda: provider.arrived)
+            assert await service.end(how) == 0
+        assert len(provider.accepted) == 1
+        async with running(tmp_path, _to(provider)) as service:
+            assert await _send(service, _event("bob", email=PEOPLE[3])) == 200
+            await until(lambda: len(provider.accepted) > 1)
+
+        assert [request.to for request in provider.accepted] == [PEOPLE[0], PEOPLE[3]]
+
+
+async def test_a_stop_ends_within_the_grace_also_where_a_handler_blocks_the_loop(tmp_path: Path) -> None:
+    """The grace is watched beside the event loop: a handler that never gives it back can't hold up an orchestrator."""
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers" / "stuck.py").write_text(
+        "import time\nfrom usher import on\n\n\n@on('user.created')\nasync def stuck(event, ctx):\n"
+        "    ctx.logger.warning('stuck')\n    time.sleep(600)\n"
+    )
+    env = _env(handlers_dir=tmp_path / "handlers", handlers="stuck", shutdown_grace="1s")
+    async with running(tmp_path, env) as service:
+        code, _, _ = await usher("emit", "-", cwd=tmp_path, env=env, stdin=_event("ann", email=PEOPLE[0]))
+        assert code == 0
+        await service.line("stuck")
+
+        assert await service.end(within=20) == 1
+        await service.line("the end took longer than the grace: leaving at once")
+
+
+async def test_logging_decides_over_no_delivery(tmp_path: Path) -> None:
+    """The reader of standard error has gone: messages go out all the same, and none of them again after a restart."""
+    people = [f"person{number}@example.org" for number in range(4)]
+    async with FakeProviders() as provider:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "usher", "run", cwd=tmp_path, env=_to(provider), stderr=asyncio.subprocess.PIPE
+        )  # fmt: skip
+        assert process.stderr is not None
+        while b'"ready"' not in await process.stderr.readline():
+            pass
+        process._transport.get_pipe_transport(2).close()  # type: ignore[attr-defined]
+        for address in people:
+            await usher("emit", "-", cwd=tmp_path, env=_to(provider), stdin=_event(address, email=address))
+        await until(lambda: len(provider.accepted) == len(people))
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+        async with running(tmp_path, _to(provider)) as service:
+            assert await _send(service, _event("last", email="last@example.org")) == 200
+            await until(lambda: len(provider.accepted) > len(people))
+
+        assert sorted(request.to for request in provider.accepted) == sorted([*people, "last@example.org"])
 
 
 async def test_a_second_worker_on_the_same_file_refuses_to_start(tmp_path: Path) -> None:

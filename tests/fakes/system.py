@@ -1,8 +1,7 @@
-"""The base of the loopback identity systems: routes that check the script of faults, and a delay before each answer."""
+"""The base of the loopback identity systems: routes that check the script of faults."""
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC
 from collections.abc import Awaitable, Callable
 
@@ -14,16 +13,7 @@ Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeSystem(LoopbackServer, ABC):
-    """Serves an identity system's API on loopback, as an async context manager.
-
-    Args:
-        slow: seconds before each answer; may be changed at any time.
-        port: on 127.0.0.1; 0 lets the system choose.
-    """
-
-    def __init__(self, *, slow: float = 0.0, port: int = 0) -> None:
-        super().__init__(port=port)
-        self.slow = slow
+    """Serves an identity system's API on loopback, as an async context manager."""
 
     async def wait_answered(self, count: int) -> None:
         """Return once at least *count* requests were answered or failed (one that hangs counts when it has come)."""
@@ -37,9 +27,8 @@ class FakeSystem(LoopbackServer, ABC):
 
         async def serve(http: web.Request) -> web.StreamResponse:
             await http.read()
-            await asyncio.sleep(self.slow)
-            self._arrived(http)
             fault = await self._next_fault()
+            self._arrived(http)
             if fault is None or fault.how == "drop":
                 response = await act(http)
             else:

@@ -68,13 +68,20 @@ class FakeProviders(LoopbackServer):
         outbox: the folder that accepted messages are written to; None: nothing is written.
         rule: gives the fault for each request for which the script has none.
         refused: addresses and numbers that are answered with 400; may be changed at any time.
+        slow: seconds before each answer; may be changed at any time.
         port: on 127.0.0.1; 0 lets the system choose.
     """
 
     def __init__(
-        self, *, outbox: Path | None = None, rule: Rule | None = None, refused: Iterable[str] = (), port: int = 0
+        self,
+        *,
+        outbox: Path | None = None,
+        rule: Rule | None = None,
+        refused: Iterable[str] = (),
+        slow: float = 0.0,
+        port: int = 0,
     ) -> None:
-        super().__init__(port=port)
+        super().__init__(slow=slow, port=port)
         self.sendgrid_api_key = API_KEY
         self.twilio_account_sid = ACCOUNT_SID
         self.twilio_auth_token = AUTH_TOKEN
@@ -83,7 +90,8 @@ class FakeProviders(LoopbackServer):
         self.refused = set(refused)
         self.seen: list[Seen] = []
         self._outbox = outbox
-        self._count = 0
+        self.arrived = 0
+        """How many requests have come, answered or not."""
 
     @property
     def accepted(self) -> list[Request]:
@@ -110,8 +118,8 @@ class FakeProviders(LoopbackServer):
         return await self._serve("twilio", http)
 
     async def _serve(self, provider: Provider, http: web.Request) -> web.Response:
-        self._count += 1
-        request = wire.read(self._count, provider, http.headers, await http.read())
+        self.arrived += 1
+        request = wire.read(self.arrived, provider, http.headers, await http.read())
         fault = await self._next_fault() or (self.rule(request) if self.rule else None)
         if fault is None or fault.how == "drop":
             reply, accepted = self._judge(request)

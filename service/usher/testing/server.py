@@ -55,10 +55,12 @@ class LoopbackServer(ABC):
     """Serves at `url` while it is open, as an async context manager.
 
     Args:
+        slow: seconds before each answer; may be changed at any time.
         port: on 127.0.0.1; 0 lets the system choose.
     """
 
-    def __init__(self, *, port: int = 0) -> None:
+    def __init__(self, *, slow: float = 0.0, port: int = 0) -> None:
+        self.slow = slow
         self.url = ""
         self.answered: list[int | str] = []
         """The status of each request, or the fault that left it without an answer."""
@@ -99,8 +101,9 @@ class LoopbackServer(ABC):
         """Add the routes that are served."""
 
     async def _next_fault(self) -> Fault | None:
-        """Return the fault that the script has for a request that has come."""
+        """Return the fault that the script has for a request that has come, when it is time to answer."""
         await self._wake()
+        await asyncio.sleep(self.slow)
         return self._script.popleft() if self._script else None
 
     async def _settle(self, http: web.Request, fault: Fault | None, status: int) -> None:
