@@ -94,21 +94,25 @@ def kafka_options(given: Mapping[str, object]) -> KafkaOptions:
     }
     if protocol.startswith("SASL"):
         common |= {name: checked[name] for name in _SASL}
-    consumer = {
-        "session_timeout_ms": _session_ms(checked),
-        "heartbeat_interval_ms": checked.get("heartbeat_interval_ms", max(100, _session_ms(checked) // 5)),
-        "max_poll_interval_ms": checked.get("max_poll_interval_ms", 300_000),
-        "client_rack": checked.get("client_rack"),
-    }
     compression = checked.get("compression_type", "none")
     return KafkaOptions(
         common=common,
-        consumer=consumer,
+        consumer=_consumer(checked),
         producer={"compression_type": None if compression == "none" else compression},
         request_timeout=checked.get("request_timeout_ms", 10_000) / 1_000,
         certified="ssl_certfile" in checked,
         given={name.lower(): str(value) for name, value in given.items()},
     )
+
+
+def _consumer(checked: Mapping[str, Any]) -> Mapping[str, Any]:
+    session = _session_ms(checked)
+    return {
+        "session_timeout_ms": session,
+        "heartbeat_interval_ms": checked.get("heartbeat_interval_ms", max(100, session // 5)),
+        "max_poll_interval_ms": checked.get("max_poll_interval_ms", 300_000),
+        "client_rack": checked.get("client_rack"),
+    }
 
 
 def _name(option: str) -> str:

@@ -211,7 +211,7 @@ async def test_check_tries_the_credentials(tmp_path: Path) -> None:
         code, none, _ = await usher(
             "check", "--json", cwd=tmp_path, env={**it.env(), "USHER_AUTHGEAR__PRIVATE_KEY_FILE": str(tmp_path / "x")}
         )
-        assert code == 1
+        assert code == 2
         assert "USHER_AUTHGEAR__PRIVATE_KEY_FILE" in none
 
 

@@ -330,6 +330,17 @@ def test_a_secret_that_is_given_twice_or_not_there_is_refused(tmp_path: Path) ->
     assert "no such setting" in problems(USHER_LOGIN_URL_FILE="/nowhere")[0]
 
 
+def test_a_secret_whose_file_cannot_be_read_is_not_called_missing() -> None:
+    """One mistake is one line, also where other settings need the secret."""
+    for environ in (
+        {"USHER_EMAIL": "sendgrid", "USHER_MAIL_FROM": "a@example.com", "USHER_SENDGRID__API_KEY_FILE": "/nowhere"},
+        {"USHER_GENAUTH__SHOP__ACCESS_KEY_ID": "k", "USHER_GENAUTH__SHOP__ACCESS_KEY_SECRET_FILE": "/nowhere"},
+        {**SASL, "USHER_KAFKA__SASL_PLAIN_PASSWORD_FILE": "/nowhere"},
+    ):
+        (line,) = problems(**environ)
+        assert "can't be read" in line
+
+
 def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
     """Neither in the table of `usher check`, nor in a repr, nor in the mistakes."""
     environ = {

@@ -6,7 +6,7 @@ The only reader of `os.environ`. Every mistake is found before anything starts, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -20,7 +20,7 @@ from usher.outcome import RetryPolicy
 from usher.settings import values
 from usher.settings.auth0 import Auth0
 from usher.settings.authgear import Authgear
-from usher.settings.environment import FREE_GROUP, PREFIX, Environment, leaves
+from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
 from usher.settings.genauth import GenAuth
 from usher.settings.keycloak import Keycloak
 from usher.settings.report import SettingRow, current, default_text, option_row, sentences
@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         try:
             settings = cls(**found.values, kafka=found.kafka, handler_options=found.options, tenants=tenants)
         except ValidationError as error:
-            found.problems += sentences(error, leaves(cls))
+            found.problems += _told(error, found, leaves(cls))
         if found.problems:
             raise SettingsError(found.problems)
         return settings
@@ -321,8 +321,13 @@ def _tenants(
         try:
             made[name] = model.model_validate(filled.values)
         except ValidationError as error:
-            problems += sentences(error, leaves(model, prefix), prefix)
+            problems += _told(error, filled, leaves(model, prefix), prefix)
     return made
+
+
+def _told(error: ValidationError, found: Environment, known: Iterable[Leaf], prefix: str = PREFIX) -> Iterator[str]:
+    """What *error* says, but that a secret is missing whose file can't be read: that is told already."""
+    return (line for line in sentences(error, known, prefix) if line.partition(":")[0] not in found.unread)
 
 
 def _handler_settings(handler: Handler, options: Mapping[str, str], problems: list[str]) -> BaseModel | None:
@@ -336,5 +341,5 @@ def _handler_settings(handler: Handler, options: Mapping[str, str], problems: li
     try:
         return handler.settings.model_validate(filled.values)
     except ValidationError as error:
-        problems += sentences(error, leaves(handler.settings, prefix))
+        problems += _told(error, filled, leaves(handler.settings, prefix), prefix)
         return None

@@ -72,7 +72,7 @@ def _holds_secret(annotation: Any) -> bool:
 class Environment:
     """The names of an environment, sorted into a model's fields. *problems* collects one line for each mistake.
 
-    *values* is nested as the model is. Where the *prefix* is the service's own, *kafka* has the client's options,
+    *unread* are the names of those secrets whose files can't be read. *values* is nested as the model is. Where the *prefix* is the service's own, *kafka* has the client's options,
     *options* the groups that may belong to handlers, and *tenants* what is set for further tenants: by system, by the
     tenant's name, then as it was given.
     """
@@ -83,6 +83,7 @@ class Environment:
         self.kafka: dict[str, str] = {}
         self.tenants: dict[str, dict[str, dict[str, str]]] = {}
         self.problems: list[str] = []
+        self.unread: set[str] = set()
         self._given = given
         self._prefix = prefix
         self._leaves = {leaf.name: leaf for leaf in leaves(model, prefix)}
@@ -141,6 +142,7 @@ class Environment:
             return read_secret(path)
         except ValueError as error:
             self.problems.append(f"{name}={path!r}: {error}")
+            self.unread.add(plain)
             return None
 
     def put(self, path: tuple[str, ...], value: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from pydantic import BeforeValidator, PlainValidator, SecretStr
+from pydantic import BeforeValidator, Field, PlainValidator, SecretStr
 
 from usher.addresses import (
     Address,
@@ -292,7 +292,7 @@ HeaderSafe = Annotated[str, BeforeValidator(_header_safe)]
 Credential = Annotated[SecretStr, BeforeValidator(_header_safe)]
 AccountSid = Annotated[str, BeforeValidator(_account_sid)]
 TwilioFrom = Annotated[TwilioSender, _once(TwilioSender, TwilioSender.parse)]
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
+Secrets = Annotated[tuple[Annotated[SecretStr, Field(min_length=1)], ...], BeforeValidator(split)]
 MailFrom = Annotated[MailSender, _once(MailSender, MailSender.parse)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 NewFolder = Annotated[Path, BeforeValidator(_new_folder)]
