@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis's profile, and the servers of those that need a real Kafka or Keycloak."""
+"""What all tests share: hypothesis's profile, plain log lines, and the servers of those that need a real Kafka or Keycloak."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 from tests import keycloak as keycloaks
 from tests.java import ServerMissing, started
 from tests.kafka import Broker, jars
@@ -17,6 +18,15 @@ hypothesis.settings.register_profile(
     "usher", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("usher")
+
+# structlog's own default draws every traceback with the values of its variables: that was half of the engine's tests.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.set_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
