@@ -27,7 +27,7 @@ from usher.sources import decode
 from usher.sources.keycloak import Keycloak
 from usher.testing import an_event
 
-pytestmark = [pytest.mark.xdist_group("keycloak"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SECRET = "the-webhook's-secret"
 TEMPORARY, CHOSEN = "Temporary-pw-1", "Chosen-pw-2"
