@@ -81,13 +81,13 @@ async def test_webhook_and_audit_log_together_are_one_message_each(tmp_path: Pat
     async with scene(tmp_path) as it, running(tmp_path, it.env()) as service:
         await polling(service, it)
         created = it.event("user.created", "ann")
+        assert await hook(service, created) == 200
+        assert await hook(service, created) == 200
         it.fake.happens(created)
-        assert await hook(service, created) == 200
-        assert await hook(service, created) == 200
         assert await hook(service, it.event("user.created", "eve"), secret="wrong") == 401
         signup = it.event("user.created", "sue", triggered_by="user")
-        it.fake.happens(signup)
         assert await hook(service, signup) == 200
+        it.fake.happens(signup)
         it.fake.happens(it.event("password.reset", "bob"))
         it.fake.happens(it.event("password.reset_requested", "cat", payload={"login_id": "cat@example.org"}))
         it.fake.happens(it.event("admin_api.mutation.create_user.executed", "ann"))

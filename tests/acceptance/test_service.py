@@ -52,7 +52,7 @@ def _env(**more: object) -> dict[str, str]:
 
 async def test_a_signed_webhook_becomes_a_mail_and_a_stop_is_orderly(tmp_path: Path) -> None:
     """From a signed webhook to the outbox; SIGTERM ends with exit code 0, and a restart sends nothing again."""
-    async with running(tmp_path, _env()) as service:
+    async with running(tmp_path, _env(), cold=True) as service:
         assert await _send(service, _event("ann", email=PEOPLE[0])) == 200
         assert await _send(service, _event("eve", email="eve@example.org"), secret="wrong") == 401
         assert await _send(service, _event("self", email="self@example.org", by="user")) == 200
