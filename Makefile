@@ -22,7 +22,7 @@ demo-keycloak: $(ready) ## The same with a real Keycloak, which can then be trie
 	$(bin)/python -m tests.demo_keycloak
 
 test: $(ready) ## All tests; those on Kafka and Keycloak need Java and Maven, and say so when they skip
-	$(bin)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	$(bin)/pytest -n $(JOBS) --maxschedchunk 1 $(ARGS)
 
 mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice
 	$(bin)/python -m tests.simulation.mutants --jobs $(JOBS)

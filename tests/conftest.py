@@ -1,16 +1,21 @@
-"""What all tests share: hypothesis's profile, and the servers of those that need a real Kafka or Keycloak."""
+"""What all tests share: hypothesis's profile, plain log lines, and the servers of those that need a real Kafka or Keycloak."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import pytest
+import structlog
 from tests import keycloak as keycloaks
-from tests.java import ServerMissing, started
+from tests.java import Server, ServerMissing, shared, started
 from tests.kafka import Broker, jars
+
+_Server = TypeVar("_Server", bound=Server)
 
 # A busy machine is no defect: hypothesis's own time limits are off, pytest-timeout watches.
 hypothesis.settings.register_profile(
@@ -18,14 +23,37 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("usher")
 
+# structlog's own default draws every traceback with the values of its variables: that was half of the engine's tests.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.set_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who needs a broker or a Keycloak is marked by that."""
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Who needs a broker or a Keycloak is marked by that. Of several processes none is left with a long test at the end."""
     for item in items:
         if "kafka_jars" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.kafka)
         if "keycloak" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.keycloak)
+    if hasattr(config, "workerinput"):
+        items.sort(key=_length, reverse=True)
+
+
+def _length(item: pytest.Item) -> tuple[float, ...]:
+    """How long it may take, for comparison: by its own timeout, then by what is started for it."""
+    timeout, fixtures = item.get_closest_marker("timeout"), getattr(item, "fixturenames", ())
+    started = (
+        "keycloak" in fixtures,
+        "own_kafka" in fixtures,
+        "kafka" in item.keywords,
+        "acceptance" in item.path.parts,
+    )
+    return (timeout.args[0] if timeout else 0, *started)
 
 
 @pytest.fixture(scope="session")
@@ -40,10 +68,9 @@ def kafka_jars() -> Path:
 
 
 @pytest.fixture(scope="session")
-def kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker that all tests of this process share: take `tests.kafka.unique` names, and don't stop it."""
-    with started(Broker(tmp_path_factory.mktemp("kafka"))) as broker:
-        yield broker
+def kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Broker:
+    """A broker that all tests share: take `tests.kafka.unique` names, and don't stop it."""
+    return _shared_by_all(pytestconfig, tmp_path_factory, "kafka", Broker)
 
 
 @pytest.fixture
@@ -54,8 +81,8 @@ def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture(scope="session")
-def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keycloaks.Server]:
-    """A Keycloak that all tests of this process share: each takes a realm of its own. Modules that use it are one xdist group.
+def keycloak(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> keycloaks.Server:
+    """A Keycloak that all tests share: each takes a realm of its own.
 
     Without Java or Maven a test is skipped; with REQUIRE_KEYCLOAK=1 it fails.
     """
@@ -65,5 +92,14 @@ def keycloak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[keycloaks.Ser
         if os.environ.get("REQUIRE_KEYCLOAK") == "1":
             pytest.fail(f"REQUIRE_KEYCLOAK=1, but {missing}")
         pytest.skip(str(missing))
-    with started(keycloaks.Server(tmp_path_factory.mktemp("keycloak"))) as server:
-        yield server
+    return _shared_by_all(pytestconfig, tmp_path_factory, "keycloak", keycloaks.Server)
+
+
+def _shared_by_all(
+    config: pytest.Config, folders: pytest.TempPathFactory, name: str, make: Callable[[Path], _Server]
+) -> _Server:
+    """One server for all xdist workers, until the session ends: no test's own time is spent on waiting for the others."""
+    own = folders.getbasetemp()
+    sharing = contextlib.ExitStack()
+    config.add_cleanup(sharing.close)
+    return sharing.enter_context(shared((own.parent if hasattr(config, "workerinput") else own) / name, make))

@@ -28,6 +28,8 @@ from usher.testing.log import MemoryBroker, MemoryLog
 TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")
 NOW = time.time
+PATIENCE = 60.0
+"""Seconds that anything may take: reached only by a test that fails."""
 _ids = itertools.count(1)
 
 
@@ -121,7 +123,7 @@ class Bench:
             yield worker
         finally:
             worker.stop()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, PATIENCE)
             await worker._event_log.close()
 
     async def crashing(self, *handlers: Handler, when: Callable[[], object], **limits: Any) -> None:
@@ -161,7 +163,7 @@ class Bench:
         return list(dead_letters.values())
 
 
-async def until(condition: Callable[[], object], within: float = 5.0) -> None:
+async def until(condition: Callable[[], object], within: float = PATIENCE) -> None:
     """Wait for a condition that the test can see."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 - the condition is any fact the test can see: nothing announces it

@@ -1,16 +1,20 @@
-"""The real servers of the tests, which run on Java: hides how what they are made of is got once, and how long a start takes."""
+"""The real servers of the tests, which run on Java.
+
+Hides how what they are made of is got once, how long a start takes, and how processes share one server.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import pickle
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 CACHE = Path(__file__).parent.parent / ".cache"
 SMALL = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -101,3 +105,50 @@ def started(server: _Server) -> Iterator[_Server]:
         yield server
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def shared(folder: Path, make: Callable[[Path], _Server]) -> Iterator[_Server]:
+    """Run one server for all processes that name the same *folder*.
+
+    The first starts it; at the end it waits until the others have left, and stops it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    address = folder / "server.pickle"
+    with (folder / "mutex").open("w") as mutex, (folder / "users").open("w") as users:
+        with _locked(mutex):
+            first = _nobody_else(users)
+            if first:
+                server = make(folder / "server")
+                address.write_bytes(pickle.dumps(server))
+                server.start()
+            else:
+                server = pickle.loads(address.read_bytes())
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield server
+        finally:
+            while first:
+                with _locked(mutex):
+                    if _nobody_else(users):
+                        server.stop()
+                        first = False
+                time.sleep(0.1)
+
+
+def _nobody_else(users: IO[str]) -> bool:
+    """Whether we are alone; if so, we have the lock for us."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(file: IO[str]) -> Iterator[None]:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,20 +1,22 @@
 """A real Apache Kafka broker for tests, demos and benchmarks; hides where it comes from and how it is run.
 
-The jars come from Maven, once, into ``.cache``. One process is broker and controller (KRaft), on ports that the OS chose, with
-its data in a folder that the caller gives. ``python -m tests.kafka`` runs one until Ctrl-C.
+The jars come from Maven, once, into ``.cache``; a first start there makes later ones quick. One process is broker and
+controller (KRaft), on ports that the OS chose, with its data in a folder that the caller gives. ``python -m tests.kafka``
+runs one until Ctrl-C.
 """
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
@@ -26,11 +28,12 @@ from usher.delivery import Headers
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 START_TIMEOUT = 60.0
+_CLUSTER = "AQEBAQEBAQEBAQEBAQEBAQ"
 
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+controller.quorum.voters=1@127.0.0.1:{controller}
 listeners={listeners},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners={listeners}
 inter.broker.listener.name={name}
@@ -58,6 +61,24 @@ def jars() -> Path:
         ServerMissing
     """
     return cached("kafka-4.1.1", lambda folder: fetch(POM, folder))
+
+
+def _kit() -> Path:
+    """What makes starts quick: ``data`` as formatted, and in ``classes.jsa`` what a broker's Java has loaded when it is up.
+
+    Raises:
+        ServerMissing
+    """
+    return cached("kafka-4.1.1-kit", _make_kit)
+
+
+def _make_kit(folder: Path) -> Path:
+    first = Broker(folder / "first")
+    first.format()
+    shutil.copytree(folder / "first" / "data", folder / "data")
+    first.run(f"-XX:ArchiveClassesAtExit={folder / 'classes.jsa'}")
+    first.stop()
+    return folder
 
 
 class Broker:
@@ -110,14 +131,25 @@ class Broker:
 
     def start(self) -> None:
         """Run it, and return when it answers."""
-        if not (self._folder / "data").exists():
-            cluster = base64.urlsafe_b64encode(b"\x01" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
-            arguments = ["format", "-t", cluster, "-c", str(self._properties), "--standalone"]
-            for name, password in self._users.items():
-                arguments += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
-            subprocess.run(_java("kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60)
+        kit, data = _kit(), self._folder / "data"
+        if not data.exists() and self._users:
+            self.format()
+        elif not data.exists():
+            shutil.copytree(kit / "data", data)
+        self.run(f"-XX:SharedArchiveFile={kit / 'classes.jsa'}")
+
+    def format(self) -> None:
+        """Make its data folder, with its users."""
+        arguments = ["format", "-t", _CLUSTER, "-c", str(self._properties)]
+        for name, password in self._users.items():
+            arguments += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
+        subprocess.run(_java("kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60)
+
+    def run(self, *options: str) -> None:
+        """Run it on its data folder, its Java with these *options*, and return when it answers."""
+        command = _java("kafka.Kafka", str(self._properties), options=options)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(_java("kafka.Kafka", str(self._properties)), stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         if not came_up(self._process, self._answers, START_TIMEOUT):
             self.kill()
             raise RuntimeError(f"Kafka did not start:\n{self._log.read_text()[-2000:]}")
@@ -132,7 +164,7 @@ class Broker:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Orderly, or after 20 seconds not."""
+        """Orderly, or after a minute not."""
         self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> None:
@@ -141,7 +173,7 @@ class Broker:
             return
         process.send_signal(how)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -168,12 +200,15 @@ class Broker:
             await client.close()
 
     async def create_topic(self, name: str, partitions: int = 1, **configs: str) -> None:
-        """Create a topic; *configs* with underscores for dots (``cleanup_policy="compact"``)."""
+        """Create a topic, and return when clients see it; *configs* with underscores for dots (``cleanup_policy="compact"``)."""
         settings = {key.replace("_", "."): value for key, value in configs.items()}
         async with self.admin() as client:
             answer = await client.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)])
-        for _, error, message in answer.topic_errors:  # type: ignore[attr-defined]  # aiokafka's answers are untyped
-            assert error == 0, message or error
+            for _, error, message in answer.topic_errors:  # type: ignore[attr-defined]  # aiokafka's answers are untyped
+                assert error == 0, message or error
+            async with asyncio.timeout(START_TIMEOUT):
+                while not await _is_seen(client, name, partitions):  # noqa: ASYNC110 - only asking tells
+                    await asyncio.sleep(0.02)
 
     async def produce(
         self,
@@ -193,21 +228,23 @@ class Broker:
                 await future
 
 
+async def _is_seen(client: AIOKafkaAdminClient, topic: str, partitions: int) -> bool:
+    """The controller has made it; the broker hears of it a little later."""
+    [described] = await client.describe_topics([topic])
+    return (
+        len([topic_partition for topic_partition in described["partitions"] if topic_partition["leader"] >= 0])
+        == partitions
+    )
+
+
 def unique(name: str) -> str:
     """A name for a topic or a group that no other test has."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
-def _java(main: str, *arguments: str) -> list[str]:
-    return [
-        "java",
-        *SMALL,
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
-        "-cp",
-        f"{jars()}/*",
-        main,
-        *arguments,
-    ]
+def _java(main: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
+    path = ":".join(str(jar) for jar in sorted(jars().glob("*.jar")))
+    return ["java", *SMALL, *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", path, main, *arguments]
 
 
 def main() -> None:

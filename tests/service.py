@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from tests import warm
 
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START")
 
@@ -27,11 +29,8 @@ def environment(**settings: object) -> dict[str, str]:
 
 async def usher(*arguments: str, cwd: Path, env: Mapping[str, str], stdin: bytes = b"") -> tuple[int, str, str]:
     """Run one command to its end: exit code, stdout, stderr."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "usher", *arguments,
-        cwd=cwd, env=dict(env), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(stdin), 90)
+    process = await warm.start(*arguments, cwd=cwd, env=env, stdin=stdin)
+    out, err = await asyncio.wait_for(process.communicate(), 90)
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -39,7 +38,7 @@ async def usher(*arguments: str, cwd: Path, env: Mapping[str, str], stdin: bytes
 class Service:
     """A running `usher run`. *lines* are its log lines, decoded."""
 
-    process: asyncio.subprocess.Process
+    process: warm.Process | asyncio.subprocess.Process
     lines: list[dict[str, Any]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     url: str = ""
@@ -93,13 +92,21 @@ class Service:
             self.changed.notify_all()
 
 
-@contextlib.asynccontextmanager
-async def running(cwd: Path, env: Mapping[str, str], *arguments: str, ready: bool = True) -> AsyncIterator[Service]:
-    """A service that is ready; ended with SIGTERM (or, if it does not end, SIGKILL)."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "usher", "run", *arguments,
-        cwd=cwd, env=dict(env), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, limit=2**20,
+async def cold_start(*arguments: str, cwd: Path, env: Mapping[str, str], stdout: int) -> asyncio.subprocess.Process:
+    """Start a command from nothing, as `warm.start` does not."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "usher", *arguments,
+        cwd=cwd, env=dict(env), stdout=stdout, stderr=asyncio.subprocess.PIPE, limit=2**20,
     )  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def running(
+    cwd: Path, env: Mapping[str, str], *arguments: str, ready: bool = True, cold: bool = False
+) -> AsyncIterator[Service]:
+    """A service that is ready; ended with SIGTERM (or, if it does not end, SIGKILL). *cold*: it is started from nothing."""
+    start = cold_start if cold else warm.start
+    process = await start("run", *arguments, cwd=cwd, env=env, stdout=subprocess.DEVNULL)
     service = Service(process)
     reading = asyncio.create_task(service._read())
     try:

@@ -81,13 +81,13 @@ async def test_webhook_and_audit_log_together_are_one_message_each(tmp_path: Pat
     async with scene(tmp_path) as it, running(tmp_path, it.env()) as service:
         await polling(service, it)
         created = it.event("user.created", "ann")
+        assert await hook(service, created) == 200
+        assert await hook(service, created) == 200
         it.fake.happens(created)
-        assert await hook(service, created) == 200
-        assert await hook(service, created) == 200
         assert await hook(service, it.event("user.created", "eve"), secret="wrong") == 401
         signup = it.event("user.created", "sue", triggered_by="user")
-        it.fake.happens(signup)
         assert await hook(service, signup) == 200
+        it.fake.happens(signup)
         it.fake.happens(it.event("password.reset", "bob"))
         it.fake.happens(it.event("password.reset_requested", "cat", payload={"login_id": "cat@example.org"}))
         it.fake.happens(it.event("admin_api.mutation.create_user.executed", "ann"))
@@ -112,7 +112,7 @@ async def test_what_the_webhook_missed_while_usher_was_down_is_brought(tmp_path:
         it.fake.happens(it.event("password.expired", "cat"))
         it.fake.script(answer(503, headers=[("Retry-After", "1")]), answer(429, headers=[("Retry-After", "1")]))
         async with running(tmp_path, it.env()) as service:
-            await until(lambda: len(it.mails()) == 3, within=40)
+            await until(lambda: len(it.mails()) == 3)
             await it.looked()
             assert it.mails() == ["ann@example.org", "bob@example.org", "cat@example.org"]
 

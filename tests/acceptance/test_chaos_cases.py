@@ -48,7 +48,7 @@ async def test_a_rolling_restart_repeats_nothing(own_kafka: Broker, tmp_path: Pa
 async def _requests(run: Chaos, count: int) -> None:
     """Wait until the provider has had *count* more."""
     enough = len(run.provider.attempts) + count
-    await until(lambda: len(run.provider.attempts) >= enough, within=60)
+    await until(lambda: len(run.provider.attempts) >= enough)
 
 
 @pytest.mark.timeout(240)
@@ -62,7 +62,7 @@ async def test_what_comes_after_readiness_is_not_lost(own_kafka: Broker, tmp_pat
         first = await _first_ready(run)
         seen = len(run.traffic.sent)
         await run.fleet.ready()
-        await until(lambda: len(run.traffic.sent) > seen + 20, within=60)
+        await until(lambda: len(run.traffic.sent) > seen + 20)
         async with run.traffic.flowing:
             flowing.cancel()
         await run.fleet.rest(run.partitions, REST_WITHIN)
@@ -157,4 +157,4 @@ async def test_a_broker_that_is_down_at_the_start_is_waited_for(own_kafka: Broke
         await service.line("ready", within=60)
         assert (await service.get("/readyz"))[0] == 200
         await own_kafka.produce(topic, [(b"kim", raw("kim"))])
-        await until(lambda: list((tmp_path / "outbox").glob("*.eml")), within=30)
+        await until(lambda: list((tmp_path / "outbox").glob("*.eml")))

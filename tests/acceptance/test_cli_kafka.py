@@ -24,7 +24,7 @@ async def test_topics_are_planned_applied_and_checked(kafka: Broker, tmp_path: P
     assert "kafka-topics" in missing[0]["remedy"]
     assert (await usher("check", cwd=tmp_path, env=env))[0] == 1
 
-    await _create(kafka, source, partitions=3)
+    await kafka.create_topic(source, 3)
     code, out, err = await usher("topics", "apply", "--json", cwd=tmp_path, env=env)
     assert code == 0, err
     assert {row["topic"] for row in json.loads(out)} == {f"{group}.{source}-retry", f"{group}.{source}-dlt"}
@@ -41,7 +41,7 @@ async def test_an_event_is_found_on_the_partition_it_was_keyed_to(kafka: Broker,
     """emit says where it put an event, and why finds it there, waiting."""
     source, group = unique("events"), unique("group")
     env = environment(event_log=f"kafka://{kafka.servers}", topics=source, group=group)
-    await _create(kafka, source, partitions=3)
+    await kafka.create_topic(source, 3)
     await usher("topics", "apply", cwd=tmp_path, env=env)
 
     events = b"\n".join(raw_event(id=f"{number:04x}", email=f"user{number}@example.org") for number in range(20))
@@ -55,14 +55,3 @@ async def test_an_event_is_found_on_the_partition_it_was_keyed_to(kafka: Broker,
     assert code == 0, err
     assert {row["partition"] for row in json.loads(out)} == {placed["0007"]["partition"]}
     assert {row["handler"]: row["state"] for row in json.loads(out)}["welcome_email"] == "waiting"
-
-
-async def _create(kafka: Broker, topic: str, partitions: int) -> None:
-    from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.servers)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)])
-    finally:
-        await admin.close()

@@ -12,12 +12,13 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import warm
 
 from usher.cli import main
 from usher.demo import play, service, story
@@ -141,6 +142,7 @@ def test_a_message_that_goes_out_twice_fails_the_demo(
 ) -> None:
     """A provider that takes Mara's mail and loses the answer gets it again: the demo sees both, shows the log, exits with 1."""
     monkeypatch.setattr(play, "providers", _losing_one_answer(story.providers))
+    monkeypatch.setattr(service, "_start", _warm)
 
     code = main(["demo", "--outbox", str(tmp_path / "outbox")])
 
@@ -164,6 +166,11 @@ def test_a_service_that_does_not_start_fails_the_demo_with_its_own_words(
     assert code == 1
     assert "the service ended (exit code 2) before its log said" in err
     assert "USHER_RETRY_DELAYS='soon'" in err
+
+
+async def _warm(folder: Path, env: Mapping[str, str], *arguments: str, out: int) -> warm.Process:
+    """A child of the demo that is quick to start: a start from nothing is what the demo itself is for."""
+    return await warm.start(*arguments, cwd=folder, env=env, stdout=out)
 
 
 def _losing_one_answer(original: Callable[[Path], FakeProviders]) -> Callable[[Path], FakeProviders]:

@@ -62,9 +62,9 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
             assert await send(service, fake, {**ann, "id": "failed", "error": "User exists"}) == 200
             registered = {"id": "r-1", "type": "REGISTER", "userId": "sam", "details": {"email": "sam@example.org"}}
             assert await service.post("/ingest/keycloak", *_signed(fake, registered)) == 200
-            await until(lambda: len(outbox(tmp_path)) >= 4, within=30)
+            await until(lambda: len(outbox(tmp_path)) >= 4)
             assert await send(service, fake, fake.create_user("last", email="last@example.org")) == 200
-            await until(lambda: len(outbox(tmp_path)) >= 5, within=30)
+            await until(lambda: len(outbox(tmp_path)) >= 5)
             looks = len(fake.answered)
             await fake.wait_answered(looks + 3)
         code, dead_letters, _ = await usher("dlq", "list", "--json", cwd=tmp_path, env=settings)
@@ -89,7 +89,7 @@ async def test_a_new_password_is_required_of_whom_an_admin_made_and_that_is_no_s
         async with running(tmp_path, settings) as service:
             await fake.wait_answered(len(fake.answered) + 3)  # a token, the first look, and the next
             fake.create_user("ann", email="ann@example.org")
-            await until(lambda: fake.users["ann"]["requiredActions"] == ["UPDATE_PASSWORD"], within=20)
+            await until(lambda: fake.users["ann"]["requiredActions"] == ["UPDATE_PASSWORD"])
             ours = fake.admin_events[-1]["id"]
             await service.line("nothing sent", event_id=ours, handler="reset_instructions")
 
@@ -109,7 +109,7 @@ async def test_a_mail_that_keycloak_sends_for_us_is_not_answered_with_another(tm
         async with running(tmp_path, env(fake, keycloak__poll="true", keycloak__poll_every="100ms", **own)) as service:
             await fake.wait_answered(len(fake.answered) + 3)
             fake.reset_password("ann")
-            await until(lambda: fake.sent == ["ann"], within=20)
+            await until(lambda: fake.sent == ["ann"])
             ours = fake.admin_events[-1]
             await service.line("nothing sent", event_id=ours["id"], handler="reset_instructions")
             again = fake.happens("ACTION", "users/ann/execute-actions-email", by=ACCOUNT)

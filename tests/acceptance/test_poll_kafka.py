@@ -66,7 +66,7 @@ async def test_one_of_two_workers_polls_and_a_kill_hands_it_on(kafka: Broker, tm
                         assert [line for line in second.lines if line["event"] == "polling"] == []
                         await first.end(signal.SIGKILL)
                 await second.line("polling", within=60)
-                await until(lambda: len({request.to for request in provider.accepted}) == USERS, within=60)
+                await until(lambda: len({request.to for request in provider.accepted}) == USERS)
                 await authgear.wait_answered(len(authgear.answered) + 5)
 
     ids = await _ids(kafka, topic)

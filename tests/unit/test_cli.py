@@ -64,8 +64,9 @@ def usher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         code = main([str(argument) for argument in arguments])
         return Ended(code, *capsys.readouterr())
 
+    configured = structlog.get_config()
     yield run
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 def file(name: str, *events: bytes) -> str:

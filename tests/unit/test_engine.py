@@ -8,7 +8,7 @@ from collections.abc import Callable, Sized
 from typing import Any
 
 import pytest
-from tests.engine import CONFIG, NOW, TOPIC, Bench, Script, raw, until
+from tests.engine import CONFIG, NOW, PATIENCE, TOPIC, Bench, Script, raw, until
 
 from usher import Context, Event, Reject, Retry, Skip
 from usher.delivery import idempotency_key
@@ -273,7 +273,7 @@ async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: 
     bench.broker.latency = lambda: 0.05
     worker.stop()
     let_go.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
 
     assert (len(bench.parked()), bench.committed()) == (3, 3)
 

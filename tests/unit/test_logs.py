@@ -27,11 +27,12 @@ def as_it_was() -> Iterator[None]:
     """Other tests find logging as they left it."""
     root = logging.getLogger()
     handlers, level, ours = list(root.handlers), root.level, logging.getLogger("usher").level
+    configured = structlog.get_config()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.getLogger("usher").setLevel(ours)
-    structlog.reset_defaults()
+    structlog.configure(**configured)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -212,7 +212,7 @@ async def test_what_is_put_off_waits_in_the_log_and_goes_in_order(monkeypatch: p
     script, bench = Script(act=send), Bench(MemoryBroker())
     async with bench.running(script.handler()):
         await bench.emit(*(raw(f"u{number:02}") for number in range(12)))
-        await until(lambda: len(script.done) == 12, within=20)
+        await until(lambda: len(script.done) == 12)
         await until(lambda: bench.parked() == {})
 
     assert [user for user, _ in script.done] == [f"u{number:02}" for number in range(12)]

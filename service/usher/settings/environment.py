@@ -72,9 +72,9 @@ def _holds_secret(annotation: Any) -> bool:
 class Environment:
     """The names of an environment, sorted into a model's fields. *problems* collects one line for each mistake.
 
-    *unread* are the names of those secrets whose files can't be read. *values* is nested as the model is. Where the *prefix* is the service's own, *kafka* has the client's options,
-    *options* the groups that may belong to handlers, and *tenants* what is set for further tenants: by system, by the
-    tenant's name, then as it was given.
+    *unread* are the names of those secrets whose files can't be read. *values* is nested as the model is. Where the
+    *prefix* is the service's own, *kafka* has the client's options, *options* the groups that may belong to handlers, and
+    *tenants* what is set for further tenants: by system, by the tenant's name, then as it was given.
     """
 
     def __init__(self, given: Mapping[str, str], model: type[BaseModel], prefix: str = PREFIX) -> None:
