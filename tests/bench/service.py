@@ -39,7 +39,7 @@ def settings_of(job: Job, log: str, **settings: Any) -> Settings:
     """The settings that all of the workloads share, and *settings*; logs go to a file from here on."""
     made = Settings(
         **{
-            "log": log,
+            "event_log": log,
             "topics": job.topic,
             "group": job.group,
             "start_from": "earliest",

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 from structlog.testing import capture_logs
-from tests.contract.logs import PATIENCE, Journal, Worker, drained, loaded, parked, tail
+from tests.contract.logs import PATIENCE, Journal, Worker, drained, following, loaded, parked
 from tests.kafka import Broker, unique
 
 from usher.delivery import Record
@@ -136,7 +136,7 @@ async def test_what_comes_before_the_first_claim_is_read(new_group: NewGroup) ->
 
 
 async def test_two_workers_start_a_group_together(new_group: NewGroup) -> None:
-    """Whoever commits the start, records that come after either open() has returned are read."""
+    """Whichever of the two commits the start, records that come after one open() has returned are read."""
     group = await new_group(4)
     for partition in range(4):
         await group.produce([b"old"], partition=partition)
@@ -350,7 +350,7 @@ async def test_a_consumer_in_trouble_is_replaced(new_group: NewGroup) -> None:
 
 
 async def test_work_goes_on_after_the_broker_was_killed(own_kafka: Broker) -> None:
-    """A broker that is killed and comes back loses no record and no write that was acknowledged; lasting outages are told."""
+    """A broker that is killed and comes back loses no record and no write that was acknowledged; long outages are logged."""
     async with grouped(own_kafka) as new:
         group = await new(2)
         worker = await group.worker()
@@ -373,12 +373,12 @@ async def test_work_goes_on_after_the_broker_was_killed(own_kafka: Broker) -> No
         await worker.log.append(group.topic, b"ada", b"after")
 
         assert (await reading)[-1].value == b"after"
-        assert b"2" in values(await tail(stream, 1))
+        assert b"2" in values(await following(stream, 1))
         assert await worker.log.writable()
-        [held] = [
-            held for held in worker.claims if held.topic_partition == TopicPartition(record.topic, record.partition)
+        [claim] = [
+            each for each in worker.claims if each.topic_partition == TopicPartition(record.topic, record.partition)
         ]
-        await worker.log.commit({held: Position(record.offset + 2)})
+        await worker.log.commit({claim: Position(record.offset + 2)})
 
 
 async def _until_written(worker: Worker, claim: Claim) -> None:

@@ -19,9 +19,9 @@ from usher.engine.dead_letters import (
     DeadLetter,
     fold,
     mark_requested,
-    note_headers,
     pending_requests,
     request,
+    state_headers,
 )
 from usher.engine.port import Browser, dead_letter_topic, retry_topic
 
@@ -205,7 +205,7 @@ async def drop(browser: Browser, group: str, dead_letters: Iterable[ListedDeadLe
         LogUnavailable
     """
     for listed in dead_letters:
-        headers = note_headers(listed.dead_letter.id, "dropped")
+        headers = state_headers(listed.dead_letter.id, "dropped")
         topic, key = dead_letter_topic(group, listed.topic), listed.dead_letter.delivery.origin.key
         await browser.append(topic, key, None, headers, partition=listed.dead_letter.partition)
 

@@ -101,7 +101,7 @@ class RetryFollower:
                     self.intake.remember(state, records)
                     await asyncio.sleep(0)
             except LogUnavailable as error:
-                self.logger.warning("the log can't be read back, trying again", error=scrub(error))
+                self.logger.warning("the event log can't be read back, trying again", error=scrub(error))
                 await asyncio.sleep(1)
             else:
                 return

@@ -213,7 +213,7 @@ class Worker:
             try:
                 batches = await self._event_log.read(claims, limit, 0.2 if claims else 0.02)
             except LogUnavailable as error:
-                self._logger.warning("the log can't be read, trying again", error=scrub(error))
+                self._logger.warning("the event log can't be read, trying again", error=scrub(error))
                 await asyncio.sleep(0.5)
                 continue
             self._polled = loop.time()

@@ -1,4 +1,4 @@
-"""Which log a URL means. The clients are imported when they are wanted: Kafka's is heavy, the embedded one is not."""
+"""Opens the event log that a URL names. A client is imported only when it is needed: the one for Kafka is heavy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _EXPECTED = "write sqlite:///usher.db, sqlite:////absolute/path/usher.db or kafk
 
 
 def open_log(url: str, config: LogConfig) -> EventLog:
-    """The log that *url* names, not open yet.
+    """Make the event log that *url* names. It is not open yet.
 
     Raises:
-        ValueError: the URL is none of a log.
+        ValueError: the URL names no event log.
     """
     scheme, where = _parsed(url)
     if scheme == "sqlite":
@@ -26,10 +26,10 @@ def open_log(url: str, config: LogConfig) -> EventLog:
 
 
 def open_browser(url: str, config: LogConfig) -> Browser:
-    """The browser of the log that *url* names; entering it connects.
+    """Make the browser of the event log that *url* names. To enter it is to connect.
 
     Raises:
-        ValueError: the URL is none of a log.
+        ValueError: the URL names no event log.
     """
     scheme, where = _parsed(url)
     if scheme == "sqlite":
@@ -42,12 +42,12 @@ def open_browser(url: str, config: LogConfig) -> Browser:
 
 
 def _parsed(url: str) -> tuple[str, str]:
-    """``sqlite`` and the path, or ``kafka`` and the servers, separated by commas."""
+    """Return ``sqlite`` and the path, or ``kafka`` and the servers, separated by commas."""
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and separator:
         path = rest.removeprefix("/")
         if not rest.startswith("/") or not path or path.endswith("/") or path == ":memory:":
-            raise ValueError(f"the log {url!r} names no file: {_EXPECTED}")
+            raise ValueError(f"the event log {url!r} names no file: {_EXPECTED}")
         return scheme, path
     if scheme == "kafka" and separator:
         servers = [server.strip() for server in rest.rstrip("/").split(",")]
@@ -55,8 +55,8 @@ def _parsed(url: str) -> tuple[str, str]:
             host, _, port = server.rpartition(":")
             if not host or "@" in host or not port.isdecimal():
                 raise ValueError(
-                    "a server in the log's kafka:// URL is not host:port (credentials go into USHER_KAFKA__…): "
+                    "a server in the kafka:// URL of the event log is not host:port (credentials go into USHER_KAFKA__…): "
                     f"{_EXPECTED}"
                 )
         return scheme, ",".join(servers)
-    raise ValueError(f"the log's URL has the scheme {scheme if separator else ''!r}: {_EXPECTED}")
+    raise ValueError(f"the URL of the event log has the scheme {scheme if separator else ''!r}: {_EXPECTED}")

@@ -1,4 +1,4 @@
-"""The command line's look at Kafka: hides that it takes an admin client, a consumer without a group and a producer."""
+"""The browser of Kafka. Hides that it needs an admin client, a consumer without a group, and a producer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class KafkaBrowser:
         """As `Browser.create_topics`.
 
         Raises:
-            LogMisconfigured: it is not permitted; says the command.
+            LogMisconfigured: it is not permitted. Says the command to run.
             LogUnavailable
         """
         with self._asking("create topics"):
@@ -82,7 +82,7 @@ class KafkaBrowser:
         Raises:
             LogUnavailable
         """
-        with self._asking(f"tell the offsets of {topic}"):
+        with self._asking(f"list the offsets of {topic}"):
             partitions = await self._partitions(topic)
             known = await self._committed(partitions)
             first = await self._consumer.beginning_offsets(partitions)
@@ -99,7 +99,7 @@ class KafkaBrowser:
         ]
 
     async def _committed(self, partitions: Collection[KafkaPartition]) -> dict[KafkaPartition, OffsetAndMetadata]:
-        """Waits for the coordinator: the first question about any group makes a new cluster create the topic of offsets."""
+        """Ask, and wait for the coordinator: a new cluster creates the topic of offsets at the first question about any group."""
         give_up = time.monotonic() + _PATIENCE
         while True:
             try:

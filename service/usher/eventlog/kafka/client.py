@@ -1,4 +1,4 @@
-"""Hides how aiokafka's clients are set up: which settings an operator may give, which are ours, and what their errors mean."""
+"""The clients of aiokafka. Hides how they are set up: which settings an operator may give, which are ours, what errors mean."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _KNOWN: Final = (*_CHOICES, *_MILLISECONDS, *_TEXTS)
 _OURS: Final = {
     "bootstrap_servers": "USHER_EVENT_LOG names the brokers",
     "group_id": "USHER_GROUP names the group",
-    "group_instance_id": "a worker that is replaced would hold its partitions until its session ends",
+    "group_instance_id": "a worker that is replaced would keep its partitions until its session ends",
     "enable_auto_commit": "an offset is committed only when its deliveries are settled",
     "auto_offset_reset": "USHER_START_FROM says where to start; a lost offset must not be skipped silently",
     "isolation_level": "records of aborted transactions are not delivered",
@@ -69,7 +69,7 @@ _OURS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """Settings that were checked. *common* goes to every client, *consumer* and *producer* to those.
+    """Checked settings: *common* for every client, *consumer* and *producer* for those.
 
     *request_timeout* is in seconds. *certified*: the client has a certificate of its own.
     """
@@ -85,14 +85,14 @@ def check_options(options: Mapping[str, object]) -> ClientOptions:
     """Check the client settings, named as aiokafka names them (values may be text), and load the certificates.
 
     Raises:
-        LogMisconfigured: names the setting and what it may be; never its value, which may be a secret.
+        LogMisconfigured: names the setting and what it may be, never its value: that may be a secret.
     """
     checked = {name.lower(): _checked(name.lower(), value) for name, value in options.items()}
     protocol = checked.get("security_protocol", "PLAINTEXT")
     _check_together(checked, protocol)
     timeout_ms = checked.get("request_timeout_ms", 10_000)
-    # A worker that is killed is missed when its session ends: 10 s leave another one as much again to join and load
-    # within the 20 s in which a worker must be ready.
+    # When a worker is killed, Kafka notices at the end of its session. With 10 s, another worker has as much again to join
+    # and to load, within the 20 s in which a worker must be ready.
     session_ms = checked.get("session_timeout_ms", 10_000)
     common: dict[str, Any] = {
         "client_id": checked.get("client_id", "usher"),
@@ -163,7 +163,7 @@ def _ssl_context(checked: Mapping[str, Any]) -> ssl.SSLContext:
         raise _wrong("ssl_cafile", f"can't be loaded from {checked['ssl_cafile']}: {error}") from None
     if certificate := checked.get("ssl_certfile"):
         try:
-            # A password is given even where there is none: without one OpenSSL would ask the terminal.
+            # Pass a password even where there is none: without one OpenSSL would ask at the terminal.
             context.load_cert_chain(certificate, checked.get("ssl_keyfile"), checked.get("ssl_password", ""))
         except OSError as error:
             hint = "see also USHER_KAFKA__SSL_KEYFILE and USHER_KAFKA__SSL_PASSWORD"
@@ -172,7 +172,7 @@ def _ssl_context(checked: Mapping[str, Any]) -> ssl.SSLContext:
 
 
 class Clients:
-    """Makes the clients of one log. None of them is started."""
+    """Makes the clients of one event log. They are not started."""
 
     def __init__(self, servers: str, options: ClientOptions) -> None:
         self.servers = servers
@@ -186,15 +186,15 @@ class Clients:
 
     @property
     def session(self) -> float:
-        """Seconds after which a member that is not heard of is put out of its group."""
+        """Seconds after which a group puts out a member that sends no heartbeat."""
         return float(self._options.consumer["session_timeout_ms"]) / 1_000
 
     def member(
         self, group: str, drain: float, assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
     ) -> AIOKafkaConsumer:
-        """A consumer that joins *group*; others wait for it up to *drain* seconds and a margin while it lets go."""
+        """Make a consumer that joins *group*. While it releases its partitions, others wait for *drain* seconds and a margin."""
         rebalance = drain + COMMIT_TIMEOUT + _JOIN_MARGIN
-        # A join is answered when all members have joined: a request that gave up before would join a second time.
+        # A join is answered when all members have joined: a request that gives up before would join a second time.
         return AIOKafkaConsumer(
             **self._timed(max(self.timeout, rebalance + 5)),
             **self._options.consumer,
@@ -205,16 +205,16 @@ class Clients:
         )
 
     def committer(self, group: str) -> AIOKafkaConsumer:
-        """A consumer that can commit for *group* while it has no members."""
+        """Make a consumer that can commit for *group* while the group has no members."""
         return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, group_id=group)
 
     def reader(self) -> AIOKafkaConsumer:
-        """A consumer without a group."""
+        """Make a consumer without a group."""
         rack = self._options.consumer["client_rack"]
         return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, client_rack=rack)
 
     def producer(self, max_size: int) -> AIOKafkaProducer:
-        """A producer whose writes are durable and in order; *max_size* is the largest batch any topic takes."""
+        """Make a producer whose writes are durable and in order. *max_size* is the largest batch that any topic takes."""
         return AIOKafkaProducer(
             **self._timed(self.timeout),
             **self._options.producer,
@@ -229,14 +229,14 @@ class Clients:
         return AIOKafkaAdminClient(**self._timed(self.timeout))
 
     def unavailable(self, error: BaseException, doing: str) -> LogUnavailable:
-        """The error to raise where *doing* something did not work."""
+        """Return the error to raise where *doing* something failed."""
         return LogUnavailable(f"Kafka at {self.servers} could not {doing}: {brief(error)}")
 
     async def diagnose(self) -> str:
-        """Why no broker can be reached, in words: aiokafka keeps that to its own log.
+        """Say in words why no broker can be reached: aiokafka writes that to its own log only.
 
         Raises:
-            LogMisconfigured: a broker was reached, and one of the two does not trust the other.
+            LogMisconfigured: a broker was reached, but it or the client does not trust the other.
         """
         reasons = []
         arguments = {k: v for k, v in self._common.items() if k not in ("bootstrap_servers", "metadata_max_age_ms")}
@@ -259,13 +259,13 @@ _READING: Final[Mapping[str, Any]] = {
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
     "fetch_max_wait_ms": 100,
-    # Small fetches, or the first partition's megabytes hold up all the others of its broker.
+    # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker.
     "max_partition_fetch_bytes": 262_144,
 }
 
 
 async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) -> bool:
-    """Await the end of a client, but not for ever: with a dead broker it may not come. Whether it came, and well."""
+    """Await the end of a client for a limited time: with a dead broker it may never come. Returns whether it ended well."""
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
@@ -274,12 +274,12 @@ async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) ->
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
-    """End a consumer, and what its own end leaves running where that fails or hangs."""
+    """Stop a consumer, and also the tasks that its own stop leaves running where it fails or hangs."""
     stopped = await bounded(consumer.stop())
     for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
         task: asyncio.Task[None] | None = getattr(consumer._coordinator, name, None)
         if task is not None and not task.cancel() and not task.cancelled():
-            task.exception()  # known already, and not to be reported as unseen
+            task.exception()  # it is known already: asyncio must not report it as never retrieved
     if not stopped:
         if consumer._fetcher is not None:
             await bounded(consumer._fetcher.close())
@@ -287,7 +287,7 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
 
 
 def _quiet() -> None:
-    """Aiokafka logs keys and values at debug, and an outage ten times a second. What matters reaches us as exceptions."""
+    """Silence aiokafka: it logs keys and values at debug, and an outage ten times a second. We get what matters as exceptions."""
     logger = logging.getLogger("aiokafka")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
