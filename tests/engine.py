@@ -19,8 +19,8 @@ from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import DeadLetter, fold
 from usher.engine.driver import Limits
-from usher.engine.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.engine.worker import Worker
+from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.testing.log import MemoryBroker, MemoryLog

@@ -14,8 +14,8 @@ from tests.bench.job import Job, Stopwatch
 
 from usher import logs
 from usher.app import App, build
-from usher.engine.port import Batch, Claim
 from usher.eventlog.kafka import KafkaLog
+from usher.eventlog.port import Batch, Claim
 from usher.handler import Handler
 from usher.process import collect_less
 from usher.settings import Settings

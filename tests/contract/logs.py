@@ -16,9 +16,9 @@ from pathlib import Path
 from tests.kafka import Broker, unique
 
 from usher.delivery import Record
-from usher.engine.port import (
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import (
     CAUGHT_UP,
-    Browser,
     CaughtUp,
     Claim,
     EventLog,

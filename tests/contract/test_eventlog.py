@@ -21,7 +21,8 @@ from tests.contract.logs import (
 )
 
 from usher.delivery import Record
-from usher.engine.port import Claim, ClaimLost, Position, TooLarge, TopicPartition
+from usher.eventlog.errors import ClaimLost, TooLarge
+from usher.eventlog.port import Claim, Position, TopicPartition
 
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "memory": lambda _request, _folder: MemoryHarness(),

@@ -21,8 +21,9 @@ from tests.contract.logs import PATIENCE, Journal, Worker, drained, following, l
 from tests.kafka import Broker, unique
 
 from usher.delivery import Record
-from usher.engine.port import Claim, LogConfig, LogError, LogMisconfigured, LogUnavailable, Position, TopicPartition
+from usher.eventlog.errors import LogError, LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
+from usher.eventlog.port import Claim, LogConfig, Position, TopicPartition
 
 FAST = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500}
 
@@ -415,7 +416,7 @@ async def test_a_worker_is_ready_soon_after_another_was_killed(new_group: NewGro
     script = (
         "import asyncio, sys\n"
         "from tests.contract.logs import Worker\n"
-        "from usher.engine.port import LogConfig\n"
+        "from usher.eventlog.port import LogConfig\n"
         "from usher.eventlog.kafka import KafkaLog\n"
         "async def main(servers, group, topic):\n"
         "    worker = Worker(KafkaLog(servers, LogConfig(group, (topic,))), 'victim', [])\n"

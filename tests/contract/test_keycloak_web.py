@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 from tests.ingress import HIDDEN, LEAVES, Site, bombard, documents, hidden, sign
 
-from usher.engine.port import LogUnavailable
+from usher.eventlog.errors import LogUnavailable
 from usher.sources import decode
 from usher.sources.keycloak import Keycloak
 from usher.testing.keycloak import FakeKeycloak

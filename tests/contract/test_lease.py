@@ -14,8 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.contract.logs import PATIENCE, Harness, KafkaHarness, MemoryHarness, SqliteHarness, Worker, drained
 from tests.kafka import Broker
 
-from usher.engine.port import EventLog, Lease, LeaseLost, LogConfig, LogMisconfigured, TooLarge, checkpoints_topic
+from usher.eventlog.errors import LeaseLost, LogMisconfigured, TooLarge
 from usher.eventlog.kafka import KafkaLog
+from usher.eventlog.port import EventLog, Lease, LogConfig, checkpoints_topic
 
 FAST = {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500}
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {

@@ -13,7 +13,7 @@ from tests.simulation.history import Trouble
 from tests.simulation.hostile import GROUP, RECOVERY, RETRY_TOPIC, HostileLog, Refusal
 from tests.simulation.loop import Process
 
-from usher.engine.port import Position
+from usher.eventlog.port import Position
 
 if TYPE_CHECKING:
     from tests.simulation.world import Running, World

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from usher.delivery import Delivery, StoredRecord
 from usher.engine.dead_letters import REQUEST_PREFIX
-from usher.engine.port import Claim, TopicPartition
+from usher.eventlog.port import Claim, TopicPartition
 
 FOREVER = float("inf")
 

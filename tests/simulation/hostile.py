@@ -17,7 +17,8 @@ from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
 from usher.delivery import WRITER, Head, Headers, StoredRecord
-from usher.engine.port import Batch, Claim, LogConfig, LogUnavailable, Owner, Position, TopicPartition, retry_topic
+from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.port import Batch, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
 from usher.testing.broker import Group, GroupMember, MemoryBroker
 from usher.testing.log import MemoryLog
 

@@ -25,8 +25,9 @@ from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, fold, pending_requests, request
 from usher.engine.driver import Limits
-from usher.engine.port import LogUnavailable, TopicPartition, dead_letter_topic
 from usher.engine.worker import Worker
+from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.port import TopicPartition, dead_letter_topic
 from usher.handler import Router
 from usher.metrics import Metrics
 

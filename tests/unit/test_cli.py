@@ -18,7 +18,7 @@ from usher.cli import _options, main
 from usher.cli._exits import Exit
 from usher.delivery import Delivery, Origin
 from usher.engine.dead_letters import dead_letter_headers
-from usher.engine.port import dead_letter_topic, retry_topic
+from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.settings import Settings, settings_table
 from usher.sources import decode, event_key
 from usher.storage import browser

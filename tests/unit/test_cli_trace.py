@@ -6,7 +6,7 @@ from usher import Context, Event, on
 from usher.cli._trace import Fate, Wanted, trace
 from usher.delivery import Delivery, Origin
 from usher.engine.claims import Mark, handlers_hash
-from usher.engine.port import LogConfig, Position, TopicPartition, retry_topic
+from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
 from usher.sources import decode, event_key
 from usher.sources.genauth import GenAuth

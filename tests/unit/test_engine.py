@@ -14,7 +14,7 @@ from usher import Context, Event, Reject, Retry, Skip
 from usher.delivery import idempotency_key
 from usher.engine.claims import Mark
 from usher.engine.dead_letters import request
-from usher.engine.port import TopicPartition, retry_topic
+from usher.eventlog.port import TopicPartition, retry_topic
 from usher.outcome import Hold
 from usher.testing.log import MemoryBroker, MemoryLog
 

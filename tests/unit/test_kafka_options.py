@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from usher.engine.port import LogMisconfigured
+from usher.eventlog.errors import LogMisconfigured
 from usher.eventlog.kafka import check_options
 
 SASL = {

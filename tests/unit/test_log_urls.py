@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from usher.engine.port import LogConfig
 from usher.eventlog import open_browser, open_log
+from usher.eventlog.port import LogConfig
 
 CONFIG = LogConfig(group="usher", topics=("identity.events",))
 
@@ -66,7 +66,7 @@ def test_a_password_in_the_url_is_not_repeated() -> None:
 def test_the_embedded_log_does_without_kafka() -> None:
     """Opening the embedded log does not import Kafka's client."""
     code = (
-        "import sys; from usher.engine.port import LogConfig; from usher.eventlog import open_log;"
+        "import sys; from usher.eventlog.port import LogConfig; from usher.eventlog import open_log;"
         "open_log('sqlite:///usher.db', LogConfig('usher', ('t',))); print('aiokafka' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "False\n"

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 from tests.contract.logs import Worker, drained, following, loaded, parked
 
-from usher.engine.port import Claim, ClaimLost, LogConfig, LogUnavailable, Position, TooLarge, retry_topic
+from usher.eventlog.errors import ClaimLost, LogUnavailable, TooLarge
+from usher.eventlog.port import Claim, LogConfig, Position, retry_topic
 from usher.testing.clock import Clock
 from usher.testing.log import MemoryBroker, MemoryBrowser, MemoryLog
 

@@ -17,15 +17,8 @@ import pytest
 from tests.contract.logs import PATIENCE, Worker, drained, loaded, parked
 
 from usher.delivery import Record
-from usher.engine.port import (
-    Claim,
-    LogConfig,
-    LogMisconfigured,
-    LogUnavailable,
-    Position,
-    dead_letter_topic,
-    retry_topic,
-)
+from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.port import Claim, LogConfig, Position, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
 from usher.testing.clock import Clock
 
@@ -37,7 +30,7 @@ DAY = 86_400
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from usher.engine.port import LogConfig
+from usher.eventlog.port import LogConfig
 from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
 
 class Owner:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from usher.channels.transport import Transport
 from usher.cli import _handler_view, _topics
-from usher.engine.port import LogError, LogUnavailable, TopicState
+from usher.eventlog.browse import TopicState
+from usher.eventlog.errors import LogError, LogUnavailable
 from usher.handler import Handler, HandlerError, Router
 from usher.outcome import Outcome
 from usher.parts import find_handlers, open_channels, open_templates

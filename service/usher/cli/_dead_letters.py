@@ -23,7 +23,8 @@ from usher.engine.dead_letters import (
     request,
     state_headers,
 )
-from usher.engine.port import Browser, dead_letter_topic, retry_topic
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import dead_letter_topic, retry_topic
 
 _AT_ONCE = 100
 """Requests that wait for the log's acknowledgement side by side."""

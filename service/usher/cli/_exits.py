@@ -28,7 +28,7 @@ def code_of(error: Exception) -> Exit | None:
     """The exit code of an error that is the user's or the log's to mend; None: a bug, which deserves its traceback."""
     if isinstance(error, Stop):
         return error.code
-    from usher.engine.port import LogError, LogUnavailable
+    from usher.eventlog.errors import LogError, LogUnavailable
     from usher.handler import HandlerError
     from usher.settings import SettingsError
 

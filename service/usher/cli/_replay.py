@@ -13,7 +13,7 @@ from usher.cli._console import confirm, console, print_json, result, say, table
 from usher.cli._dead_letters import Choice, ListedDeadLetter, Plan
 from usher.cli._exits import Stop
 from usher.engine.dead_letters import MAX_REPLAYS, OPEN_STATES
-from usher.engine.port import Browser
+from usher.eventlog.browse import Browser
 from usher.settings import Settings
 from usher.storage import browser
 

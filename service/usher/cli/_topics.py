@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from usher.engine.port import TopicState
+from usher.eventlog.browse import TopicState
 
 MISSING = "missing"
 

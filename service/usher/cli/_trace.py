@@ -15,8 +15,9 @@ from usher.cli._dead_letters import read as read_dead_letters
 from usher.delivery import Delivery, Record, delivery_key
 from usher.engine.claims import Mark, handlers_hash
 from usher.engine.dead_letters import REQUEST_PREFIX
-from usher.engine.port import Browser, Committed, TopicPartition, retry_topic
 from usher.event import Event, EventUid, Undecodable
+from usher.eventlog.browse import Browser, Committed
+from usher.eventlog.port import TopicPartition, retry_topic
 from usher.handler import Router, Ruling
 from usher.sources import Source, decode, read_record
 

@@ -15,7 +15,7 @@ from usher.cli._exits import Exit, Stop
 
 if TYPE_CHECKING:
     from usher.cli._events import Found
-    from usher.engine.port import TopicPartition
+    from usher.eventlog.port import TopicPartition
     from usher.settings import Settings
 
 _AT_ONCE = 100

@@ -14,7 +14,7 @@ from usher.cli._exits import Stop
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from usher.engine.port import TopicState
+    from usher.eventlog.browse import TopicState
     from usher.settings import Settings
 
 app = typer.Typer(help="See which topics there are and are needed; create Usher's own.", no_args_is_help=True)

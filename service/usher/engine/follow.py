@@ -15,9 +15,10 @@ from usher.delivery import WRITER, Delivery, Head, ParkedRow, Record, offset_in
 from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, REQUEST_PREFIX, UNDECODABLE
 from usher.engine.intake import Intake, deliveries_of
 from usher.engine.lanes import ClaimState, InFlight, Lane
-from usher.engine.port import CaughtUp, EventLog, LogUnavailable
 from usher.engine.settle import Settler
 from usher.event import Undecodable
+from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.port import CaughtUp, EventLog
 from usher.handler import Router
 from usher.outcome import Dead
 from usher.redact import scrub

@@ -22,7 +22,8 @@ from usher.engine.dead_letters import (
     undecodable,
 )
 from usher.engine.lanes import ClaimState, InFlight
-from usher.engine.port import EventLog, LogUnavailable, TooLarge
+from usher.eventlog.errors import LogUnavailable, TooLarge
+from usher.eventlog.port import EventLog
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park
 from usher.redact import scrub

@@ -17,8 +17,9 @@ from usher.engine.driver import Driver, Limits
 from usher.engine.follow import RetryFollower
 from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.lanes import ClaimState
-from usher.engine.port import Batch, Claim, ClaimLost, EventLog, LogUnavailable
 from usher.engine.settle import Settler
+from usher.eventlog.errors import ClaimLost, LogUnavailable
+from usher.eventlog.port import Batch, Claim, EventLog
 from usher.metrics import Metrics
 from usher.redact import scrub
 from usher.sources import Source

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from usher.engine.port import Browser, EventLog, LogConfig
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import EventLog, LogConfig
 
 _EXPECTED = "write sqlite:///usher.db, sqlite:////absolute/path/usher.db or kafka://host:port[,host:port]"
 

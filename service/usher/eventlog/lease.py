@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from usher.engine.port import LeaseLost
+from usher.eventlog.errors import LeaseLost
 
 WriteCheckpoint = Callable[[str, bytes], Awaitable[object]]
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from usher.delivery import Headers, StoredRecord
-from usher.engine.port import Claim, LogConfig, LogUnavailable, Owner, Position, TooLarge, TopicPartition
+from usher.eventlog.errors import LogUnavailable, TooLarge
+from usher.eventlog.port import Claim, LogConfig, Owner, Position, TopicPartition
 from usher.testing.lease_queue import LeaseQueue
 
 MAX_BYTES = 1_048_576

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from usher.delivery import Record
-from usher.engine.port import Lease, LeaseLost, TopicPartition, checkpoints_topic
+from usher.eventlog.errors import LeaseLost
 from usher.eventlog.lease import HeldLease
+from usher.eventlog.port import Lease, TopicPartition, checkpoints_topic
 from usher.testing.broker import GroupMember, MemoryBroker
 
 

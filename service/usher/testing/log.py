@@ -7,20 +7,18 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from usher.delivery import Headers, Record
-from usher.engine.port import (
+from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.errors import ClaimLost, LogError
+from usher.eventlog.port import (
     CAUGHT_UP,
     Batch,
     CaughtUp,
     Claim,
-    ClaimLost,
-    Committed,
     Lease,
     LogConfig,
-    LogError,
     Owner,
     Position,
     TopicPartition,
-    TopicState,
     dead_letter_topic,
     retry_topic,
 )

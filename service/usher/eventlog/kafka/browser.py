@@ -15,12 +15,14 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, GroupLoadInProgre
 from aiokafka.structs import OffsetAndMetadata
 
 from usher.delivery import Headers, Record
-from usher.engine.port import Committed, LogConfig, LogUnavailable, TopicPartition, TopicState
+from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
 from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.port import LogConfig, TopicPartition
 
 _PATIENCE: Final = 15.0
 _PAUSE: Final = 0.25

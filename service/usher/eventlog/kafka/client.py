@@ -17,7 +17,7 @@ from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
-from usher.engine.port import LogMisconfigured, LogUnavailable
+from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
 
 COMMIT_TIMEOUT: Final = 5.0

@@ -18,13 +18,14 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 
-from usher.engine.port import Lease, LogUnavailable, checkpoints_topic
+from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease_assignor import lease_assignor
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.lease import HeldLease
+from usher.eventlog.port import Lease, checkpoints_topic
 
 _logger = structlog.get_logger(__name__)
 _UNOWNED: Final = TopicPartition("unowned", 0)

@@ -15,20 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from usher.delivery import Headers, Record
-from usher.engine.port import (
-    Batch,
-    CaughtUp,
-    Claim,
-    Lease,
-    LogConfig,
-    LogError,
-    LogUnavailable,
-    Owner,
-    Position,
-    TopicPartition,
-    dead_letter_topic,
-    retry_topic,
-)
+from usher.eventlog.errors import LogError, LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, check_options, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
@@ -38,6 +25,18 @@ from usher.eventlog.kafka.start import Offsets, Start, committed
 from usher.eventlog.kafka.table import TableReader
 from usher.eventlog.kafka.topics import KafkaTopics, Topic
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.port import (
+    Batch,
+    CaughtUp,
+    Claim,
+    Lease,
+    LogConfig,
+    Owner,
+    Position,
+    TopicPartition,
+    dead_letter_topic,
+    retry_topic,
+)
 
 _logger = structlog.get_logger(__name__)
 _FIRST_RETRY: Final = 0.3

@@ -33,9 +33,10 @@ from aiokafka.errors import (
     UnsupportedCodecError,
 )
 
-from usher.engine.port import Batch, Claim, ClaimLost, LogError, LogUnavailable, Owner, Position, TopicPartition
+from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.port import Batch, Claim, Owner, Position, TopicPartition
 
 _logger = structlog.get_logger(__name__)
 _UNOWNED: Final = KafkaPartition("unowned", 0)

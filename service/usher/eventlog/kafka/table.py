@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from usher.delivery import Record
-from usher.engine.port import CAUGHT_UP, CaughtUp
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.port import CAUGHT_UP, CaughtUp
 
 _logger = structlog.get_logger(__name__)
 _BATCH: Final = 500

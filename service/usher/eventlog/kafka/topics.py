@@ -10,7 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
 
-from usher.engine.port import LogMisconfigured, TopicState, checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.browse import TopicState
+from usher.eventlog.errors import LogMisconfigured
+from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
 
 DEFAULT_MAX_BYTES: Final = 1_048_588
 _SEEN_WITHIN: Final = 10.0

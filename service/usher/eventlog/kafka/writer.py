@@ -12,9 +12,10 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from usher.delivery import Headers
-from usher.engine.port import LogUnavailable, TooLarge, TopicPartition
+from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.eventlog.kafka.client import CLOSE_TIMEOUT, Clients, bounded
 from usher.eventlog.kafka.topics import DEFAULT_MAX_BYTES
+from usher.eventlog.port import TopicPartition
 
 _logger = structlog.get_logger(__name__)
 _PROBE_TIMEOUT: Final = 3.0

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from usher.delivery import Headers, Record
-from usher.engine.port import Committed, LogConfig, TopicPartition, TopicState, dead_letter_topic, retry_topic
+from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE, SqliteTopics

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from usher.engine.port import LogError, LogMisconfigured, LogUnavailable
+from usher.eventlog.errors import LogError, LogMisconfigured, LogUnavailable
 from usher.eventlog.sqlite import tables
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from usher.delivery import Headers
-from usher.engine.port import Lease, LogUnavailable
+from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.lease import HeldLease
+from usher.eventlog.port import Lease
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE

@@ -16,15 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from usher.delivery import Headers, Record
-from usher.engine.port import (
+from usher.eventlog.errors import ClaimLost, LogUnavailable
+from usher.eventlog.port import (
     CAUGHT_UP,
     Batch,
     CaughtUp,
     Claim,
-    ClaimLost,
     Lease,
     LogConfig,
-    LogUnavailable,
     Owner,
     Position,
     TopicPartition,

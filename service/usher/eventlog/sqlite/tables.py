@@ -12,7 +12,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from usher.delivery import Headers, StoredRecord
-from usher.engine.port import LogMisconfigured, Position
+from usher.eventlog.errors import LogMisconfigured
+from usher.eventlog.port import Position
 
 PAGE_BYTES = 8 * 1024 * 1024
 """About how many bytes of values one page has at most."""

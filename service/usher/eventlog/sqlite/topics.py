@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from usher.delivery import Headers
-from usher.engine.port import Claim, LogConfig, Position, TooLarge, checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.errors import TooLarge
+from usher.eventlog.port import Claim, LogConfig, Position, checkpoints_topic, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import Job
 
