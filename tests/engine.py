@@ -1,4 +1,4 @@
-"""A worker on the in-memory log, for tests of the engine: handlers that do as told, and waits on conditions."""
+"""A worker on the in-memory log, for tests of the engine: handlers with a script, and waits on conditions."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import DeadLetter, fold
 from usher.engine.limits import Limits
-from usher.engine.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.engine.worker import Worker
+from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.testing.log import MemoryBroker, MemoryLog
@@ -51,9 +51,9 @@ Act = Callable[[Event, Context], Any]
 
 @dataclass
 class Script:
-    """A handler that records each attempt and does what it is told for the event; by default it succeeds."""
+    """A handler that records each attempt and calls *act* with the event. Without *act* it succeeds."""
 
-    name: str = "note"
+    name: str = "script"
     done: list[tuple[str, str]] = field(default_factory=list)
     attempts: list[tuple[str, str, int, float]] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
@@ -61,7 +61,7 @@ class Script:
     act: Act | None = None
 
     def handler(self, **options: Any) -> Handler:
-        async def note(event: Event, ctx: Context) -> None:
+        async def script(event: Event, ctx: Context) -> None:
             user = event.user.id or ""
             self.attempts.append((user, event.id, ctx.attempt, NOW()))
             if user in self.running:
@@ -76,8 +76,8 @@ class Script:
             finally:
                 self.running.discard(user)
 
-        note.__name__ = self.name
-        return on("user.created", **options)(note)
+        script.__name__ = self.name
+        return on("user.created", **options)(script)
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Bench:
     policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(("50ms", "50ms"), jitter=0))
 
     def worker(self, handlers: Iterable[Handler], **limits: Any) -> Worker:
-        log = MemoryLog(CONFIG, self.broker)
+        event_log = MemoryLog(CONFIG, self.broker)
         logger = structlog.get_logger()
         unused = cast("Any", None)
         metrics, rng = Metrics(), random.Random()
@@ -104,7 +104,7 @@ class Bench:
             rng=rng,
         )
         return Worker(
-            log,
+            event_log,
             attempts,
             group="usher",
             metrics=metrics,
@@ -127,14 +127,14 @@ class Bench:
             await worker._event_log.close()
 
     async def crashing(self, *handlers: Handler, when: Callable[[], object], **limits: Any) -> None:
-        """Run a worker until *when*, then end it as kill -9 would: nothing is drained, committed or handed over."""
+        """Run a worker until *when*, then end it as kill -9 does: nothing is drained, committed or handed over."""
         worker = self.worker(handlers, **limits)
-        log = worker._event_log
+        event_log = worker._event_log
         task = asyncio.create_task(worker.run())
         before = asyncio.all_tasks()
         await until(when)
-        assert isinstance(log, MemoryLog)
-        self.broker.evict(log)
+        assert isinstance(event_log, MemoryLog)
+        self.broker.evict(event_log)
         for other in asyncio.all_tasks() - before | {task}:
             other.cancel()
         worker._states.clear()
@@ -164,7 +164,7 @@ class Bench:
 
 
 async def until(condition: Callable[[], object], within: float = PATIENCE) -> None:
-    """Wait for a condition that the test can see."""
+    """Wait until *condition* is true."""
     async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 - the condition is any fact the test can see: nothing announces it
+        while not condition():  # noqa: ASYNC110 - the condition may be anything: no event announces it
             await asyncio.sleep(0.005)

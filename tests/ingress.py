@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from structlog.testing import CapturingLogger, LogCapture
 
 from usher.delivery import Headers
-from usher.engine.port import TooLarge, TopicPartition
+from usher.eventlog.errors import TooLarge
+from usher.eventlog.port import TopicPartition
 from usher.metrics import Metrics
 from usher.sources import Source
 from usher.web import OK, Ingress, WebServer, build_web

@@ -23,9 +23,9 @@ from usher.channels.sender import MessageSender
 from usher.channels.transport import Transport
 from usher.engine.attempt import Attempts
 from usher.engine.limits import Limits
-from usher.engine.port import EventLog
 from usher.engine.worker import Worker
 from usher.event import Event
+from usher.eventlog.port import EventLog
 from usher.handler import Handler, Router
 from usher.identity.poll import Feed, Pollers
 from usher.metrics import Metrics

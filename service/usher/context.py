@@ -1,4 +1,4 @@
-"""What a handler is given beside the event: the Context, and the one message it may send. Hides how little else there is."""
+"""The Context: what a handler gets beside the event, with the one message that it may send."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Sender(Protocol):
-    """What carries a handler's message out: renders the template, checks the address, calls the provider."""
+    """Sends the message of a handler: renders the template, checks the address, calls the provider."""
 
     async def email(self, outgoing: Outgoing) -> None: ...
     async def sms(self, outgoing: Outgoing) -> None: ...
 
 
 class AttemptClock(Protocol):
-    """The timeout of an attempt: `stop` it while the message waits for its turn, `start` it anew when it is sent."""
+    """The timeout of an attempt. `stop` it while the message waits for its turn, `start` it again when it is sent."""
 
     def stop(self) -> None: ...
     def start(self) -> None: ...
@@ -34,8 +34,8 @@ class AttemptClock(Protocol):
 class Outgoing:
     """The one message of a delivery, before rendering. *logger* is bound to the delivery.
 
-    *state* is the channel's to move: ``new``, then ``left`` once any byte of the request may have reached the provider,
-    ``back`` when it is known that it did not take the message, ``sent`` when it is known that it did.
+    The channel sets *state*: ``new``, then ``left`` once any byte of the request may have reached the provider, ``back`` when
+    it is known that the provider did not take the message, ``sent`` when it is known that it did.
     """
 
     template: str
@@ -52,10 +52,10 @@ class Outgoing:
 
 @dataclass(slots=True)
 class Context:
-    """What a handler is given beside the event; one for each attempt.
+    """What a handler gets beside the event. Each attempt has its own.
 
     *attempt* counts from 1. *idempotency_key* is the same for every attempt and replay of this delivery: give it to an API
-    that takes one. *http* is a pooled `aiohttp.ClientSession`; *settings* is the handler's own model, filled from
+    that takes one. *http* is a pooled `aiohttp.ClientSession`. *settings* is the handler's own model, filled from
     ``USHER_<HANDLER>__…``.
     """
 
@@ -77,12 +77,12 @@ class Context:
         """The identity system that the event came from, through its API.
 
         Raises:
-            Reject: there are no credentials for it, or it can't be told which it is.
+            Reject: there are no credentials for it, or the event does not say which one it is.
         """
         if self.system is None:
             source = self.event.source
             raise Reject(
-                f"{self.handler} needs the API of {source} (tenant {self.event.tenant!r}), and nothing is set for it; "
+                f"{self.handler} needs the API of {source} (tenant {self.event.tenant!r}), but it has no settings; "
                 f"set USHER_{source.upper()}__…, see `usher check`"
             )
         return self.system
@@ -100,19 +100,19 @@ class Context:
         return idempotency_key(self.handler, self.event.uid)
 
     async def email(self, template: str, *, to: User | str, **variables: Any) -> None:
-        """Send the mail *template* to a user or address. Once a delivery; a user without an address is a `Skip`.
+        """Send the mail *template* to a user or an address: once in a delivery. A user without an address is a `Skip`.
 
         Raises:
-            Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
+            Skip, Retry, Reject, Unknown, Hold: do not catch them. They say what became of the message.
         """
         if (outgoing := self._one("email", template, to, variables)) is not None:
             await self.sender.email(outgoing)
 
     async def sms(self, template: str, *, to: User | str, **variables: Any) -> None:
-        """Send the SMS *template* to a user or number. Once a delivery; a user without a number is a `Skip`.
+        """Send the SMS *template* to a user or a number: once in a delivery. A user without a number is a `Skip`.
 
         Raises:
-            Skip, Retry, Reject, Unknown, Hold: let them pass, they say what became of it.
+            Skip, Retry, Reject, Unknown, Hold: do not catch them. They say what became of the message.
         """
         if (outgoing := self._one("sms", template, to, variables)) is not None:
             await self.sender.sms(outgoing)
@@ -128,7 +128,7 @@ class Context:
         self.message = Outgoing(
             template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.logger, self.clock
         )
-        if self.already_sent:  # an earlier attempt got it out, and then failed: it must not go out again
+        if self.already_sent:  # an earlier attempt sent it, and then failed: it must not be sent again
             self.message.state = "sent"
             return None
         return self.message

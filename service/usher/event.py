@@ -1,7 +1,7 @@
 """The Event: one thing that happened to one user, in one frozen shape whatever system it came from.
 
 Field names are Authgear's (``id``, ``seq``, ``type``, ``payload``, ``context``), because only Authgear says natively who
-triggered an event; other sources derive it and tell how in ``context.triggered_by_basis``.
+triggered an event. Other sources derive it, and say in ``context.triggered_by_basis`` from what.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 UNKNOWN = "unknown"
-"""What ``triggered_by`` is where it can't be told. It passes no filter unless a handler asks for it by name."""
+"""The value of ``triggered_by`` where it is not known. It passes no filter unless a handler names it."""
 
 CANONICAL_TYPES: Mapping[str, str] = {
     "user.created": "an account exists",
@@ -22,7 +22,7 @@ CANONICAL_TYPES: Mapping[str, str] = {
     "password.reset_requested": "the identity system has sent its own message",
     "password.changed": "the user changed the password",
 }
-"""The types that mean the same in every identity system. Others pass through under their raw names."""
+"""The types that mean the same in every identity system. Other types keep their raw names."""
 
 _MUTATIONS = (
     "create_user", "update_user", "delete_user", "set_password_expired",
@@ -58,7 +58,7 @@ _AUTH0_TYPES = frozenset(
         "s", "f", "fp", "fu", "slo", "flo", "sscim", "fscim",
     )
 )  # fmt: skip
-"""Auth0's: of its event streams, and the codes of its log entries."""
+"""The types of Auth0: of its event streams, and the codes of its log entries."""
 _GENAUTH_TYPES = frozenset(
     (
         "login", "refresh-token", "kick", "mfa:verified", "user:updated", "user:udv-changed", "user:deleted",
@@ -67,7 +67,7 @@ _GENAUTH_TYPES = frozenset(
         "organization:member-removed",
     )
 )  # fmt: skip
-"""GenAuth's, as far as they are about users."""
+"""The types of GenAuth that are about users."""
 _KEYCLOAK_TYPES = frozenset(
     (
         "admin.USER-UPDATE", "admin.USER-DELETE", "admin.USER-ACTION",
@@ -82,18 +82,18 @@ _KEYCLOAK_TYPES = frozenset(
         ),
     )
 )  # fmt: skip
-"""Keycloak's, as far as they are about users: of admin events, and of what users do."""
+"""The types of Keycloak that are about users: of admin events, and of what users do."""
 RENAMED_TYPES = {
     "admin_api.mutation.reset_password.executed": "password.reset",
     "admin_api.mutation.send_reset_password_message.executed": "password.reset_requested",
 }
-"""Raw names under which no event ever arrives: a handler for one of them would be silent for ever."""
+"""Raw names that no event ever has here: a handler for one of them would never run."""
 EVENT_TYPES = frozenset(CANONICAL_TYPES) | _RAW_TYPES | _AUTH0_TYPES | _GENAUTH_TYPES | _KEYCLOAK_TYPES
-"""Every type a handler may ask for: the canonical ones and the sources' raw names."""
+"""Every type that a handler may name: the canonical ones, and the raw names of the sources."""
 
 
 class EventUid(NamedTuple):
-    """What makes an event the same event: ids alone are counters of one deployment."""
+    """The key of an event: two events with the same one are the same event. An id alone counts in one deployment only."""
 
     source: str
     tenant: str
@@ -101,7 +101,7 @@ class EventUid(NamedTuple):
 
 
 class User(BaseModel):
-    """Whom the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked."""
+    """The user that the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -113,10 +113,10 @@ class User(BaseModel):
 
 
 class EventContext(BaseModel):
-    """The circumstances: who triggered it, when, in which language. Unknown fields are kept.
+    """The circumstances of an event: who triggered it, when, in which language. Unknown fields are kept.
 
-    ``already_notified_by`` says how the user hears of it without a message of ours, where the source knows that. The
-    bundled handlers then send none.
+    ``already_notified_by`` says how the user gets to know of it without a message from Usher, where the source knows
+    that. The bundled handlers then send none.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -134,8 +134,8 @@ class EventContext(BaseModel):
 class Event(BaseModel):
     """One thing that happened to one user.
 
-    ``type`` is canonical where one of `CANONICAL_TYPES` fits, else the source's own; ``raw_type`` is always the source's.
-    ``payload`` is the source's document as it came, less credentials. Unknown top-level fields are kept.
+    ``type`` is one of `CANONICAL_TYPES` where one fits, else the type of the source; ``raw_type`` is always that of the source.
+    ``payload`` is the document of the source as it came, without credentials. Unknown top-level fields are kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -152,21 +152,21 @@ class Event(BaseModel):
 
     @property
     def uid(self) -> EventUid:
-        """(source, tenant, id): what dedupe goes by."""
+        """(source, tenant, id): dedupe compares it."""
         return EventUid(self.source, self.tenant, self.id)
 
     @property
     def time(self) -> datetime | None:
-        """When it happened, by the source's clock; None where the source doesn't say."""
+        """When it happened, by the clock of the source; None where the source does not say."""
         stamp = self.context.timestamp
         return None if stamp is None else datetime.fromtimestamp(stamp, UTC)
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """BCP 47 tags to write to the user in, best first, without repeats; may be empty."""
+        """The languages for a message to the user, as BCP 47 tags: the best first, no repeats, may be empty."""
         wanted: Iterable[str | None] = (self.context.language, *self.context.preferred_languages, self.user.locale)
         return tuple(dict.fromkeys(tag for tag in wanted if tag))
 
 
 class Undecodable(ValueError):
-    """These bytes are no event. Raised by sources; the record goes to the dead-letter topic at once, as it came."""
+    """These bytes are no event. Sources raise it. The record becomes a dead letter at once, as it came."""

@@ -1,7 +1,7 @@
 """A Handler is an async function of ``(event, ctx)``, declared with ``@on(...)``; the Router says which ones an event is for.
 
-This module hides what makes a function a handler, and the one place where "runs or not" is decided: the engine and
-``usher explain`` ask the same table.
+It hides what makes a function a handler. Whether a handler runs is decided here only: the engine and ``usher explain`` ask
+the same table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DEFAULT_EXPIRY = timedelta(hours=24)
 
 
 class HandlerError(Exception):
-    """Raised when a handler is declared or registered wrongly: Usher refuses to start. Says what, where and the way out."""
+    """A handler is declared or registered wrongly: Usher does not start. The message says what, where and how to mend it."""
 
 
 HandlerFunction = Callable[[Event, Context], Awaitable[None]]
@@ -35,10 +35,10 @@ HandlerFunction = Callable[[Event, Context], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A declared handler: the function, and when and how it runs. Calling it calls the function.
+    """A declared handler: the function, and when and how it runs. To call it is to call the function.
 
-    ``triggered_by`` None means the service's filter. ``timeout`` is in seconds and starts with the attempt.
-    ``expires_after`` is in seconds of the event's own time; None never expires. ``optional``: it runs only where it is named.
+    ``triggered_by`` None means the filter of the service. ``timeout`` is in seconds and begins with the attempt.
+    ``expires_after`` is in seconds from the event's own time; None: it never expires. ``optional``: it runs only where it is named.
     ``origin`` is ``file:line``.
     """
 
@@ -86,21 +86,21 @@ def on(
         triggered_by: who must have triggered the event; None: as `USHER_TRIGGERED_BY` says. ``"unknown"`` is allowed here.
         retry: when to try again; None: as `USHER_RETRY_DELAYS` says.
         timeout: how long one attempt may take.
-        ordered: False gives up the order per user: deliveries of one user may then run side by side.
-        expires_after: older events, by their own time, are dead-lettered instead of sent; None: never.
-        on_unknown: when it can't be known whether a message went out: ``resend`` or ``dead-letter``;
-            None: mail is sent again, SMS is held.
-        settings: a pydantic model, filled from ``USHER_<NAME OF THE HANDLER>__<FIELD>`` and found in ``ctx.settings``.
-        optional: True: it is off until `USHER_HANDLERS` names it, for one that changes something elsewhere.
+        ordered: False: deliveries of one user may run at the same time, in any order.
+        expires_after: an event that is older, by its own time, becomes a dead letter and is not sent; None: never.
+        on_unknown: what to do when it is not known whether a message was sent: ``resend`` or ``dead-letter``;
+            None: mail is sent again, an SMS becomes a dead letter.
+        settings: a pydantic model, filled from ``USHER_<NAME OF THE HANDLER>__<FIELD>``; the handler finds it in ``ctx.settings``.
+        optional: True: it is off until `USHER_HANDLERS` names it. For a handler that changes something elsewhere.
 
     Raises:
-        HandlerError: at import, with the place and the way out.
+        HandlerError: at import; says in which file and line, and how to mend it.
     """
     if len(types) == 1 and callable(types[0]):
-        raise HandlerError(f'{_place(types[0])}: write @on("user.created"), with the event types; @on alone says none')
+        raise HandlerError(f'{_where(types[0])}: write @on("user.created"), with the event types; @on alone names none')
 
     def declare(function: HandlerFunction) -> Handler:
-        where = _place(function)
+        where = _where(function)
         name = getattr(function, "__name__", repr(function))
         _check_function(function, name, where)
         _check_options(unknown, where, name)
@@ -115,7 +115,7 @@ def on(
             raise HandlerError(f"{where}: handler {name!r}: {error}") from None
         if timeout_s == 0:
             raise HandlerError(
-                f"{where}: handler {name!r}: timeout={timeout!r} leaves it no time; write more, as in '60s'"
+                f"{where}: handler {name!r}: timeout={timeout!r} leaves it no time; write a longer one, as in '60s'"
             )
         return Handler(
             name=name,
@@ -137,7 +137,7 @@ def on(
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """Whether one handler runs for one event, and the condition that decided."""
+    """Whether one handler runs for one event, and the condition that decides it."""
 
     handler: Handler
     runs: bool
@@ -145,12 +145,12 @@ class Ruling:
 
 
 class Router:
-    """Which handlers an event is for: by type, and by who triggered it.
+    """Says which handlers an event is for: by its type, and by who triggered it.
 
-    *triggered_by* is the service's filter, which handlers may replace by their own.
+    *triggered_by* is the filter of the service. A handler may replace it by its own.
 
     Raises:
-        HandlerError: two handlers of one name.
+        HandlerError: two handlers have one name.
     """
 
     def __init__(self, handlers: Iterable[Handler], triggered_by: Iterable[str]) -> None:
@@ -160,7 +160,7 @@ class Router:
             if (other := by_name.get(handler.name)) is not None:
                 raise HandlerError(
                     f"two handlers are named {handler.name!r}: {other.origin} and {handler.origin}; rename one, "
-                    "or take one away"
+                    "or remove one"
                 )
             effective = handler.triggered_by or self.triggered_by
             by_name[handler.name] = replace(handler, triggered_by=effective)
@@ -171,21 +171,21 @@ class Router:
                 self._by_type.setdefault(type_, []).append(handler)
 
     def match(self, event: Event) -> list[Handler]:
-        """The handlers that run for *event*, by name."""
+        """Return the handlers that run for *event*, sorted by name."""
         actor = event.context.triggered_by
         return [h for h in self._by_type.get(event.type, ()) if actor in (h.triggered_by or ())]
 
     def explain(self, event: Event) -> list[Ruling]:
-        """For each handler, whether it runs and why; agrees with `match`."""
+        """Say for each handler whether it runs, and why. Agrees with `match`."""
         return [self._rule(handler, event) for handler in self.handlers.values()]
 
     def why_filtered(self, event: Event) -> str:
-        """The metric's reason why `match` was empty: ``type`` or ``triggered_by``."""
+        """Return why `match` found no handler, for the metric: ``type`` or ``triggered_by``."""
         return "triggered_by" if event.type in self._by_type else "type"
 
     @property
     def actors(self) -> frozenset[str]:
-        """Every ``triggered_by`` that could let an event pass."""
+        """Every ``triggered_by`` for which some handler runs."""
         return frozenset(actor for handler in self.handlers.values() for actor in handler.triggered_by or ())
 
     @staticmethod
@@ -200,7 +200,7 @@ class Router:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean …?)`` for a misspelt name, or nothing."""
+    """Return `` (did you mean …?)`` for a misspelt name, or an empty text."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -235,13 +235,15 @@ def _check_values(values: Mapping[str, Any], where: str, name: str) -> None:
     if not isinstance(values["retry"], RetryPolicy | None):
         raise refuse("retry", "be a RetryPolicy(...)")
     if values["on_unknown"] not in {None, "resend", "dead-letter"}:
-        raise refuse("on_unknown", "be 'resend' or 'hold'")
+        raise refuse("on_unknown", "be 'resend' or 'dead-letter'")
     model = values["settings"]
     if model is not None and not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise refuse("settings", "be a class, a pydantic.BaseModel")
     actors = values["triggered_by"]
     if actors is not None and not (_is_names(actors) and _names(actors)):
-        raise refuse("triggered_by", "name who may trigger, as in 'admin_api', or be left out for USHER_TRIGGERED_BY")
+        raise refuse(
+            "triggered_by", "name who may trigger it, as in 'admin_api', or be left out for USHER_TRIGGERED_BY"
+        )
 
 
 def _check_types(types: Sequence[object], where: str, name: str) -> None:
@@ -267,7 +269,7 @@ def _names(names: str | Iterable[str]) -> frozenset[str]:
     return frozenset([names] if isinstance(names, str) else names)
 
 
-def _place(function: object) -> str:
+def _where(function: object) -> str:
     code = getattr(function, "__code__", None)
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else repr(function)
 

@@ -1,6 +1,6 @@
-"""How an attempt ended, and what follows from it.
+"""The outcome of an attempt, and the verdict that follows from it.
 
-A handler that returns is done. It may also end by raising one of these, sorted by consequence:
+A handler that returns is done. It may also raise one of these, sorted by consequence:
 
     Outcome
     ├── Skip      done: nothing had to be sent, and here is why (NoAddress: there is nowhere to send it)
@@ -9,7 +9,7 @@ A handler that returns is done. It may also end by raising one of these, sorted 
     ├── Unknown   the request left and no answer came: sent again or dead-lettered, as the handler says (raised by channels)
     └── Hold      the channel is paused: park it, without counting an attempt (raised by channels)
 
-Any other exception is a failure, which the policy retries. `decide` turns the ending into a verdict; it is pure: time and
+Any other exception is a failure, which the policy retries. `decide` turns the outcome into a verdict. It is pure: time and
 chance are arguments.
 """
 
@@ -27,14 +27,14 @@ Duration = timedelta | float | int | str
 OnUnknown = Literal["resend", "dead-letter"]
 
 LONGEST_WAIT = 366 * 86400.0
-"""Seconds; whoever asks for more means never, and had better reject."""
+"""Seconds. A longer wait means never: `Reject` says that better."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 
 
 def seconds(duration: Duration) -> float:
-    """A duration in seconds: a timedelta, a number of seconds, or a text such as ``10s``, ``1.5m``, ``1h``.
+    """Return a duration in seconds: of a timedelta, a number of seconds, or a text such as ``10s``, ``1.5m``, ``1h``.
 
     Raises:
         ValueError: it is none of these, or negative.
@@ -64,7 +64,7 @@ def duration_text(seconds: float) -> str:
 
 
 class Outcome(Exception):
-    """The root of the endings that a handler (or a channel on its behalf) raises on purpose."""
+    """The base of the exceptions that a handler, or a channel for it, raises on purpose."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -72,15 +72,15 @@ class Outcome(Exception):
 
 
 class Skip(Outcome):
-    """Nothing had to be sent. The delivery is done; the reason is counted and shown."""
+    """Nothing had to be sent. The delivery is done. The reason is counted and shown."""
 
 
 class NoAddress(Skip):
-    """The user has no address that the channel could write to. Counted apart: whether it is right, the operator judges."""
+    """The user has no address for the channel. It has a count of its own: the operator decides whether that is right."""
 
 
 class Retry(Outcome):
-    """It may work later. Parked for *after* (obeyed exactly, up to a year), else for the policy's next delay; counts an attempt."""
+    """It may work later. The delivery waits for *after* (exactly, up to a year), else for the policy's next delay. Counts as an attempt."""
 
     def __init__(self, reason: str, *, after: Duration | None = None) -> None:
         super().__init__(reason)
@@ -88,11 +88,11 @@ class Retry(Outcome):
 
 
 class Reject(Outcome):
-    """It can never work. Goes to the dead-letter topic at once, with this reason."""
+    """It can never work. The delivery becomes a dead letter at once, with this reason."""
 
 
 class Unknown(Outcome):
-    """The request had left and no answer came: it may have been sent. *otherwise* applies where the handler says nothing."""
+    """The request had left and no answer came: the message may have been sent. *otherwise* applies where the handler sets nothing."""
 
     def __init__(self, reason: str, *, otherwise: OnUnknown) -> None:
         super().__init__(reason)
@@ -100,7 +100,7 @@ class Unknown(Outcome):
 
 
 class Hold(Outcome):
-    """The channel takes nothing now. Parked for *after* seconds without counting an attempt."""
+    """The channel sends nothing now. The delivery is parked for *after* seconds. Counts as no attempt."""
 
     def __init__(self, reason: str, *, after: Duration) -> None:
         super().__init__(reason)
@@ -109,11 +109,11 @@ class Hold(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a failed delivery is tried again, and when it is given up.
+    """The delays before each retry, and with them the number of attempts.
 
     Args:
-        delays: the wait after the first, second, … failed attempt. One attempt more than there are delays is made.
-        jitter: up to this fraction is added to each delay, never taken away: a retry is late, not early.
+        delays: the wait after the first, second, … failed attempt. There is one attempt more than there are delays.
+        jitter: up to this fraction is added to each delay and never taken away: a retry may be late, but not early.
     """
 
     delays: tuple[Duration, ...] = ("10s", "1m", "10m", "1h")
@@ -130,11 +130,11 @@ class RetryPolicy:
 
     @property
     def attempts(self) -> int:
-        """How many attempts are made in all."""
+        """The number of attempts in all."""
         return len(self.delays) + 1
 
     def delay(self, attempt: int, rng: random.Random) -> float | None:
-        """Seconds to wait after failed attempt number *attempt* (from 1); None: give up."""
+        """Return the seconds to wait after failed attempt number *attempt* (from 1); None: give up."""
         if attempt >= self.attempts:
             return None
         return self._seconds[attempt - 1] * (1 + self.jitter * rng.random())
@@ -142,7 +142,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Settled for good. *label* is the metric's: ``done`` or ``skipped``; *reason* says why nothing was sent."""
+    """The delivery is done. *label* is for the metric: ``done`` or ``skipped``. *reason* says why nothing was sent."""
 
     label: str = "done"
     reason: str = ""
@@ -150,7 +150,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Try again at *due* (Unix seconds); *attempt* attempts are spent."""
+    """Try again at *due* (Unix seconds), after *attempt* attempts."""
 
     due: float
     attempt: int
@@ -161,7 +161,7 @@ class Park:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Given up. *reason* is from a short list (docs/operating.md), *error* the last one's text, scrubbed."""
+    """The delivery is given up. *reason* is from a short list (docs/operating.md), *error* the text of the last error, scrubbed."""
 
     reason: str
     label: str
@@ -183,9 +183,9 @@ def decide(
     rng: random.Random,
     may_park: bool = True,
 ) -> Verdict:
-    """What becomes of a delivery whose attempt number *attempt* (from 1) ended at *now* with *error* (None: returned).
+    """Return the verdict on a delivery: its attempt number *attempt* (from 1) ended at *now* with *error* (None: it returned).
 
-    *may_park* is false for a replay: it has one attempt, and what would wait becomes a dead letter again.
+    *may_park* is false for a replay: it has one attempt, and becomes a dead letter again where another delivery would wait.
     """
     if error is None:
         return _DONE

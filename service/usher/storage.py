@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from usher.engine.port import Browser, EventLog, LogConfig
 from usher.eventlog import open_browser, open_log
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import EventLog, LogConfig
 from usher.settings import Settings
 
 COMMIT, ENDING, CALLS, LEAVE = 5.0, 2.0, 2.0, 2.0

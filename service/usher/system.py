@@ -1,7 +1,7 @@
-"""What a handler may do in the identity system that an event came from: `ctx.idp`. Hides which system that is.
+"""`ctx.idp`: what a handler may do in the identity system that an event came from. Hides which system that is.
 
 Every call may raise `usher.outcome.Retry` or `Hold` (the system is down, slow, or refuses our credentials) and
-`Reject` (it has no such thing, or says no for good): let them pass, they say what is to become of the delivery.
+`Reject` (it has no such thing, or refuses for good). Do not catch them: they say what becomes of the delivery.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from usher.event import Event, User
 
 
 class PasswordLink(NamedTuple):
-    """A page where whoever has *url* sets the user's password: it goes to the user and nowhere else, logs included."""
+    """The address of a page that sets the user's password. Anybody who has it can do so: only the user may get it, no log either."""
 
     url: str
     expires_at: datetime | None
 
 
 class IdentitySystem(Protocol):
-    """One tenant of an identity system, through its API. The subject of each call is the event's user."""
+    """One tenant of an identity system, through its API. Each call is about the user of the event."""
 
     async def user(self, event: Event) -> User:
-        """The user as the system knows him now: addresses, name, language. Asked by Usher itself where an event has no address.
+        """Return the user as the system has it now: addresses, name, language. Usher itself asks where an event has no address.
 
         Raises:
             Skip: there is no such user (any more).
         """
 
     async def require_password_change(self, event: Event) -> None:
-        """See to it that the user has to choose a new password at the next login. Doing it twice changes nothing."""
+        """Make the user choose a new password at the next login. To do it twice changes nothing."""
 
     async def clear_password_change(self, event: Event) -> None:
-        """Take that back: the user has changed the password. Doing it twice changes nothing."""
+        """Take that back: the user has changed the password. To do it twice changes nothing."""
 
     async def password_link(self, event: Event) -> PasswordLink:
-        """A new link to a page where the user sets a password, for a mail of ours."""
+        """Return a new link to a page where the user sets a password, for a mail that Usher sends."""
 
     async def send_password_reset(self, event: Event) -> None:
         """Let the system itself send the user its reset message."""

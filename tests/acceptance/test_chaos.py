@@ -18,7 +18,7 @@ from tests.kafka import Broker
 async def test_the_promises_hold_whatever_happens(own_kafka: Broker, tmp_path: Path) -> None:
     """Kills, freezes, restarts, a broker's end, garbage: nothing lost, in order, never two at once, repeats explained.
 
-    Each run draws a new plan; `SEED=… make chaos` repeats it, and the logs are in the folder that is told.
+    Each run draws a new plan; `SEED=… make chaos` repeats it, and the logs are in the folder that the failure names.
     """
     seed = int(os.environ.get("SEED") or random.randrange(10**6))
     began = time.monotonic()

@@ -104,7 +104,7 @@ async def _first_ready(run: Chaos) -> int:
 
 @pytest.mark.timeout(180)
 async def test_aborted_records_are_never_acted_on(kafka: Broker, tmp_path: Path) -> None:
-    """Of a transactional producer only what it committed is told, and the records it took back hold nothing up."""
+    """Of a transactional producer only committed records are sent, and the records that it took back delay nothing."""
     topic, users = unique("events"), [f"kept-{number}" for number in range(6)]
     await kafka.create_topic(topic, 2)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.servers, transactional_id=unique("tx"))
@@ -126,8 +126,8 @@ async def test_aborted_records_are_never_acted_on(kafka: Broker, tmp_path: Path)
             await kafka.produce(topic, [(b"last", raw("last"))])
             await provider.wait_seen(len(users) + 1)
 
-    told = Counter(request.to for request in provider.accepted)
-    assert told == Counter(f"{user}@example.org" for user in [*users, "last"])
+    sent = Counter(request.to for request in provider.accepted)
+    assert sent == Counter(f"{user}@example.org" for user in [*users, "last"])
 
 
 async def _transaction(producer: AIOKafkaProducer, topic: str, users: list[str], *, kept: bool) -> None:

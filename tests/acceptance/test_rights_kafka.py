@@ -20,8 +20,8 @@ from tests.contract.logs import PATIENCE, Worker
 from tests.kafka import Broker
 from tests.service import environment, running, usher
 
-from usher.engine.port import LogConfig, checkpoints_topic
 from usher.eventlog.kafka import KafkaLog
+from usher.eventlog.port import LogConfig, checkpoints_topic
 from usher.kafka_options import kafka_options
 from usher.testing import raw_event
 

@@ -15,8 +15,8 @@ from tests.bench.job import Job, Stopwatch
 from usher import logs
 from usher.addresses import KafkaAddress
 from usher.app import App, build
-from usher.engine.port import Batch, Claim
 from usher.eventlog.kafka import KafkaLog
+from usher.eventlog.port import Batch, Claim
 from usher.handler import Handler
 from usher.process import collect_less
 from usher.settings import Settings
@@ -40,7 +40,7 @@ def settings_of(job: Job, log: str, **settings: Any) -> Settings:
     """The settings that all of the workloads share, and *settings*; logs go to a file from here on."""
     made = Settings(
         **{
-            "log": log,
+            "event_log": log,
             "topics": job.topic,
             "group": job.group,
             "start_from": "earliest",

@@ -14,7 +14,7 @@ from tests.bench.scene import PARTITIONS
 from tests.kafka import Broker
 
 from usher.delivery import Delivery, Origin, lane_of
-from usher.engine.port import retry_topic
+from usher.eventlog.port import retry_topic
 from usher.sources import decode
 
 HANDLER = "bench"

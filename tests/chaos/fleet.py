@@ -1,4 +1,4 @@
-"""The workers: `usher run` as children, their ends and freezes written down with the time, their logs in files."""
+"""The workers: `usher run` as child processes, with the times of their ends and freezes, and their logs in files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ READY_WITHIN = 90.0
 
 @dataclass(slots=True, eq=False)
 class Mishap:
-    """What may explain a repeat. *pid* None: it befell all. Times are of `time.monotonic`; *in_flight* are requests."""
+    """A mishap: it may explain a repeat. *pid* None: it hit all workers. Times are of `time.monotonic`; *in_flight* are requests."""
 
     kind: Literal["kill", "freeze", "broker-kill"]
     began: float
@@ -31,9 +31,9 @@ class Mishap:
 
 
 class Worker:
-    """One place of the fleet; a process at a time. *lock* is held by whoever does something to it.
+    """One worker of the fleet: one process at a time. Take *lock* to do something to it.
 
-    *starts* are the seconds that its processes took to be ready, those that lived to see it.
+    *starts* are the seconds that its processes took to be ready, if they lived that long.
     """
 
     def __init__(self, number: int, folder: Path, env: Mapping[str, str]) -> None:
@@ -76,11 +76,11 @@ class Worker:
     async def ready(self, http: aiohttp.ClientSession, within: float = READY_WITHIN) -> None:
         """Wait until its readiness probe says yes."""
         async with asyncio.timeout(within):
-            while not await self._is_ready(http):  # noqa: ASYNC110 - it is another process: only asking tells
+            while not await self._is_ready(http):  # noqa: ASYNC110 - it is another process: we can only ask it
                 await asyncio.sleep(0.1)
 
     async def watch_start(self, http: aiohttp.ClientSession) -> None:
-        """Note how long the start takes, once it has come to its end; does nothing at other times."""
+        """Record how long the start took, once it is over. Does nothing at other times."""
         began = self._began
         if began and await self._is_ready(http) and self._began == began:
             self._began = 0.0
@@ -203,20 +203,20 @@ class Fleet:
     async def ready(self) -> None:
         await asyncio.gather(*(worker.ready(self.http) for worker in self.workers))
 
-    def note(self, kind: Literal["kill", "freeze", "broker-kill"], pid: int | None, in_flight: int) -> Mishap:
-        """Write down that a mishap begins; its end is set by whoever ends it."""
+    def record(self, kind: Literal["kill", "freeze", "broker-kill"], pid: int | None, in_flight: int) -> Mishap:
+        """Record that a mishap begins. The caller sets its end."""
         mishap = Mishap(kind, time.monotonic(), time.monotonic(), pid, in_flight)
         self.mishaps.append(mishap)
         return mishap
 
     async def at_rest(self, partitions: int) -> tuple[bool, dict[str, float]]:
-        """Whether all partitions are held, everything is read and nothing is parked or in flight; and the sums."""
+        """Return whether all partitions are claimed, everything is read and nothing is parked or in flight; and the sums."""
         sums: dict[str, float] = {}
         for worker in self.workers:
             for name, value in (await worker.metrics(self.http)).items():
                 sums[name] = sums.get(name, 0.0) + value
-        told = {name: sums.get(f"usher_{name}", -1.0) for name in ("claims", "lag", "parked", "in_flight")}
-        return told == {"claims": partitions, "lag": 0, "parked": 0, "in_flight": 0}, told
+        found = {name: sums.get(f"usher_{name}", -1.0) for name in ("claims", "lag", "parked", "in_flight")}
+        return found == {"claims": partitions, "lag": 0, "parked": 0, "in_flight": 0}, found
 
     async def rest(self, partitions: int, within: float) -> None:
         """Wait until everything is at rest, three looks one after the other.
@@ -225,11 +225,11 @@ class Fleet:
             TimeoutError: says how things stood.
         """
         give_up = time.monotonic() + within
-        calm, told = 0, dict[str, float]()
+        calm, found = 0, dict[str, float]()
         while calm < 3:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                at_rest, told = await self.at_rest(partitions)
+                at_rest, found = await self.at_rest(partitions)
                 calm = calm + 1 if at_rest else 0
             if time.monotonic() > give_up:
-                raise TimeoutError(f"no rest within {within:g} s: {told}")
+                raise TimeoutError(f"no rest within {within:g} s: {found}")
             await asyncio.sleep(0.5)

@@ -1,4 +1,4 @@
-"""The judge: from what was sent, what the provider saw and what befell the workers to what was kept of the promises.
+"""The judge: which promises were kept, given what was sent, what the provider saw, and what happened to the workers.
 
 Pure; the tests of this file break each promise once and see that it is noticed.
 """
@@ -18,11 +18,11 @@ from tests.chaos.traffic import Sent
 COMMIT_WINDOW = 3.0
 """Seconds: commits are made twice a second; a worker that is killed repeats what ended since the last one."""
 COINCIDENCES = 2
-"""So many kills from outside, while one delivery ran alone each time, look like that delivery's doing."""
+"""After so many kills from outside, each while one delivery ran alone, that delivery seems to be the cause."""
 NOTICE = 12.0
-"""Seconds that a thawed worker takes at most to hear that its partitions are another's, and all workers that a broker is back."""
+"""The most seconds until a thawed worker knows that its partitions are another's, and until all know that a broker is back."""
 
-_UNEXPECTED = ("lost", "order", "twice", "repeats_unexplained", "strangers", "dead_letters_unexpected", "wrong")
+_UNEXPECTED = ("lost", "order", "twice", "repeats_unexplained", "not_ours", "dead_letters_unexpected", "wrong")
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Findings:
     repeats_of: dict[Mishap, int] = field(default_factory=dict)
     at_risk: dict[Mishap, int] = field(default_factory=dict)
     repeats_unexplained: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
+    not_ours: list[str] = field(default_factory=list)
     dead_letters: Counter[str] = field(default_factory=Counter)
     dead_letters_unexpected: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -64,11 +64,11 @@ def judge(
     mishaps: Sequence[Mishap],
     dead_letters: Sequence[Mapping[str, Any]],
 ) -> Findings:
-    """Hold what happened to the promises. *dead_letters* are rows of ``usher dlq list --json``."""
+    """Compare what happened with the promises. *dead_letters* are rows of ``usher dlq list --json``."""
     ours = [event for event in sent if event.sort != "foreign"]
     found = Findings(events=len(sent), deliveries=len(ours) * len(handlers))
     by_event = _by_event(attempts)
-    _strangers(found, ours, attempts)
+    _not_ours(found, ours, attempts)
     _losses(found, handlers, ours, list(garbage), by_event, dead_letters)
     _dead_letters(found, ours, dead_letters, attempts, mishaps)
     _order(found, ours, attempts)
@@ -91,9 +91,9 @@ def _settled(attempt: Attempt) -> float:
     return attempt.settled or 0.0
 
 
-def _strangers(found: Findings, ours: Iterable[Sent], attempts: Iterable[Attempt]) -> None:
+def _not_ours(found: Findings, ours: Iterable[Sent], attempts: Iterable[Attempt]) -> None:
     known = {event.event for event in ours}
-    found.strangers = [f"{each.event} is not for {each.handler}" for each in attempts if each.event not in known]
+    found.not_ours = [f"{each.event} is not for {each.handler}" for each in attempts if each.event not in known]
 
 
 def _losses(
@@ -106,7 +106,7 @@ def _losses(
 ) -> None:
     """Lost is what was neither accepted nor, where that is its end, dead-lettered."""
     dead = {(row["reason"], row["handler"], row["event_id"]) for row in dead_letters}
-    places = {(row["partition"], row["offset"]) for row in dead_letters if row["reason"] == "undecodable"}
+    undecodable = {(row["partition"], row["offset"]) for row in dead_letters if row["reason"] == "undecodable"}
     reasons = {"refused": "rejected", "huge": "too-large"}
     for event in ours:
         for handler in handlers:
@@ -116,7 +116,7 @@ def _losses(
             found.delivered += there
             if not there:
                 found.lost.append(f"{handler}: {event.sort} event {event.event}, {event.user} {event.sequence}")
-    found.lost += [f"undecodable record {place}" for place in garbage if place not in places]
+    found.lost += [f"undecodable record {where}" for where in garbage if where not in undecodable]
 
 
 def _dead_letters(
@@ -137,7 +137,7 @@ def _dead_letters(
 
 
 def _killed_under(handler: str, event: str, attempts: Iterable[Attempt], mishaps: Iterable[Mishap]) -> int:
-    """How many workers were killed while they tried this delivery: they can't know that it was not its doing."""
+    """Count the workers that were killed while they tried this delivery: they can't know that it was not the cause."""
     tried = [each for each in attempts if (each.handler, each.event) == (handler, event)]
     return sum(
         any(each.pid == kill.pid and each.began <= kill.began <= (each.ended or kill.began) for each in tried)
@@ -212,7 +212,7 @@ def _repeats(
         tried[attempt.handler, attempt.event].add(attempt.pid)
     for (handler, event), settled in by_event.items():
         for earlier, later in pairwise(settled):
-            mishap = _culprit(earlier, later, mishaps) or _late_word(earlier, later, tried[handler, event], mishaps)
+            mishap = _culprit(earlier, later, mishaps) or _late_park(earlier, later, tried[handler, event], mishaps)
             if not earlier.answered and (mishap is None or mishap.kind != "kill"):
                 found.repeats["no answer came"] += 1
             elif mishap is not None:
@@ -226,9 +226,9 @@ def _repeats(
 
 
 def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mishap | None:
-    """The mishap for which what *earlier* had done was not known to whoever made *later*."""
+    """Return the mishap because of which the worker of *later* did not know what *earlier* had done."""
     done = _settled(earlier)
-    for mishap in sorted(mishaps, key=lambda each: each.kind == "broker-kill"):  # what befell one worker says more
+    for mishap in sorted(mishaps, key=lambda each: each.kind == "broker-kill"):  # a mishap of one worker says more
         if mishap.began > _settled(later):
             continue
         if mishap.kind == "kill" and mishap.pid == earlier.pid and _uncommitted_since(mishap, mishaps) <= done:
@@ -243,8 +243,8 @@ def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mis
     return None
 
 
-def _late_word(earlier: Attempt, later: Attempt, tried: set[int], mishaps: Iterable[Mishap]) -> Mishap | None:
-    """The freeze of a third worker that had tried it before: thawed, it parks what was done meanwhile."""
+def _late_park(earlier: Attempt, later: Attempt, tried: set[int], mishaps: Iterable[Mishap]) -> Mishap | None:
+    """Return the freeze of a third worker that had tried it before: after the thaw it parks what was done meanwhile."""
     for mishap in mishaps:
         meanwhile = mishap.began <= _settled(earlier) <= mishap.ended + NOTICE and later.began >= mishap.ended
         if mishap.kind == "freeze" and mishap.pid in tried and meanwhile:

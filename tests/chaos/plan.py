@@ -40,8 +40,8 @@ class Fault:
     at_work: bool = True
 
     def __str__(self) -> str:
-        whom = f" of worker {', '.join(map(str, self.workers))}" if self.workers else ""
-        return f"{self.after:.1f} s later {self.kind}{whom}, {self.lasts:.1f} s"
+        workers = f" of worker {', '.join(map(str, self.workers))}" if self.workers else ""
+        return f"{self.after:.1f} s later {self.kind}{workers}, {self.lasts:.1f} s"
 
 
 def plan(seed: int, seconds: float) -> list[Fault]:

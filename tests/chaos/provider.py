@@ -1,4 +1,4 @@
-"""The provider double: fails as told, and sees what nobody else can, when each request of each worker begins and ends."""
+"""The provider double: it fails as the plan says, and sees when each request of each worker begins and ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Attempt:
 
 
 class Provider:
-    """An async context manager. *refused* and *never* hold the events that get a 422, and those that always get a 503.
+    """An async context manager. *refused* are the events that get a 422, *never* those that always get a 503.
 
     *down*: everything gets a 503. *healthy*: nothing fails but these; else it does as chance picks from *moods*.
     """
@@ -79,9 +79,9 @@ class Provider:
 
     async def _serve(self, http: web.Request) -> web.Response:
         began = time.monotonic()
-        told = await http.json()
-        told.pop("attempt")
-        attempt = Attempt(**told, began=began)
+        request = await http.json()
+        request.pop("attempt")
+        attempt = Attempt(**request, began=began)
         self.attempts.append(attempt)
         try:
             return await self._decide(http, attempt)

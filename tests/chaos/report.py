@@ -14,7 +14,7 @@ _NAMES = {
     "order": "out of order",
     "twice": "two at once",
     "repeats_unexplained": "repeats that nothing explains",
-    "strangers": "attempts of what is not ours",
+    "not_ours": "attempts of what is not ours",
     "dead_letters_unexpected": "dead letters that should not be",
     "wrong": "workers that did not behave",
 }

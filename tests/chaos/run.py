@@ -36,7 +36,7 @@ _DELAYS = ",".join(["200ms", "500ms", "1s", "1s"] + ["2s"] * 100)
 
 @dataclass
 class Chaos:
-    """What a run consists of. *faults* are those that were carried out, by kind; *say* is told what happens."""
+    """What a run consists of. *faults* are those that were carried out, by kind; *say* gets a line for each thing that happens."""
 
     folder: Path
     broker: Broker
@@ -97,7 +97,7 @@ class Chaos:
             await act(worker, fault.lasts)
 
     async def _kill(self, worker: Worker, lasts: float) -> None:
-        self.fleet.note("kill", worker.pid, self.provider.in_flight(worker.pid))
+        self.fleet.record("kill", worker.pid, self.provider.in_flight(worker.pid))
         await worker.kill()
         await asyncio.sleep(lasts)
         await worker.start()
@@ -108,7 +108,7 @@ class Chaos:
         await worker.start()
 
     async def _freeze(self, worker: Worker, lasts: float) -> None:
-        mishap = self.fleet.note("freeze", worker.pid, self.provider.in_flight(worker.pid))
+        mishap = self.fleet.record("freeze", worker.pid, self.provider.in_flight(worker.pid))
         mishap.ended = float("inf")
         worker.freeze()
         await asyncio.sleep(lasts)
@@ -117,7 +117,7 @@ class Chaos:
 
     async def _kill_broker(self, lasts: float) -> None:
         async with self.broker_lock:
-            mishap = self.fleet.note("broker-kill", None, 0)
+            mishap = self.fleet.record("broker-kill", None, 0)
             mishap.ended = float("inf")
             await asyncio.to_thread(self.broker.kill)
             await asyncio.sleep(lasts)
@@ -126,9 +126,9 @@ class Chaos:
 
     async def _add_partition(self) -> None:
         """Users move to other partitions by that: order holds across it only if everything is at rest."""
-        async with contextlib.AsyncExitStack() as held:
+        async with contextlib.AsyncExitStack() as locks:
             for lock in (*(worker.lock for worker in self.fleet.workers), self.broker_lock, self.traffic.flowing):
-                await held.enter_async_context(lock)
+                await locks.enter_async_context(lock)
             await self._rest()
             self.partitions += 1
             async with self.broker.admin() as admin:
@@ -187,9 +187,8 @@ async def chaos(
     broker: Broker, seed: int, seconds: float, folder: Path, say: Callable[[str], None]
 ) -> tuple[Findings, Chaos]:
     """Run the plan of *seed* for about *seconds* on a broker that runs; the workers' logs are in *folder*."""
-    logging.getLogger("aiokafka").setLevel(
-        logging.CRITICAL
-    )  # it tells of each broken connection; breaking them is the point
+    # aiokafka logs each broken connection; to break them is the point
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     faults = plan(seed, seconds)
     async with stage(broker, folder, random.Random(seed), say=say) as run:
         flowing = asyncio.create_task(run.traffic.flow())
@@ -230,9 +229,9 @@ async def stage(
 
 
 def worker_environment(servers: str, topic: str, group: str, url: str, **more: object) -> dict[str, str]:
-    """The settings of `usher run` with the two handlers that tell the provider double at *url*."""
+    """The settings of `usher run` with the two handlers that call the provider double at *url*."""
     settings: dict[str, object] = {
-        "log": f"kafka://{servers}",
+        "event_log": f"kafka://{servers}",
         "topics": topic,
         "group": group,
         "start_from": "earliest",

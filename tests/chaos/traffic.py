@@ -1,4 +1,4 @@
-"""The events: who sends what to whom, and which of it the topic has acknowledged.
+"""The events that are sent, and which of them the topic has acknowledged.
 
 A user's next event is sent only when the one before is acknowledged, so that the source order is the order of the sequence
 numbers whatever the broker goes through. What was not acknowledged is sent again, under the same id.
@@ -39,7 +39,7 @@ class Sent:
 
 
 class Traffic:
-    """Sends events until cancelled. *refuse* and *never* are told of the events that the provider is not to take."""
+    """Sends events until cancelled. It adds the events that the provider must not take to *refused* and *never*."""
 
     def __init__(
         self, servers: str, topic: str, rng: random.Random, *, refused: set[str], never: set[str], users: int = USERS
@@ -58,7 +58,7 @@ class Traffic:
         self._producer: AIOKafkaProducer | None = None
 
     async def flow(self, pause: float = 0.1) -> None:
-        """Send a handful of events every *pause* seconds; whoever holds `flowing` stops that."""
+        """Send a handful of events every *pause* seconds, except while another task has `flowing`."""
         while True:
             async with self.flowing:
                 await self._tick()
@@ -83,7 +83,7 @@ class Traffic:
                 await self._until_sent(None, value, partition)
 
     async def renew(self) -> None:
-        """Send through another producer from now on: it has heard of new partitions."""
+        """Send through another producer from now on: it knows of new partitions."""
         await self._drop_producer()
 
     async def ends(self, topic_partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from tests.kafka import Broker, unique
 
 from usher.delivery import Record
-from usher.engine.port import (
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import (
     CAUGHT_UP,
-    Browser,
     CaughtUp,
     Claim,
     EventLog,
@@ -33,7 +33,7 @@ PATIENCE = 30.0
 """Seconds that a condition may take to come true: reached only by a test that fails."""
 
 Journal = list[tuple[str, str, TopicPartition]]
-"""(worker, ``claimed`` or ``released``, place), in the order of the calls."""
+"""(worker, ``claimed`` or ``released``, topic partition), in the order of the calls."""
 
 
 class Worker:
@@ -71,7 +71,7 @@ class Worker:
                 await self.log.read((), 1, 0.05)
 
     async def take(self, count: int, claims: Collection[Claim] | None = None, limit: int = 100) -> list[Record]:
-        """Read until *count* records have come, of all claims unless told which."""
+        """Read until *count* records have come: of *claims*, or of all."""
         records: list[Record] = []
         async with asyncio.timeout(PATIENCE):
             while len(records) < count:
@@ -121,7 +121,7 @@ class Harness(ABC):
         """Let the clock that stamps the records advance."""
 
     async def worker(self, name: str = "first", *, claims: int | None = None) -> Worker:
-        """Open a log and wait until it has *claims* claims (all partitions unless told)."""
+        """Open an event log and wait until it has *claims* claims (by default all partitions)."""
         worker = Worker(self.log(), name, self.journal)
         self._opened.append(worker)
         await worker.log.open(worker)
@@ -237,7 +237,7 @@ async def loaded(stream: Parked) -> list[Record]:
     raise AssertionError("the stream ended without having caught up")
 
 
-async def tail(stream: Parked, count: int) -> list[Record]:
+async def following(stream: Parked, count: int) -> list[Record]:
     """The next *count* records of a stream that has caught up."""
     records: list[Record] = []
     async with asyncio.timeout(PATIENCE):

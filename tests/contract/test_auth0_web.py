@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 from tests.ingress import LEAVES, Site, bombard, documents, hidden
 
-from usher.engine.port import LogUnavailable
 from usher.event import Undecodable
+from usher.eventlog.errors import LogUnavailable
 from usher.sources import decode
 from usher.sources.auth0 import Auth0
 from usher.sources.auth0_rules import Rules

@@ -15,13 +15,14 @@ from tests.contract.logs import (
     MemoryHarness,
     SqliteHarness,
     drained,
+    following,
     loaded,
     parked,
-    tail,
 )
 
 from usher.delivery import Record
-from usher.engine.port import Claim, ClaimLost, Position, TooLarge, TopicPartition
+from usher.eventlog.errors import ClaimLost, TooLarge
+from usher.eventlog.port import Claim, Position, TopicPartition
 
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "memory": lambda _request, _folder: MemoryHarness(),
@@ -45,7 +46,7 @@ def values(records: list[Record]) -> list[bytes | None]:
 
 
 async def test_records_come_back_as_they_were_appended(logs: Harness) -> None:
-    """Key, value, headers (their order and repeats too) and place of an appended record are read back as they were."""
+    """Key, value, headers (their order and repeats too), topic and partition of a record are read back as they were."""
     worker = await logs.worker()
     headers = [("trace", b"1"), ("trace", b"\xff\x00"), ("empty", b"")]
 
@@ -195,18 +196,18 @@ async def test_the_start_of_a_new_group_is_committed_at_open(logs: Harness) -> N
     }
 
 
-async def test_committed_tells_the_bounds_of_a_partition(logs: Harness) -> None:
-    """first and end of what Browser.committed tells enclose the records, and next is what was committed."""
+async def test_committed_has_the_bounds_of_a_partition(logs: Harness) -> None:
+    """first and end of Browser.committed enclose the records, and next is what was committed."""
     worker = await logs.worker()
     topic_partition = await worker.log.append(logs.topic, b"ada", b"1")
     await worker.log.append(logs.topic, b"ada", b"2")
     first, last = await worker.take(2)
-    await worker.log.commit({worker.held[topic_partition]: Position(last.offset, "note")})
+    await worker.log.commit({worker.held[topic_partition]: Position(last.offset, "mark")})
 
     async with logs.browser() as browser:
         [entry] = [entry for entry in await browser.committed(logs.topic) if entry.topic_partition == topic_partition]
 
-    assert (entry.next, entry.mark) == (last.offset, "note")
+    assert (entry.next, entry.mark) == (last.offset, "mark")
     assert entry.first <= first.offset
     assert entry.end == last.offset + 1
 
@@ -250,7 +251,7 @@ async def test_close_may_be_called_twice(logs: Harness) -> None:
     assert not worker.ended
 
 
-async def test_the_parked_table_comes_in_order_then_its_tail(logs: Harness) -> None:
+async def test_the_parked_table_comes_in_order_then_what_is_added(logs: Harness) -> None:
     """parked() delivers what is there, tombstones too, says once that it has caught up, then delivers what is added."""
     worker = await logs.worker()
     claim = worker.claims[-1]
@@ -262,7 +263,7 @@ async def test_the_parked_table_comes_in_order_then_its_tail(logs: Harness) -> N
         records = await loaded(stream)
         await worker.log.park(claim, "c", b"3", [])
         await worker.log.unpark(claim, "b")
-        added = await tail(stream, 2)
+        added = await following(stream, 2)
 
     state = {record.key: (record.value, tuple(record.headers)) for record in records}
     assert state == {b"a": (None, (("usher-writer", b"me"),)), b"b": (b"2", ())}
@@ -272,15 +273,15 @@ async def test_the_parked_table_comes_in_order_then_its_tail(logs: Harness) -> N
 
 
 async def test_an_empty_parked_table_is_caught_up_at_once(logs: Harness) -> None:
-    """A partition with nothing parked says so, and its tail is followed."""
+    """A partition with nothing parked says so, and what is added then is delivered."""
     worker = await logs.worker()
     [claim, *_] = worker.claims
 
     async with parked(worker, claim) as stream:
         assert await loaded(stream) == []
-        following = asyncio.create_task(tail(stream, 1))
+        added = asyncio.create_task(following(stream, 1))
         await worker.log.park(claim, "a", b"1", [])
-        assert [record.key for record in await following] == [b"a"]
+        assert [record.key for record in await added] == [b"a"]
 
 
 async def test_parked_tables_are_kept_apart(logs: Harness) -> None:
@@ -325,7 +326,7 @@ async def test_a_request_of_the_command_line_reaches_the_worker(logs: Harness) -
         topic_partition = await browser.append(
             logs.retry_topic, b"replay/1", b"{}", [("n", b"1")], partition=claim.partition
         )
-        [record] = await tail(stream, 1)
+        [record] = await following(stream, 1)
 
     assert topic_partition == TopicPartition(logs.retry_topic, claim.partition)
     assert (record.key, record.value, list(record.headers)) == (b"replay/1", b"{}", [("n", b"1")])

@@ -17,12 +17,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import NewPartitions, RecordsToDelete
 from structlog.testing import capture_logs
-from tests.contract.logs import PATIENCE, Journal, Worker, drained, loaded, parked, tail
+from tests.contract.logs import PATIENCE, Journal, Worker, drained, following, loaded, parked
 from tests.kafka import Broker, unique
 
 from usher.delivery import Record
-from usher.engine.port import Claim, LogConfig, LogError, LogMisconfigured, LogUnavailable, Position, TopicPartition
+from usher.eventlog.errors import LogError, LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
+from usher.eventlog.port import Claim, LogConfig, Position, TopicPartition
 from usher.kafka_options import NO_OPTIONS, KafkaOptions, kafka_options
 
 FAST = kafka_options({"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500})
@@ -137,7 +138,7 @@ async def test_what_comes_before_the_first_claim_is_read(new_group: NewGroup) ->
 
 
 async def test_two_workers_start_a_group_together(new_group: NewGroup) -> None:
-    """Whoever commits the start, records that come after either open() has returned are read."""
+    """Whichever of the two commits the start, records that come after one open() has returned are read."""
     group = await new_group(4)
     for partition in range(4):
         await group.produce([b"old"], partition=partition)
@@ -351,7 +352,7 @@ async def test_a_consumer_in_trouble_is_replaced(new_group: NewGroup) -> None:
 
 
 async def test_work_goes_on_after_the_broker_was_killed(own_kafka: Broker) -> None:
-    """A broker that is killed and comes back loses no record and no write that was acknowledged; lasting outages are told."""
+    """A broker that is killed and comes back loses no record and no write that was acknowledged; long outages are logged."""
     async with grouped(own_kafka) as new:
         group = await new(2)
         worker = await group.worker()
@@ -374,12 +375,12 @@ async def test_work_goes_on_after_the_broker_was_killed(own_kafka: Broker) -> No
         await worker.log.append(group.topic, b"ada", b"after")
 
         assert (await reading)[-1].value == b"after"
-        assert b"2" in values(await tail(stream, 1))
+        assert b"2" in values(await following(stream, 1))
         assert await worker.log.writable()
-        [held] = [
-            held for held in worker.claims if held.topic_partition == TopicPartition(record.topic, record.partition)
+        [claim] = [
+            each for each in worker.claims if each.topic_partition == TopicPartition(record.topic, record.partition)
         ]
-        await worker.log.commit({held: Position(record.offset + 2)})
+        await worker.log.commit({claim: Position(record.offset + 2)})
 
 
 async def _until_written(worker: Worker, claim: Claim) -> None:
@@ -417,7 +418,7 @@ async def test_a_worker_is_ready_soon_after_another_was_killed(new_group: NewGro
         "import asyncio, sys\n"
         "from tests.contract.logs import Worker\n"
         "from usher.addresses import KafkaAddress\n"
-        "from usher.engine.port import LogConfig\n"
+        "from usher.eventlog.port import LogConfig\n"
         "from usher.eventlog.kafka import KafkaLog\n"
         "async def main(servers, group, topic):\n"
         "    worker = Worker(KafkaLog(KafkaAddress((servers,)), LogConfig(group, (topic,))), 'victim', [])\n"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fakes.keycloak import FakeKeycloak
 from tests.ingress import HIDDEN, LEAVES, Site, bombard, documents, hidden, sign
 
-from usher.engine.port import LogUnavailable
+from usher.eventlog.errors import LogUnavailable
 from usher.sources import decode
 from usher.sources.keycloak import Keycloak
 

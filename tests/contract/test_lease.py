@@ -1,4 +1,4 @@
-"""The contract of the group's duty, its notes, and records since a moment, on every log."""
+"""The contract of the lease of a group, its checkpoints, and records since a moment, on every event log."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.contract.logs import PATIENCE, Harness, KafkaHarness, MemoryHarness, SqliteHarness, Worker, drained
 from tests.kafka import Broker
 
-from usher.engine.port import EventLog, Lease, LeaseLost, LogMisconfigured, TooLarge, checkpoints_topic
+from usher.eventlog.errors import LeaseLost, LogMisconfigured, TooLarge
 from usher.eventlog.kafka import KafkaLog
+from usher.eventlog.port import EventLog, Lease, checkpoints_topic
 from usher.kafka_options import kafka_options
 
 FAST = kafka_options({"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500})
@@ -40,31 +41,31 @@ async def logs(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 async def another(logs: Harness, first: Worker) -> Worker:
-    """Who else may want the duty: another worker, where the group can have one."""
+    """Return another worker that may want the lease, where the group can have one."""
     return await logs.worker("another", claims=0) if logs.shares else first
 
 
-class Holder:
-    """A task that waits for the duty of *log*, and has it until it is told to stop."""
+class LeaseTask:
+    """A task that waits for the lease of *log*, and has it until `stop`."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._duty: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        self._lease: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
-        self._task = asyncio.create_task(self._hold())
+        self._task = asyncio.create_task(self._have())
 
-    async def _hold(self) -> None:
+    async def _have(self) -> None:
         async with self._log.lease() as lease:
-            self._duty.set_result(lease)
+            self._lease.set_result(lease)
             await self._stop.wait()
 
     @property
     def waits(self) -> bool:
-        return not self._duty.done()
+        return not self._lease.done()
 
     async def lease(self) -> Lease:
         async with asyncio.timeout(PATIENCE):
-            return await asyncio.shield(self._duty)
+            return await asyncio.shield(self._lease)
 
     async def stop(self) -> None:
         self._stop.set()
@@ -75,12 +76,12 @@ class Holder:
 
 
 @contextlib.asynccontextmanager
-async def holding(log: EventLog) -> AsyncIterator[Holder]:
-    holder = Holder(log)
+async def leasing(log: EventLog) -> AsyncIterator[LeaseTask]:
+    task = LeaseTask(log)
     try:
-        yield holder
+        yield task
     finally:
-        await holder.stop()
+        await task.stop()
 
 
 async def lost(lease: Lease) -> None:
@@ -88,8 +89,8 @@ async def lost(lease: Lease) -> None:
         await lease.lost()
 
 
-async def test_the_last_note_of_each_name_outlives_the_worker(logs: Harness) -> None:
-    """A worker that comes after finds what was last kept under each name, and nothing under others."""
+async def test_the_last_checkpoint_of_each_name_outlives_the_worker(logs: Harness) -> None:
+    """A later worker finds what was last kept under each name, and nothing under others."""
     first = await logs.worker("first")
     async with first.log.lease() as lease:
         assert lease.checkpoint("audit") is None
@@ -105,24 +106,24 @@ async def test_the_last_note_of_each_name_outlives_the_worker(logs: Harness) -> 
 
 
 async def test_the_second_waits_until_the_first_leaves(logs: Harness) -> None:
-    """While one has the duty nobody else gets it; once it leaves, the next has it, with the notes of the first."""
+    """While one has the lease no other gets it; once it leaves, the next has it, with the checkpoints of the first."""
     first = await logs.worker("first")
     second = await another(logs, first)
-    async with holding(first.log) as holder:
-        lease = await holder.lease()
-        async with holding(second.log) as waiter:
+    async with leasing(first.log) as leased:
+        lease = await leased.lease()
+        async with leasing(second.log) as waiter:
             for n in range(20):  # a join takes effect within these
                 await lease.keep("audit", str(n).encode())
                 await asyncio.sleep(0.05)
             assert waiter.waits
-            await holder.stop()
+            await leased.stop()
             taken = await waiter.lease()
             assert taken.checkpoint("audit") == b"19"
             await taken.keep("audit", b"20")
 
 
-async def test_who_has_left_can_keep_nothing(logs: Harness) -> None:
-    """After its block a duty is lost: lost() returns, keep() raises, and what it tried to keep is not there."""
+async def test_after_its_end_a_lease_keeps_nothing(logs: Harness) -> None:
+    """After its block a lease is lost: lost() returns, keep() raises, and what it tried to keep is not there."""
     worker = await logs.worker()
     async with worker.log.lease() as lease:
         await lease.keep("audit", b"1")
@@ -134,8 +135,8 @@ async def test_who_has_left_can_keep_nothing(logs: Harness) -> None:
         assert again.checkpoint("audit") == b"1"
 
 
-async def test_a_note_that_is_too_large_is_refused(logs: Harness) -> None:
-    """The log takes no note over its limit, and takes the next one as ever."""
+async def test_a_checkpoint_that_is_too_large_is_refused(logs: Harness) -> None:
+    """The event log takes no checkpoint over its limit, and takes the next one as before."""
     worker = await logs.worker()
     async with worker.log.lease() as lease:
         with pytest.raises(TooLarge):
@@ -174,13 +175,13 @@ async def test_since_ends_where_there_is_nothing(logs: Harness) -> None:
     assert await drained(worker.log.since(logs.topic, record.timestamp / 1_000 + 3_600)) == []
 
 
-async def test_in_memory_an_evicted_holder_can_keep_nothing() -> None:
-    """Another has the duty at once; the evicted one hears of it when it keeps a note."""
+async def test_in_memory_an_evicted_lease_holder_can_keep_nothing() -> None:
+    """Another has the lease at once; the evicted one gets to know that when it keeps a checkpoint."""
     logs = MemoryHarness()
     first = await logs.worker("first")
     second = await logs.worker("second", claims=0)
-    async with holding(first.log) as holder, holding(second.log) as waiter:
-        lease = await holder.lease()
+    async with leasing(first.log) as leased, leasing(second.log) as waiter:
+        lease = await leased.lease()
         await lease.keep("audit", b"1")
         logs.broker.evict(first.log)  # type: ignore[arg-type]  # it is a MemoryLog
         assert (await waiter.lease()).checkpoint("audit") == b"1"
@@ -191,13 +192,13 @@ async def test_in_memory_an_evicted_holder_can_keep_nothing() -> None:
     await logs.close()
 
 
-async def test_in_memory_a_holder_that_is_closed_has_lost_the_duty() -> None:
-    """A worker that goes without leaving its block leaves the duty to the next."""
+async def test_in_memory_a_worker_that_is_closed_has_lost_its_lease() -> None:
+    """A worker that is closed inside its block leaves the lease to the next."""
     logs = MemoryHarness()
     first = await logs.worker("first")
     second = await logs.worker("second", claims=0)
-    async with holding(first.log) as holder, holding(second.log) as waiter:
-        lease = await holder.lease()
+    async with leasing(first.log) as leased, leasing(second.log) as waiter:
+        lease = await leased.lease()
         await first.log.close()
         await lost(lease)
         await waiter.lease()
@@ -205,7 +206,7 @@ async def test_in_memory_a_holder_that_is_closed_has_lost_the_duty() -> None:
 
 
 class Frozen:
-    """A worker with the duty on an event loop of its own, which stands still from then on until it is thawed."""
+    """A worker with the lease on an event loop of its own, which stands still from then on until it is thawed."""
 
     def __init__(self, logs: Harness) -> None:
         self._logs = logs
@@ -253,13 +254,13 @@ def frozen(fast: FastKafkaHarness) -> Iterator[Frozen]:
     worker.thaw()
 
 
-async def test_on_kafka_a_frozen_holder_is_replaced_and_refused_when_it_thaws(
+async def test_on_kafka_a_frozen_lease_holder_is_replaced_and_refused_when_it_thaws(
     fast: FastKafkaHarness, frozen: Frozen
 ) -> None:
-    """Who does not answer within its session loses the duty; on thawing its keep is refused, and lost() returns at once."""
+    """A worker that does not answer within its session loses the lease; when it thaws, keep is refused and lost() returns at once."""
     assert await asyncio.to_thread(frozen.has_it.wait, PATIENCE)
     second = await fast.worker("second", claims=0)
-    async with holding(second.log) as waiter:
+    async with leasing(second.log) as waiter:
         taken = await waiter.lease()
         assert taken.checkpoint("audit") == b"1"
         await asyncio.to_thread(frozen.thaw)
@@ -269,16 +270,16 @@ async def test_on_kafka_a_frozen_holder_is_replaced_and_refused_when_it_thaws(
         assert lease.checkpoint("audit") == b"2"
 
 
-async def test_on_kafka_who_comes_and_goes_does_not_disturb_the_holder(fast: FastKafkaHarness) -> None:
-    """Workers join and leave beside it, and the holder has the duty all the time."""
+async def test_on_kafka_workers_that_come_and_go_do_not_disturb_the_lease_holder(fast: FastKafkaHarness) -> None:
+    """Workers join and leave beside it, and the lease holder has the lease all the time."""
     first = await fast.worker("first")
     others = [await fast.worker(f"other-{n}", claims=0) for n in range(3)]
-    async with holding(first.log) as holder:
-        lease = await holder.lease()
+    async with leasing(first.log) as leased:
+        lease = await leased.lease()
         losing = asyncio.create_task(lease.lost())
         for n in range(2):
             async with contextlib.AsyncExitStack() as waiters:
-                waiting = [await waiters.enter_async_context(holding(other.log)) for other in others]
+                waiting = [await waiters.enter_async_context(leasing(other.log)) for other in others]
                 for _ in range(30):
                     await lease.keep("audit", str(n).encode())
                     await asyncio.sleep(0.05)
@@ -287,18 +288,18 @@ async def test_on_kafka_who_comes_and_goes_does_not_disturb_the_holder(fast: Fas
         losing.cancel()
 
 
-async def test_on_kafka_of_many_that_come_at_once_one_has_the_duty(fast: FastKafkaHarness) -> None:
+async def test_on_kafka_of_many_that_come_at_once_one_has_the_lease(fast: FastKafkaHarness) -> None:
     """Workers that ask at the same moment, and leave as soon as they have it, have it one after the other."""
     workers = [await fast.worker("first")] + [await fast.worker(f"other-{n}", claims=0) for n in range(4)]
-    holders = 0
+    having = 0
 
     async def once(log: EventLog) -> None:
-        nonlocal holders
+        nonlocal having
         async with log.lease() as lease:
-            holders += 1
-            assert holders == 1
+            having += 1
+            assert having == 1
             await lease.keep("count", str(int(lease.checkpoint("count") or b"0") + 1).encode())
-            holders -= 1
+            having -= 1
 
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(once(worker.log) for worker in workers))
@@ -306,37 +307,37 @@ async def test_on_kafka_of_many_that_come_at_once_one_has_the_duty(fast: FastKaf
         assert lease.checkpoint("count") == b"5"
 
 
-async def test_on_kafka_the_duty_outlasts_its_session(fast: FastKafkaHarness) -> None:
-    """A holder that keeps nothing for longer than its session has the duty still."""
+async def test_on_kafka_the_lease_outlasts_its_session(fast: FastKafkaHarness) -> None:
+    """A lease holder that keeps nothing for longer than its session still has the lease."""
     first = await fast.worker("first")
-    async with holding(first.log) as holder:
-        lease = await holder.lease()
+    async with leasing(first.log) as leased:
+        lease = await leased.lease()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
                 await lease.lost()
         await lease.keep("audit", b"1")
 
 
-async def test_on_kafka_a_holder_without_its_broker_loses_the_duty_and_gets_it_again(own_kafka: Broker) -> None:
-    """The duty can't be confirmed: it is lost within the session; when the broker is back it is had again, with its notes."""
+async def test_on_kafka_a_lease_holder_without_its_broker_loses_the_lease_and_gets_it_again(own_kafka: Broker) -> None:
+    """A lease that can't be confirmed is lost within the session; once the broker is back it comes again, with its checkpoints."""
     logs = FastKafkaHarness(own_kafka)
     await logs.create()
     worker = await logs.worker()
-    async with holding(worker.log) as holder:
-        lease = await holder.lease()
+    async with leasing(worker.log) as leased:
+        lease = await leased.lease()
         await lease.keep("audit", b"1")
         own_kafka.kill()
         await lost(lease)
         with pytest.raises(LeaseLost):
             await lease.keep("audit", b"2")
-    async with holding(worker.log) as holder:
+    async with leasing(worker.log) as leased:
         await asyncio.to_thread(own_kafka.start)
-        assert (await holder.lease()).checkpoint("audit") == b"1"
+        assert (await leased.lease()).checkpoint("audit") == b"1"
     await logs.close()
 
 
-async def test_on_kafka_the_topic_of_the_notes_is_made_when_the_duty_is_wanted(fast: FastKafkaHarness) -> None:
-    """A worker that never wants the duty makes no topic for it; one that does makes one partition, compacted."""
+async def test_on_kafka_the_topic_of_checkpoints_is_made_when_the_lease_is_wanted(fast: FastKafkaHarness) -> None:
+    """A worker that never wants the lease makes no topic for it; one that does makes one partition, compacted."""
     worker = await fast.worker()
     async with fast.broker.admin() as admin:
         assert checkpoints_topic(fast.group) not in await admin.list_topics()
@@ -349,7 +350,7 @@ async def partitions(admin: AIOKafkaAdminClient, topic: str) -> int:
     return len(described["partitions"])
 
 
-async def test_on_kafka_notes_that_would_be_deleted_by_age_are_refused(fast: FastKafkaHarness) -> None:
+async def test_on_kafka_checkpoints_that_would_be_deleted_by_age_are_refused(fast: FastKafkaHarness) -> None:
     """A topic of that name that is not compacted is an error that says the command."""
     await fast.broker.create_topic(checkpoints_topic(fast.group), 1, cleanup_policy="delete")
     worker = await fast.worker()
@@ -360,8 +361,8 @@ async def test_on_kafka_notes_that_would_be_deleted_by_age_are_refused(fast: Fas
             pytest.fail("it was granted")
 
 
-async def test_on_kafka_a_log_that_is_not_open_has_no_duty(fast: FastKafkaHarness) -> None:
-    """To wait for the duty of a log that was never opened would be for ever: it is an error."""
+async def test_on_kafka_an_event_log_that_is_not_open_has_no_lease(fast: FastKafkaHarness) -> None:
+    """To wait for the lease of an event log that was never opened would be for ever: it is an error."""
     log = KafkaLog(fast.broker.address, fast.config)
     with pytest.raises(Exception, match="not open"):
         async with log.lease():

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ingress import PATH, Site, Vitals, sign
 
-from usher.engine.port import LogUnavailable, TooLarge
+from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.metrics import Metrics
 from usher.sources import prefilter
 from usher.sources.authgear import SIGNATURE, Authgear

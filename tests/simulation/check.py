@@ -1,4 +1,4 @@
-"""What must hold after a schedule, each promise in a sentence; a violation is a sentence too."""
+"""Checks a schedule that was played: each promise in a sentence. A violation is a sentence too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def violations(world: World) -> list[str]:
         *_early(world),
         *_forgetful(world),
         *_cut_short(world),
-        *_after_the_gate(world),
+        *_after_the_close(world),
     ]
 
 
@@ -103,12 +103,12 @@ def _forgetful(world: World) -> Iterator[str]:
         known = world.history.known(attempt)
         if known is None or known.parked is None or world.history.replayed[attempt.delivery]:
             continue
-        who = f"{attempt.handler}({attempt.event})"
+        delivery = f"{attempt.handler}({attempt.event})"
         if attempt.number <= known.parked.attempt:
-            yield f"forgotten: {who} began attempt {attempt.number}, and {known.parked.attempt} had been made"
+            yield f"forgotten: {delivery} began attempt {attempt.number}, and {known.parked.attempt} had been made"
         elif known.parked.due is not None and attempt.began < known.parked.due / 1000 - _SLACK:
             early = known.parked.due / 1000 - attempt.began
-            yield f"early: {who} ran {early:.6f} s before the table said"
+            yield f"early: {delivery} ran {early:.6f} s before the table said"
 
 
 def _cut_short(world: World) -> Iterator[str]:
@@ -120,8 +120,8 @@ def _cut_short(world: World) -> Iterator[str]:
             yield f"cut short: {attempt.handler}({attempt.event}) after {attempt.ended - asked:.3f} s of the drain"
 
 
-def _after_the_gate(world: World) -> Iterator[str]:
-    """Once a worker was asked to let go, and hears it, nothing of that claim begins."""
+def _after_the_close(world: World) -> Iterator[str]:
+    """Once a worker was asked to let go, and knows it, nothing of that claim begins."""
     for attempt in world.history.attempts:
         asked, life = attempt.tenure.asked_back, world.history.lives[attempt.process]
         if attempt.began > asked + 0.001 and not life.strayed(asked - DRAIN, attempt.began):

@@ -1,6 +1,6 @@
-"""What goes wrong in a schedule: each fault in a few lines, and that it is recorded, since it excuses something.
+"""The faults of a schedule, each in a few lines. Each is recorded, since it excuses something.
 
-Hides how a mishap is staged; what it may lead to, `tests.simulation.repeats` knows.
+Hides how a fault is staged. `tests.simulation.repeats` knows what it may lead to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.simulation.history import Trouble
 from tests.simulation.hostile import GROUP, RECOVERY, RETRY_TOPIC, HostileLog, Refusal
 from tests.simulation.loop import Process
 
-from usher.engine.port import Position
+from usher.eventlog.port import Position
 
 if TYPE_CHECKING:
     from tests.simulation.world import Running, World
@@ -30,7 +30,7 @@ class Faults:
         self._world = world
         self._rng = world.rng
         self._ambush: tuple[str, str] | None = None
-        """Kill the first process that begins such a write: before it does, during it, or after it has landed, unheard."""
+        """Kill the first process that begins such a write: before it, during it, or after it has landed without an answer."""
         self._ambushed: tuple[Process, HostileLog] | None = None
         self._closing_in: asyncio.Task[None] | None = None
         self._of_log: dict[str, Callable[[], Awaitable[None]]] = {
@@ -51,7 +51,7 @@ class Faults:
         }
 
     async def strike(self) -> None:
-        """One of the plan's faults, with a process that is up to it. Somebody is alive afterwards."""
+        """Stage one of the faults of the plan. At least one process is alive afterwards."""
         world = self._world
         if not world.plan.faults:
             return
@@ -80,7 +80,7 @@ class Faults:
         life.ended, life.killed = world.now(), True
         process.dead = True
         world.broker.strand(process)
-        world.tell(f"{process.name} {how}")
+        world.say(f"{process.name} {how}")
 
     async def _replace(self, log: HostileLog) -> None:
         world = self._world
@@ -102,7 +102,7 @@ class Faults:
         stray = self._goes_astray(process)
         process.frozen = True
         world.broker.strand(process)
-        world.tell(f"{process.name} freezes")
+        world.say(f"{process.name} freezes")
         evicted = self._rng.random() < 0.7
         if evicted:
             await asyncio.sleep(SESSION)
@@ -111,13 +111,13 @@ class Faults:
         else:
             await world.pause(5.0)
         world.loop.thaw(process)
-        world.tell(f"{process.name} thaws")
+        world.say(f"{process.name} thaws")
         if evicted:
             await self._comes_back(running)
         stray[1] = world.now()
 
     async def _evict(self, running: Running) -> None:
-        """The broker counts a member out that is alive and well, and does not hear of it for a while."""
+        """Evict a member that is alive and well, and does not know it for a while."""
         stray = self._goes_astray(running.process)
         self._count_out(running)
         await self._world.pause(10.0)
@@ -132,7 +132,7 @@ class Faults:
     def _count_out(self, running: Running) -> None:
         world = self._world
         world.broker.evict(running.log)
-        world.tell(f"{running.process.name} is evicted")
+        world.say(f"{running.process.name} is evicted")
         if not [other for other in world.alive() if other is not running]:
             world.start()
 
@@ -140,7 +140,7 @@ class Faults:
         world = self._world
         await world.pause(2.0)
         await world.broker.readmit(running.log)
-        world.tell(f"{running.process.name} has joined again")
+        world.say(f"{running.process.name} has joined again")
 
     # Of the log
 
@@ -161,7 +161,7 @@ class Faults:
             await self._replace(log)
 
     async def meet(self, moment: str, process: Process, log: HostileLog, *, landed: bool) -> None:
-        """A write of *process* begins, or has *landed*: if that is what was lain in wait for, the process ends here or soon."""
+        """Kill *process* where the ambush is for this write: it begins, or it has *landed*."""
         if self._ambush is None or process.dead or process.frozen:
             return
         kind, when = self._ambush
@@ -184,19 +184,19 @@ class Faults:
     async def _outage(self) -> None:
         world = self._world
         began = world.now()
-        world.tell("the log is unavailable")
+        world.say("the event log is unavailable")
         world.broker.unavailable = True
         await world.pause(8.0)
         world.broker.unavailable = False
         world.broker.ring()
-        world.tell("the log is back")
+        world.say("the event log is back")
         world.history.troubles.append(Trouble(began - world.plan.family.slowest, world.now() + RECOVERY))
 
     async def _refuse(self) -> None:
         kinds, count = self._rng.choice((_WRITES, ("park",), ("tombstone",))), self._rng.randrange(1, 3)
         late = self._rng.choice((None, 0.5, 8.0, 25.0)) if "commit" not in kinds else None
         self._world.broker.refusals.append(Refusal(kinds, count, late))
-        self._world.tell(
+        self._world.say(
             f"the next {count} of {', '.join(kinds)} are refused{f', and land {late} s later' if late else ''}"
         )
 
@@ -205,7 +205,7 @@ class Faults:
         world = self._world
         refusal = Refusal(("commit",), float("inf"))
         began = world.now()
-        world.tell("commits are refused")
+        world.say("commits are refused")
         world.broker.refusals.append(refusal)
         await asyncio.sleep(1.0 + self._rng.random() * 8.0)
         if (alive := world.alive()) and self._rng.random() < 0.7:
@@ -217,30 +217,30 @@ class Faults:
             return
         world.broker.refusals.remove(refusal)
         world.history.troubles.append(Trouble(began, world.now() + RECOVERY))
-        world.tell("commits are taken again")
+        world.say("commits are taken again")
 
     async def _slow(self) -> None:
-        """One kind of write takes long; whoever waits for it may not live to see it."""
+        """Let one kind of write take long. A process that waits for it may be killed before it lands."""
         world = self._world
         kind, seconds, began = self._rng.choice(_WRITES), 0.5 + self._rng.random() * 4.0, world.now()
-        world.tell(f"each {kind} takes {seconds:.1f} s")
+        world.say(f"each {kind} takes {seconds:.1f} s")
         world.broker.slow[kind] = seconds
         await world.pause(8.0)
         if (alive := world.alive()) and self._rng.random() < 0.5:
             await self._crash(self._rng.choice(alive))
         del world.broker.slow[kind]
-        world.tell(f"a {kind} takes no longer than usual")
+        world.say(f"a {kind} takes no longer than usual")
         world.history.troubles.append(Trouble(began, world.now() + seconds + RECOVERY))
 
     async def _compact(self) -> None:
         world = self._world
         world.broker.compact(RETRY_TOPIC)
         world.history.compactions += [(partition, len(records)) for partition, records in world.history.retry.items()]
-        world.tell("the retry topic is compacted")
+        world.say("the retry topic is compacted")
 
     async def _hand_back(self) -> None:
-        self._world.tell("all claims are taken back and dealt anew")
-        self._world.broker.deal_anew()
+        self._world.say("all claims are taken back and assigned again")
+        self._world.broker.reassign()
 
     async def _reset(self) -> None:
         """Somebody sets an offset back while no worker runs; the metadata that was committed with the old one stays."""
@@ -251,5 +251,5 @@ class Faults:
         for topic_partition, position in list(known.items()):
             back = max(0, position.next - self._rng.randrange(3))
             known[topic_partition] = Position(back, position.mark)
-            world.tell(f"the offset of {topic_partition.partition} is set from {position.next} to {back}")
+            world.say(f"the offset of {topic_partition.partition} is set from {position.next} to {back}")
             world.history.resets.append((world.now(), topic_partition.partition, back))

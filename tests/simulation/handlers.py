@@ -1,7 +1,7 @@
 """The handlers of a schedule: what each attempt will do is drawn when its event is appended, and each one is recorded.
 
-Hides how a handler fails in all the ways there are, and notes at once what may never happen: two of one user at once in a
-process, and a message that comes too late.
+Hides the ways in which a handler fails. Records at once what may never happen: two attempts for one user at the same time in
+a process, and a message that comes too late.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TIMEOUT = 5
 
 
 class Handlers:
-    """*count* handlers that do as they were told, and remember in *history* what they did. *now* gives Unix seconds."""
+    """*count* handlers that follow their scripts, and record in *history* what they did. *now* gives Unix seconds."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Handlers:
         history: History,
         *,
         now: Callable[[], float],
-        tell: Callable[[str], None],
+        say: Callable[[str], None],
     ) -> None:
         self.all = [self._handler(f"h{number}") for number in range(count)]
         self.running: Counter[tuple[str, str, str]] = Counter()
@@ -45,7 +45,7 @@ class Handlers:
         self._rng = rng
         self._history = history
         self._now = now
-        self._tell = tell
+        self._say = say
         self._script: dict[tuple[str, str], list[str]] = {}
 
     def prepare(self, event: str) -> None:
@@ -98,7 +98,7 @@ class Handlers:
         finally:
             attempt.ended = self._now()
             self.running[lane] -= 1
-            self._tell(f"{process.name} {name}({event.id}) attempt {ctx.attempt}: {attempt.result}")
+            self._say(f"{process.name} {name}({event.id}) attempt {ctx.attempt}: {attempt.result}")
 
     async def _behave(self, name: str, event: str) -> None:
         script = self._script[name, event]

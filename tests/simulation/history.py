@@ -1,4 +1,4 @@
-"""What happened in a schedule, as somebody sees it who stands outside: attempts, claims, mishaps, and all that was written.
+"""The history of a schedule, seen from outside: attempts, claims, faults, and all records that were written.
 
 It is only recorded here; `tests.simulation.check` and `tests.simulation.repeats` say what may happen. Times are Unix seconds.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from usher.delivery import Delivery, StoredRecord
 from usher.engine.dead_letters import REQUEST_PREFIX
-from usher.engine.port import Claim, TopicPartition
+from usher.eventlog.port import Claim, TopicPartition
 
 FOREVER = float("inf")
 
@@ -32,7 +32,7 @@ class Sent:
 
 @dataclass
 class Life:
-    """A process. *strays* are the spans in which it may believe to hold what is another's: frozen, evicted, untold.
+    """A process. *strays* are the spans in which it may believe to have the claims of another: it is frozen or evicted, and does not know.
 
     *stopping* is when it was asked to stop, *ended* when it was killed or had stopped, *killed* whether nobody asked it.
     """
@@ -50,7 +50,7 @@ class Life:
 
 @dataclass(eq=False)
 class Tenure:
-    """One claim from outside: from when it was given, over when it was asked back, to when it was another's to have.
+    """One claim seen from outside: when it was given, when it was asked back, and from when on another may have it.
 
     *known* is how many records of the retry partition had been written when it began: the owner folds these at least.
     """

@@ -1,6 +1,6 @@
-"""The log as a worker of the simulation meets it: slow, refusing, and with writes that outlive those who asked for them.
+"""The event log of the simulation: slow, refusing, and with writes that land after their process has ended.
 
-Hides what becomes of a write: it lands in time, long after the process that wrote it has lost its claim, or never.
+Hides when a write lands: in time, long after its process has lost the claim, or never.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
 from usher.delivery import WRITER, Head, Headers, StoredRecord
-from usher.engine.port import Batch, Claim, LogConfig, LogUnavailable, Owner, Position, TopicPartition, retry_topic
+from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.port import Batch, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
 from usher.testing.broker import Group, GroupMember, MemoryBroker
 from usher.testing.log import MemoryLog
 
@@ -25,7 +26,7 @@ TOPIC = "events"
 GROUP = "usher"
 RETRY_TOPIC = retry_topic(GROUP, TOPIC)
 RECOVERY = 2.5
-"""Seconds after which whoever was refused a write has tried it again."""
+"""Seconds after which a write that was refused has been tried again."""
 _TIMEOUT = 5.0
 _IDLE = 6
 _WRITE: contextvars.ContextVar[str] = contextvars.ContextVar("write", default="")
@@ -33,7 +34,7 @@ _WRITE: contextvars.ContextVar[str] = contextvars.ContextVar("write", default=""
 
 @dataclass(eq=False)
 class _Write:
-    """A write under way: nobody hears of it where it is *lost*, nor where it lands after *late* more seconds."""
+    """A write under way. It gets no answer where it is *lost*, nor where it lands after *late* more seconds."""
 
     kind: str
     process: Process | None
@@ -87,7 +88,7 @@ class HostileBroker(MemoryBroker):
         return record
 
     async def attempt(self, land: Callable[[], object]) -> None:
-        """A write goes its own way: to cancel or to kill whoever waits for it need not end it."""
+        """Carry out a write on its own: to cancel or to kill the task that waits for it need not end it."""
         write = _Write(_WRITE.get(), PROCESS.get())
         carried = self._loop.spawn(None, self._until_landed(write, self._carry(write, land)))
         try:
@@ -146,34 +147,34 @@ class HostileBroker(MemoryBroker):
     def _orphan(self, write: _Write) -> None:
         fate = self._rng.random()
         if write.kind == "commit":
-            write.lost = fate < 0.5  # one connection: what is committed late is committed before the next takes over
+            write.lost = fate < 0.5  # one connection: a late commit lands before the next owner takes over
         elif fate < 0.35:
             write.lost = True
         elif fate < 0.75:
             write.late = self._rng.random() * 40
 
-    def _deal(self, group: Group) -> None:
-        outside = contextvars.copy_context()  # who joins or leaves does not take the broker with it
+    def _assign(self, group: Group) -> None:
+        outside = contextvars.copy_context()  # a member that joins or leaves does not take the broker with it
         outside.run(PROCESS.set, None)
-        outside.run(super()._deal, group)
+        outside.run(super()._assign, group)
 
-    def _hands(self, group: Group) -> Iterator[tuple[GroupMember, list[Claim]]]:
-        self._rng.shuffle(group.members)  # whose partition it was says nothing about whose it will be
-        return super()._hands(group)
+    def _shares(self, group: Group) -> Iterator[tuple[GroupMember, list[Claim]]]:
+        self._rng.shuffle(group.members)  # the last owner of a partition says nothing about the next one
+        return super()._shares(group)
 
-    def deal_anew(self) -> None:
-        self._deal(self.group(GROUP))
+    def reassign(self) -> None:
+        self._assign(self.group(GROUP))
 
 
 class Bystander(Protocol):
-    """What the log of a process needs of the world."""
+    """What the event log of a process needs of the world."""
 
     history: History
     broker: HostileBroker
     loop: SimulatedLoop
 
     def now(self) -> float: ...
-    def tell(self, what: str) -> None: ...
+    def say(self, what: str) -> None: ...
     def look_into(self, process: Process) -> None: ...
     async def strike(self, moment: str, process: Process, log: HostileLog, *, landed: bool) -> None: ...
 
@@ -188,7 +189,7 @@ class WatchedOwner:
 
     async def claimed(self, claims: Sequence[Claim]) -> None:
         world, history = self.world, self.world.history
-        world.tell(f"{self.process.name} gets {[claim.partition for claim in claims]}")
+        world.say(f"{self.process.name} gets {[claim.partition for claim in claims]}")
         for claim in claims:
             known = len(history.retry[claim.partition])
             tenure = Tenure(self.process.name, claim, world.now(), known, history.lives[self.process.name].stopping)
@@ -197,7 +198,7 @@ class WatchedOwner:
 
     async def released(self, claims: Sequence[Claim]) -> None:
         world = self.world
-        world.tell(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
+        world.say(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")
         if self.process.dead:
             return
         tenures = [tenure for tenure in world.history.tenures if tenure.claim in claims]
@@ -211,7 +212,7 @@ class WatchedOwner:
 
 
 class HostileLog(MemoryLog):
-    """The log of one process: its writes are watched, and may be its last."""
+    """The event log of one process: each write is watched, and may be its last."""
 
     def __init__(self, world: Bystander, process: Process, drain: float) -> None:
         config = LogConfig(group=GROUP, topics=(TOPIC,), start_from="earliest", drain=drain)
@@ -231,7 +232,7 @@ class HostileLog(MemoryLog):
         await super().close()
 
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
-        """Idle polls are what a schedule would spend most of its steps on: whatever happens wakes it anyway."""
+        """Read with a longer wait: otherwise most steps of a schedule would be idle polls. Any event wakes it all the same."""
         self._world.look_into(self._process)
         return await super().read(claims, limit, wait * _IDLE)
 
@@ -256,7 +257,7 @@ class HostileLog(MemoryLog):
         await self._exposed("commit", super().commit(positions))
 
     def _still_ours(self, claim: Claim, what: str, headers: Headers, key: str) -> None:
-        """Rule 9: nobody begins to write down a failure whose claim has gone. What was begun may be tried again."""
+        """Check rule 9: no worker begins to write a failure once its claim has gone. A write that was begun may be tried again."""
         attempt = (what, Head(headers).get(WRITER), f"{key} {Head(headers).get('usher-attempt')!r}")
         now = self._world.now()
         aware = not self._world.history.lives[self._process.name].strayed(now - RECOVERY, now)

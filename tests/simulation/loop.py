@@ -24,7 +24,7 @@ class Process:
     name: str
     dead: bool = False
     frozen: bool = False
-    held: list[Callable[[], None]] = field(default_factory=list)
+    waiting: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Deadlock(Exception):
@@ -55,12 +55,12 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def thaw(self, process: Process) -> None:
         process.frozen = False
-        held, process.held = process.held, []
-        for run in held:
+        waiting, process.waiting = process.waiting, []
+        for run in waiting:
             super().call_soon(run)
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        if self.is_closed():  # the collector ends coroutines of killed processes: nobody is there to hear of it
+        if self.is_closed():  # the collector ends coroutines of killed processes: there is no loop to run this
             return None
         context = contextvars.copy_context() if context is None else context
         guarded = _guarded(callback, context)
@@ -96,7 +96,7 @@ def _guarded(callback: Any, context: contextvars.Context) -> Any:
         if process.dead:
             return
         if process.frozen:
-            process.held.append(lambda: None if run.handle.cancelled() else context.run(run, *args))  # type: ignore[attr-defined]
+            process.waiting.append(lambda: None if run.handle.cancelled() else context.run(run, *args))  # type: ignore[attr-defined]
             return
         callback(*args)
 
@@ -105,7 +105,7 @@ def _guarded(callback: Any, context: contextvars.Context) -> Any:
 
 
 def _tie(guarded: Any, handle: asyncio.Handle) -> None:
-    """What is held for a frozen process may be cancelled meanwhile: its handle knows."""
+    """Let a callback that waits for a frozen process know its handle: it may be cancelled meanwhile."""
     if hasattr(guarded, "handle"):
         guarded.handle = handle
 

@@ -75,7 +75,7 @@ FAMILIES = (
         failing=0.8,
         replays=0.0,
     ),
-    Family(  # what was handed over lies in the table, and the commit does not say so
+    Family(  # what was handed over is in the table, and the commit does not say so
         "uncommitted",
         faults=("commits-refused", "ambush"),
         share=1.0,
@@ -87,7 +87,7 @@ FAMILIES = (
         between=3.0,
         replays=0.0,
     ),
-    Family(  # a user has much to be told at once, and the first of it fails
+    Family(  # a user gets many events at once, and the first of them fails
         "burst",
         faults=("ambush", "crash", "hand-back"),
         share=0.8,

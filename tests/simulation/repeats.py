@@ -1,8 +1,8 @@
-"""What may be done more than once: only what a fault caught in flight, or before the log could be told.
+"""Judges the deliveries that were done more than once: a fault must have hit them in flight, or before a write about them.
 
-The question for each repeat is whether its worker could have known. *Told* is a success when a commit covers it, or a
-tombstone stands for it, by the time the other worker took its claim; what should have been told and was not needs a reason,
-and each reason ends: a crash with what had just ended, a late attempt with its tombstone, an outage with its recovery.
+The question for each repeat is whether its worker could have known of the first. A success is *known* when a commit covers
+it, or a tombstone is there, by the time the other worker took its claim. One that should have been known and was not needs
+a reason, and each reason ends: a crash with what had just ended, a late attempt with its tombstone, an outage with its recovery.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Repeats:
         self._bits = {name: 1 << index for index, name in enumerate(sorted(handlers))}
         self._slowest = slowest
         self._drain = drain
-        self._untold_for = _COMMIT_EVERY + 2 * slowest + _TURN
-        """Seconds after which an end is committed: one commit may be under way when it comes, the next tells it."""
+        self._unknown_for = _COMMIT_EVERY + 2 * slowest + _TURN
+        """Seconds after which an end is committed: one commit may be under way when it comes, the next covers it."""
         self._troubles: list[Trouble] = []
         for trouble in sorted(history.troubles):
             if (
-                self._troubles and trouble.begin <= self._troubles[-1].end + self._untold_for
+                self._troubles and trouble.begin <= self._troubles[-1].end + self._unknown_for
             ):  # no time to recover between
                 begin, end = self._troubles.pop()
                 trouble = Trouble(begin, max(end, trouble.end))
             self._troubles.append(trouble)
 
     def violations(self) -> Iterator[str]:
-        """A sentence for each delivery that was repeated without a reason, and for each late success that was not told."""
+        """Return a sentence for each delivery that was repeated without a reason, and for each late success that was not written."""
         effects: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
         for attempt in self._history.attempts:
             if attempt.result == "done":
@@ -49,8 +49,8 @@ class Repeats:
             wrong = [why for index in range(1, len(attempts)) if (why := self._unreasonable(attempts[: index + 1]))]
             if len(wrong) > self._history.replayed[handler, event]:
                 yield f"twice: {handler}({event}) was done again {wrong[-1]}"
-        yield from self._late_and_untold()
-        yield from self._deaf()
+        yield from self._late_and_unwritten()
+        yield from self._ignored_tombstones()
 
     def _unreasonable(self, effects: Sequence[Attempt]) -> str:
         """Why the last of *effects* should not have happened, given the others; empty where it may."""
@@ -69,9 +69,9 @@ class Repeats:
             return self._against_beside(first, again)
         if self._parked_anew(first, again) or self._set_back(first, again) or self._astray(again, again.began):
             return ""
-        if (how := self._told(first, again)) and not self._excused_deafness(first, again):
+        if (how := self._knowable(first, again)) and not self._could_not_read(first, again):
             return how
-        return self._against_untold(first, again)
+        return self._against_unknown(first, again)
 
     def _against_beside(self, first: Attempt, again: Attempt) -> str:
         """It began while the other ran: that one's claim has to have been lost, or to have used up its drain."""
@@ -81,12 +81,12 @@ class Repeats:
         return "while it ran elsewhere, and the drain was not over"
 
     def _parked_anew(self, first: Attempt, again: Attempt) -> bool:
-        """A park record landed so late that nobody was there to answer it: the table says in good faith that it is parked."""
+        """Return whether a park record landed when no worker was there to take it back: the table says that it is parked."""
         known = self._history.known(again)
         if known is None or known.parked is None or known.at < first.ended - 0.001:
             return False
         return not any(
-            tenure.began + self._untold_for
+            tenure.began + self._unknown_for
             < known.at
             < min(tenure.asked_back, self._lost(tenure)) - self._slowest - _TURN
             and not self._troubled(known.at, known.at)
@@ -100,7 +100,7 @@ class Repeats:
             for at, partition, offset in self._history.resets
         )
 
-    def _told(self, first: Attempt, again: Attempt) -> str:
+    def _knowable(self, first: Attempt, again: Attempt) -> str:
         """How the worker that repeated could have known, if it could."""
         known = self._history.known(again)
         if known is not None and known.parked is None:
@@ -127,33 +127,33 @@ class Repeats:
             return False
         return attempt.offset not in mark.undone or bool(mark.undone[attempt.offset] & self._bits[attempt.handler])
 
-    def _excused_deafness(self, first: Attempt, again: Attempt) -> bool:
-        """Whoever is astray, or can't read, does not hear of a tombstone."""
+    def _could_not_read(self, first: Attempt, again: Attempt) -> bool:
+        """Return whether the worker was astray, or could not read: then it does not see a tombstone."""
         return self._astray(again, again.began) or self._troubled(first.ended, again.began)
 
-    def _against_untold(self, first: Attempt, again: Attempt) -> str:
-        """Nobody could know of the first: there has to be a reason why it was not told."""
+    def _against_unknown(self, first: Attempt, again: Attempt) -> str:
+        """Judge a repeat whose worker could not know of the first: there has to be a reason why that was not written."""
         ended, life = first.ended, self._history.lives[first.process]
         if self._astray(first, ended):
             return ""
         lost = self._lost(first.tenure)
         if any(
-            trouble.begin - self._untold_for <= ended <= trouble.end and lost <= trouble.end + self._untold_for
+            trouble.begin - self._unknown_for <= ended <= trouble.end and lost <= trouble.end + self._unknown_for
             for trouble in self._troubles
         ):
             return ""
-        if life.killed and ended >= life.ended - self._untold_for:
+        if life.killed and ended >= life.ended - self._unknown_for:
             return ""
-        if any(begin - self._untold_for <= ended <= end for begin, end in life.strays):
+        if any(begin - self._unknown_for <= ended <= end for begin, end in life.strays):
             return ""
         if ended >= first.tenure.ended - self._slowest - _TURN:  # late: the excuse ends with its tombstone
             if again.began <= ended + self._slowest + _TURN or life.ended <= ended + self._slowest + _TURN:
                 return ""
             return "though the late attempt had ended before"
-        return "and nothing had kept the log from being told"
+        return "and nothing had prevented the write that says so"
 
-    def _late_and_untold(self) -> Iterator[str]:
-        """Rule 9: a success that comes when its claim has gone is written down, parked before or not."""
+    def _late_and_unwritten(self) -> Iterator[str]:
+        """Check rule 9: a success that comes when its claim has gone gets a tombstone, parked before or not."""
         for attempt in self._history.attempts:
             ended, life, tenure = attempt.ended, self._history.lives[attempt.process], attempt.tenure
             by = ended + self._slowest + _TURN
@@ -166,10 +166,10 @@ class Repeats:
                 and not self._history.replayed[attempt.delivery]
                 and not self._written(attempt)
             ):
-                yield f"untold: {attempt.handler}({attempt.event}) was done when its claim had gone, and no tombstone says so"
+                yield f"unwritten: {attempt.handler}({attempt.event}) was done when its claim had gone, and no tombstone says so"
 
-    def _deaf(self) -> Iterator[str]:
-        """Rule 8: nobody who can hear begins what a tombstone has said is done."""
+    def _ignored_tombstones(self) -> Iterator[str]:
+        """Check rule 8: no worker that can read begins a delivery that a tombstone says is done."""
         for attempt in self._history.attempts:
             now = fold([write for write in self._history.writes(attempt) if write.at <= attempt.began])
             if (
@@ -180,7 +180,7 @@ class Repeats:
                 and not self._troubled(now.at, attempt.began)
                 and not self._history.replayed[attempt.delivery]
             ):
-                yield f"deaf: {attempt.handler}({attempt.event}) began {attempt.began - now.at:.3f} s after a tombstone"
+                yield f"ignored: {attempt.handler}({attempt.event}) began {attempt.began - now.at:.3f} s after a tombstone"
 
     def _written(self, attempt: Attempt) -> bool:
         """Whether a success is known by a tombstone, or by the commit that was made when its claim ended."""

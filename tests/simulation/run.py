@@ -22,7 +22,7 @@ from tests.simulation.world import World
 import usher
 
 _BLOCK = 50
-_TOLD = 3
+_SHOWN = 3
 _PROGRESS = 10.0
 
 
@@ -30,7 +30,7 @@ def play(plan: Plan) -> tuple[list[str], list[str]]:
     """Play one schedule: what is wrong with it, and its story."""
     loop = SimulatedLoop(random.Random(plan.seed + 2))
     asyncio.set_event_loop(loop)
-    loop.set_exception_handler(lambda *_: None)  # a write that lands late may fail where nobody waits for it
+    loop.set_exception_handler(lambda *_: None)  # a write that lands late may fail when no task waits for it
     world = World(plan, loop)
     task = loop.spawn(None, world.play())
     try:
@@ -93,7 +93,7 @@ def main() -> int:
         return _until_noticed(seeds, options.until_noticed)
     began = time.monotonic()
     failed = _play_all(seeds, options.jobs, began)
-    for seed in failed[:_TOLD]:
+    for seed in failed[:_SHOWN]:
         print("\n" + _story_of(seed))
     each = options.schedules / max(time.monotonic() - began, 0.001)
     print(f"{options.schedules} schedules from seed {options.seed}: {len(failed)} failed; {each:.0f} a second")
@@ -104,18 +104,18 @@ def _play_all(seeds: range, jobs: int, began: float) -> list[int]:
     """The seeds that failed; ends early where there are enough of them to look at."""
     failed: list[int] = []
     blocks = [seeds[at : at + _BLOCK] for at in range(0, len(seeds), _BLOCK)]
-    played, told = 0, began
+    played, printed = 0, began
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for block, wrong in pool.imap_unordered(_play_block, blocks):
             failed += wrong
             played += len(block)
-            if time.monotonic() - told > _PROGRESS:
-                told = time.monotonic()
+            if time.monotonic() - printed > _PROGRESS:
+                printed = time.monotonic()
                 print(
-                    f"{played} of {len(seeds)} schedules, {len(failed)} failed, {played / (told - began):.0f} a second"
+                    f"{played} of {len(seeds)} schedules, {len(failed)} failed, {played / (printed - began):.0f} a second"
                 )
                 sys.stdout.flush()
-            if len(failed) >= _TOLD:
+            if len(failed) >= _SHOWN:
                 break
     return sorted(failed)
 

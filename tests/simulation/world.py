@@ -25,8 +25,9 @@ from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, fold, pending_requests, request
 from usher.engine.limits import Limits
-from usher.engine.port import LogUnavailable, TopicPartition, dead_letter_topic
 from usher.engine.worker import Worker
+from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.port import TopicPartition, dead_letter_topic
 from usher.handler import Router
 from usher.metrics import Metrics
 
@@ -63,14 +64,14 @@ class World:
         self.history = History()
         self.story: list[str] = []
         self.broker = HostileBroker(loop, self.rng, plan.family, self.history, partitions=plan.partitions, epoch=EPOCH)
-        self.handlers = Handlers(plan.handlers, plan.family, self.rng, self.history, now=self.now, tell=self.tell)
+        self.handlers = Handlers(plan.handlers, plan.family, self.rng, self.history, now=self.now, say=self.say)
         self.processes: list[Running] = []
         self.faults = Faults(self)
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
 
-    def tell(self, what: str) -> None:
+    def say(self, what: str) -> None:
         self.story.append(f"{self.loop.time() - 1_000:8.3f}  {what}")
 
     async def pause(self, most: float) -> None:
@@ -126,7 +127,7 @@ class World:
         topic_partition = TopicPartition(TOPIC, self.broker.partition_of(user.encode()))
         record = self.broker.put(topic_partition, user.encode(), value)
         what = "" if decodable and ours else ", undecodable" if not decodable else ", not ours"
-        self.tell(f"{event} of {user} is appended at {topic_partition.partition}@{record.offset}{what}")
+        self.say(f"{event} of {user} is appended at {topic_partition.partition}@{record.offset}{what}")
         self.history.sent.append(Sent(event, user, topic_partition, record.offset, decodable, ours))
         self.handlers.prepare(event)
 
@@ -137,7 +138,7 @@ class World:
         partition = self.broker.partition(*sent.topic_partition)
         first = partition.records[sent.offset]
         record = self.broker.put(sent.topic_partition, first.key, first.value)
-        self.tell(f"{sent.event} of {sent.user} is appended again at {sent.topic_partition.partition}@{record.offset}")
+        self.say(f"{sent.event} of {sent.user} is appended again at {sent.topic_partition.partition}@{record.offset}")
         self.history.sent.append(
             Sent(sent.event, sent.user, sent.topic_partition, record.offset, ours=sent.ours, again=True)
         )
@@ -150,7 +151,7 @@ class World:
                 key, value, headers = request(dead_letter, request_id=f"r{len(self.story)}-{dead_letter.id}")
                 self.broker.put(TopicPartition(RETRY_TOPIC, dead_letter.partition), key.encode(), value, headers)
                 self.history.replayed[dead_letter.handler, dead_letter.delivery.uid.id] += 1
-                self.tell(f"an operator asks for a replay of {dead_letter.handler}({dead_letter.delivery.uid.id})")
+                self.say(f"an operator asks for a replay of {dead_letter.handler}({dead_letter.delivery.uid.id})")
 
     # Processes
 
@@ -164,7 +165,7 @@ class World:
 
     def start(self) -> None:
         process = Process(f"w{len(self.processes) + 1}")
-        self.tell(f"{process.name} starts")
+        self.say(f"{process.name} starts")
         self.history.lives[process.name] = Life(process.name)
         log, limits = HostileLog(self, process, _MOST_RELEASE), self._limits()
         worker = self._worker(log, limits)
@@ -212,7 +213,7 @@ class World:
     async def stop(self, running: Running) -> None:
         """Ask a worker to end in good order, and see that it does."""
         process, task = running.process, running.task
-        self.tell(f"{process.name} is asked to stop")
+        self.say(f"{process.name} is asked to stop")
         self.history.lives[process.name].stopping = self.now()
         for tenure in self.history.tenures:
             if tenure.process == process.name:
@@ -223,7 +224,7 @@ class World:
             self.history.violate(f"{process.name} does not stop")
         elif task.exception() is not None:
             self.history.violate(f"{process.name} ended with {task.exception()!r}")
-        self.tell(f"{process.name} has stopped")
+        self.say(f"{process.name} has stopped")
         self.history.lives[process.name].ended = self.now()
         process.dead = True
 
@@ -243,7 +244,7 @@ class World:
         self.broker.unavailable = False
         self.broker.refusals.clear()
         self.broker.ring()
-        self.tell("all is well from here on")
+        self.say("all is well from here on")
         for running in self.processes:
             if running.process.dead or running.task.done():
                 self.broker.leave(running.log)

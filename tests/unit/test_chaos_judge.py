@@ -30,19 +30,19 @@ def attempt(
 ) -> Attempt:
     ended = began + took
     return Attempt(
-        handler="tell", user="ann", sequence=sequence, event=f"e{sequence}", pid=pid, began=began, ended=ended,
+        handler="welcome", user="ann", sequence=sequence, event=f"e{sequence}", pid=pid, began=began, ended=ended,
         settled=None if result == "failed" else ended, result=result, answered=answered,
     )  # fmt: skip
 
 
 def dead_letter(reason: str, sequence: int = 0, **more: Any) -> dict[str, Any]:
     where = {"partition": 0, "offset": sequence}
-    return {"reason": reason, "handler": "tell", "event_id": f"e{sequence}", "error": "", **where, **more}
+    return {"reason": reason, "handler": "welcome", "event_id": f"e{sequence}", "error": "", **where, **more}
 
 
 def verdict(*attempts: Attempt, events: tuple[Sent, ...] = (sent(0), sent(1)), **more: Any) -> Findings:
     facts: dict[str, Any] = {"garbage": [], "mishaps": [], "dead_letters": []}
-    return judge(handlers=["tell"], sent=events, attempts=attempts, **(facts | more))
+    return judge(handlers=["welcome"], sent=events, attempts=attempts, **(facts | more))
 
 
 def test_everything_as_promised_holds() -> None:
@@ -175,8 +175,8 @@ def test_a_delivery_under_which_workers_were_killed_may_be_condemned() -> None:
 
 
 def test_what_is_not_ours_must_not_be_attempted() -> None:
-    """An attempt of an event that the filter keeps out is told."""
-    assert verdict(attempt(0, 1.0), events=(sent(0, "foreign"),)).strangers
+    """An attempt of an event that the filter keeps out is found."""
+    assert verdict(attempt(0, 1.0), events=(sent(0, "foreign"),)).not_ours
 
 
 def test_a_standstill_is_measured_while_something_waits() -> None:

@@ -44,7 +44,7 @@ def test_a_mark_that_would_be_too_long_says_less_and_nothing_wrong() -> None:
 
 
 def test_the_full_in_flight_limit_fits_into_one_commit() -> None:
-    """1,000 offsets with handlers done on each, every twentieth record being ours, are all told."""
+    """1,000 offsets with handlers done on each, with every twentieth record ours, all fit into the Mark."""
     undone = {offset * 20: 3 for offset in range(1_000)}
 
     read = Mark.decode(Mark(0, 20_000, undone).encode(), 0)
@@ -54,7 +54,7 @@ def test_the_full_in_flight_limit_fits_into_one_commit() -> None:
 
 
 def test_the_frontier_is_the_lowest_unsettled_offset() -> None:
-    """Settled, filtered and missing offsets do not hold the frontier; an unsettled one does."""
+    """Settled, filtered and missing offsets do not stop the frontier; an unsettled one does."""
     ledger = Ledger(10, "", ["a", "b"])
     ledger.begin(12, ["a", "b"])
     ledger.begin(15, ["a"])
@@ -87,14 +87,14 @@ def test_the_next_owner_knows_what_is_done() -> None:
 
 
 def test_a_mark_not_used_up_is_carried_forward() -> None:
-    """An owner that commits before it has read as far as its predecessor passes on what it was told."""
+    """An owner that commits before it has read as far as its predecessor passes on what its own Mark says."""
     first = Ledger(0, "", ["a"])
     for offset in (2, 5, 8):
         first.begin(offset, ["a"])
     first.position = 10
-    told = first.snapshot()
+    committed = first.snapshot()
 
-    second = Ledger(told.next, told.mark, ["a"])
+    second = Ledger(committed.next, committed.mark, ["a"])
     second.begin(2, ["a"])
     second.position = 3
     second.settle(2, "a")
@@ -111,24 +111,24 @@ def test_bits_of_other_handlers_say_nothing() -> None:
     first.begin(0, ["a", "b"])
     first.position = 1
     first.settle(0, "a")
-    told = first.snapshot()
+    committed = first.snapshot()
 
-    second = Ledger(told.next, told.mark, ["b", "c"])
+    second = Ledger(committed.next, committed.mark, ["b", "c"])
 
     assert second.already_done_by(0) == frozenset()
 
 
 def test_starts_at_one_frontier_are_counted_unless_the_stop_was_orderly() -> None:
-    """A worker that begins again and again at one frontier can be told from one that was stopped."""
+    """The Mark counts the workers that begin again and again at one frontier; a worker that was stopped does not count."""
     ledger = Ledger(4, "", ["a"])
     ledger.begin(4, ["a"])
     ledger.position = 5
     for starts in (1, 2, 3):
-        told = ledger.snapshot()
-        mark = Mark.decode(told.mark, 4)
+        committed = ledger.snapshot()
+        mark = Mark.decode(committed.mark, 4)
         assert mark is not None
         assert mark.starts == starts
-        ledger = Ledger(told.next, told.mark, ["a"])
+        ledger = Ledger(committed.next, committed.mark, ["a"])
 
     orderly = Mark.decode(ledger.snapshot(orderly=True).mark, 4)
     assert orderly is not None
@@ -137,7 +137,7 @@ def test_starts_at_one_frontier_are_counted_unless_the_stop_was_orderly() -> Non
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), unique_by=lambda pair: pair[0]), st.integers(0, 61))
 def test_nothing_unsettled_is_ever_called_done(records: list[tuple[int, bool]], position: int) -> None:
-    """Over two owners, whatever was not settled is told as undone."""
+    """Over two owners, each offset that was not settled is undone in the Mark."""
     first = Ledger(0, "", ["a"])
     for offset, _ in sorted(records):
         first.begin(offset, ["a"])
@@ -145,12 +145,12 @@ def test_nothing_unsettled_is_ever_called_done(records: list[tuple[int, bool]], 
     for offset, settled in records:
         if settled:
             first.settle(offset, "a")
-    told = first.snapshot()
-    second = Ledger(told.next, told.mark, ["a"])
+    committed = first.snapshot()
+    second = Ledger(committed.next, committed.mark, ["a"])
     for offset, settled in sorted(records):
-        if told.next <= offset < position and not settled:
+        if committed.next <= offset < position and not settled:
             second.begin(offset, ["a"])
-    second.position = max(told.next, position)
+    second.position = max(committed.next, position)
     again = second.snapshot()
     third = Ledger(again.next, again.mark, ["a"])
 
@@ -165,7 +165,7 @@ def test_nothing_unsettled_is_ever_called_done(records: list[tuple[int, bool]], 
     gaps=st.lists(st.sampled_from([1, 1, 2, 63, 64, 200, 9_000, 20_000]), min_size=20, max_size=20),
     done=st.lists(st.integers(0, 19), min_size=1, max_size=7),
 )
-def test_while_there_is_room_a_mark_tells_of_everything(handlers: int, gaps: list[int], done: list[int]) -> None:
+def test_while_there_is_room_a_mark_has_everything(handlers: int, gaps: list[int], done: list[int]) -> None:
     """However far apart the undone offsets lie and however many handlers are done on them: nothing is left out."""
     names = [f"handler_{number}" for number in range(handlers)]
     ledger = Ledger(0, "", names)

@@ -1,4 +1,4 @@
-"""The dead-letter topic is a journal: letters, and what became of them, are what its records fold into."""
+"""The dead-letter topic is a journal: its records fold into dead letters and what became of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from usher.engine.dead_letters import (
     dead_letter_id,
     fold,
     mark_requested,
-    note_headers,
     pending_requests,
     request,
     request_key,
+    state_headers,
     undecodable,
 )
 from usher.event import EventUid
@@ -56,12 +56,12 @@ class Journal:
         return self.add(headers, delivery.value)
 
     def opened(self, delivery: Delivery = ONE) -> DeadLetter:
-        """A letter, written and read."""
+        """A dead letter, written and read."""
         id_ = self.dead_letter(delivery)
         return self.dead_letters[id_]
 
-    def note(self, dead_letter: str, state: State, note: str = "") -> None:
-        self.add(note_headers(dead_letter, state, note=note, replay="r1"))
+    def mark(self, dead_letter: str, state: State, note: str = "") -> None:
+        self.add(state_headers(dead_letter, state, note=note, replay="r1"))
 
     @property
     def dead_letters(self) -> dict[str, DeadLetter]:
@@ -92,11 +92,11 @@ def test_a_dead_letter_without_expiry_never_expires() -> None:
 
 
 @pytest.mark.parametrize("state", ["replayed", "dropped", "refused"])
-def test_a_note_says_what_became_of_a_dead_letter(state: State) -> None:
+def test_a_state_record_says_what_became_of_a_dead_letter(state: State) -> None:
     """The others stay as they are; a refused one is still open."""
     journal = Journal()
     first, second = journal.dead_letter(), journal.dead_letter()
-    journal.note(first, state, "because")
+    journal.mark(first, state, "because")
 
     dead_letters = journal.dead_letters
 
@@ -109,7 +109,7 @@ def test_a_note_says_what_became_of_a_dead_letter(state: State) -> None:
 
 
 def test_a_replay_that_fails_replaces_its_dead_letter() -> None:
-    """The newer letter counts, says how often it was replayed, and is open."""
+    """The newer dead letter counts, says how often it was replayed, and is open."""
     journal = Journal()
     old = journal.dead_letter()
     again = replace(ONE, replays=1, replay=Replay("r1", old, 1), error="still no such mailbox")
@@ -126,11 +126,11 @@ def test_a_replay_that_fails_replaces_its_dead_letter() -> None:
 
 
 def test_what_others_wrote_there_is_passed_over() -> None:
-    """Records without our headers, notes about nothing, letters that can't be read, and states of a later version."""
+    """Records without our headers, states of no dead letter, dead letters that can't be read, and states of a later version."""
     journal = Journal()
     journal.add([("kafka_dlt-exception-message", b"oops")], b"of another tool")
-    journal.add([("usher-reason", b"rejected")], b"half a letter")
-    journal.note("2@99", "dropped")
+    journal.add([("usher-reason", b"rejected")], b"half a dead letter")
+    journal.mark("2@99", "dropped")
     dead_letter = journal.dead_letter()
     journal.add([("usher-dead-letter", dead_letter.encode()), ("usher-state", b"embalmed")])
 
@@ -150,7 +150,7 @@ def test_bytes_that_are_no_event_have_a_dead_letter_without_a_handler() -> None:
 
 
 def test_a_request_asks_for_one_fresh_attempt_of_the_handler_that_failed() -> None:
-    """It carries the letter it is about, how often that has been replayed, and whether being late matters."""
+    """It has the dead letter that it is about, how often that has been replayed, and whether it may be late."""
     journal = Journal()
     dead_letter = journal.opened(replace(ONE, replays=2))
 
@@ -166,7 +166,7 @@ def test_a_request_asks_for_one_fresh_attempt_of_the_handler_that_failed() -> No
 
 
 def test_requests_are_pending_until_they_are_answered() -> None:
-    """A tombstone answers; parked deliveries in the same topic are no requests. A pending one shows at its letter."""
+    """A tombstone answers; parked deliveries in the same topic are no requests. A pending one shows at its dead letter."""
     journal = Journal()
     first, second = journal.opened(), journal.opened()
     table: list[StoredRecord] = []
@@ -198,7 +198,7 @@ STEPS = st.lists(
 
 
 def a_journal(steps: list[tuple[str, int]]) -> Journal:
-    """A topic in which things happen to letters, some of which do not exist."""
+    """A topic in which things happen to dead letters, some of which do not exist."""
     journal = Journal()
     for what, about in steps:
         if what == "dead-letter":
@@ -208,9 +208,9 @@ def a_journal(steps: list[tuple[str, int]]) -> Journal:
         elif what == "noise":
             journal.add([], b"?")
         elif what == "replayed":
-            journal.note(dead_letter_id(2, about), "replayed")
+            journal.mark(dead_letter_id(2, about), "replayed")
         else:
-            journal.note(dead_letter_id(2, about), "dropped" if what == "dropped" else "refused")
+            journal.mark(dead_letter_id(2, about), "dropped" if what == "dropped" else "refused")
     return journal
 
 
@@ -227,7 +227,7 @@ def test_folding_in_parts_is_folding_at_once(steps: list[tuple[str, int]], cut: 
 
 @given(STEPS)
 def test_no_dead_letter_is_ever_lost(steps: list[tuple[str, int]]) -> None:
-    """Whatever is noted: each letter that was written is there, in some state."""
+    """Whatever states are written: each dead letter is there, in some state."""
     journal = a_journal(steps)
 
     assert len(journal.dead_letters) == sum(what in {"dead-letter", "replaced"} for what, _ in steps)

@@ -30,7 +30,7 @@ OPERATING = (ROOT / "docs" / "operating.md").read_text("utf-8")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_TOLD = ("info", "warning", "error", "exception", "critical", "tell", "_line")
+_LOGGED = ("info", "warning", "error", "exception", "critical", "log", "_line")
 """What a line is written with; debug is for developers, and left to the code."""
 
 
@@ -61,7 +61,7 @@ def log_lines() -> Iterator[tuple[str, str]]:
         if path.relative_to(SERVICE).parts[0] in {"testing", "cli"}:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and _name(node.func) in _TOLD:
+            if isinstance(node, ast.Call) and _name(node.func) in _LOGGED:
                 for argument in node.args:
                     if (text := _text(argument)) is not None:
                         yield path.name, text

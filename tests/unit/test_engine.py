@@ -14,7 +14,7 @@ from usher import Context, Event, Reject, Retry, Skip
 from usher.delivery import idempotency_key
 from usher.engine.claims import Mark
 from usher.engine.dead_letters import request
-from usher.engine.port import TopicPartition, retry_topic
+from usher.eventlog.port import TopicPartition, retry_topic
 from usher.outcome import Hold
 from usher.testing.log import MemoryBroker, MemoryLog
 
@@ -26,124 +26,128 @@ def bench() -> Bench:
 
 async def test_an_admins_event_reaches_the_handler_and_is_committed(bench: Bench) -> None:
     """An event of an administrator runs the handler once, and the frontier moves past it."""
-    note = Script()
-    async with bench.running(note.handler()):
+    script = Script()
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann"))
-        await until(lambda: note.done)
+        await until(lambda: script.done)
         await until(lambda: bench.committed() == 1)
 
-    assert [user for user, _ in note.done] == ["ann"]
+    assert [user for user, _ in script.done] == ["ann"]
 
 
 async def test_a_self_signup_is_filtered_and_committed(bench: Bench) -> None:
-    """What the user did himself runs nothing, and is committed all the same."""
-    note = Script()
-    async with bench.running(note.handler()):
+    """An event that the user triggered runs nothing, and is committed all the same."""
+    script = Script()
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann", triggered_by="user"), raw("bob"))
         await until(lambda: bench.committed() == 2)
 
-    assert [user for user, _ in note.done] == ["bob"]
+    assert [user for user, _ in script.done] == ["bob"]
 
 
 async def test_order_survives_a_retry(bench: Bench) -> None:
     """Later events of a user wait, parked, until the failed one is done; other users do not wait."""
-    note = Script()
+    script = Script()
 
     def fail_first(event: Event, ctx: Context) -> None:
         if event.id == "first" and ctx.attempt < 3:
             raise RuntimeError("not yet")
 
-    note.act = fail_first
-    async with bench.running(note.handler()):
+    script.act = fail_first
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann", event_id="first"), raw("ann", event_id="second"), raw("ann", event_id="third"))
         await bench.emit(raw("bob", event_id="other"))
-        await until(lambda: len(note.done) == 4)
+        await until(lambda: len(script.done) == 4)
         await until(lambda: not bench.parked())
 
-    assert [event for user, event in note.done if user == "ann"] == ["first", "second", "third"]
-    assert note.done[0] == ("bob", "other")
-    assert [attempt for _, event, attempt, _ in note.attempts if event == "first"] == [1, 2, 3]
+    assert [event for user, event in script.done if user == "ann"] == ["first", "second", "third"]
+    assert script.done[0] == ("bob", "other")
+    assert [attempt for _, event, attempt, _ in script.attempts if event == "first"] == [1, 2, 3]
 
 
 async def test_a_retry_is_never_early(bench: Bench) -> None:
     """A Retry-After is obeyed exactly: not a millisecond early."""
-    note = Script()
+    script = Script()
 
     def wait(_event: Event, ctx: Context) -> None:
         if ctx.attempt == 1:
             raise Retry("busy", after=0.2)
 
-    note.act = wait
-    async with bench.running(note.handler()):
+    script.act = wait
+    async with bench.running(script.handler()):
         await bench.emit(raw())
-        await until(lambda: note.done)
+        await until(lambda: script.done)
 
-    first, second = (at for *_, at in note.attempts)
+    first, second = (at for *_, at in script.attempts)
     assert second - first >= 0.2
 
 
 async def test_what_keeps_failing_is_dead_lettered_with_its_reason_and_the_next_runs(bench: Bench) -> None:
     """After the last attempt the delivery becomes a dead letter, and the user's next event is served."""
-    note = Script()
+    script = Script()
 
     def fail(event: Event, _ctx: Context) -> None:
         if event.id == "bad":
             raise RuntimeError("no such mailbox: ann@example.org")
 
-    note.act = fail
-    async with bench.running(note.handler()):
+    script.act = fail
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann", event_id="bad"), raw("ann", event_id="good"))
-        await until(lambda: note.done and not bench.parked())
+        await until(lambda: script.done and not bench.parked())
 
     (dead_letter,) = bench.dead_letters()
-    assert (dead_letter.reason, dead_letter.handler, dead_letter.delivery.attempt) == ("attempts-exhausted", "note", 3)
+    assert (dead_letter.reason, dead_letter.handler, dead_letter.delivery.attempt) == (
+        "attempts-exhausted",
+        "script",
+        3,
+    )
     assert dead_letter.delivery.error == "no such mailbox: <email>"
-    assert note.done == [("ann", "good")]
+    assert script.done == [("ann", "good")]
 
 
 async def test_reject_is_not_retried(bench: Bench) -> None:
     """A rejected delivery goes to the dead letters at once."""
-    note = Script(act=_raising(Reject("no such country")))
-    async with bench.running(note.handler()):
+    script = Script(act=_raising(Reject("no such country")))
+    async with bench.running(script.handler()):
         await bench.emit(raw())
         await until(bench.dead_letters)
 
-    assert (bench.dead_letters()[0].reason, len(note.attempts)) == ("rejected", 1)
+    assert (bench.dead_letters()[0].reason, len(script.attempts)) == ("rejected", 1)
 
 
 async def test_skip_is_done(bench: Bench) -> None:
     """A skipped delivery is neither retried nor dead-lettered."""
-    note = Script(act=_raising(Skip("no address")))
-    async with bench.running(note.handler()):
+    script = Script(act=_raising(Skip("no address")))
+    async with bench.running(script.handler()):
         await bench.emit(raw())
         await until(lambda: bench.committed() == 1)
 
-    assert (len(note.attempts), bench.dead_letters(), bench.parked()) == (1, [], {})
+    assert (len(script.attempts), bench.dead_letters(), bench.parked()) == (1, [], {})
 
 
 async def test_a_paused_channel_burns_no_attempt(bench: Bench) -> None:
-    """What a paused channel holds back is parked with its attempts as they were."""
-    note = Script()
+    """A delivery that a paused channel does not send is parked with its attempts as they were."""
+    script = Script()
     holds = iter(range(6))
 
     def hold(_event: Event, _ctx: Context) -> None:
         if next(holds) < 5:
             raise Hold("paused", after=0.01)
 
-    note.act = hold
-    async with bench.running(note.handler()):
+    script.act = hold
+    async with bench.running(script.handler()):
         await bench.emit(raw())
-        await until(lambda: note.done)
+        await until(lambda: script.done)
 
-    assert [attempt for *_, attempt, _ in note.attempts] == [1] * 6
+    assert [attempt for *_, attempt, _ in script.attempts] == [1] * 6
 
 
 async def test_undecodable_bytes_are_dead_lettered_at_once_as_they_came(bench: Bench) -> None:
     """Bytes that are no event become a dead letter with the original bytes, and reading goes on."""
-    note = Script()
-    async with bench.running(note.handler()):
+    script = Script()
+    async with bench.running(script.handler()):
         await bench.emit(b"\xff\xfenot json", raw("ann"))
-        await until(lambda: note.done and bench.dead_letters())
+        await until(lambda: script.done and bench.dead_letters())
 
     (dead_letter,) = bench.dead_letters()
     assert (dead_letter.reason, dead_letter.delivery.value, dead_letter.handler) == (
@@ -156,26 +160,26 @@ async def test_undecodable_bytes_are_dead_lettered_at_once_as_they_came(bench: B
 
 async def test_a_second_arrival_is_not_run_twice(bench: Bench) -> None:
     """The same event again within the window is a duplicate, also across a restart."""
-    note = Script()
+    script = Script()
     event = raw("ann", event_id="same")
-    async with bench.running(note.handler()):
+    async with bench.running(script.handler()):
         await bench.emit(event, event)
         await until(lambda: bench.committed() == 2)
-    async with bench.running(note.handler()):
+    async with bench.running(script.handler()):
         await bench.emit(event)
         await until(lambda: bench.committed() == 3)
 
-    assert note.done == [("ann", "same")]
+    assert script.done == [("ann", "same")]
 
 
 async def test_an_expired_event_is_dead_lettered_and_not_run(bench: Bench) -> None:
     """Too late is not sent."""
-    note = Script()
-    async with bench.running(note.handler(expires_after="1ms")):
+    script = Script()
+    async with bench.running(script.handler(expires_after="1ms")):
         await bench.emit(raw())
         await until(bench.dead_letters)
 
-    assert (bench.dead_letters()[0].reason, note.attempts) == ("expired", [])
+    assert (bench.dead_letters()[0].reason, script.attempts) == ("expired", [])
 
 
 async def test_one_failing_handler_does_not_rerun_the_other(bench: Bench) -> None:
@@ -212,21 +216,21 @@ async def test_parked_deliveries_survive_a_restart_in_order(bench: Bench) -> Non
 
 async def test_a_stop_waits_for_what_runs_and_repeats_nothing(bench: Bench) -> None:
     """A graceful stop drains what is in flight; the next worker does not run it again."""
-    note, begun = Script(), asyncio.Event()
+    script, begun = Script(), asyncio.Event()
 
     async def slow(_event: Event, _ctx: Context) -> None:
         begun.set()
         await asyncio.sleep(0.1)
 
-    note.act = slow
-    async with bench.running(note.handler()):
+    script.act = slow
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann"), raw("ann"))
         await begun.wait()
-    assert len(note.done) == 1
-    async with bench.running(note.handler()):
-        await until(lambda: len(note.done) == 2)
+    assert len(script.done) == 1
+    async with bench.running(script.handler()):
+        await until(lambda: len(script.done) == 2)
 
-    assert len(note.attempts) == 2
+    assert len(script.attempts) == 2
 
 
 async def test_a_retry_that_waits_for_its_turn_at_a_stop_is_the_next_workers(bench: Bench) -> None:
@@ -255,15 +259,15 @@ async def test_a_retry_that_waits_for_its_turn_at_a_stop_is_the_next_workers(ben
 
 async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: Bench) -> None:
     """What waits behind a delivery that fails during the drain is parked before the claim is let go."""
-    note, begun, let_go = Script(), asyncio.Event(), asyncio.Event()
+    script, begun, let_go = Script(), asyncio.Event(), asyncio.Event()
 
     async def fail_at_the_end(_event: Event, _ctx: Context) -> None:
         begun.set()
         await let_go.wait()
         raise Retry("not now", after=60)
 
-    note.act = fail_at_the_end
-    worker = bench.worker([note.handler()])
+    script.act = fail_at_the_end
+    worker = bench.worker([script.handler()])
     task = asyncio.create_task(worker.run())
     await until(lambda: worker.ready)
     await bench.emit(raw("ann"), raw("ann"), raw("ann"))
@@ -280,7 +284,7 @@ async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: 
 
 async def test_a_handlers_own_cancelled_error_is_a_failure(bench: Bench) -> None:
     """A handler that awaits something which was cancelled has failed: it is retried, and nothing stays behind."""
-    note = Script()
+    script = Script()
 
     async def await_cancelled(event: Event, ctx: Context) -> None:
         if ctx.attempt == 1 and event.id == "one":
@@ -288,20 +292,20 @@ async def test_a_handlers_own_cancelled_error_is_a_failure(bench: Bench) -> None
             inner.cancel()
             await inner
 
-    note.act = await_cancelled
-    async with bench.running(note.handler()):
+    script.act = await_cancelled
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann", event_id="one"), raw("ann", event_id="two"))
-        await until(lambda: len(note.done) == 2 and bench.committed() == 2)
+        await until(lambda: len(script.done) == 2 and bench.committed() == 2)
 
-    assert [event for _, event in note.done] == ["one", "two"]
+    assert [event for _, event in script.done] == ["one", "two"]
 
 
 async def test_an_id_that_fills_the_record_does_not_end_the_worker(bench: Bench) -> None:
     """However long an event's id or user is, its delivery can be parked and dead-lettered."""
-    note = Script(act=_raising(RuntimeError("no")))
+    script = Script(act=_raising(RuntimeError("no")))
     event = json.loads(raw("é" * 100_000))
     event["id"] = "é" * 100_000
-    async with bench.running(note.handler()):
+    async with bench.running(script.handler()):
         await bench.emit(json.dumps(event, ensure_ascii=False).encode())
         await until(bench.dead_letters)
 
@@ -309,7 +313,7 @@ async def test_an_id_that_fills_the_record_does_not_end_the_worker(bench: Bench)
 
 
 async def test_a_key_that_fills_the_record_does_not_end_the_worker(bench: Bench) -> None:
-    """Garbage under a key that leaves no room for headers becomes a stub that names the place."""
+    """Garbage under a key that leaves no room for headers becomes a stub that names topic, partition and offset."""
     async with bench.running(Script().handler()):
         await bench.emit(b"garbage", key=b"k" * 1_048_200)
         await until(lambda: bench.committed() == 1)
@@ -319,8 +323,8 @@ async def test_a_key_that_fills_the_record_does_not_end_the_worker(bench: Bench)
 
 async def test_a_wait_of_millennia_is_parked_like_any_other(bench: Bench) -> None:
     """A handler may ask for any wait; more than a year is a year."""
-    note = Script(act=_raising(Retry("later", after="99999999d")))
-    async with bench.running(note.handler()):
+    script = Script(act=_raising(Retry("later", after="99999999d")))
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann"))
         await until(lambda: bench.parked() and bench.committed() == 1)
 
@@ -329,9 +333,9 @@ async def test_a_wait_of_millennia_is_parked_like_any_other(bench: Bench) -> Non
     assert parked.due < (NOW() + 367 * 86400) * 1000
 
 
-async def test_a_second_arrival_is_known_where_only_the_mark_tells_the_first(bench: Bench) -> None:
+async def test_a_second_arrival_is_known_where_only_the_mark_has_the_first(bench: Bench) -> None:
     """An event that the last worker's Mark calls done is not sent again when it comes twice."""
-    note, hold = Script(), asyncio.Event()
+    script, hold = Script(), asyncio.Event()
 
     async def act(event: Event, _ctx: Context) -> None:
         if event.id == "slow":
@@ -342,89 +346,89 @@ async def test_a_second_arrival_is_known_where_only_the_mark_tells_the_first(ben
         mark = Mark.decode(position.mark, position.next) if position else None
         return mark is not None and mark.seen == 2 and set(mark.undone) == {0}
 
-    note.act = act
+    script.act = act
     await bench.emit(raw("bob", event_id="slow"), raw("ann", event_id="one"))
-    await bench.crashing(note.handler(), when=marked)
+    await bench.crashing(script.handler(), when=marked)
     hold.set()
-    async with bench.running(note.handler()):
+    async with bench.running(script.handler()):
         await until(lambda: bench.committed() == 2)
         await bench.emit(raw("ann", event_id="one"))
         await until(lambda: bench.committed() == 3)
 
-    assert [event for _, event in note.done] == ["one", "slow"]
+    assert [event for _, event in script.done] == ["one", "slow"]
 
 
 async def test_two_operators_replay_one_dead_letter_once(bench: Bench) -> None:
-    """Two requests for one letter are one replay, and both are answered."""
-    note = Script(act=_raising(Reject("no")))
-    async with bench.running(note.handler()):
+    """Two requests for one dead letter are one replay, and both are answered."""
+    script = Script(act=_raising(Reject("no")))
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann"))
         await until(bench.dead_letters)
-        note.act = None
+        script.act = None
         await _ask(bench, "r1")
         await _ask(bench, "r2")
-        await until(lambda: note.done)
+        await until(lambda: script.done)
         await until(lambda: not bench.parked())
 
-    assert len(note.done) == 1
+    assert len(script.done) == 1
 
 
 async def test_due_retries_keep_to_the_limit_of_bytes(bench: Bench) -> None:
     """What is parked stays on disk until there is room, however much of it is due."""
-    note, go = Script(), asyncio.Event()
-    held: list[int] = []
+    script, go = Script(), asyncio.Event()
+    sizes: list[int] = []
 
     async def act(_event: Event, ctx: Context) -> None:
         if ctx.attempt == 1:
             raise Retry("later", after="1s")
-        held.append(worker._driver._size)
+        sizes.append(worker._driver._size)
         await go.wait()
 
-    note.act = act
-    async with bench.running(note.handler(), size=500_000) as worker:
+    script.act = act
+    async with bench.running(script.handler(), size=500_000) as worker:
         for number in range(40):
             event = json.loads(raw(f"u{number}"))
             event["payload"]["padding"] = "x" * 50_000
             await bench.emit(json.dumps(event).encode())
         await until(lambda: len(bench.parked()) == 40)
-        await until(lambda: len(held) >= 9)
+        await until(lambda: len(sizes) >= 9)
         go.set()
-        await until(lambda: len(note.done) == 40)
+        await until(lambda: len(script.done) == 40)
 
-    assert max(held) <= 550_000
+    assert max(sizes) <= 550_000
 
 
 async def test_a_crash_loses_nothing_and_repeats_only_what_was_in_flight(bench: Bench) -> None:
     """After kill -9 the next worker runs what was not done, and what was done and committed does not run again."""
-    note = Script()
+    script = Script()
 
     async def block_third(event: Event, _ctx: Context) -> None:
-        if event.id == "third" and len(note.attempts) == 3:
+        if event.id == "third" and len(script.attempts) == 3:
             await asyncio.Event().wait()
 
-    note.act = block_third
+    script.act = block_third
     await bench.emit(
         raw("a", event_id="first"), raw("b", event_id="second"), raw("c", event_id="third"), raw("d", event_id="x")
     )
-    await bench.crashing(note.handler(), when=lambda: len(note.done) == 3 and bench.committed() == 2)
-    async with bench.running(note.handler()):
+    await bench.crashing(script.handler(), when=lambda: len(script.done) == 3 and bench.committed() == 2)
+    async with bench.running(script.handler()):
         await until(lambda: bench.committed() == 4)
 
-    assert sorted(event for _, event in note.done) == ["first", "second", "third", "x"]
+    assert sorted(event for _, event in script.done) == ["first", "second", "third", "x"]
 
 
 async def test_a_log_that_takes_no_writes_keeps_the_offset(bench: Bench) -> None:
     """While a dead letter can't be written the frontier stays; once it can, everything moves on."""
-    note = Script(act=_raising(Reject("no")))
+    script = Script(act=_raising(Reject("no")))
     refused: list[int] = []
-    async with bench.running(note.handler()):
+    async with bench.running(script.handler()):
 
         def refuse(_event: Event, _ctx: Context) -> None:
             bench.broker.unavailable = True
             refused.append(1)
             raise Reject("no")
 
-        note.act = refuse
+        script.act = refuse
         await bench.emit(raw())
         await until(lambda: refused)
         assert bench.committed() == 0
@@ -436,43 +440,43 @@ async def test_a_log_that_takes_no_writes_keeps_the_offset(bench: Bench) -> None
 
 async def test_two_lanes_never_run_one_user_twice_at_once(bench: Bench) -> None:
     """With many events of few users, each user's run one at a time and in order."""
-    note = Script()
+    script = Script()
 
     async def breathe(_event: Event, _ctx: Context) -> None:
         await asyncio.sleep(0)
 
-    note.act = breathe
+    script.act = breathe
     events = [(f"u{n % 7}", f"e{n:04}") for n in range(300)]
-    async with bench.running(note.handler()):
+    async with bench.running(script.handler()):
         await bench.emit(*(raw(user, event_id=event) for user, event in events))
-        await until(lambda: len(note.done) == 300)
+        await until(lambda: len(script.done) == 300)
 
-    assert not note.twice
+    assert not script.twice
     for user in {user for user, _ in events}:
-        assert [e for u, e in note.done if u == user] == [e for u, e in events if u == user]
+        assert [e for u, e in script.done if u == user] == [e for u, e in events if u == user]
 
 
 async def test_a_lane_that_is_full_is_parked_and_keeps_its_order(bench: Bench) -> None:
     """One slow user fills no memory: what is beyond the lane's limit is parked, and still runs in order."""
-    note, go = Script(), asyncio.Event()
+    script, go = Script(), asyncio.Event()
 
     async def wait(_event: Event, _ctx: Context) -> None:
         await go.wait()
 
-    note.act = wait
+    script.act = wait
     events = [f"e{n:02}" for n in range(12)]
-    async with bench.running(note.handler(), per_lane=3):
+    async with bench.running(script.handler(), per_lane=3):
         await bench.emit(*(raw("ann", event_id=event) for event in events))
         await until(lambda: len(bench.parked()) >= 8)
         go.set()
-        await until(lambda: len(note.done) == 12)
+        await until(lambda: len(script.done) == 12)
         await until(lambda: not bench.parked())
 
-    assert [event for _, event in note.done] == events
+    assert [event for _, event in script.done] == events
 
 
 async def test_a_dead_letter_is_replayed_and_noted(bench: Bench) -> None:
-    """A replay runs only the handler that failed, under the same idempotency key, and the letter is noted as replayed."""
+    """A replay runs only the handler that failed, under the same idempotency key, and the dead letter gets the state replayed."""
     broken, fine, keys = Script("broken"), Script("fine"), []
     broken.act = _raising(Reject("provider says no"))
     async with bench.running(broken.handler(), fine.handler()):
@@ -492,7 +496,7 @@ async def test_a_dead_letter_is_replayed_and_noted(bench: Bench) -> None:
 
 
 async def test_a_replay_that_fails_becomes_a_dead_letter_that_replaces_the_old_one(bench: Bench) -> None:
-    """A replay has one attempt and never parks: it fails into a new letter which counts the replays."""
+    """A replay has one attempt and never parks: it fails into a new dead letter, which counts the replays."""
     broken = Script(act=_raising(Reject("no")))
     async with bench.running(broken.handler()):
         await bench.emit(raw("ann"))
@@ -526,9 +530,9 @@ async def test_an_expired_replay_is_refused_unless_the_operator_insists(bench: B
 
 
 async def test_an_undecodable_dead_letter_is_decoded_and_routed_anew(bench: Bench) -> None:
-    """Bytes that were no event, and still are none, become a letter again; the request is answered."""
-    note = Script()
-    async with bench.running(note.handler()):
+    """Bytes that were no event, and still are none, become a dead letter again; the request is answered."""
+    script = Script()
+    async with bench.running(script.handler()):
         await bench.emit(b"garbage")
         await until(bench.dead_letters)
         await _ask(bench, "r1")
@@ -540,22 +544,22 @@ async def test_an_undecodable_dead_letter_is_decoded_and_routed_anew(bench: Benc
 
 async def test_a_request_that_waited_while_nobody_was_there_is_carried_out(bench: Bench) -> None:
     """A replay asked for while no worker runs is done by the next one."""
-    note = Script(act=_raising(Reject("no")))
-    async with bench.running(note.handler()):
+    script = Script(act=_raising(Reject("no")))
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann"))
         await until(bench.dead_letters)
-    note.act = None
+    script.act = None
     await _ask(bench, "r1")
-    async with bench.running(note.handler()):
+    async with bench.running(script.handler()):
         await until(lambda: bench.dead_letters()[0].state == "replayed")
 
-    assert len(note.done) == 1
+    assert len(script.done) == 1
 
 
 async def test_a_handler_that_is_gone_leaves_its_deliveries_parked_then_dead(bench: Bench) -> None:
     """Parked deliveries of a handler that is not there wait for it, and become dead letters in the end."""
-    note, other = Script(act=_raising(Retry("later", after=0.01))), Script("other")
-    async with bench.running(note.handler()):
+    script, other = Script(act=_raising(Retry("later", after=0.01))), Script("other")
+    async with bench.running(script.handler()):
         await bench.emit(raw("ann"))
         await until(lambda: len(bench.parked()) == 1)
     async with bench.running(other.handler(), handler_gone_after=0.05):
@@ -606,20 +610,20 @@ async def test_a_delivery_that_ends_its_worker_is_isolated_and_dead_lettered(ben
     crashed: list[str] = []
     done: list[tuple[str, str]] = []
     for start in range(7):
-        note = Script(done=done)
+        script = Script(done=done)
 
         async def deadly(event: Event, _ctx: Context, start: int = start) -> None:
             if event.id == "deadly":
                 crashed.append(f"start {start}")
                 await asyncio.Event().wait()
 
-        note.act = deadly
+        script.act = deadly
         if start == 0:
             await bench.emit(raw("ann", event_id="before"), raw("bob", event_id="deadly"), raw("cat", event_id="after"))
         if bench.dead_letters():
             break
         await bench.crashing(
-            note.handler(), when=_longer_than(crashed, len(crashed), bench.dead_letters), commit_every=0.01
+            script.handler(), when=_longer_than(crashed, len(crashed), bench.dead_letters), commit_every=0.01
         )
 
     assert [dead_letter.reason for dead_letter in bench.dead_letters()] == ["crashed-the-worker"]
@@ -640,39 +644,39 @@ async def test_a_worker_that_lives_for_a_while_is_careful_no_more(bench: Bench) 
 
 async def test_a_partition_full_of_garbage_rests_instead_of_filling_the_dead_letters(bench: Bench) -> None:
     """When most records are undecodable the partition stops being read, and is tried again later."""
-    note = Script()
+    script = Script()
     garbage = [b"\xffgarbage %d" % number for number in range(70)]
-    async with bench.running(note.handler(), undecodable_rest=0.3):
+    async with bench.running(script.handler(), undecodable_rest=0.3):
         await bench.emit(*garbage, raw("ann"))
         await until(lambda: len(bench.dead_letters()) == 20)
         assert bench.committed() <= 20
-        await until(lambda: note.done)
+        await until(lambda: script.done)
 
     assert len(bench.dead_letters()) == 70
 
 
 async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Bench) -> None:
     """A third of the records being undecodable stops nothing."""
-    note = Script()
-    async with bench.running(note.handler(), undecodable_rest=3600):
+    script = Script()
+    async with bench.running(script.handler(), undecodable_rest=3600):
         for number in range(60):
             await bench.emit(b"\xffgarbage %d" % number, raw("ann"), raw("bob"))
-        await until(lambda: len(note.done) == 120 and len(bench.dead_letters()) == 60)
+        await until(lambda: len(script.done) == 120 and len(bench.dead_letters()) == 60)
 
 
 async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: Bench) -> None:
-    """Two workers never tell of one partition: what a worker does not hold it does not measure."""
-    note = Script(act=_raising(Retry("later", after=60)))
+    """Two workers never report the same partition: a worker measures only the partitions that it has."""
+    script = Script(act=_raising(Retry("later", after=60)))
     labels = {"topic": TOPIC, "partition": "0"}
-    async with bench.running(note.handler()) as worker:
+    async with bench.running(script.handler()) as worker:
         await bench.emit(raw("ann"))
         registry = worker._metrics.registry
         await until(lambda: registry.get_sample_value("usher_parked", labels) == 1)
-        log = worker._event_log
-        assert isinstance(log, MemoryLog)
+        event_log = worker._event_log
+        assert isinstance(event_log, MemoryLog)
         async with bench.running(Script().handler()):
-            bench.broker.evict(log)
-            await bench.broker.readmit(log)
-            await until(lambda: not log.held)
+            bench.broker.evict(event_log)
+            await bench.broker.readmit(event_log)
+            await until(lambda: not event_log.held)
             await until(lambda: registry.get_sample_value("usher_parked", labels) is None)
             assert registry.get_sample_value("usher_lag", labels) is None

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from usher.addresses import KafkaAddress, SqliteAddress, log_address
-from usher.engine.port import LogConfig
 from usher.eventlog import open_browser
+from usher.eventlog.port import LogConfig
 from usher.settings import Settings, SettingsError
 
 CONFIG = LogConfig(group="usher", topics=("identity.events",))

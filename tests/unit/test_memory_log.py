@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from tests.contract.logs import Worker, drained, loaded, parked, tail
+from tests.contract.logs import Worker, drained, following, loaded, parked
 
-from usher.engine.port import Claim, ClaimLost, LogConfig, LogUnavailable, Position, TooLarge, retry_topic
+from usher.eventlog.errors import ClaimLost, LogUnavailable, TooLarge
+from usher.eventlog.port import Claim, LogConfig, Position, retry_topic
 from usher.testing.clock import Clock
 from usher.testing.log import MemoryBroker, MemoryBrowser, MemoryLog
 
@@ -55,10 +56,10 @@ async def test_an_unavailable_broker_refuses_writes_and_shows_nothing(broker: Me
         assert not await worker.log.read(worker.claims, 10, 0.0)
         assert not await worker.log.writable()
 
-        following = asyncio.create_task(tail(stream, 1))
+        added = asyncio.create_task(following(stream, 1))
         broker.unavailable = False
         await worker.log.park(claim, "a", b"1", [])
-        assert [record.key for record in await following] == [b"a"]
+        assert [record.key for record in await added] == [b"a"]
     assert [record.value for record in await worker.take(1)] == [b"1"]
 
 
@@ -119,7 +120,7 @@ async def test_the_size_limit_is_the_brokers(worker: Worker) -> None:
 
 
 async def test_an_evicted_worker_does_not_know(broker: MemoryBroker, worker: Worker) -> None:
-    """A zombie is not asked, still reads, may still park, and learns by ClaimLost; the other one holds everything."""
+    """A zombie gets no call, still reads, may still park, and learns it by ClaimLost; the other worker has everything."""
     other = await started(broker, "other")
     await worker.until(lambda: len(worker.held) == len(other.held) == 1)
     [claim] = worker.claims
@@ -204,7 +205,7 @@ async def test_timestamps_come_from_the_clock(worker: Worker) -> None:
 @pytest.mark.parametrize(
     ("start_from", "read"), [("latest", [b"new"]), ("earliest", [b"old", b"new"]), (1_700_000_050.0, [b"new"])]
 )
-async def test_a_new_group_starts_where_it_is_told(start_from: str | float, read: list[bytes]) -> None:
+async def test_a_new_group_starts_where_start_from_says(start_from: str | float, read: list[bytes]) -> None:
     """latest, earliest or a time: the records from there on are read."""
     clock = Clock(1_700_000_000.0)
     broker = MemoryBroker(clock=clock)

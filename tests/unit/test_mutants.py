@@ -10,7 +10,7 @@ from tests.simulation.mutants import OutOfDate, mutate
 
 
 def test_every_mutant_fits_the_engine(tmp_path: Path) -> None:
-    """Also those that are not noticed yet still replace what the engine holds."""
+    """A mutant that is not noticed yet replaces something of the engine too."""
     for mutant in MUTANTS:
         mutate(mutant, tmp_path / mutant.name)
 

@@ -22,7 +22,7 @@ def table() -> Iterator[ParkedTable]:
 def a_delivery(offset: int, user: str = "ann", *, due: int | None = None, attempt: int = 0) -> Delivery:
     origin = Origin("events", 0, offset, 1_000, b"key", (("trace", b"\xff"),))
     uid = EventUid("authgear", "demo", f"e{offset}")
-    return Delivery("note", uid, f"authgear/demo/{user}", origin, b"{}", attempt=attempt, due=due)
+    return Delivery("welcome", uid, f"authgear/demo/{user}", origin, b"{}", attempt=attempt, due=due)
 
 
 def test_a_delivery_comes_back_as_it_was(table: ParkedTable) -> None:

@@ -14,7 +14,8 @@ import structlog
 from structlog.testing import LogCapture
 from tests.simulation.loop import Process, SimulatedLoop
 
-from usher.engine.port import Claim, LogConfig, LogUnavailable, TopicPartition
+from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.port import Claim, LogConfig, TopicPartition
 from usher.identity.poll import Feed, Known, Page, Pollers
 from usher.metrics import Metrics
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip

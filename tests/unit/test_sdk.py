@@ -136,7 +136,7 @@ def test_event_types_exist(types: tuple[Any, ...], said: str) -> None:
         ({"timeout": "soon"}, "'soon' is no duration; write a number and a unit"),
         ({"timeout": 0}, "timeout=0 leaves it no time"),
         ({"expires_after": -1}, "-1 is no duration"),
-        ({"on_unknown": "forget"}, "on_unknown='forget' should be 'resend' or 'hold'"),
+        ({"on_unknown": "forget"}, "on_unknown='forget' should be 'resend' or 'dead-letter'"),
         ({"settings": {"a": 1}}, "settings={'a': 1} should be a class, a pydantic.BaseModel"),
         ({"triggered_by": []}, "triggered_by=[] should name who may trigger"),
         ({"triggered_by": 7}, "triggered_by=7 should name who may trigger"),

@@ -1,6 +1,6 @@
 """Random schedules with the real engine: some hundreds here, as many as you like with `make simulate`.
 
-A bug that they found becomes a mutant (`tests.simulation.catalogue`): a seed alone would soon tell another story.
+A bug that they found becomes a mutant (`tests.simulation.catalogue`): after a change a seed alone is another story.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def test_the_promises_hold_on_every_schedule(block: int) -> None:
 
 
 def test_a_seed_replays_exactly() -> None:
-    """The same plan tells the same story."""
+    """The same plan gives the same story."""
     plan = Plan.of(11)
 
     assert play(plan) == play(plan)

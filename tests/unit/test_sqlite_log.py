@@ -17,15 +17,8 @@ import pytest
 from tests.contract.logs import PATIENCE, Worker, drained, loaded, parked
 
 from usher.delivery import Record
-from usher.engine.port import (
-    Claim,
-    LogConfig,
-    LogMisconfigured,
-    LogUnavailable,
-    Position,
-    dead_letter_topic,
-    retry_topic,
-)
+from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.port import Claim, LogConfig, Position, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
 from usher.testing.clock import Clock
 
@@ -37,7 +30,7 @@ DAY = 86_400
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from usher.engine.port import LogConfig
+from usher.eventlog.port import LogConfig
 from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
 
 class Owner:
@@ -96,7 +89,7 @@ async def started(mode: str, path: Path) -> asyncio.subprocess.Process:
 
 
 async def test_a_killed_worker_loses_nothing_acknowledged(tmp_path: Path) -> None:
-    """After kill -9 in the middle of writing, the file opens at once and holds all that had been acknowledged."""
+    """After kill -9 in the middle of writing, the file opens at once and has all that had been acknowledged."""
     path = tmp_path / "usher.db"
     child = await started("write", path)
     assert child.stdout is not None
@@ -182,7 +175,7 @@ async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
 
 
 async def test_parking_a_key_again_replaces_it(tmp_path: Path) -> None:
-    """The retry topic holds one record for each key, the last one, however often it was written."""
+    """The retry topic has one record for each key, the last one, however often it was written."""
     path = tmp_path / "usher.db"
     async with opened(path) as worker:
         [claim] = worker.claims
@@ -246,7 +239,7 @@ async def test_dead_letters_go_after_ninety_days(tmp_path: Path) -> None:
 
 
 async def test_tombstones_go_after_a_day_where_their_event_is_not_read_again(tmp_path: Path) -> None:
-    """A tombstone tells that a delivery is done, so it stays while the commit lies below it; what is parked always stays."""
+    """A tombstone says that a delivery is done, so it stays while the commit lies below it; what is parked always stays."""
     path, clock = tmp_path / "usher.db", Clock()
     async with opened(path, clock) as worker:
         [claim] = worker.claims
@@ -316,7 +309,7 @@ async def test_a_full_disk_is_unavailable_and_passes(tmp_path: Path) -> None:
 
 
 async def test_a_locked_database_is_unavailable_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While another program holds the write lock, writes raise LogUnavailable after a while; reads go on."""
+    """While another program has the write lock, writes raise LogUnavailable after a while; reads go on."""
     monkeypatch.setattr("usher.eventlog.sqlite.file._BUSY_SECONDS", 0.05)
     path = tmp_path / "usher.db"
     async with opened(path) as worker:
@@ -333,7 +326,7 @@ async def test_a_locked_database_is_unavailable_and_passes(tmp_path: Path, monke
 
 
 async def test_a_cancelled_append_does_no_harm(tmp_path: Path) -> None:
-    """Whoever stops waiting for an append does not disturb the others, nor what comes later."""
+    """A caller that stops waiting for an append does not disturb the others, nor what comes later."""
     async with opened(tmp_path / "usher.db") as worker:
         appends = [asyncio.create_task(worker.log.append(TOPIC, None, str(n).encode())) for n in range(20)]
         await asyncio.sleep(0)
@@ -422,7 +415,7 @@ def a_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [a_text, another_program, a_newer_format, a_damaged_file, a_folder])
 async def test_a_file_that_is_not_ours_is_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    """A file that holds something else, or that is damaged, is named and left as it is, by the worker and by commands."""
+    """A file with something else in it, or a damaged one, is named and left as it is, by the worker and by commands."""
     path = tmp_path / "usher.db"
     await asyncio.to_thread(spoil, path)
     before = None if path.is_dir() else path.read_bytes()

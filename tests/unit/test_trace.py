@@ -5,7 +5,7 @@ from __future__ import annotations
 from usher import Context, Event, on
 from usher.delivery import Delivery, Origin
 from usher.engine.claims import Mark, handlers_hash
-from usher.engine.port import LogConfig, Position, TopicPartition, retry_topic
+from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
 from usher.operate.fates import Fate
 from usher.operate.trace import Wanted, trace

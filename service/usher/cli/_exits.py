@@ -29,7 +29,7 @@ def code_of(error: Exception) -> Exit | None:
     if isinstance(error, Stop):
         return error.code
     from usher.demo.outbox import OutboxError
-    from usher.engine.port import LogError, LogUnavailable
+    from usher.eventlog.errors import LogError, LogUnavailable
     from usher.handler import HandlerError
     from usher.operate.errors import NotFound, OperateError
     from usher.settings import SettingsError

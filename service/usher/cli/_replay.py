@@ -12,7 +12,7 @@ import typer
 
 from usher.cli._exits import Exit, Stop
 from usher.engine.dead_letters import MAX_REPLAYS
-from usher.engine.port import Browser
+from usher.eventlog.browse import Browser
 from usher.operate import dead_letters as dead
 from usher.operate.dead_letters import Choice, DeadLetterEntry
 from usher.operate.replay import ReplayBatch, ReplayResult, ask, follow, sort_out

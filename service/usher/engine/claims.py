@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from usher.engine.port import Position
+from usher.eventlog.port import Position
 
 MARK_LIMIT = 4096
 """Characters a Kafka broker takes as commit metadata (``offset.metadata.max.bytes``)."""

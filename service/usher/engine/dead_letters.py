@@ -86,7 +86,7 @@ def dead_letter_headers(
     return [*delivery.headers(), *((name, value.encode()) for name, value in extra)]
 
 
-def note_headers(dead_letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
+def state_headers(dead_letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
     """The headers of the record that says what became of *dead_letter*."""
     pairs = [(DEAD_LETTER, dead_letter), (STATE, state), ("usher-note", note), (REPLAY, replay)]
     return [(name, value.encode()) for name, value in pairs if value]

@@ -17,8 +17,8 @@ from usher.engine.dead_letters import CRASHED, EXPIRED, HANDLER_GONE
 from usher.engine.intake import Undecoded
 from usher.engine.lanes import ClaimState, InFlight, Lane
 from usher.engine.limits import Limits
-from usher.engine.port import TooLarge
 from usher.engine.settle import Settler
+from usher.eventlog.errors import TooLarge
 from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub
 
@@ -218,7 +218,7 @@ class Driver:
                 await self._settler.done(state, in_flight, Done())
         except TooLarge as error:
             await self._give_up(
-                state, in_flight, Dead("too-large", "failed", scrub(error), "usher.engine.port.TooLarge")
+                state, in_flight, Dead("too-large", "failed", scrub(error), "usher.eventlog.errors.TooLarge")
             )
         finally:
             lane.parking.discard(in_flight.delivery.offset)

@@ -17,9 +17,10 @@ from usher.engine.driver import DROPPED, Driver
 from usher.engine.intake import Intake, deliveries_of
 from usher.engine.lanes import ClaimState, InFlight
 from usher.engine.limits import Limits
-from usher.engine.port import CaughtUp, EventLog, LogUnavailable
 from usher.engine.settle import Settler
 from usher.event import Undecodable
+from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.port import CaughtUp, EventLog
 from usher.handler import Router
 from usher.outcome import Dead
 from usher.redact import scrub
@@ -82,7 +83,7 @@ class RetryFollower:
                     self.intake.remember(state, records)
                     await asyncio.sleep(0)
             except LogUnavailable as error:
-                self.logger.warning("the log can't be read back, trying again", error=scrub(error))
+                self.logger.warning("the event log can't be read back, trying again", error=scrub(error))
                 await asyncio.sleep(1)
             else:
                 return

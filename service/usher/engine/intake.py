@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from usher.delivery import Delivery, Origin, Record, StoredRecord, lane_of
 from usher.engine.lanes import ClaimState, InFlight
 from usher.engine.limits import Limits
-from usher.engine.port import Batch
 from usher.event import Event, Undecodable
+from usher.eventlog.port import Batch
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.sources import Source, decode, in_an_envelope, prefilter, read_record

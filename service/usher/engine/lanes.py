@@ -16,8 +16,8 @@ from usher.delivery import Delivery, offset_in
 from usher.engine.claims import Ledger
 from usher.engine.deadline import Limit
 from usher.engine.parked import ParkedTable
-from usher.engine.port import Batch, Claim, Position
 from usher.event import Event, EventUid
+from usher.eventlog.port import Batch, Claim, Position
 
 _RECENT_LIMIT = 100_000
 

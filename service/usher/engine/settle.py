@@ -17,12 +17,13 @@ from usher.engine.dead_letters import (
     UNDECODABLE,
     State,
     dead_letter_headers,
-    note_headers,
     request_key,
+    state_headers,
     undecodable,
 )
 from usher.engine.lanes import ClaimState, InFlight
-from usher.engine.port import EventLog, LogUnavailable, TooLarge
+from usher.eventlog.errors import LogUnavailable, TooLarge
+from usher.eventlog.port import EventLog
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park
 from usher.redact import scrub
@@ -46,7 +47,7 @@ class _Outage:
         self._refused += 1
         now = asyncio.get_running_loop().time()
         if now - self._told_at >= 1.0:
-            logger.warning("the log takes no writes, trying again", error=scrub(error), refused=self._refused)
+            logger.warning("the event log takes no writes, trying again", error=scrub(error), refused=self._refused)
             self._told_at, self._refused = now, 0
 
 
@@ -124,7 +125,7 @@ class Settler:
         replay = delivery.replay
         if replay is None:
             return True
-        headers = note_headers(replay.dead_letter, became, note=scrub(note), replay=replay.id)
+        headers = state_headers(replay.dead_letter, became, note=scrub(note), replay=replay.id)
         return await self._bury(state, None, None, headers)
 
     async def answer(self, state: ClaimState, request_id: str) -> bool:

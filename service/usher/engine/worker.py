@@ -18,8 +18,9 @@ from usher.engine.follow import RetryFollower
 from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.lanes import ClaimState
 from usher.engine.limits import Limits
-from usher.engine.port import Batch, Claim, ClaimLost, EventLog, LogUnavailable
 from usher.engine.settle import Settler
+from usher.eventlog.errors import ClaimLost, LogUnavailable
+from usher.eventlog.port import Batch, Claim, EventLog
 from usher.metrics import Metrics
 from usher.redact import scrub
 from usher.sources import Source
@@ -223,7 +224,7 @@ class Worker:
             try:
                 batches = await self._event_log.read(claims, limit, 0.2 if claims else 0.02)
             except LogUnavailable as error:
-                self._logger.warning("the log can't be read, trying again", error=scrub(error))
+                self._logger.warning("the event log can't be read, trying again", error=scrub(error))
                 await asyncio.sleep(0.5)
                 continue
             self._polled = loop.time()

@@ -1,14 +1,15 @@
-"""Which log an address means. The clients are imported when they are wanted: Kafka's is heavy, the embedded one is not."""
+"""Opens the event log at an address. A client is imported only when it is needed: the one for Kafka is heavy."""
 
 from __future__ import annotations
 
 from usher.addresses import LogAddress, SqliteAddress
-from usher.engine.port import Browser, EventLog, LogConfig
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import EventLog, LogConfig
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
 
 def open_log(address: LogAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS) -> EventLog:
-    """The log at *address*, not open yet; *options* are for Kafka's client."""
+    """Make the event log at *address*. It is not open yet; *options* are for the client of Kafka."""
     if isinstance(address, SqliteAddress):
         from usher.eventlog.sqlite import SqliteLog  # noqa: PLC0415
 
@@ -19,7 +20,7 @@ def open_log(address: LogAddress, config: LogConfig, options: KafkaOptions = NO_
 
 
 def open_browser(address: LogAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS) -> Browser:
-    """The browser of the log at *address*; entering it connects."""
+    """Make the browser of the event log at *address*. To enter it is to connect."""
     if isinstance(address, SqliteAddress):
         from usher.eventlog.sqlite import SqliteBrowser  # noqa: PLC0415
 

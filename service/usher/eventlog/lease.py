@@ -1,17 +1,17 @@
-"""A duty that is held: hides that its end may come while a note is being written, and from several sides."""
+"""A lease that this worker has. Hides that it may end while a checkpoint is being written, and for several reasons."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from usher.engine.port import LeaseLost
+from usher.eventlog.errors import LeaseLost
 
 WriteCheckpoint = Callable[[str, bytes], Awaitable[object]]
 
 
 class HeldLease:
-    """A `Lease` from its beginning, with the *checkpoints* there were, until `end`. *write* makes a note durable."""
+    """A `Lease` from its beginning, with the *checkpoints* from before, until `end`. *write* makes a checkpoint durable."""
 
     def __init__(self, checkpoints: Mapping[str, bytes], write: WriteCheckpoint) -> None:
         self._checkpoints = dict(checkpoints)
@@ -24,7 +24,7 @@ class HeldLease:
 
     async def keep(self, name: str, checkpoint: bytes) -> None:
         """As `Lease.keep`."""
-        async with self._keeping:  # one at a time, or the last one might not be the one that counts
+        async with self._keeping:  # one at a time: otherwise an older one might be written last, and count
             self._check(name)
             await self._write(name, checkpoint)
             self._check(name)
@@ -34,9 +34,11 @@ class HeldLease:
         await self._ended.wait()
 
     def end(self) -> None:
-        """It is ours no more. May be called again."""
+        """End the lease. May be called again."""
         self._ended.set()
 
     def _check(self, name: str) -> None:
         if self._ended.is_set():
-            raise LeaseLost(f"the duty was lost before the note {name!r} was surely kept: another worker may have it")
+            raise LeaseLost(
+                f"the lease was lost before the checkpoint {name!r} was surely kept: another worker may have the lease"
+            )

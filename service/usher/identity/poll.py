@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from usher.engine.port import EventLog, Lease, LeaseLost, LogError, TooLarge
 from usher.event import Undecodable
+from usher.eventlog.errors import LeaseLost, LogError, TooLarge
+from usher.eventlog.port import EventLog, Lease
 from usher.metrics import Metrics
 from usher.outcome import Outcome, Reject
 from usher.redact import scrub

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from usher.channels import outbox
 from usher.channels.transport import Transport
-from usher.engine.port import LogError, LogUnavailable
+from usher.eventlog.errors import LogError, LogUnavailable
 from usher.handler import Handler, HandlerError
 from usher.operate.handlers import running_handlers
 from usher.operate.topics import MISSING, TopicCheck, check_topics

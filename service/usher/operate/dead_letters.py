@@ -16,11 +16,12 @@ from usher.engine.dead_letters import (
     DeadLetter,
     fold,
     mark_requested,
-    note_headers,
     pending_requests,
+    state_headers,
 )
-from usher.engine.port import Browser, dead_letter_topic, retry_topic
 from usher.event import Event, Undecodable
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate.errors import NotFound
 from usher.settings import Settings
 from usher.sources import decode
@@ -199,6 +200,6 @@ async def drop(browser: Browser, group: str, dead_letters: Iterable[DeadLetterEn
         LogUnavailable
     """
     for entry in dead_letters:
-        headers = note_headers(entry.dead_letter.id, "dropped")
+        headers = state_headers(entry.dead_letter.id, "dropped")
         topic, key = dead_letter_topic(group, entry.topic), entry.dead_letter.delivery.origin.key
         await browser.append(topic, key, None, headers, partition=entry.dead_letter.partition)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
-from usher.engine.port import TopicPartition
+from usher.eventlog.port import TopicPartition
 from usher.operate.event_files import FileItem
 from usher.settings import Settings
 from usher.storage import browser

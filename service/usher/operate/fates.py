@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from usher.delivery import Delivery, delivery_key
 from usher.engine.claims import Mark, handlers_hash
-from usher.engine.port import Committed, TopicPartition
 from usher.event import Event, EventUid
+from usher.eventlog.browse import Committed
+from usher.eventlog.port import TopicPartition
 from usher.handler import Router, Ruling
 from usher.operate.dead_letters import DeadLetterEntry
 

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from usher.engine.dead_letters import MAX_REPLAYS, DeadLetter, fold, pending_requests, request
-from usher.engine.port import Browser, dead_letter_topic, retry_topic
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate.dead_letters import DeadLetterEntry, requests_in
 
 _AT_ONCE = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from usher.engine.port import TopicState
+from usher.eventlog.browse import TopicState
 from usher.settings import Settings
 from usher.storage import browser
 

@@ -8,8 +8,9 @@ from typing import NoReturn
 
 from usher.delivery import Delivery, Record
 from usher.engine.dead_letters import REQUEST_PREFIX
-from usher.engine.port import Browser, TopicPartition, retry_topic
 from usher.event import Event, EventUid, Undecodable
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import TopicPartition, retry_topic
 from usher.handler import Router
 from usher.operate.dead_letters import read as read_dead_letters
 from usher.operate.fates import Fate, Sighting, Traces, fates

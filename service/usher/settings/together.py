@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from usher.engine.port import retry_topic
+from usher.eventlog.port import retry_topic
 from usher.settings.values import SYSTEMS, SourceTopic
 
 if TYPE_CHECKING:

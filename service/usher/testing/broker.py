@@ -1,7 +1,7 @@
-"""Partitions, groups and their claims in memory, and the faults that a test may ask of them.
+"""A broker in memory: partitions, groups and their claims, and the faults that a test may ask for.
 
-It hides who holds what: a change of members releases every claim and deals all of them anew, as an eager Kafka group does.
-All waiting is asyncio's, so that a loop with a clock and a schedule of its own decides every order of events.
+Hides which member has which claim: a change of members releases every claim and assigns all of them again, as an eager
+Kafka group does. It waits with asyncio only, so that a loop with its own clock and schedule decides every order of events.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from usher.delivery import Headers, StoredRecord
-from usher.engine.port import Claim, LogConfig, LogUnavailable, Owner, Position, TooLarge, TopicPartition
+from usher.eventlog.errors import LogUnavailable, TooLarge
+from usher.eventlog.port import Claim, LogConfig, Owner, Position, TopicPartition
 from usher.testing.lease_queue import LeaseQueue
 
 MAX_BYTES = 1_048_576
 
 
 class GroupMember(Protocol):
-    """What a broker needs of a log that has joined a group: its owner, and the claims that it believes to hold."""
+    """What a broker needs of an event log that has joined a group: its owner, and the claims that it believes to have."""
 
     @property
     def config(self) -> LogConfig: ...
@@ -35,7 +36,7 @@ class GroupMember(Protocol):
 
 @dataclass(slots=True)
 class Partition:
-    """Records in offset order; *end* is the next offset, which also removed records have moved."""
+    """Records in offset order. *end* is the next offset: removed records count too."""
 
     records: list[StoredRecord] = field(default_factory=list)
     end: int = 0
@@ -59,13 +60,13 @@ class Partition:
 
 @dataclass(slots=True)
 class Group:
-    """Who is in a group, which claims are valid, and what was committed."""
+    """A group: its members, its valid claims, and what it has committed."""
 
     members: list[GroupMember] = field(default_factory=list)
     owned: dict[TopicPartition, Claim] = field(default_factory=dict)
     committed: dict[TopicPartition, Position] = field(default_factory=dict)
     changed: bool = False
-    dealing: asyncio.Task[None] | None = None
+    assigning: asyncio.Task[None] | None = None
     lease: LeaseQueue = field(default_factory=LeaseQueue)
 
 
@@ -76,7 +77,7 @@ class _Fault:
 
 
 class MemoryBroker:
-    """What several `MemoryLog`s share. A topic is there from its first use, with *partitions* partitions.
+    """A broker that several `MemoryLog`s share. A topic exists from its first use, with *partitions* partitions.
 
     *clock* gives Unix seconds for the timestamps. Faults: `unavailable`, `fail_next`, `latency`, `lands_after_cancel`,
     `evict` and `readmit`, `compact`.
@@ -89,18 +90,18 @@ class MemoryBroker:
         self.clock = clock
         self.max_bytes = max_bytes
         self.unavailable = False
-        """Nothing can be read, and every write and commit raises `LogUnavailable`."""
+        """Whether nothing can be read, and every write and commit raises `LogUnavailable`."""
         self.latency: Callable[[], float] = lambda: 0.0
-        """Seconds until a write is acknowledged, asked anew for each: writes in flight together land in any order."""
+        """Gives for each write the seconds until it is acknowledged: writes that are under way together land in any order."""
         self.lands_after_cancel: Callable[[], float | None] = lambda: None
-        """Seconds after which a write that was cancelled lands all the same; None: never."""
+        """Gives the seconds after which a cancelled write lands all the same; None: never."""
         self._topics: dict[str, list[Partition]] = {}
         self._groups: dict[str, Group] = {}
         self._faults: list[_Fault] = []
         self._keyless = 0
         self._changed = asyncio.Event()
 
-    # What is stored.
+    # What is stored
 
     def topic(self, name: str) -> list[Partition]:
         return self._topics.setdefault(name, [Partition() for _ in range(self.partitions)])
@@ -109,7 +110,7 @@ class MemoryBroker:
         return self.topic(topic)[partition]
 
     def partition_of(self, key: bytes | None) -> int:
-        """The partition of a key; records without one take turns."""
+        """Return the partition of a key. Records without a key go to the partitions in turn."""
         if key is None:
             self._keyless += 1
             return self._keyless % self.partitions
@@ -118,23 +119,21 @@ class MemoryBroker:
     async def write(
         self, topic_partition: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers
     ) -> None:
-        """Append one record, with the faults that were asked for.
+        """Append one record, with the faults that the test asked for.
 
         Raises:
-            TooLarge, LogUnavailable: and whatever `fail_next` was given.
+            TooLarge, LogUnavailable: and the errors that `fail_next` was given.
         """
         size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
         if size > self.max_bytes:
-            raise TooLarge(
-                f"a record of {size:,} bytes for {topic_partition.topic}: at most {self.max_bytes:,} are taken"
-            )
+            raise TooLarge(f"a record for {topic_partition.topic} has {size:,} bytes: the limit is {self.max_bytes:,}")
 
         await self.attempt(lambda: self.put(topic_partition, key, value, headers))
 
     def put(
         self, topic_partition: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers = ()
     ) -> StoredRecord:
-        """Append one record at once, whatever faults there are: what landing means, and how a test writes from outside."""
+        """Append one record at once, whatever faults there are: a write lands by this, and a test writes with it from outside."""
         log = self.partition(*topic_partition)
         now = int(self.clock() * 1000)
         record = StoredRecord(
@@ -146,7 +145,7 @@ class MemoryBroker:
         return record
 
     async def attempt(self, land: Callable[[], object]) -> None:
-        """Do what a write does when it lands: now, late, or never, as the faults will have it."""
+        """Call *land*, which carries out a write: now, late, or never, as the faults say."""
         loop = asyncio.get_running_loop()
         fault = self._faults.pop(0) if self._faults else None
         try:
@@ -163,7 +162,7 @@ class MemoryBroker:
         self.check()
         land()
 
-    # Faults.
+    # Faults
 
     def check(self) -> None:
         """Raise where the broker is unavailable.
@@ -172,76 +171,76 @@ class MemoryBroker:
             LogUnavailable
         """
         if self.unavailable:
-            raise LogUnavailable("the in-memory log was told to be unavailable")
+            raise LogUnavailable("the in-memory event log is unavailable, because the test says so")
 
     def fail_next(self, writes: int, error: Exception, *, lands_after: float | None = None) -> None:
-        """Let the next *writes* (commits count) raise *error*; with *lands_after* seconds they happen nevertheless."""
+        """Let the next *writes* (commits count) raise *error*. With *lands_after* they land all the same, so many seconds later."""
         self._faults += [_Fault(error, lands_after)] * writes
 
     def evict(self, member: GroupMember) -> None:
-        """Take all claims of *member* away without asking it: it still believes to hold them, and still reads."""
+        """Take all claims of *member* away without a call to it: it still believes to have them, and still reads."""
         group = self.group(member.config.group)
         group.members.remove(member)
-        group.lease.depose(member)
+        group.lease.take_away(member)
         for topic_partition, claim in member.held.items():
             if group.owned.get(topic_partition) is claim:
                 del group.owned[topic_partition]
-        self._deal(group)
+        self._assign(group)
 
     async def readmit(self, member: GroupMember) -> None:
-        """Let an evicted member notice: its claims are released, and it joins again."""
-        self.group(member.config.group).lease.tell(member)
+        """Let an evicted member know: its claims are released, and it joins again."""
+        self.group(member.config.group).lease.end(member)
         await _release(member)
         self.join(member)
 
     def compact(self, topic: str) -> None:
-        """What a broker does to a compacted topic some time: superseded records go, offsets stay."""
+        """Compact a topic, as a broker does now and then: replaced records go, offsets stay."""
         for partition in self.topic(topic):
             partition.compact()
 
-    # Groups.
+    # Groups
 
     def group(self, name: str) -> Group:
         return self._groups.setdefault(name, Group())
 
     def join(self, member: GroupMember) -> None:
-        """Count *member* in; the claims come to it soon, through its owner."""
+        """Add *member* to its group. Its owner gets the claims soon."""
         group = self.group(member.config.group)
         group.members.append(member)
-        self._deal(group)
+        self._assign(group)
 
     def leave(self, member: GroupMember) -> None:
-        """Count *member* out; its claims end without a call."""
+        """Remove *member* from its group. Its claims end without a call."""
         group = self.group(member.config.group)
         if member in group.members:
             group.members.remove(member)
-        group.lease.tell(member)
+        group.lease.end(member)
         for topic_partition, claim in member.held.items():
             if group.owned.get(topic_partition) is claim:
                 del group.owned[topic_partition]
         member.held.clear()
-        self._deal(group)
+        self._assign(group)
 
-    def _deal(self, group: Group) -> None:
+    def _assign(self, group: Group) -> None:
         group.changed = True
-        if group.dealing is None or group.dealing.done():
-            group.dealing = asyncio.get_running_loop().create_task(self._rebalance(group))
-            group.dealing.add_done_callback(lambda _: self.ring())  # where an owner raised, its read is to say so
+        if group.assigning is None or group.assigning.done():
+            group.assigning = asyncio.get_running_loop().create_task(self._rebalance(group))
+            group.assigning.add_done_callback(lambda _: self.ring())  # where an owner has raised, its read raises that
 
     async def _rebalance(self, group: Group) -> None:
         while group.changed:
             group.changed = False
             await asyncio.gather(*(_release(member) for member in list(group.members)))
             group.owned.clear()
-            for member, claims in self._hands(group):
-                if member not in group.members:  # it left while another one was told of its claims
+            for member, claims in self._shares(group):
+                if member not in group.members:  # it left while another one got its claims
                     continue
                 for claim in claims:
                     group.owned[claim.topic_partition] = member.held[claim.topic_partition] = claim
                 await member.owner.claimed(claims)
             self.ring()
 
-    def _hands(self, group: Group) -> Iterator[tuple[GroupMember, list[Claim]]]:
+    def _shares(self, group: Group) -> Iterator[tuple[GroupMember, list[Claim]]]:
         members = list(group.members)
         for turn, member in enumerate(members):
             claims = []
@@ -251,10 +250,10 @@ class MemoryBroker:
                     claims.append(Claim(topic, partition, committed.next, committed.mark))
             yield member, claims
 
-    # Waiting.
+    # Waiting
 
     def ring(self) -> None:
-        """Wake all that wait."""
+        """Wake all tasks that wait."""
         self._changed.set()
         self._changed = asyncio.Event()
 

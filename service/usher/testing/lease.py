@@ -1,4 +1,4 @@
-"""Having the duty of a group in memory: the wait for it, and its notes on a broker that fails on request."""
+"""The lease of a group in memory. Hides the wait for it, and that its checkpoints are on a broker that may fail."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from usher.delivery import Record
-from usher.engine.port import Lease, LeaseLost, TopicPartition, checkpoints_topic
+from usher.eventlog.errors import LeaseLost
 from usher.eventlog.lease import HeldLease
+from usher.eventlog.port import Lease, TopicPartition, checkpoints_topic
 from usher.testing.broker import GroupMember, MemoryBroker
 
 
 @contextlib.asynccontextmanager
-async def on_duty(broker: MemoryBroker, member: GroupMember) -> AsyncIterator[Lease]:
-    """Wait for the duty as *member*, have it, give it back."""
+async def memory_lease(broker: MemoryBroker, member: GroupMember) -> AsyncIterator[Lease]:
+    """Wait for the lease of the group of *member*, have it, give it back."""
     group = broker.group(member.config.group)
-    # A member that is closed has no owner, which it says itself.
+    # A member that is closed has no owner: it raises.
     while member.owner and (group.lease.holder or broker.unavailable or member not in group.members):
         await broker.wait()
     held = _held(broker, member)
@@ -28,15 +29,13 @@ async def on_duty(broker: MemoryBroker, member: GroupMember) -> AsyncIterator[Le
 
 
 def _held(broker: MemoryBroker, member: GroupMember) -> HeldLease:
-    roll, topic_partition = (
-        broker.group(member.config.group).lease,
-        TopicPartition(checkpoints_topic(member.config.group), 0),
-    )
+    queue = broker.group(member.config.group).lease
+    topic_partition = TopicPartition(checkpoints_topic(member.config.group), 0)
 
     async def write(name: str, checkpoint: bytes) -> None:
-        if roll.holder is not member:
+        if queue.holder is not member:
             held.end()
-            raise LeaseLost(f"the duty is not ours any more: the note {name!r} was not kept")
+            raise LeaseLost(f"another worker has the lease now: the checkpoint {name!r} was not kept")
         await broker.write(topic_partition, name.encode(), checkpoint, ())
 
     held = HeldLease(_checkpoints(broker.partition(*topic_partition).records), write)

@@ -1,4 +1,4 @@
-"""Who has a group's duty in memory, and who believes to have it: hides that the two may differ."""
+"""The lease of a group in memory: which member has it, and which members believe to have it. Hides that the two may differ."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from usher.eventlog.lease import HeldLease
 
 
 class LeaseQueue:
-    """One group's duty. A member that is evicted loses it, but hears of it only when it keeps a note or is readmitted.
+    """The lease of one group. An evicted member loses it, but knows that only when it keeps a checkpoint or is readmitted.
 
-    *holder* is the member that has it, None while nobody does.
+    *holder* is the member that has the lease, None while nobody has it.
     """
 
     def __init__(self) -> None:
@@ -16,23 +16,23 @@ class LeaseQueue:
         self._believers: dict[int, HeldLease] = {}
 
     def give(self, member: object, held: HeldLease) -> None:
-        """Let *member* have it, as *held*."""
+        """Give the lease to *member*, as *held*."""
         self.holder = member
         self._believers[id(member)] = held
 
     def give_back(self, member: object, held: HeldLease) -> None:
-        """Take *held* back from *member*, whether it is still what *member* has or not."""
+        """Take *held* back from *member*, whether that is still the lease of *member* or not."""
         held.end()
         if self._believers.get(id(member)) is held:
-            self.tell(member)
+            self.end(member)
 
-    def depose(self, member: object) -> None:
-        """Let another have it; *member* does not know yet."""
+    def take_away(self, member: object) -> None:
+        """Let another member have the lease. *member* does not know it yet."""
         if self.holder is member:
             self.holder = None
 
-    def tell(self, member: object) -> None:
-        """Let *member* know that it has the duty no more."""
-        self.depose(member)
+    def end(self, member: object) -> None:
+        """Let *member* know that it has the lease no more."""
+        self.take_away(member)
         if believed := self._believers.pop(id(member), None):
             believed.end()

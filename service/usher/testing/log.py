@@ -1,4 +1,4 @@
-"""The EventLog port in memory: several partitions, several workers of a group, and a broker that fails on request."""
+"""The EventLog port in memory: several partitions, several workers of a group, and a broker that fails where a test asks for it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from usher.delivery import Headers, Record
-from usher.engine.port import (
+from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.errors import ClaimLost, LogError
+from usher.eventlog.port import (
     CAUGHT_UP,
     Batch,
     CaughtUp,
     Claim,
-    ClaimLost,
-    Committed,
     Lease,
     LogConfig,
-    LogError,
     Owner,
     Position,
     TopicPartition,
-    TopicState,
     dead_letter_topic,
     retry_topic,
 )
 from usher.testing.broker import MemoryBroker
-from usher.testing.lease import on_duty
+from usher.testing.lease import memory_lease
 
 __all__ = ["MemoryBroker", "MemoryBrowser", "MemoryLog"]
 
 
 class MemoryLog:
-    """An `EventLog` on a `MemoryBroker`: one worker of its group. Logs on one broker share what is stored.
+    """An `EventLog` on a `MemoryBroker`: one worker of its group. Event logs on one broker share what is stored.
 
-    Without a *broker* it makes one of its own with *partitions* partitions, to be found at `broker`.
+    Without a *broker* it makes its own, with *partitions* partitions: see `broker`.
     """
 
     def __init__(self, config: LogConfig, broker: MemoryBroker | None = None, *, partitions: int = 1) -> None:
@@ -47,7 +45,7 @@ class MemoryLog:
     @property
     def owner(self) -> Owner:
         if self._owner is None:
-            raise LogError("the log is not open")
+            raise LogError("the event log is not open")
         return self._owner
 
     async def open(self, owner: Owner) -> None:
@@ -74,7 +72,7 @@ class MemoryLog:
         deadline = clock() + wait
         await asyncio.sleep(0)
         while True:
-            self._raise_what_an_owner_raised()
+            self._raise_error_of_owner()
             if batches := self._fetch(claims, limit):
                 return batches
             if (left := deadline - clock()) <= 0:
@@ -87,7 +85,7 @@ class MemoryLog:
         def land() -> None:
             for claim in positions:
                 if group.owned.get(claim.topic_partition) is not claim:
-                    raise ClaimLost(f"{claim.topic}/{claim.partition} is not ours any more")
+                    raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more")
             group.committed.update({claim.topic_partition: position for claim, position in positions.items()})
 
         await self.broker.attempt(land)
@@ -141,7 +139,7 @@ class MemoryLog:
         return topic_partition
 
     def lease(self) -> AbstractAsyncContextManager[Lease]:
-        return on_duty(self.broker, self)
+        return memory_lease(self.broker, self)
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
         """As the port says.
@@ -188,10 +186,10 @@ class MemoryLog:
                 batches.append(Batch(claim, records, records[-1].offset + 1))
         return batches
 
-    def _raise_what_an_owner_raised(self) -> None:
-        dealing = self.broker.group(self.config.group).dealing
-        if dealing is not None and dealing.done():
-            dealing.result()
+    def _raise_error_of_owner(self) -> None:
+        assigning = self.broker.group(self.config.group).assigning
+        if assigning is not None and assigning.done():
+            assigning.result()
 
     def _retry(self, claim: Claim) -> TopicPartition:
         return TopicPartition(retry_topic(self.config.group, claim.topic), claim.partition)

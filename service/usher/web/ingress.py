@@ -17,8 +17,9 @@ from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from usher.delivery import Headers
-from usher.engine.port import LogError, TooLarge, TopicPartition
 from usher.event import EventUid, Undecodable
+from usher.eventlog.errors import LogError, TooLarge
+from usher.eventlog.port import TopicPartition
 from usher.metrics import Metrics
 from usher.outcome import Outcome
 from usher.redact import scrub
@@ -40,7 +41,7 @@ Enrich = Callable[[Arrival], Awaitable[Arrival]]
 
 
 class Sink(Protocol):
-    """Where events are appended: `usher.engine.port.EventLog` is a sink."""
+    """Where events are appended: `usher.eventlog.port.EventLog` is a sink."""
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition: ...
 

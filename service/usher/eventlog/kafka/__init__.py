@@ -1,4 +1,4 @@
-"""The log on Apache Kafka, through aiokafka."""
+"""The EventLog port on Apache Kafka, through aiokafka."""
 
 from usher.eventlog.kafka.browser import KafkaBrowser
 from usher.eventlog.kafka.log import KafkaLog

@@ -1,4 +1,4 @@
-"""The command line's look at Kafka: hides that it takes an admin client, a consumer without a group and a producer."""
+"""The browser of Kafka. Hides that it needs an admin client, a consumer without a group, and a producer."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from aiokafka.structs import OffsetAndMetadata
 
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
-from usher.engine.port import Committed, LogConfig, LogUnavailable, TopicPartition, TopicState
+from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
 from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.port import LogConfig, TopicPartition
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
 _PATIENCE: Final = 15.0
@@ -72,7 +74,7 @@ class KafkaBrowser:
         """As `Browser.create_topics`.
 
         Raises:
-            LogMisconfigured: it is not permitted; says the command.
+            LogMisconfigured: it is not permitted. Says the command to run.
             LogUnavailable
         """
         with self._asking("create topics"):
@@ -84,7 +86,7 @@ class KafkaBrowser:
         Raises:
             LogUnavailable
         """
-        with self._asking(f"tell the offsets of {topic}"):
+        with self._asking(f"list the offsets of {topic}"):
             partitions = await self._partitions(topic)
             known = await self._committed(partitions)
             first = await self._consumer.beginning_offsets(partitions)
@@ -101,7 +103,7 @@ class KafkaBrowser:
         ]
 
     async def _committed(self, partitions: Collection[KafkaPartition]) -> dict[KafkaPartition, OffsetAndMetadata]:
-        """Waits for the coordinator: the first question about any group makes a new cluster create the topic of offsets."""
+        """Ask, and wait for the coordinator: a new cluster creates the topic of offsets at the first question about any group."""
         give_up = time.monotonic() + _PATIENCE
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Hides how aiokafka's clients are set up, and what their errors mean."""
+"""The clients of aiokafka. Hides how they are set up, and what their errors mean."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
-from usher.engine.port import LogMisconfigured, LogUnavailable
+from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
 from usher.kafka_options import KafkaOptions
 
@@ -26,7 +26,7 @@ _JOIN_MARGIN: Final = 15.0
 
 
 class Clients:
-    """Makes the clients of one log. None of them is started."""
+    """Makes the clients of one event log. They are not started."""
 
     def __init__(self, address: KafkaAddress, options: KafkaOptions) -> None:
         self.servers = ",".join(address.servers)
@@ -40,15 +40,15 @@ class Clients:
 
     @property
     def session(self) -> float:
-        """Seconds after which a member that is not heard of is put out of its group."""
+        """Seconds after which a group puts out a member that sends no heartbeat."""
         return float(self._options.consumer["session_timeout_ms"]) / 1_000
 
     def member(
         self, group: str, drain: float, assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
     ) -> AIOKafkaConsumer:
-        """A consumer that joins *group*; others wait for it up to *drain* seconds and a margin while it lets go."""
+        """Make a consumer that joins *group*. While it releases its partitions, others wait for *drain* seconds and a margin."""
         rebalance = drain + COMMIT_TIMEOUT + _JOIN_MARGIN
-        # A join is answered when all members have joined: a request that gave up before would join a second time.
+        # A join is answered when all members have joined: a request that gives up before would join a second time.
         return AIOKafkaConsumer(
             **self._timed(max(self.timeout, rebalance + 5)),
             **self._options.consumer,
@@ -59,16 +59,16 @@ class Clients:
         )
 
     def committer(self, group: str) -> AIOKafkaConsumer:
-        """A consumer that can commit for *group* while it has no members."""
+        """Make a consumer that can commit for *group* while the group has no members."""
         return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, group_id=group)
 
     def reader(self) -> AIOKafkaConsumer:
-        """A consumer without a group."""
+        """Make a consumer without a group."""
         rack = self._options.consumer["client_rack"]
         return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, client_rack=rack)
 
     def producer(self, max_size: int) -> AIOKafkaProducer:
-        """A producer whose writes are durable and in order; *max_size* is the largest batch any topic takes."""
+        """Make a producer whose writes are durable and in order. *max_size* is the largest batch that any topic takes."""
         return AIOKafkaProducer(
             **self._timed(self.timeout),
             **self._options.producer,
@@ -83,14 +83,14 @@ class Clients:
         return AIOKafkaAdminClient(**self._timed(self.timeout))
 
     def unavailable(self, error: BaseException, doing: str) -> LogUnavailable:
-        """The error to raise where *doing* something did not work."""
+        """Return the error to raise where *doing* something failed."""
         return LogUnavailable(f"Kafka at {self.servers} could not {doing}: {brief(error)}")
 
     async def diagnose(self) -> str:
-        """Why no broker can be reached, in words: aiokafka keeps that to its own log.
+        """Say in words why no broker can be reached: aiokafka writes that to its own log only.
 
         Raises:
-            LogMisconfigured: a broker was reached, and one of the two does not trust the other.
+            LogMisconfigured: a broker was reached, but it or the client does not trust the other.
         """
         reasons = []
         arguments = {k: v for k, v in self._common.items() if k not in ("bootstrap_servers", "metadata_max_age_ms")}
@@ -113,13 +113,13 @@ _READING: Final[Mapping[str, Any]] = {
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
     "fetch_max_wait_ms": 100,
-    # Small fetches, or the first partition's megabytes hold up all the others of its broker.
+    # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker.
     "max_partition_fetch_bytes": 262_144,
 }
 
 
 async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) -> bool:
-    """Await the end of a client, but not for ever: with a dead broker it may not come. Whether it came, and well."""
+    """Await the end of a client for a limited time: with a dead broker it may never come. Returns whether it ended well."""
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
@@ -128,12 +128,12 @@ async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) ->
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:
-    """End a consumer, and what its own end leaves running where that fails or hangs."""
+    """Stop a consumer, and also the tasks that its own stop leaves running where it fails or hangs."""
     stopped = await bounded(consumer.stop())
     for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
         task: asyncio.Task[None] | None = getattr(consumer._coordinator, name, None)
         if task is not None and not task.cancel() and not task.cancelled():
-            task.exception()  # known already, and not to be reported as unseen
+            task.exception()  # it is known already: asyncio must not report it as never retrieved
     if not stopped:
         if consumer._fetcher is not None:
             await bounded(consumer._fetcher.close())
@@ -141,7 +141,7 @@ async def stop(consumer: AIOKafkaConsumer) -> None:
 
 
 def _quiet() -> None:
-    """Aiokafka logs keys and values at debug, and an outage ten times a second. What matters reaches us as exceptions."""
+    """Silence aiokafka: it logs keys and values at debug, and an outage ten times a second. We get what matters as exceptions."""
     logger = logging.getLogger("aiokafka")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)

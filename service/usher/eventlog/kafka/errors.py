@@ -1,4 +1,4 @@
-"""Hides what the errors of aiokafka, of TLS and of SASL look like, and which setting each of them is about."""
+"""The errors of aiokafka, of TLS and of SASL in words. Hides which setting each of them is about."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from aiokafka.errors import (
 )
 
 _ANOTHER_NAME: Final = (62, 64)
-"""OpenSSL's codes for a certificate that is for another host name, or another address."""
+"""The codes of OpenSSL for a certificate of another host name, or of another address."""
 
-_MAYBE_PROTOCOL: Final = "if it stays so, see USHER_KAFKA__SECURITY_PROTOCOL: its listener may speak another"
-SILENT: Final = f"answers, but does not tell of its cluster ({_MAYBE_PROTOCOL})"
-"""What is said of a broker that takes the connection and no more; one that wants SASL and is spoken to without does so."""
+_MAYBE_PROTOCOL: Final = "if it stays so, see USHER_KAFKA__SECURITY_PROTOCOL: its listener may use another protocol"
+SILENT: Final = f"answers, but does not describe its cluster ({_MAYBE_PROTOCOL})"
+"""The text for a broker that takes the connection and then says nothing. A listener for SASL does so to a client without."""
 
 
 def brief(error: BaseException) -> str:
-    """An error on one line, with its type. Those of a Kafka client speak of hosts and topics, never of what is in a record."""
+    """Return an error on one line, with its type. Errors of a Kafka client name hosts and topics, never the content of a record."""
     text, name = " ".join(str(error).split()), type(error).__name__
     return text if name in text else f"{name} {text}".rstrip()
 
 
 def refusal(error: BaseException, options: Mapping[str, Any], *, certified: bool) -> str | None:
-    """What was refused where waiting does not help, with the settings to look at; None: a broker that may come back.
+    """Say what was refused, and which settings to look at, where it does not help to wait. None: the broker may come back.
 
-    *options* are the client's; *certified*: it has a certificate of its own. The text goes on from "Kafka at HOST:PORT".
+    *options* are those of the client; *certified*: it has a certificate of its own. The text continues "Kafka at HOST:PORT".
     """
     for cause in _chain(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -54,7 +54,7 @@ def refusal(error: BaseException, options: Mapping[str, Any], *, certified: bool
 
 
 def obstacle(error: BaseException) -> str:
-    """What is in the way where waiting may help. A listener of another protocol looks like a broker that is going down."""
+    """Say what went wrong where it may help to wait. A listener of another protocol looks like a broker that goes down."""
     if isinstance(error, KafkaConnectionError | ConnectionResetError):
         return f"{brief(error)} ({_MAYBE_PROTOCOL})"
     return brief(error)
@@ -75,7 +75,7 @@ def _their_certificate(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _is_about_ours(error: ssl.SSLError) -> bool:
-    """Whether it is the broker's alert about the client's certificate."""
+    """Return whether it is an alert of the broker about the certificate of the client."""
     reason = error.reason or ""
     return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
 

@@ -1,8 +1,9 @@
-"""Hides how one worker of a group has the duty: the assignment of the notes' partition in a consumer group of its own.
+"""The lease of a group on Kafka. Hides that it is the assignment of the checkpoints' partition, in a consumer group of its own.
 
-The right ends by our own clock, not by the broker's word, which a frozen worker reads late: a lease that each commit renews, and
-that is no longer than the session after which the broker gives the partition to another. A commit is what the broker takes from
-the partition's owner only. While a rebalance goes on nobody is given the partition, so the lease stands until it is over.
+The lease ends by our own clock. The broker could only say that it has ended, and a frozen worker would read that too late.
+Each commit renews the lease, because the broker takes a commit from the owner of the partition only. The lease is no longer
+than the session, after which the broker gives the partition to another worker. During a rebalance no worker gets the
+partition, so the lease stays valid until the rebalance is over.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 
-from usher.engine.port import Lease, LogUnavailable, checkpoints_topic
+from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease_assignor import lease_assignor
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.lease import HeldLease
+from usher.eventlog.port import Lease, checkpoints_topic
 
 _logger = structlog.get_logger(__name__)
-_NOBODYS: Final = TopicPartition("nobodys", 0)
+_UNOWNED: Final = TopicPartition("unowned", 0)
 _BEATS: Final = 4
 """How often a lease is renewed before it would end."""
 _PAUSE: Final = 1.0
@@ -35,7 +37,7 @@ _FAILURES: Final = (KafkaError, ConsumerStoppedError, IllegalStateError, Timeout
 
 
 class Checkpoints:
-    """The group's topic of notes, and the duty that goes with it. *prepare* sees to it that the topic is there."""
+    """The topic of checkpoints of a group, and the lease on it. *prepare* makes sure that the topic exists."""
 
     def __init__(self, clients: Clients, writer: Writer, group: str, prepare: Callable[[], Awaitable[None]]) -> None:
         self._clients = clients
@@ -57,7 +59,7 @@ class Checkpoints:
             await asyncio.sleep(_PAUSE)
 
     async def _won(self, candidate: _Candidate) -> HeldLease | None:
-        """The duty, once it is the candidate's; None where another attempt is due."""
+        """Return the lease once *candidate* has it; None where it must be tried again."""
         topic = self._partition.topic
 
         async def write(name: str, checkpoint: bytes) -> None:
@@ -69,7 +71,7 @@ class Checkpoints:
             await candidate.win()
             held = HeldLease(await self._folded(), write)
         except (*_FAILURES, LogUnavailable) as error:
-            _logger.warning("the lease can't be had yet", topic=topic, error=brief(error))
+            _logger.warning("lease not available yet", topic=topic, error=brief(error))
             return None
         if not candidate.begin(held):
             return None
@@ -77,7 +79,7 @@ class Checkpoints:
         return held
 
     async def _folded(self) -> dict[str, bytes]:
-        """The last note of each name."""
+        """Read the last checkpoint of each name."""
         consumer, checkpoints = self._clients.reader(), {}
         try:
             await consumer.start()
@@ -88,12 +90,12 @@ class Checkpoints:
                 checkpoints.update({record.key: record.value for record in records})
         finally:
             await stop(consumer)
-        # Others may write there too: what has no name, or is deleted, is no note.
+        # Others may write there too: a record without a name or a value is no checkpoint.
         return {key.decode(errors="replace"): value for key, value in checkpoints.items() if key and value is not None}
 
 
 class _Candidate(ConsumerRebalanceListener):
-    """One consumer's membership: waits for its turn, has it, and is over."""
+    """One consumer that wants the lease: it waits for it, has it, and ends."""
 
     def __init__(self, clients: Clients, partition: TopicPartition) -> None:
         self._clients = clients
@@ -106,7 +108,7 @@ class _Candidate(ConsumerRebalanceListener):
         self._lease: asyncio.TimerHandle | None = None
         self._beat = clients.session / _BEATS
         self._watching: asyncio.Task[None] | None = None
-        # Members that are slow to rejoin are left behind after the session: by then their lease has ended.
+        # The group goes on without a member that does not rejoin within the session: by then its lease has ended.
         assignor = lease_assignor(lambda: self._until > self._loop.time())
         self._consumer: AIOKafkaConsumer = clients.member(partition.topic, clients.session, assignor)
 
@@ -114,27 +116,27 @@ class _Candidate(ConsumerRebalanceListener):
         """Wait until the partition is ours, and the lease has begun.
 
         Raises:
-            KafkaError, ConsumerStoppedError, TimeoutError: it takes another consumer.
+            KafkaError, ConsumerStoppedError, TimeoutError: try again with another consumer.
         """
         self._consumer.subscribe([self._partition.topic], listener=self)
         await self._consumer.start()
         while not self._until:
-            await self._consumer.getmany(_NOBODYS, timeout_ms=0)  # raises where the membership is beyond hope
+            await self._consumer.getmany(_UNOWNED, timeout_ms=0)  # raises where the membership has failed for good
             await _any_of(self._beat, self._assigned)
             try:
                 if self._assigned.is_set():
                     await self._renew()
-            except (CommitFailedError, IllegalStateError):  # others have joined meanwhile: it is dealt anew
+            except (CommitFailedError, IllegalStateError):  # others have joined meanwhile: there is a rebalance
                 await asyncio.sleep(_SHORTLY)
         self._watching = asyncio.create_task(self._watch())
 
     def begin(self, held: HeldLease) -> bool:
-        """Let *held* end with the lease; False where that has ended already."""
+        """Let *held* end when the lease ends. False where it has ended already."""
         self._held = held
         return not self._has_ended()
 
     async def settled(self) -> bool:
-        """Wait while a rebalance goes on. Whether the duty is ours then."""
+        """Wait for the end of a rebalance, if there is one. Return whether the lease is ours then."""
         while not self._has_ended():
             if self._assigned.is_set():
                 return True
@@ -142,7 +144,7 @@ class _Candidate(ConsumerRebalanceListener):
         return False
 
     async def leave(self) -> None:
-        """End it, and let another one have it. Bounded."""
+        """End the lease, and let another worker have it. Takes a limited time."""
         self._end()
         if self._watching is None:
             await stop(self._consumer)
@@ -150,7 +152,7 @@ class _Candidate(ConsumerRebalanceListener):
             await asyncio.shield(self._watching)
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002
-        """A rebalance begins: nothing is decided yet."""
+        """Remember that a rebalance begins: nothing is decided yet."""
         self._assigned.clear()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
@@ -158,21 +160,21 @@ class _Candidate(ConsumerRebalanceListener):
             self._consumer.pause(self._partition)  # it is owned, not read
             self._assigned.set()
         elif self._until:
-            self._lost("another worker has it")
+            self._lose("another worker has it")
 
     async def _watch(self) -> None:
-        """Renew the lease in time; when it is over, leave the group, whatever the holder is about."""
+        """Renew the lease in time. When it ends, leave the group, whatever its user is doing."""
         while not self._over.is_set():
             await _any_of(self._beat, self._over)
             if self._assigned.is_set() and not self._has_ended():
-                with contextlib.suppress(*_FAILURES):  # whatever it is: the lease ends if it lasts
+                with contextlib.suppress(*_FAILURES):  # if the failure lasts, the lease ends
                     await self._renew()
         await stop(self._consumer)
 
     async def _renew(self) -> None:
         asked = self._loop.time()
         async with asyncio.timeout(self._beat):
-            await self._consumer.getmany(_NOBODYS, timeout_ms=0)  # who does not poll is put out of the group
+            await self._consumer.getmany(_UNOWNED, timeout_ms=0)  # a member that does not poll is put out of the group
             await self._consumer.commit({self._partition: (0, "")})
         if self._over.is_set() or not self._assigned.is_set():
             return
@@ -182,12 +184,12 @@ class _Candidate(ConsumerRebalanceListener):
         self._lease = self._loop.call_at(self._until, self._has_ended)
 
     def _has_ended(self) -> bool:
-        """Whether it is over; asked also where the loop may have stood still."""
+        """Return whether the lease has ended. It looks at the clock itself: the loop may have stood still."""
         if not self._over.is_set() and self._loop.time() >= self._until:
-            self._lost("the log did not confirm it in time")
+            self._lose("Kafka did not confirm it in time")
         return self._over.is_set()
 
-    def _lost(self, reason: str) -> None:
+    def _lose(self, reason: str) -> None:
         if not self._over.is_set():
             _logger.warning("lease lost", topic=self._partition.topic, reason=reason)
             self._end()

@@ -1,4 +1,4 @@
-"""The EventLog on Kafka: hides that several clients play together, and in which order they start and end."""
+"""The EventLog on Kafka. Hides that it has several clients, and in which order they start and end."""
 
 from __future__ import annotations
 
@@ -16,20 +16,7 @@ from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
-from usher.engine.port import (
-    Batch,
-    CaughtUp,
-    Claim,
-    Lease,
-    LogConfig,
-    LogError,
-    LogUnavailable,
-    Owner,
-    Position,
-    TopicPartition,
-    dead_letter_topic,
-    retry_topic,
-)
+from usher.eventlog.errors import LogError, LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
@@ -39,6 +26,18 @@ from usher.eventlog.kafka.start import Offsets, Start, committed
 from usher.eventlog.kafka.table import TableReader
 from usher.eventlog.kafka.topics import KafkaTopics, Topic
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.port import (
+    Batch,
+    CaughtUp,
+    Claim,
+    Lease,
+    LogConfig,
+    Owner,
+    Position,
+    TopicPartition,
+    dead_letter_topic,
+    retry_topic,
+)
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
 _logger = structlog.get_logger(__name__)
@@ -64,7 +63,7 @@ class KafkaLog:
         self._history_slots = asyncio.Semaphore(_READERS)
 
     async def open(self, owner: Owner) -> None:
-        """As `EventLog.open`; waits while Kafka can't be reached, and says so."""
+        """As `EventLog.open`. Waits while Kafka can't be reached, and logs that."""
         pause = _FIRST_RETRY
         while True:
             try:
@@ -72,7 +71,7 @@ class KafkaLog:
                 break
             except (KafkaError, TimeoutError) as error:
                 reason = await self._clients.diagnose()
-                if pause > 1:  # a new cluster needs a moment for its first group: nothing to worry about
+                if pause > 1:  # a new cluster needs a moment for its first group: that is no problem
                     _logger.warning(
                         "kafka is not ready", servers=self._clients.servers, error=brief(error), reason=reason
                     )
@@ -81,7 +80,7 @@ class KafkaLog:
         self._member.join(owner)
 
     async def _connect(self) -> None:
-        """All or nothing: what was started is stopped when something fails."""
+        """Start the clients. Where something fails, stop those that were started."""
         async with contextlib.AsyncExitStack() as started:
             admin, asker = self._clients.admin(), self._clients.reader()
             started.push_async_callback(lambda: bounded(admin.close()))
@@ -92,7 +91,7 @@ class KafkaLog:
             self._starts = await start.ensure({name: self._topics[name].partitions for name in self._config.topics})
             await asker.start()
             self._admin, self._asker = admin, asker
-            started.pop_all()  # all is well: close() ends them
+            started.pop_all()  # all are started: close() stops them
 
     async def _verify_topics(self, admin: AIOKafkaAdminClient) -> None:
         self._topics = await self._topics_of(admin).verified()
@@ -100,14 +99,14 @@ class KafkaLog:
 
     async def _prepare_checkpoints(self) -> None:
         if self._admin is None:
-            raise LogError("the log is not open")
-        await self._topics_of(self._admin).ensure_notes()
+            raise LogError("the event log is not open")
+        await self._topics_of(self._admin).ensure_checkpoints()
 
     def _topics_of(self, admin: AIOKafkaAdminClient) -> KafkaTopics:
         return KafkaTopics(admin, self._clients.servers, self._config.group, self._config.topics)
 
     async def close(self) -> None:
-        """As `EventLog.close`; takes some seconds at most, also when Kafka is dead."""
+        """As `EventLog.close`. Takes some seconds at most, even when Kafka is dead."""
         await asyncio.gather(self._member.leave(), self._table.close(), self._writer.close())
         admin, self._admin = self._admin, None
         asker, self._asker = self._asker, None
@@ -190,20 +189,20 @@ class KafkaLog:
         if not claims:
             return {}
         if self._asker is None:
-            raise LogUnavailable("the log is not open")
+            raise LogUnavailable("the event log is not open")
         try:
             ends = await self._asker.end_offsets([KafkaPartition(*claim.topic_partition) for claim in claims])
         except (KafkaError, TimeoutError) as error:
-            raise self._clients.unavailable(error, "tell the ends of partitions") from error
+            raise self._clients.unavailable(error, "list the ends of partitions") from error
         return {claim: ends[KafkaPartition(*claim.topic_partition)] for claim in claims}
 
     async def writable(self) -> bool:
         return await self._writer.writable()
 
     async def _locate(self, partitions: Collection[KafkaPartition]) -> Mapping[KafkaPartition, Beginning]:
-        """Where each begins; without a commit, at the start that is still to be written, or at its beginning: it is new."""
+        """Return where each partition begins. Without a commit: at a start still to be committed, or, if it is new, its beginning."""
         if self._admin is None or self._asker is None:
-            raise LogUnavailable("the log is not open")
+            raise LogUnavailable("the event log is not open")
         if any(each.partition >= self._topics[each.topic].partitions for each in partitions):
             await self._verify_topics(self._admin)
         found = await committed(self._admin, self._config.group, partitions)
@@ -219,7 +218,7 @@ class KafkaLog:
 async def _first_within(
     consumer: AIOKafkaConsumer, partition: KafkaPartition, start: int, window: float, limit: int
 ) -> int:
-    """The offset of the first record before *start* that is within *window* and *limit*."""
+    """Return the offset of the first record before *start* that is within *window* and *limit*."""
     beginning: int = (await consumer.beginning_offsets([partition]))[partition]
     end = (await consumer.end_offsets([partition]))[partition]
     now = time.time() * 1_000

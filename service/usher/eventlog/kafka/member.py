@@ -1,9 +1,12 @@
-"""Hides the membership in the consumer group: rebalances, the life of a claim, commits, and a consumer that must be replaced.
+"""The membership in the consumer group. Hides rebalances, the life of a claim, commits, and a consumer that must be replaced.
 
-The rules, each of them bought with a loss or a stall of somebody's: a partition is read only once its claim is announced, for
-the consumer itself does not wait for the assignment's callback; what is read for a claim that has ended is given back; commits go
-one at a time, in time, and none is under way when a partition goes; nothing slow happens in the callback of an assignment,
-where no heartbeat is sent; the consumer is polled one partition a call, for an error in one loses what the call read of others.
+Its rules; without each of them records were lost, or the worker stood still:
+
+* A partition is read only once its claim is announced: the consumer itself does not wait for the callback of the assignment.
+* Records that were read for a claim that has ended are given back.
+* There is one commit at a time, with a time limit, and none is under way when a partition goes.
+* Nothing slow happens in the callback of an assignment: during it no heartbeat is sent.
+* The consumer is polled for one partition a call: an error in one loses the records that the call read of others.
 """
 
 from __future__ import annotations
@@ -30,12 +33,13 @@ from aiokafka.errors import (
     UnsupportedCodecError,
 )
 
-from usher.engine.port import Batch, Claim, ClaimLost, LogError, LogUnavailable, Owner, Position, TopicPartition
+from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.port import Batch, Claim, Owner, Position, TopicPartition
 
 _logger = structlog.get_logger(__name__)
-_NOBODYS: Final = KafkaPartition("nobodys", 0)
+_UNOWNED: Final = KafkaPartition("unowned", 0)
 _REST: Final = 60.0
 _CAREFUL: Final = 2.0
 _PAUSE: Final = 1.0
@@ -50,19 +54,19 @@ _ONE_PARTITIONS: Final = (
 
 
 class Beginning(NamedTuple):
-    """Where a claim begins. Not *committed*: that has to be done before anything is read."""
+    """Where a claim begins. Not *committed*: it must be committed before anything is read."""
 
     offset: int
     mark: str = ""
     committed: bool = True
 
 
-Placed = Mapping[KafkaPartition, Beginning]
-Locate = Callable[[Collection[KafkaPartition]], Awaitable[Placed]]
+Beginnings = Mapping[KafkaPartition, Beginning]
+Locate = Callable[[Collection[KafkaPartition]], Awaitable[Beginnings]]
 
 
 class Member:
-    """One worker in the group, over as many consumers as it takes."""
+    """One worker in the group, with one consumer after another."""
 
     def __init__(self, clients: Clients, group: str, topics: Sequence[str], drain: float, locate: Locate) -> None:
         self._clients = clients
@@ -93,7 +97,7 @@ class Member:
         self._keeper = asyncio.create_task(self._keep())
 
     async def leave(self) -> None:
-        """End all claims without a word to their owner, and leave the group in a bounded time."""
+        """End all claims without a call to their owner, and leave the group. Takes a limited time."""
         self._closed = True
         self._begin_epoch()
         await self._end_claims()
@@ -105,7 +109,7 @@ class Member:
 
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         """As `EventLog.read`."""
-        await asyncio.sleep(0)  # where records are always at hand nothing below lets another task run
+        await asyncio.sleep(0)  # while there are always records, nothing below lets another task run
         consumer, epoch = self._consumer, self._epoch
         if consumer is None or not self._assigned or self._trouble.is_set():
             await asyncio.sleep(wait)
@@ -130,7 +134,7 @@ class Member:
         async with self._commit_lock:
             for claim in positions:
                 if self._claims.get(claim.topic_partition) is not claim:
-                    raise ClaimLost(f"{claim.topic}/{claim.partition} is not ours any more")
+                    raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more")
             if positions:
                 await self._commit({KafkaPartition(*c.topic_partition): (p.next, p.mark) for c, p in positions.items()})
 
@@ -149,7 +153,7 @@ class Member:
     # Reading
 
     def _in_turn(self, claims: Collection[Claim]) -> Iterable[Claim]:
-        """The claims, beginning with another one each time: the first has most of the limit."""
+        """Return the claims, beginning with another one each time: the first one gets most of the limit."""
         self._turn += 1
         ordered = list(claims)
         start = self._turn % len(ordered) if ordered else 0
@@ -170,17 +174,17 @@ class Member:
     async def _wait(
         self, consumer: AIOKafkaConsumer, live: Mapping[KafkaPartition, Claim], wait: float
     ) -> dict[KafkaPartition, list[Any]]:
-        """At most one record, as soon as there is one."""
+        """Wait for a record: at most one is read, as soon as there is one."""
         if live and _now() < self._careful_until:
             await asyncio.sleep(min(wait, 0.05))
             return {}
         try:
-            # Without a partition getmany() would read all of them; one that nobody owns keeps the membership alive.
-            return await consumer.getmany(*(live or [_NOBODYS]), timeout_ms=int(wait * 1_000), max_records=1)
+            # Without a partition getmany() would read all of them. With one that has no owner it only keeps the membership alive.
+            return await consumer.getmany(*(live or [_UNOWNED]), timeout_ms=int(wait * 1_000), max_records=1)
         except Exception as error:
             if not _is_one_partitions(error):
                 raise
-            # It does not say whose error this is: ask one by one for a while.
+            # The error does not say which partition it is about: read them one by one for a while.
             self._careful_until = _now() + _CAREFUL
             return {}
 
@@ -191,7 +195,7 @@ class Member:
         first: Mapping[KafkaPartition, list[Any]],
         limit: int,
     ) -> list[Batch]:
-        """What is there of each, without waiting: nothing here lets another task run, so no claim ends meanwhile."""
+        """Read the records that are there, without a wait: nothing here lets another task run, so no claim ends meanwhile."""
         batches: list[Batch] = []
         room = limit - len(first)
         for partition, claim in live.items():
@@ -214,7 +218,7 @@ class Member:
         return batches
 
     def _give_back(self, consumer: AIOKafkaConsumer, read: Mapping[KafkaPartition, list[Any]]) -> None:
-        """Records that came after the claims had changed: whoever has the partition now reads them again."""
+        """Give back records that came after the claims had changed: the next owner of the partition reads them again."""
         for partition, records in read.items():
             with contextlib.suppress(IllegalStateError):
                 consumer.seek(partition, records[0].offset)
@@ -223,7 +227,7 @@ class Member:
         return 1 if self._suspected.get(claim, 0.0) > _now() else room
 
     def _suspect(self, consumer: AIOKafkaConsumer, claim: Claim, error: Exception, position: int) -> None:
-        """An error takes the good records before it along: read these again, one by one, then rest."""
+        """Handle an error in one partition. It loses the good records before it: read these again, one by one, then rest."""
         if self._suspected.pop(claim, 0.0) > _now():
             self._rest(claim, error, position)
         else:
@@ -248,7 +252,7 @@ class Member:
         self._assigned = False
 
     async def begin_claims(self, consumer: AIOKafkaConsumer, partitions: Collection[KafkaPartition]) -> None:
-        """The group has assigned *partitions*."""
+        """Begin the claims on *partitions*, which the group has assigned."""
         if consumer is not self._consumer:
             return
         self._epoch = object()
@@ -261,9 +265,9 @@ class Member:
         """Announce the claims, once it is known where they begin."""
         while self._epoch is epoch:
             try:
-                placed = await self._locate(partitions)
-                if await self._settle_starts(epoch, placed):
-                    await self._announce(consumer, epoch, placed)
+                beginnings = await self._locate(partitions)
+                if await self._settle_starts(epoch, beginnings):
+                    await self._announce(consumer, epoch, beginnings)
                     return
             except ClaimLost:
                 return
@@ -271,8 +275,8 @@ class Member:
                 _logger.warning("claims can't be opened", group=self._group, error=brief(error))
             await asyncio.sleep(_PAUSE)
 
-    async def _settle_starts(self, epoch: object, placed: Placed) -> bool:
-        starts = {partition: (at.offset, "") for partition, at in placed.items() if not at.committed}
+    async def _settle_starts(self, epoch: object, beginnings: Beginnings) -> bool:
+        starts = {partition: (at.offset, "") for partition, at in beginnings.items() if not at.committed}
         async with self._commit_lock:
             if self._epoch is not epoch:
                 return False
@@ -284,11 +288,11 @@ class Member:
                     )
         return True
 
-    async def _announce(self, consumer: AIOKafkaConsumer, epoch: object, placed: Placed) -> None:
+    async def _announce(self, consumer: AIOKafkaConsumer, epoch: object, beginnings: Beginnings) -> None:
         async with self._handover:
             if self._epoch is not epoch or self._owner is None:
                 return
-            claims = [Claim(*partition, at.offset, at.mark) for partition, at in sorted(placed.items())]
+            claims = [Claim(*partition, at.offset, at.mark) for partition, at in sorted(beginnings.items())]
             for claim in claims:
                 consumer.seek(KafkaPartition(*claim.topic_partition), claim.start)
                 self._claims[claim.topic_partition] = claim
@@ -299,12 +303,12 @@ class Member:
                 _logger.exception("claims could not be taken", group=self._group)
 
     async def end_claims(self, consumer: AIOKafkaConsumer) -> None:
-        """The group takes all partitions back."""
+        """End all claims: the group takes the partitions back."""
         if consumer is self._consumer:
             await self._release()
 
     async def _release(self, *, lost: bool = False) -> None:
-        """All partitions are about to go (or gone, where *lost*): tell the owner, wait for it within its budget."""
+        """Call the owner, and wait for it within its budget: all partitions are about to go (where *lost*, they have gone)."""
         self._begin_epoch()
         async with self._handover:
             claims = list(self._claims.values())
@@ -330,13 +334,13 @@ class Member:
     # The consumer
 
     def _fail(self, consumer: AIOKafkaConsumer, error: Exception) -> None:
-        """An error of the coordination stays for ever: that consumer is done."""
+        """Replace *consumer*: an error of the coordination never goes away."""
         if consumer is self._consumer and not self._trouble.is_set():
             _logger.warning("consumer replaced", group=self._group, error=brief(error))
             self._trouble.set()
 
     async def _keep(self) -> None:
-        """Have a consumer, one after the other."""
+        """Run one consumer after the other."""
         while True:
             self._trouble.clear()
             consumer = self._consumer = self._clients.member(self._group, self._drain)
@@ -356,7 +360,7 @@ class Member:
 
 
 class _Listener(ConsumerRebalanceListener):
-    """Tells the member what its current consumer is told. aiokafka swallows errors here, so there must be none."""
+    """Passes the callbacks of one consumer to the member. aiokafka swallows errors here, so there must be none."""
 
     def __init__(self, member: Member, consumer: AIOKafkaConsumer) -> None:
         self._member = member
@@ -374,7 +378,7 @@ def _now() -> float:
 
 
 def _is_one_partitions(error: Exception) -> bool:
-    """Whether it is about the records of one partition: also what a damaged batch does to a decompressor."""
+    """Return whether the error is about the records of one partition. A damaged batch makes a decompressor raise one too."""
     return isinstance(error, _ONE_PARTITIONS) or not isinstance(error, (KafkaError, ConsumerStoppedError))
 
 
@@ -384,7 +388,7 @@ def _hint(error: Exception, group: str, claim: Claim) -> str:
         f"kafka-consumer-groups.sh --reset-offsets --group {group} --topic {topic_partition} --to-earliest --execute"
     )
     if isinstance(error, OffsetOutOfRangeError):
-        return f"its records were deleted before they were read; stop all workers and go on with what is left: {reset}"
+        return f"its records were deleted before they were read; stop all workers and go on with the rest: {reset}"
     if isinstance(error, TopicAuthorizationFailedError):
         return f"allow this user to read {claim.topic}"
     skip = reset.replace("--to-earliest", "--shift-by 1")

@@ -1,4 +1,4 @@
-"""Hides how a bounded stretch of partitions is read: to an offset, over gaps, with nobody's membership."""
+"""Reads a range of partitions, up to an offset, over gaps. Hides that it needs no group."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Bounds = Mapping[TopicPartition, tuple[int, int]]
 
 
 async def read_between(consumer: AIOKafkaConsumer, bounds: Bounds) -> AsyncIterator[Sequence[Record]]:
-    """The records within *bounds*, in order for each partition. Takes the consumer's assignment.
+    """Read the records within *bounds*, in order for each partition. Replaces the assignment of *consumer*.
 
     Raises:
         TimeoutError: nothing moved for half a minute.
@@ -54,7 +54,7 @@ async def read_between(consumer: AIOKafkaConsumer, bounds: Bounds) -> AsyncItera
 async def read_since(
     consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], moment: float
 ) -> AsyncIterator[Sequence[Record]]:
-    """The records from the first one stamped at or after *moment* (Unix seconds) to the end as it is now.
+    """Read the records from the first one stamped at or after *moment* (Unix seconds) to the end as it is now.
 
     Raises:
         TimeoutError, KafkaError: as `read_between`.

@@ -1,13 +1,14 @@
-"""Hides how a group's first offsets are written: explicitly, before anything is read, and only once.
+"""The first offsets of a group. Hides how they are committed: explicitly, before anything is read, and only once.
 
-The fence is Kafka's own: a commit without a membership is taken only while the group has no members. And the start is looked
-up *before* it is seen that nothing is committed, so that the slower of two workers that start together can at most set the
-start back, never forward over records that came in between.
+Kafka itself is the fence: it takes a commit without a membership only while the group has no members. The start is looked up
+*before* it is checked that nothing is committed. So when two workers start together, the slower one can at most set the start
+back, never forward over records that came in between.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -29,7 +30,7 @@ Offsets = dict[TopicPartition, int]
 async def committed(
     admin: AIOKafkaAdminClient, group: str, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, OffsetAndMetadata]:
-    """What *group* has committed; partitions without a commit are left out.
+    """Return what *group* has committed. Partitions without a commit are left out.
 
     Raises:
         KafkaError
@@ -37,15 +38,15 @@ async def committed(
     if not partitions:
         return {}
     found = await admin.list_consumer_group_offsets(group, partitions=list(partitions))
-    # A coordinator that is still loading answers with no partitions at all, which aiokafka takes for an answer: whoever
-    # believes it starts an old group anew.
+    # A coordinator that is still loading answers with no partitions at all, and aiokafka returns that as an answer. To believe
+    # it would be to start an old group again from its first offsets.
     if found.keys() != set(partitions):
         raise GroupLoadInProgressError(f"the offsets of group {group} can't be read yet")
     return {partition: offset for partition, offset in found.items() if offset.offset >= 0}
 
 
 class Start:
-    """Where a new group starts: ``latest``, ``earliest`` or Unix seconds."""
+    """The place where a new group starts: ``latest``, ``earliest`` or Unix seconds."""
 
     def __init__(self, clients: Clients, admin: AIOKafkaAdminClient, group: str, start_from: str | float) -> None:
         self._clients = clients
@@ -54,10 +55,10 @@ class Start:
         self._start_from = start_from
 
     async def ensure(self, topics: Mapping[str, int]) -> Offsets:
-        """Commit a start for every partition of each topic of which nothing is committed yet.
+        """Commit a start for every partition of each topic that has no commit at all yet.
 
-        *topics* are partition counts. Returns the starts that could not be written, because members that do not read
-        these topics keep the group: whoever gets such a partition commits it as its owner.
+        *topics* are partition counts. Returns the starts that could not be committed, because the group has members that do
+        not read these topics: the owner of such a partition commits its start.
 
         Raises:
             KafkaError
@@ -77,7 +78,7 @@ class Start:
         return {}
 
     async def _missing(self, consumer: AIOKafkaConsumer, topics: Mapping[str, int]) -> Offsets:
-        """The starts of the topics of which nothing is committed; these are logged."""
+        """Return the starts of the topics that have no commit at all."""
         partitions = {
             topic: [TopicPartition(topic, number) for number in range(count)] for topic, count in topics.items()
         }
@@ -101,7 +102,7 @@ class Start:
         return {each: there.offset if (there := found[each]) else ends[each] for each in partitions}
 
     async def _commit(self, consumer: AIOKafkaConsumer, starts: Offsets) -> bool:
-        """Write them; False where the group has members, which then have written them or will soon be gone."""
+        """Commit *starts*, and log them. False where the group has members: they have committed them, or will soon be gone."""
         first = dict(await consumer.beginning_offsets(list(starts)))
         consumer.assign(list(starts))
         try:
@@ -113,6 +114,6 @@ class Start:
             raise KafkaError("the start could not be committed in time") from error
         for topic in sorted({each.topic for each in starts}):
             skipped = sum(offset - first[each] for each, offset in starts.items() if each.topic == topic)
-            tell = _logger.warning if skipped else _logger.info
-            tell(f"starting at {self._start_from}", topic=topic, group=self._group, skipped=skipped)
+            level = logging.WARNING if skipped else logging.INFO
+            _logger.log(level, "starting at %s", self._start_from, topic=topic, group=self._group, skipped=skipped)
         return True

@@ -1,6 +1,6 @@
-"""Hides how the retry partitions of all claims are read: one consumer for all streams, each from its own beginning on.
+"""The streams of the retry partitions. Hides that one consumer reads all of them, each from its own beginning.
 
-A consumer for each would be a long poll for each, for partitions in which hardly anything happens.
+A consumer for each stream would be a long poll for each, and hardly anything happens in these partitions.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from usher.delivery import Record
-from usher.engine.port import CAUGHT_UP, CaughtUp
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.port import CAUGHT_UP, CaughtUp
 
 _logger = structlog.get_logger(__name__)
 _BATCH: Final = 500
@@ -30,7 +30,7 @@ Item = Sequence[Record] | CaughtUp | None
 
 
 class _Stream:
-    """One reader's way through one partition. *next* and *end* are None until the broker was asked."""
+    """The position of one reader in one partition. *next* and *end* are None until the broker was asked."""
 
     def __init__(self, partition: TopicPartition) -> None:
         self.partition = partition
@@ -44,10 +44,10 @@ class _Stream:
         return self.items.qsize() < _AHEAD
 
     def advance(self, records: Sequence[Record], position: int) -> None:
-        """Take what was read up to *position*."""
+        """Take the records that were read, up to *position*."""
         if self.next is None or self.end is None:
             return
-        # Two streams of one partition share its position: each takes what it has not had.
+        # Two streams of one partition share its position: each takes the records that it has not had.
         if records and (fresh := [record for record in records if record.offset >= self.next]):
             self.items.put_nowait(fresh)
         self.next = max(self.next, position)
@@ -57,7 +57,7 @@ class _Stream:
 
 
 class TableReader:
-    """Streams of partitions, each from its beginning, then `CAUGHT_UP`, then what is added."""
+    """Streams partitions: each from its beginning, then `CAUGHT_UP`, then the records that are added."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -127,7 +127,7 @@ class TableReader:
         partitions: set[TopicPartition],
         first: Mapping[TopicPartition, Sequence[Record]],
     ) -> None:
-        """Hand out what is there. One partition a call: an error in one loses what the same call has read of others."""
+        """Deliver the records that are there. One partition a call: an error in one loses what the same call read of others."""
         for partition in partitions:
             more = await consumer.getmany(partition, timeout_ms=0, max_records=_BATCH)
             records = [*first.get(partition, ()), *more.get(partition, ())]
@@ -137,7 +137,7 @@ class TableReader:
                     stream.advance(records, position)
 
     async def _assign(self, consumer: AIOKafkaConsumer) -> None:
-        """Read what the streams are for, from where the hindmost of each partition is."""
+        """Assign the partitions of the streams, each from the lowest position of its streams."""
         fresh = [stream for stream in self._streams if stream.next is None]
         partitions = list({stream.partition for stream in fresh})
         ends = await consumer.end_offsets(partitions)
@@ -145,14 +145,14 @@ class TableReader:
         for stream in fresh:
             stream.end = ends[stream.partition] if stream.end is None else stream.end
             stream.next = beginnings[stream.partition]
-        places: dict[TopicPartition, int] = {}
+        positions: dict[TopicPartition, int] = {}
         for stream in self._streams:
             if stream.next is not None:
-                places[stream.partition] = min(places.get(stream.partition, stream.next), stream.next)
-        if not places:
+                positions[stream.partition] = min(positions.get(stream.partition, stream.next), stream.next)
+        if not positions:
             return
-        consumer.assign(list(places))
-        for partition, position in places.items():
+        consumer.assign(list(positions))
+        for partition, position in positions.items():
             consumer.seek(partition, position)
         for stream in fresh:
             stream.advance((), beginnings[stream.partition])

@@ -1,4 +1,4 @@
-"""Hides how topics are looked up, created and widened, and how an operator is told to do it instead."""
+"""The topics of a group on Kafka. Hides how they are looked up, created and widened, and which command does it by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExistsError, for_code
 
-from usher.engine.port import LogMisconfigured, TopicState, checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.browse import TopicState
+from usher.eventlog.errors import LogMisconfigured
+from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
 
 DEFAULT_MAX_BYTES: Final = 1_048_588
 _SEEN_WITHIN: Final = 10.0
@@ -18,7 +20,7 @@ _RETENTION: Final = str(90 * 24 * 3_600 * 1_000)
 _KINDS: Final = {
     "retry": {"cleanup.policy": "compact"},
     "dlt": {"cleanup.policy": "delete", "retention.ms": _RETENTION},
-    "notes": {"cleanup.policy": "compact"},
+    "checkpoints": {"cleanup.policy": "compact"},
 }
 
 
@@ -31,7 +33,7 @@ class Topic(NamedTuple):
 
     @property
     def max_bytes(self) -> int:
-        """The largest batch it takes."""
+        """The largest batch that it takes, in bytes."""
         return int(self.configs.get("max.message.bytes", DEFAULT_MAX_BYTES))
 
     @property
@@ -50,7 +52,7 @@ class KafkaTopics:
         self._sources = sources
 
     async def verified(self) -> Mapping[str, Topic]:
-        """All topics by name, once the sources exist and our own two match them; creates or widens these two.
+        """Return all topics by name. The sources must exist; our own two of each are created or widened to match.
 
         Raises:
             LogMisconfigured: with the commands to run.
@@ -69,41 +71,41 @@ class KafkaTopics:
         return known
 
     async def create_missing(self) -> Sequence[str]:
-        """Create or widen our own topics; the names of those that were created.
+        """Create or widen our own topics. Returns the names of those that were created or widened.
 
         Raises:
             LogMisconfigured, KafkaError
         """
         return await self._mend(await self._look_up(self._names()))
 
-    async def ensure_notes(self) -> None:
-        """Create the topic of the notes where it is missing: one partition, with as many replicas as the sources have.
+    async def ensure_checkpoints(self) -> None:
+        """Create the topic of checkpoints where it is missing: one partition, with as many replicas as the sources have.
 
         Raises:
-            LogMisconfigured: it could not be created, or is not compacted; with the command to run.
+            LogMisconfigured: it can't be created, or is not compacted; with the command to run.
             KafkaError, TimeoutError
         """
         name = checkpoints_topic(self._group)
         known = await self._look_up([name, *self._sources])
         if (topic := known.get(name)) is None:
             replicas = min((source.replicas for source in known.values()), default=1)
-            await self._create(name, Topic(1, replicas), _KINDS["notes"])
+            await self._create(name, Topic(1, replicas), _KINDS["checkpoints"])
             await self._until_seen({name: 1})
         elif topic.compacted is False:
             raise LogMisconfigured(f"topic {name} is not compacted: {self._compact_command(name)}")
 
     async def states(self) -> Sequence[TopicState]:
-        """What there is, in the order source, retry, dead letters for each source topic."""
+        """Describe the topics, in the order source, retry, dead letters for each source topic."""
         known = await self._look_up(self._names())
         return [self._state(known, name, kind, known.get(source)) for source, name, kind in self._all()]
 
     async def partitions(self, topic: str) -> int:
-        """How many partitions *topic* has: 0 where it does not exist."""
+        """Return how many partitions *topic* has: 0 where it does not exist."""
         known = await self._look_up([topic])
         return known[topic].partitions if topic in known else 0
 
     async def max_bytes(self, topic: str) -> int:
-        """The largest batch that *topic* takes, as far as one may know.
+        """Return the largest batch that *topic* takes, in bytes; the default where its config may not be read.
 
         Raises:
             LogMisconfigured: there is no such topic.
@@ -128,7 +130,7 @@ class KafkaTopics:
         return [name for _, name, _ in self._all()]
 
     async def _look_up(self, names: Sequence[str]) -> dict[str, Topic]:
-        # All topics are listed: naming one could create it, where the brokers create topics by themselves.
+        # List all topics: to name one could create it, where the brokers create topics by themselves.
         found = {topic["topic"]: topic for topic in await self._admin.describe_topics() if not topic["error_code"]}
         present = [name for name in names if name in found]
         configs = await self._configs(present)
@@ -172,7 +174,7 @@ class KafkaTopics:
         return created
 
     async def _until_seen(self, wanted: Mapping[str, int]) -> None:
-        """A topic that was created or widened is told of by the brokers a little later. *wanted* are partition counts."""
+        """Wait until the brokers list the topics that were created or widened. *wanted* are partition counts."""
         async with asyncio.timeout(_SEEN_WITHIN):
             while True:
                 known = await self._look_up(list(wanted))
@@ -197,7 +199,7 @@ class KafkaTopics:
             await self._admin.create_partitions({name: NewPartitions(partitions)})
         except (
             InvalidPartitionsError
-        ):  # it has them: another worker was quicker, or a broker that has just started told of the past
+        ):  # it has them: another worker was quicker, or a broker answered with an old state
             return
         except KafkaError as error:
             if error.retriable:

@@ -1,4 +1,4 @@
-"""Hides that a producer can't be relied on: one that failed is thrown away, and the next write builds another."""
+"""Durable writes to Kafka. Hides that a producer that failed is thrown away, and that the next write makes another one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from usher.delivery import Headers
-from usher.engine.port import LogUnavailable, TooLarge, TopicPartition
+from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.eventlog.kafka.client import CLOSE_TIMEOUT, Clients, bounded
 from usher.eventlog.kafka.topics import DEFAULT_MAX_BYTES
+from usher.eventlog.port import TopicPartition
 
 _logger = structlog.get_logger(__name__)
 _PROBE_TIMEOUT: Final = 3.0
 
 
 class Writer:
-    """Durable writes. One rejected record spoils every later write of its producer to that partition."""
+    """Writes records durably. It replaces a producer after an error: one rejected record spoils later writes to that partition."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
@@ -32,13 +33,13 @@ class Writer:
         self._closed = False
 
     def limit(self, limits: Mapping[str, int]) -> None:
-        """Set the largest batch that each topic takes, in bytes."""
+        """Set the largest batch of each topic, in bytes."""
         self._limits = limits
 
     async def write(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
     ) -> TopicPartition:
-        """Append one record; returns when all replicas have it.
+        """Append one record. Returns when all replicas have it.
 
         Raises:
             TooLarge, LogUnavailable
@@ -49,7 +50,7 @@ class Writer:
             async with asyncio.timeout(self._clients.timeout):
                 await self._know(producer, topic, partition)
                 sent = await _send(producer, topic, key, value, headers, partition)
-                # Cancelling can't recall the record, and must not cancel the future that the producer still fills.
+                # A cancelled write can't be taken back, and must not cancel the future that the producer still sets.
                 written = await asyncio.shield(sent)
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
             self._throw_away(producer, error)
@@ -60,7 +61,7 @@ class Writer:
         return TopicPartition(written.topic, written.partition)
 
     async def writable(self) -> bool:
-        """Whether a broker answers the producer and every topic we know has a leader."""
+        """Return whether a broker answers the producer, and every known topic has its leaders."""
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 producer = await self._started()
@@ -77,7 +78,7 @@ class Writer:
         )
 
     async def close(self) -> None:
-        """Send what waits, for a bounded time. Safe to call twice."""
+        """Send the records that wait, for a limited time. Safe to call twice."""
         self._closed = True
         if (producer := self._producer) is not None:
             self._throw_away(producer)
@@ -93,14 +94,14 @@ class Writer:
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
             if self._closed:
-                raise LogUnavailable("the log is closed")
+                raise LogUnavailable("the event log is closed")
             if self._producer is None:
                 producer = self._clients.producer(max(self._limits.values(), default=DEFAULT_MAX_BYTES))
                 try:
                     async with asyncio.timeout(self._clients.timeout):
                         await producer.start()
                 except BaseException as error:
-                    self._let_go(producer)
+                    self._dispose(producer)
                     if isinstance(error, (KafkaError, TimeoutError)):
                         raise self._clients.unavailable(error, "start a producer") from error
                     raise
@@ -109,7 +110,7 @@ class Writer:
 
     @staticmethod
     async def _know(producer: AIOKafkaProducer, topic: str, partition: int | None) -> None:
-        """Look again for a partition that has been added since."""
+        """Refresh the metadata where *partition* is not known: it may have been added."""
         if partition is not None and partition not in await producer.partitions_for(topic):
             await producer.client.force_metadata_update()
             if partition not in await producer.partitions_for(topic):
@@ -121,9 +122,9 @@ class Writer:
         self._producer = None
         if error is not None:
             _logger.warning("producer replaced", error=type(error).__name__)
-        self._let_go(producer)
+        self._dispose(producer)
 
-    def _let_go(self, producer: AIOKafkaProducer) -> None:
+    def _dispose(self, producer: AIOKafkaProducer) -> None:
         task = asyncio.create_task(_end(producer))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -140,7 +141,7 @@ async def _send(  # noqa: PLR0917 a record is what it is
     if key is not None or value is not None:
         sent: asyncio.Future[Any] = await producer.send(topic, value, key, partition, headers=list(headers))
         return sent
-    # send() refuses a record of headers alone, which Kafka takes.
+    # send() refuses a record with headers only; Kafka takes it.
     batch = producer.create_batch()
     batch.append(timestamp=None, key=None, value=None, headers=list(headers))
     sent = await producer.send_batch(batch, topic, partition=partition or 0)
@@ -148,9 +149,9 @@ async def _send(  # noqa: PLR0917 a record is what it is
 
 
 async def _end(producer: AIOKafkaProducer) -> None:
-    """Let what is under way finish, then make sure that nothing is sent any more.
+    """Let the writes that are under way finish, then make sure that nothing is sent any more.
 
-    An idempotent producer tries for ever, and its own stop() waits for that: a write given up long ago would appear.
+    An idempotent producer tries for ever, and its own stop() waits for that: a write that was given up would appear much later.
     """
     await bounded(producer.flush())
     producer._closed = True

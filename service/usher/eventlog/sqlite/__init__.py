@@ -1,4 +1,4 @@
-"""The EventLog port on one SQLite file: the embedded log."""
+"""The embedded log: the EventLog port on one SQLite file."""
 
 from usher.eventlog.sqlite.browser import SqliteBrowser
 from usher.eventlog.sqlite.log import SqliteLog

@@ -1,4 +1,4 @@
-"""The command line's look at the embedded log, beside the worker that has the file open or without one."""
+"""The browser of the embedded log. It works beside a worker that has the file open, and without one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from functools import partial
 from pathlib import Path
 
 from usher.delivery import Headers, Record
-from usher.engine.port import Committed, LogConfig, TopicPartition, TopicState, dead_letter_topic, retry_topic
+from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE, SqliteTopics
 
 
 class SqliteBrowser:
-    """A `Browser` of the file at *path*, which is created where there is none: every topic of the config is there."""
+    """A `Browser` of the file at *path*. It creates the file where there is none: every topic of the config exists."""
 
     def __init__(self, path: Path, config: LogConfig, *, clock: Callable[[], float] = time.time) -> None:
         self._config = config
@@ -68,7 +69,7 @@ class SqliteBrowser:
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
     ) -> TopicPartition:
-        """As the port says; the only partition is 0.
+        """As the port says. The only partition is 0.
 
         Raises:
             TooLarge, LogUnavailable

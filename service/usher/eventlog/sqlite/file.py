@@ -1,7 +1,7 @@
-"""The file of the embedded log: who may open it, which thread writes, when it is on the disk, what its errors mean.
+"""The file of the embedded log. Hides who may open it, which thread writes, when data is on the disk, and what errors mean.
 
-One thread writes. Whatever was asked of it while it synced the last transaction goes into the next one, so a sync is
-shared by all that wait for it. Reads have a connection and a thread of their own, and wait for nobody.
+One thread writes. The jobs that come while it syncs a transaction all go into the next one, so they share one sync.
+Reads have a connection and a thread of their own, and wait for no write.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from usher.engine.port import LogError, LogMisconfigured, LogUnavailable
+from usher.eventlog.errors import LogError, LogMisconfigured, LogUnavailable
 from usher.eventlog.sqlite import tables
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class DatabaseFile:
         """Open the file, and create it where there is none.
 
         Raises:
-            LogMisconfigured: it is not ours, damaged, or may not be written.
+            LogMisconfigured: it is of another program, it is damaged, or it may not be written.
             LogUnavailable: it is locked, or the disk fails.
         """
         self._loop = asyncio.get_running_loop()
@@ -67,7 +67,7 @@ class DatabaseFile:
         self._open = True
 
     async def close(self) -> None:
-        """Finish what was asked for, and close. Safe to call twice."""
+        """Do the jobs that are waiting, and close. Safe to call twice."""
         if not self._open:
             return
         self._open = False
@@ -75,10 +75,10 @@ class DatabaseFile:
         await asyncio.to_thread(self._finish)
 
     async def write(self, job: Job[T]) -> T:
-        """Run *job* in the next transaction; return what it returns once that is on the disk.
+        """Run *job* in the next transaction. Returns its result once the transaction is on the disk.
 
         Raises:
-            LogUnavailable: the transaction did not happen.
+            LogUnavailable: the transaction failed.
         """
         if not self._open:
             raise LogUnavailable(f"{self.path} is closed")
@@ -100,12 +100,12 @@ class DatabaseFile:
         except sqlite3.Error as error:
             if not _is_outage(error):
                 raise
-            self._note(error)
+            self._log_change(error)
             raise self._unavailable(error) from error
         return result
 
     def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-        # SQLite does not wait for its locks while it changes the journal mode: two that create one file at once collide.
+        # SQLite does not wait for its locks while it changes the journal mode: two processes that create one file at once collide.
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
@@ -117,8 +117,8 @@ class DatabaseFile:
 
     def _connect_once(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         try:
-            # Events are personal data: for the owner's eyes. The -wal and -shm files take the mode of this one. A file that
-            # is there must not be opened here: closing it would drop the locks that SQLite holds on it in this process.
+            # Events are personal data: only the owner of the file may read it. The -wal and -shm files take its mode. A file that
+            # exists must not be opened here: to close it would release the locks that SQLite has on it in this process.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -145,11 +145,11 @@ class DatabaseFile:
         return opened[0], opened[1]
 
     def _set_up(self, db: sqlite3.Connection) -> None:
-        tables.is_empty(db, str(self.path))  # before anything is changed in a file that may not be ours
+        tables.is_empty(db, str(self.path))  # before anything is changed: the file may be of another program
         mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise LogMisconfigured(
-                f"{self.path} lies on a file system that SQLite's WAL does not work on; use a local disk"
+                f"{self.path} is on a file system where the WAL of SQLite does not work; use a local disk"
             )
         db.execute("PRAGMA synchronous = FULL")
 
@@ -162,7 +162,7 @@ class DatabaseFile:
             self._reader.close()
 
     def _write_all(self, db: sqlite3.Connection) -> None:
-        """The writing thread: until told to stop, one transaction after the other."""
+        """Write one transaction after the other, until None comes: the main function of the writing thread."""
         going = True
         while going:
             asked = [self._queue.get()]
@@ -181,45 +181,47 @@ class DatabaseFile:
             db.execute("BEGIN IMMEDIATE")
             results = [job(db) for job, _ in batch]
             db.execute("COMMIT")
-        except Exception as caught:  # noqa: BLE001 - whatever it is, it is those who wait that must hear of it
+        except Exception as caught:  # noqa: BLE001 - any error goes to the callers that wait
             error = caught
             with contextlib.suppress(sqlite3.Error):
                 if db.in_transaction:
                     db.execute("ROLLBACK")
         if error is not None and not _is_outage(error) and len(batch) > 1:
-            for item in batch:  # one of them is at fault, and the others are not to suffer from it
+            for item in batch:  # one of them is at fault: run each alone, so that the others succeed
                 self._write_batch(db, [item])
             return
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._tell, [future for _, future in batch], results, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no caller waits any more
+            self._loop.call_soon_threadsafe(self._resolve, [future for _, future in batch], results, error)
 
-    def _tell(self, futures: list[asyncio.Future[Any]], results: list[Any], error: Exception | None) -> None:
+    def _resolve(self, futures: list[asyncio.Future[Any]], results: list[Any], error: Exception | None) -> None:
         outage = error if error is not None and _is_outage(error) else None
-        self._note(outage)
+        self._log_change(outage)
         for n, future in enumerate(futures):
-            if future.done():  # whoever waited was cancelled
+            if future.done():  # the caller was cancelled
                 continue
             if error is None:
                 future.set_result(results[n])
             else:
                 future.set_exception(error if outage is None else self._unavailable(error))
 
-    def _note(self, error: Exception | None) -> None:
+    def _log_change(self, error: Exception | None) -> None:
         if error is not None and not self.failing:
-            _logger.warning("the log %s fails: %s; nothing is lost, Usher waits until it works again", self.path, error)
+            _logger.warning(
+                "the event log %s fails: %s; nothing is lost, Usher waits until it works again", self.path, error
+            )
         elif error is None and self.failing:
-            _logger.info("the log %s works again", self.path)
+            _logger.info("the event log %s works again", self.path)
         self.failing = error is not None
 
     def _unavailable(self, error: Exception) -> LogUnavailable:
-        return LogUnavailable(f"the log {self.path} fails: {error}")
+        return LogUnavailable(f"the event log {self.path} fails: {error}")
 
 
 def only_worker(path: Path) -> int:
-    """Take the lock of *path*, so that no second worker opens it; the lock goes with the descriptor that is returned.
+    """Take the lock of *path*, so that no second worker opens it. Returns the descriptor: to close it releases the lock.
 
     Raises:
-        LogMisconfigured: another process has it; names its process id.
+        LogMisconfigured: another process has the lock; names its process id.
     """
     lock = path.resolve().with_name(path.resolve().name + ".lock")
     try:
@@ -229,25 +231,27 @@ def only_worker(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise LogMisconfigured(
-            f"{path} is in use by another worker (process id {holder}): the embedded log has one worker; "
+            f"{path} is in use by another worker (process id {owner}): the embedded log has one worker; "
             "stop that one, or use Kafka to run several"
         ) from error
     except OSError as error:
         os.close(descriptor)
-        raise LogMisconfigured(f"{lock} can't be locked ({error.strerror}): put the log on a local disk") from error
+        raise LogMisconfigured(
+            f"{lock} can't be locked ({error.strerror}): put the event log on a local disk"
+        ) from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether the file or the disk is at fault, and not the statement."""
+    """Return whether the file or the disk is at fault, and not the statement."""
     return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The primary error code: the low byte of the extended one."""
+    """Return the primary error code: the low byte of the extended one."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,4 +1,4 @@
-"""Hides that the duty of the embedded log is a lock of its only worker's, and its notes a compacted topic."""
+"""The lease and the checkpoints of the embedded log: a lock in its only worker, and a compacted topic."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 from usher.delivery import Headers
-from usher.engine.port import Lease, LogUnavailable
+from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.lease import HeldLease
+from usher.eventlog.port import Lease
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE
@@ -19,7 +20,7 @@ Write = Callable[[str, bytes | None, bytes | None, Headers], Awaitable[object]]
 
 
 class Checkpoints:
-    """The notes in *topic* of an open *file*, and the duty that goes with them. *write* appends to a topic."""
+    """The checkpoints in *topic* of an open *file*, and the lease on them. *write* appends to a topic."""
 
     def __init__(self, file: DatabaseFile, topic: str, write: Write) -> None:
         self._file = file
@@ -31,7 +32,7 @@ class Checkpoints:
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
-        """As `EventLog.lease`; what is waited for is another duty of this worker."""
+        """As `EventLog.lease`. The only other lease to wait for is one in this worker."""
         async with self._turn:
             held = self._held = HeldLease(await self._all(), self._keep)
             try:
@@ -40,7 +41,7 @@ class Checkpoints:
                 held.end()
 
     def end(self) -> None:
-        """The log is closed."""
+        """End the lease: the event log is closed."""
         self._closed = True
         if self._held is not None:
             self._held.end()

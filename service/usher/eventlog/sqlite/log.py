@@ -1,7 +1,7 @@
 """The embedded log: the EventLog port on one SQLite file, for one worker, with the command line beside it.
 
-It hides that there is no broker: every topic has the partition 0, retention is a task of the worker's, and what other
-processes write is noticed by looking. Offsets are shared by all topics: those of one topic rise, with gaps.
+Hides that there is no broker: every topic has the partition 0, retention is a task of the worker, and the worker looks
+every now and then for what other processes wrote. All topics share one sequence of offsets: those of a topic rise, with gaps.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from usher.delivery import Headers, Record
-from usher.engine.port import (
+from usher.eventlog.errors import ClaimLost, LogUnavailable
+from usher.eventlog.port import (
     CAUGHT_UP,
     Batch,
     CaughtUp,
     Claim,
-    ClaimLost,
     Lease,
     LogConfig,
-    LogUnavailable,
     Owner,
     Position,
     TopicPartition,
@@ -44,10 +43,10 @@ _PRUNE_SECONDS = 3_600.0
 
 
 class SqliteLog:
-    """An `EventLog` in the file at *path*. A new group starts at the beginning, whatever `LogConfig.start_from` says.
+    """An `EventLog` in the file at *path*. A new group always starts at the beginning, whatever `LogConfig.start_from` says.
 
-    Source records that the group has passed are kept for *retention* seconds, dead letters for *dead_letter_retention*,
-    what is left of a parked delivery that is done for *tombstone_retention*. *clock* gives Unix seconds.
+    It keeps source records that the group has passed for *retention* seconds, dead letters for *dead_letter_retention*,
+    and the tombstone of a parked delivery for *tombstone_retention*. *clock* gives Unix seconds.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class SqliteLog:
         """As the port says.
 
         Raises:
-            LogMisconfigured: another worker has the file, it is damaged, not ours or can't be written.
+            LogMisconfigured: another worker has the file, it is damaged or of another program, or it can't be written.
             LogUnavailable: it is locked, or the disk fails.
         """
         self._lock = only_worker(self._path)
@@ -129,7 +128,7 @@ class SqliteLog:
     async def commit(self, positions: Mapping[Claim, Position]) -> None:
         for claim in positions:
             if self._held.get(claim.topic) is not claim:
-                raise ClaimLost(f"{claim.topic}/{claim.partition} is not ours any more")
+                raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more")
         await self._file.write(lambda db: self._topics.commit(db, positions))
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
@@ -151,8 +150,8 @@ class SqliteLog:
             except LogUnavailable:
                 await _first_of(rung, _PAUSE_SECONDS)
                 continue
-            # Caught up is said when nothing is left, not at the end as it was: a record may have been replaced by one
-            # that lies behind that end, and would be missing.
+            # It has caught up when nothing is left, not at the end as it was at the beginning: a record may have been replaced
+            # by one behind that end, and would be missing.
             if records:
                 position = records[-1].offset + 1
                 yield records
@@ -198,7 +197,7 @@ class SqliteLog:
             position = records[-1].offset + 1
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
-        """As the port says; never less than what has been read, also where retention took the last record.
+        """As the port says. Never less than what has been read, even where retention has deleted the last record.
 
         Raises:
             LogUnavailable
@@ -213,7 +212,7 @@ class SqliteLog:
     async def writable(self) -> bool:
         if self._lock is None or not self._file.failing:
             return self._lock is not None
-        # In trouble only a write tells whether it is over; without one a worker that is not ready would never be again.
+        # After a failure only a write shows whether it is over. A worker that is not ready writes nothing else.
         try:
             async with asyncio.timeout(_PAUSE_SECONDS):
                 await self._file.write(tables.touch)
@@ -246,12 +245,12 @@ class SqliteLog:
             ):
                 with contextlib.suppress(LogUnavailable):
                     while await self._file.write(prune):
-                        """Some at a time: the writes that wait come in between."""
+                        """Some records at a time: other writes come in between."""
             await asyncio.sleep(_PRUNE_SECONDS)
 
 
 class _Bell:
-    """Wakes those who wait: take `next` before looking, then nothing that comes in between is missed."""
+    """Wakes all tasks that wait. Take `next` before you look: then you miss nothing that comes in between."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()

@@ -1,8 +1,8 @@
 """The tables of the embedded log, and every statement on them: plain functions of a connection.
 
-All topics share one sequence of offsets. AUTOINCREMENT, because without it offsets start again below what is committed
-once the last records are deleted. A compacted topic holds one record a key: a unique index makes the older one go in
-the very transaction that writes the newer.
+All topics share one sequence of offsets. It is AUTOINCREMENT: without that, offsets would start again below the committed
+one once the last records are deleted. A compacted topic has one record for each key: a unique index removes the older
+one in the transaction that writes the newer one.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import sqlite3
 from collections.abc import Sequence
 
 from usher.delivery import Headers, StoredRecord
-from usher.engine.port import LogMisconfigured, Position
+from usher.eventlog.errors import LogMisconfigured
+from usher.eventlog.port import Position
 
 PAGE_BYTES = 8 * 1024 * 1024
-"""About how much one page holds at most."""
+"""About how many bytes of values one page has at most."""
 _APPLICATION_ID = 0x75736872  # "ushr"
 _VERSION = 1
 _PRUNED_AT_ONCE = 1_000
@@ -44,12 +45,12 @@ _SCHEMA = (
 
 
 def is_empty(db: sqlite3.Connection, name: str) -> bool:
-    """Whether the file has no tables yet. Changes nothing.
+    """Return whether the file has no tables yet. Changes nothing.
 
     Raises:
         LogMisconfigured: the file belongs to another program, or to a newer Usher.
     """
-    # In this order: what another process creates in between comes with its id.
+    # In this order: tables that another process creates in between come with its id.
     if db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
         return True
     if _pragma(db, "application_id") != _APPLICATION_ID:
@@ -79,7 +80,7 @@ def prepare(db: sqlite3.Connection, name: str) -> None:
 
 
 def touch(db: sqlite3.Connection) -> None:
-    """Write what is there already: the one honest way to learn whether a write is taken."""
+    """Write a value that is there already: only a write shows whether writes work."""
     db.execute(f"PRAGMA user_version = {_VERSION}")
 
 
@@ -93,7 +94,7 @@ def insert(
     headers: Headers,
     compacted: bool,
 ) -> int:
-    """Append a record; in a compacted topic the older one of its key goes. Returns the offset."""
+    """Append a record and return its offset. In a compacted topic it replaces the older record of its key."""
     cursor = db.execute(
         "INSERT OR REPLACE INTO records (topic, timestamp, key, value, headers, compacted) VALUES (?, ?, ?, ?, ?, ?)",
         (topic, timestamp, key, value, _written(headers), compacted),
@@ -104,7 +105,7 @@ def insert(
 def page(
     db: sqlite3.Connection, topic: str, start: int, limit: int, *, end: int | None = None, since: float | None = None
 ) -> list[StoredRecord]:
-    """The first *limit* records from offset *start* to before *end*, younger than *since* (Unix milliseconds)."""
+    """Return the first *limit* records from offset *start* to before *end*, younger than *since* (Unix milliseconds)."""
     rows = db.execute(
         'SELECT "offset", timestamp, key, value, headers FROM records WHERE topic = ? AND "offset" >= ?'
         ' AND (? IS NULL OR "offset" < ?) AND (? IS NULL OR timestamp > ?) ORDER BY "offset" LIMIT ?',
@@ -121,14 +122,14 @@ def page(
 
 
 def bounds(db: sqlite3.Connection, topic: str) -> tuple[int, int]:
-    """The offset of the first record and the one after the last; 0 and 0 where there is none."""
+    """Return the offset of the first record and the one after the last; 0 and 0 where there is none."""
     first = db.execute('SELECT min("offset") FROM records WHERE topic = ?', (topic,)).fetchone()[0]
     last = db.execute('SELECT max("offset") FROM records WHERE topic = ?', (topic,)).fetchone()[0]
     return (0, 0) if last is None else (first, last + 1)
 
 
 def back(db: sqlite3.Connection, topic: str, start: int, count: int) -> int:
-    """The offset of the record *count* records before *start*; 0 where there are fewer."""
+    """Return the offset of the record *count* records before *start*; 0 where there are fewer."""
     row = db.execute(
         'SELECT "offset" FROM records WHERE topic = ? AND "offset" < ? ORDER BY "offset" DESC LIMIT 1 OFFSET ?',
         (topic, start, count - 1),
@@ -137,7 +138,7 @@ def back(db: sqlite3.Connection, topic: str, start: int, count: int) -> int:
 
 
 def time_at(db: sqlite3.Connection, topic: str, start: int) -> int | None:
-    """The timestamp of the first record at *start* or after it."""
+    """Return the timestamp of the first record at *start* or after it."""
     row = db.execute(
         'SELECT timestamp FROM records WHERE topic = ? AND "offset" >= ? ORDER BY "offset" LIMIT 1', (topic, start)
     ).fetchone()
@@ -145,7 +146,7 @@ def time_at(db: sqlite3.Connection, topic: str, start: int) -> int | None:
 
 
 def offset_since(db: sqlite3.Connection, topic: str, moment: float) -> int:
-    """The first offset from which on records are stamped at or after *moment* (Unix milliseconds): looks at few of them."""
+    """Return the first offset whose record is stamped at or after *moment* (Unix milliseconds). A binary search."""
     low, high = bounds(db, topic)
     while low < high:
         middle = (low + high) // 2
@@ -175,16 +176,16 @@ def prune(
     group: str = "",
     tombstones: bool = False,
 ) -> bool:
-    """Delete some of the oldest records of *topic* that are older than *before* (Unix milliseconds); True: look again.
+    """Delete some of the oldest records of *topic* that are older than *before* (Unix milliseconds). True: there may be more.
 
-    With a *source* topic only what lies below the *group*'s commit of it: offsets are one sequence, so a tombstone down
-    there tells of a source record that is not read again. With *tombstones* only records without a value.
+    With a *source* topic it deletes only below the *group*'s commit of that topic: offsets are one sequence, so a tombstone
+    there is about a source record that is not read again. With *tombstones* it deletes only records without a value.
     """
     end = None
     if source is not None:
         position = committed(db, group, source)
         end = 0 if position is None else position.next
-    # Offsets and timestamps rise together: looking at the first ones is enough, and never reads the whole topic.
+    # Offsets and timestamps rise together: it is enough to look at the first ones, and the whole topic is never read.
     cursor = db.execute(
         'DELETE FROM records WHERE "offset" IN (SELECT "offset" FROM (SELECT "offset", timestamp FROM records'
         ' WHERE topic = ? AND (? IS NULL OR "offset" < ?) AND (NOT ? OR value IS NULL) ORDER BY "offset" LIMIT ?)'
@@ -199,7 +200,7 @@ def _pragma(db: sqlite3.Connection, name: str) -> int:
 
 
 def _written(headers: Headers) -> str | None:
-    # Bytes that are no UTF-8 become lone surrogates, which JSON escapes: readable for a person, and exact.
+    # Bytes that are no UTF-8 become lone surrogates, which JSON escapes: a person can read it, and nothing is lost.
     return json.dumps([(name, text.decode("utf-8", "surrogateescape")) for name, text in headers]) if headers else None
 
 

@@ -1,4 +1,4 @@
-"""What the topics of the embedded log are: which are compacted, what each keeps, how large a record may be, where a group starts."""
+"""The topics of the embedded log: which are compacted, how long each keeps records, the largest record, a group's start."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from usher.delivery import Headers
-from usher.engine.port import Claim, LogConfig, Position, TooLarge, checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.errors import TooLarge
+from usher.eventlog.port import Claim, LogConfig, Position, checkpoints_topic, dead_letter_topic, retry_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import Job
 
 MAX_BYTES = 1_048_576
-"""What Kafka takes as it comes: a log that took more could not be moved there."""
+"""The limit of Kafka by default: records that are larger could not be moved there."""
 PAGE = 500
-"""How many records a stream brings at once, at most."""
+"""How many records a stream delivers at once, at most."""
 
 
 class SqliteTopics:
-    """The topics of a config as jobs for the writing thread: which are compacted, what each keeps, where a group starts."""
+    """The topics of a config, as jobs for the writing thread."""
 
     def __init__(self, config: LogConfig, clock: Callable[[], float]) -> None:
         self._group = config.group
@@ -29,14 +30,14 @@ class SqliteTopics:
         self._clock = clock
 
     def put(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> Job[int]:
-        """Append a record, stamped when it is written.
+        """Return the job that appends a record. The record is stamped when it is written.
 
         Raises:
             TooLarge
         """
         size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
         if size > MAX_BYTES:
-            raise TooLarge(f"a record of {size:,} bytes for {topic}: at most {MAX_BYTES:,} are taken")
+            raise TooLarge(f"a record for {topic} has {size:,} bytes: the limit is {MAX_BYTES:,}")
         compacted = topic in self._compacted
 
         def job(db: sqlite3.Connection) -> int:
@@ -46,7 +47,7 @@ class SqliteTopics:
         return job
 
     def start(self, db: sqlite3.Connection) -> dict[str, Position]:
-        """What the group has committed for each source topic; where there is nothing, its beginning, now committed."""
+        """Return what the group has committed for each source topic. Where there is nothing, commit the beginning of the topic."""
         positions = {}
         for topic in self._sources:
             position = tables.committed(db, self._group, topic)
@@ -61,7 +62,10 @@ class SqliteTopics:
             tables.commit(db, self._group, claim.topic, position)
 
     def prunes(self, read: float, dead: float, done: float) -> Iterator[Job[bool]]:
-        """Jobs to be repeated while they return True. Unix seconds before which goes what was read, is dead, is done."""
+        """Return the jobs that delete old records; each is to be repeated while it returns True.
+
+        *read*, *dead* and *done*: the Unix seconds before which source records, dead letters and tombstones are deleted.
+        """
         for topic in self._sources:
             passed = partial(tables.prune, group=self._group, source=topic)
             yield partial(passed, topic=topic, before=read * 1000)

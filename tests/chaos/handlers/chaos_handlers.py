@@ -1,4 +1,4 @@
-"""Two handlers that tell the provider double whom, what and from which process, and believe its answer."""
+"""Two handlers that send the provider double the user, the event and their process id, and believe its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Settings(BaseModel):
     url: str
 
 
-async def _tell(event: Event, ctx: Context) -> None:
+async def _send(event: Event, ctx: Context) -> None:
     about = {
         "handler": ctx.handler,
         "user": event.user.id,
@@ -33,11 +33,11 @@ async def _tell(event: Event, ctx: Context) -> None:
 
 @on("user.created", timeout="4s", settings=Settings)
 async def chaos_first(event: Event, ctx: Context) -> None:
-    """Tell the provider."""
-    await _tell(event, ctx)
+    """Call the provider."""
+    await _send(event, ctx)
 
 
 @on("user.created", timeout="4s", settings=Settings)
 async def chaos_second(event: Event, ctx: Context) -> None:
-    """Tell the provider, on a lane of its own."""
-    await _tell(event, ctx)
+    """Call the provider, on a lane of its own."""
+    await _send(event, ctx)

@@ -1,0 +1,70 @@
+"""The Browser port: what the command line needs of an event log, beside a running worker or without one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from usher.delivery import Headers, Record
+from usher.eventlog.port import TopicPartition
+
+
+class TopicState(NamedTuple):
+    """What a topic is. *partitions* is 0 where it is missing, *compacted* None where the event log does not say.
+
+    *writable* is None where only a write could show it.
+    """
+
+    topic: str
+    kind: str
+    partitions: int
+    compacted: bool | None
+    writable: bool | None
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a group has committed for one partition. *next* is None where it has committed nothing yet.
+
+    *first* and *end* are the offset of the first record and the one after the last.
+    """
+
+    topic_partition: TopicPartition
+    next: int | None
+    mark: str = ""
+    first: int = 0
+    end: int = 0
+
+
+class Browser(Protocol):
+    """Reads everything in an event log. It joins no group and commits nothing."""
+
+    async def __aenter__(self) -> Browser: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def topics(self) -> Sequence[TopicState]:
+        """Describe the source topics, and our own two for each, whether they exist or not.
+
+        Raises:
+            LogUnavailable
+        """
+
+    async def create_topics(self) -> Sequence[str]:
+        """Create what is missing of our own two topics for each source topic. Returns the names of those it created."""
+
+    async def committed(self, topic: str) -> Sequence[Committed]:
+        """Return what the group has committed for each partition of a source topic."""
+
+    def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
+        """Read a topic (or one partition) from its beginning to the end that it had at the call, in batches."""
+
+    async def append(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
+    ) -> TopicPartition:
+        """Append one record to *partition*, or to the partition of its key. Returns once it is acknowledged.
+
+        Raises:
+            TooLarge, LogUnavailable
+        """

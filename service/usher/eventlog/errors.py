@@ -1,0 +1,27 @@
+"""The errors of an event log: what it raises on purpose."""
+
+from __future__ import annotations
+
+
+class LogError(Exception):
+    """The base of the errors of an event log."""
+
+
+class LogUnavailable(LogError):
+    """The event log can't be reached, or refuses for now. Wait and try again: nothing is lost."""
+
+
+class ClaimLost(LogError):
+    """This worker has lost the claim, or the write was for an older claim of the partition. Forget the claim."""
+
+
+class TooLarge(LogError):
+    """The record is larger than the event log takes. It will never fit: write a stub that says where the original is."""
+
+
+class LeaseLost(LogError):
+    """Another worker has the lease, or may have it. Leave its block; the checkpoints that were kept stay."""
+
+
+class LogMisconfigured(LogError):
+    """A topic is missing, has a wrong number of partitions, or may not be written. Says what, and the command to run."""

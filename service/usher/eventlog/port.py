@@ -1,0 +1,227 @@
+"""The EventLog port: what a worker needs of an event log.
+
+The words: a *claim* is one partition, from its assignment to this worker until it is taken back. A later claim of the same
+partition is another claim. Beside each source topic the event log has two topics of our own, partition p for partition p:
+
+* ``<group>.<topic>-retry``, compacted: the table of parked deliveries, and the requests of operators. Key: the delivery.
+  A record with a value says that it is parked, one without a value that it is done.
+* ``<group>.<topic>-dlt``: dead letters, and (as records without a value) what became of them.
+
+Once `EventLog.lease` is used there is also ``<group>.checkpoints``: one partition, compacted. Key: the name of a checkpoint.
+
+Every write is durable when it returns. A write that is cancelled, or that raises `LogUnavailable`, may still happen: that
+is part of the contract, and the engine expects it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from usher.delivery import Headers, Record
+
+
+class TopicPartition(NamedTuple):
+    """One partition of a source topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Claim:
+    """One partition while this worker has it. Compared by identity: the next claim of the same partition is another one.
+
+    *start* is the committed offset (the next to read) and *mark* its metadata, both as they were when the claim began.
+    """
+
+    topic: str
+    partition: int
+    start: int
+    mark: str = ""
+
+    @property
+    def topic_partition(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The result of one read of one claim: records in offset order, and the offset to read *next*.
+
+    *next* may lie past the last record: control records and compaction leave gaps.
+    """
+
+    claim: Claim
+    records: Sequence[Record]
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A commit: *next* is the offset that a new owner reads first, *mark* (at most 4,096 characters) says what is done after it."""
+
+    next: int
+    mark: str = ""
+
+
+class CaughtUp:
+    """In a stream of a retry partition: everything that had been written when the stream began has been delivered."""
+
+
+CAUGHT_UP = CaughtUp()
+
+
+class Owner(Protocol):
+    """The owner of the claims. The event log calls it when claims come and go."""
+
+    async def claimed(self, claims: Sequence[Claim]) -> None:
+        """Begin with *claims*; it is empty where there are none for this worker now.
+
+        Must return quickly. Reading may begin at once, loading goes on in the background.
+        """
+
+    async def released(self, claims: Sequence[Claim]) -> None:
+        """Drain, commit and forget *claims*, which are about to go. The event log waits for this, within its budget."""
+
+
+class Lease(Protocol):
+    """The right to do what only one worker of the group may do, with small checkpoints that outlive it.
+
+    A worker that was frozen beyond its session learns of the loss a moment after it thaws: until then two workers may act.
+    """
+
+    def checkpoint(self, name: str) -> bytes | None:
+        """Return what any worker last kept under *name*; None where nothing was kept."""
+
+    async def keep(self, name: str, checkpoint: bytes) -> None:
+        """Keep *checkpoint*, a small text, under *name*. It is written as a whole, and the last one counts.
+
+        A write that raised or was cancelled may land later, over a newer one: an older checkpoint may cost repeats only.
+
+        Raises:
+            LeaseLost, TooLarge, LogUnavailable
+        """
+
+    async def lost(self) -> None:
+        """Return once this worker has the lease no more."""
+
+
+class EventLog(Protocol):
+    """Keeps events, parked deliveries, dead letters and commits."""
+
+    async def open(self, owner: Owner) -> None:
+        """Connect, verify the topics (create our own two where allowed), commit the start of a new group, begin to claim.
+
+        Raises:
+            LogMisconfigured: says what is missing, and the command to run.
+        """
+
+    async def close(self) -> None:
+        """Leave. Does not call `Owner.released`: the caller has drained and committed. Safe to call twice."""
+
+    async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
+        """Read the next records of *claims*, at most about *limit* in all. Wait up to *wait* seconds while there are none.
+
+        Claims that are left out rest: none of their records is read, lost or fetched twice. With no claims it only waits.
+        Must be called regularly: it also keeps the membership alive. Returns no records of a claim that has ended.
+        """
+
+    async def commit(self, positions: Mapping[Claim, Position]) -> None:
+        """Commit *positions*: a new owner starts there.
+
+        Raises:
+            ClaimLost, LogUnavailable
+        """
+
+    async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
+        """Write a parked delivery, or a request, under *key* to the retry partition. Allowed after the claim has ended.
+
+        Raises:
+            TooLarge, LogUnavailable
+        """
+
+    async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
+        """Write the tombstone of *key* to the retry partition. Allowed after the claim has ended.
+
+        Raises:
+            LogUnavailable
+        """
+
+    async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Append to the partition of the dead-letter topic.
+
+        Raises:
+            TooLarge, LogUnavailable
+        """
+
+    def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+        """Stream the retry partition from its beginning, in order, in batches; then `CAUGHT_UP` once; then what is added.
+
+        The end that counts for `CAUGHT_UP` is read when the iteration begins: after the *start* of the claim was. Tombstones
+        are delivered as records without a value. Ends when it is closed. Waits by itself while the event log is unavailable.
+        """
+
+    def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:
+        """Read the records before the *start* of the claim, younger than *window* seconds: about the last *limit* at most.
+
+        The age counts from the timestamp of the record at *start*, or from now where there is none.
+        """
+
+    async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
+        """Append an event to a source topic, on the partition of its key. Works as soon as `open` has returned.
+
+        Raises:
+            TooLarge, LogUnavailable
+        """
+
+    def lease(self) -> AbstractAsyncContextManager[Lease]:
+        """Wait for the lease of the group, however long that takes. Leaving the block gives it back within seconds.
+
+        Use it between `open` and `close`. Waits by itself while the event log is unavailable. A group has one lease.
+
+        Raises:
+            LogMisconfigured: the topic of checkpoints is missing or does not fit. Says the command to run.
+        """
+
+    def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
+        """Read the records of a source topic appended at or after *moment* (Unix seconds), to the end that it had at the call.
+
+        All partitions, each in order. Records that are appended meanwhile may come too, or not.
+
+        Raises:
+            LogUnavailable
+        """
+
+    async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
+        """Return for each claim the offset after its last record. The lag is that less the position."""
+
+    async def writable(self) -> bool:
+        """Return whether the event log would take a write now: for readiness. Cheap, and writes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The configuration of every event log. *topics* are the source topics.
+
+    *start_from* is ``latest``, ``earliest`` or Unix seconds. *drain* is the budget of `Owner.released` in seconds.
+    """
+
+    group: str
+    topics: tuple[str, ...]
+    start_from: str | float = "latest"
+    drain: float = 20.0
+
+
+def retry_topic(group: str, topic: str) -> str:
+    return f"{group}.{topic}-retry"
+
+
+def dead_letter_topic(group: str, topic: str) -> str:
+    return f"{group}.{topic}-dlt"
+
+
+def checkpoints_topic(group: str) -> str:
+    return f"{group}.checkpoints"
