@@ -63,7 +63,7 @@ def test_importing_the_door_loads_no_client(module: str) -> None:
 
 def test_the_service_loads_no_provider_that_it_does_not_use() -> None:
     """SendGrid's and Twilio's packages are slow to load: only who sends by them waits for that."""
-    code = "import sys, usher.app, usher.cli._checks; print(*sorted(set(sys.modules) & {'sendgrid', 'twilio'}))"
+    code = "import sys, usher.app, usher.operate.checks; print(*sorted(set(sys.modules) & {'sendgrid', 'twilio'}))"
 
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
