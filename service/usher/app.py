@@ -22,7 +22,7 @@ from usher.channels.rate_limit import RateLimit
 from usher.channels.sender import MessageSender
 from usher.channels.transport import Transport
 from usher.engine.attempt import Attempts
-from usher.engine.driver import Limits
+from usher.engine.limits import Limits
 from usher.engine.worker import Worker
 from usher.event import Event
 from usher.eventlog.port import EventLog

@@ -19,6 +19,7 @@ from usher.channels.mime import build
 from usher.channels.open import open_email, open_sms
 from usher.channels.outbox import MailOutbox, SmsOutbox
 from usher.channels.transport import Transport
+from usher.context import SendState
 from usher.outcome import Reject, Retry
 
 MAIL = Mail(
@@ -35,7 +36,7 @@ DATE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 @dataclass
 class Progress:
-    state: str = "new"
+    state: SendState = "new"
 
 
 def files(folder: Path) -> list[Path]:

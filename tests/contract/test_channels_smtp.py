@@ -25,6 +25,7 @@ from cryptography.x509.oid import NameOID
 
 from usher.channels import Mail, ProviderRefused
 from usher.channels.smtp import Smtp
+from usher.context import SendState
 from usher.outcome import Reject, Retry, Unknown
 
 MAIL = Mail(
@@ -40,7 +41,7 @@ USER, PASSWORD = "usher", "p@ss/wörd"
 
 @dataclass
 class Progress:
-    state: str = "new"
+    state: SendState = "new"
 
 
 @dataclass

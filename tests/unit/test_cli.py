@@ -19,6 +19,7 @@ from usher.cli._exits import Exit
 from usher.delivery import Delivery, Origin
 from usher.engine.dead_letters import dead_letter_headers
 from usher.eventlog.port import dead_letter_topic, retry_topic
+from usher.headers import delivery_headers
 from usher.settings import Settings, settings_table
 from usher.sources import decode, event_key
 from usher.storage import browser
@@ -516,7 +517,7 @@ def test_why_tells_of_parked_dead_and_dropped(usher: Usher) -> None:
 
     async def park() -> None:
         async with browser(Settings.load()) as log:
-            await log.append(RETRY, parked.key.encode(), parked.value, parked.headers(), partition=0)
+            await log.append(RETRY, parked.key.encode(), parked.value, delivery_headers(parked), partition=0)
 
     asyncio.run(park())
     rows = {row["handler"]: row for row in usher("why", "00aa", "--json").rows}

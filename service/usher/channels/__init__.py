@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from usher.context import SendState
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:
@@ -37,14 +39,14 @@ class SmsMessage:
 
 
 class Progress(Protocol):
-    """How far a message has come; `usher.handler.Outgoing` is one.
+    """How far a message has come; `usher.context.Outgoing` is one.
 
     A provider moves *state* from ``new`` to ``left`` before the first byte that could make the message go out may reach
     the provider, to ``sent`` when it was accepted, to ``back`` when the provider said that it did not take it. A send that
     is cancelled leaves it where it was.
     """
 
-    state: str
+    state: SendState
 
 
 class ProviderRefused(Exception):

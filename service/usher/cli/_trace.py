@@ -13,12 +13,13 @@ from usher.cli._console import moment
 from usher.cli._dead_letters import ListedDeadLetter
 from usher.cli._dead_letters import read as read_dead_letters
 from usher.delivery import Delivery, Record, delivery_key
-from usher.engine.claims import Mark, handlers_hash
 from usher.engine.dead_letters import REQUEST_PREFIX
+from usher.engine.ledger import Mark, handlers_hash
 from usher.event import Event, EventUid, Undecodable
 from usher.eventlog.browse import Browser, Committed
 from usher.eventlog.port import TopicPartition, retry_topic
 from usher.handler import Router, Ruling
+from usher.headers import read_delivery
 from usher.sources import Source, decode, read_record
 
 
@@ -155,7 +156,7 @@ def _fold_retries(batch: Iterable[Record], topic: str, wanted: Wanted, traces: _
             traces.unparked.add((topic, key))
             continue
         try:
-            delivery = Delivery.from_record(record)
+            delivery = read_delivery(record)
         except ValueError:
             continue
         if wanted.is_(delivery.uid):
