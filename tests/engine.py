@@ -22,6 +22,7 @@ from usher.engine.limits import Limits
 from usher.engine.worker import Worker
 from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.handler import Handler, Router
+from usher.headers import read_delivery
 from usher.metrics import Metrics
 from usher.testing.log import MemoryBroker, MemoryLog
 
@@ -124,12 +125,12 @@ class Bench:
         finally:
             worker.stop()
             await asyncio.wait_for(task, PATIENCE)
-            await worker._event_log.close()
+            await worker.event_log.close()
 
     async def crashing(self, *handlers: Handler, when: Callable[[], object], **limits: Any) -> None:
         """Run a worker until *when*, then end it as kill -9 does: nothing is drained, committed or handed over."""
         worker = self.worker(handlers, **limits)
-        event_log = worker._event_log
+        event_log = worker.event_log
         task = asyncio.create_task(worker.run())
         before = asyncio.all_tasks()
         await until(when)
@@ -137,7 +138,7 @@ class Bench:
         self.broker.evict(event_log)
         for other in asyncio.all_tasks() - before | {task}:
             other.cancel()
-        worker._states.clear()
+        worker.claims.states.clear()
         await asyncio.gather(task, return_exceptions=True)
 
     async def emit(self, *values: bytes, key: bytes = b"k") -> None:
@@ -154,7 +155,7 @@ class Bench:
             if record.value is None:
                 table.pop(key, None)
             else:
-                table[key] = Delivery.from_record(record)
+                table[key] = read_delivery(record)
         return table
 
     def dead_letters(self, partition: int = 0) -> list[DeadLetter]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
+SendState = Literal["new", "left", "back", "sent"]
+"""How far a message has come: see `Outgoing`."""
+
+
 class Sender(Protocol):
     """Sends the message of a handler: renders the template, checks the address, calls the provider."""
 
@@ -47,7 +51,7 @@ class Outgoing:
     channel: Literal["email", "sms"]
     logger: FilteringBoundLogger
     clock: AttemptClock | None = None
-    state: str = "new"
+    state: SendState = "new"
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from tests.kafka import Broker
 
 from usher.delivery import Delivery, Origin, lane_of
 from usher.eventlog.port import retry_topic
+from usher.headers import delivery_headers
 from usher.sources import decode
 
 HANDLER = "bench"
@@ -41,7 +42,7 @@ async def park(broker: Broker, topic: str, group: str, count: int, due: Callable
                 retry,
                 key=delivery.key.encode(),
                 value=delivery.value,
-                headers=delivery.headers(),
+                headers=delivery_headers(delivery),
                 partition=number % PARTITIONS,
             )
         await producer.flush()

@@ -14,6 +14,7 @@ from usher.channels import Mail, Progress, ProviderRefused
 from usher.channels.breaker import CircuitBreaker
 from usher.channels.sendgrid import SendGrid
 from usher.channels.transport import Transport
+from usher.context import SendState
 from usher.metrics import Metrics
 from usher.outcome import Hold, Reject, Retry, Unknown
 from usher.testing.providers import FakeProviders, answer
@@ -24,7 +25,7 @@ MAIL = Mail("noor@example.com", MailSender("accounts@example.org"), "Hello", "He
 
 @dataclass
 class State:
-    state: str = "new"
+    state: SendState = "new"
 
 
 @dataclass
@@ -272,10 +273,10 @@ async def test_a_key_that_is_mended_at_the_provider_needs_nothing_here() -> None
             await breaker.send(MAIL, State())
         with pytest.raises(Hold):
             await breaker.send(MAIL, state)
-        assert state.state == "new"
+        before = state.state
         clock.now += 60
 
         await breaker.send(MAIL, state)
 
-    assert state.state == "sent"
+    assert (before, state.state) == ("new", "sent")
     assert len(fake.seen) == 2

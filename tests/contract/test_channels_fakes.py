@@ -21,6 +21,7 @@ from usher.channels import Mail, SmsMessage
 from usher.channels.sendgrid import SendGrid
 from usher.channels.transport import Transport
 from usher.channels.twilio import Twilio
+from usher.context import SendState
 from usher.outcome import Reject, Retry
 
 MAIL = Mail(
@@ -36,7 +37,7 @@ TEXT = SmsMessage(to="+447700900123", body="Hello, £0", idempotency_key="sms_no
 
 @dataclass
 class Progress:
-    state: str = "new"
+    state: SendState = "new"
 
 
 @dataclass

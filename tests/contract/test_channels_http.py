@@ -22,6 +22,7 @@ from usher.channels import Mail, ProviderRefused, SmsMessage
 from usher.channels.sendgrid import SendGrid
 from usher.channels.transport import Transport
 from usher.channels.twilio import Twilio
+from usher.context import SendState
 from usher.outcome import Outcome, Reject, Retry, Unknown
 from usher.testing.providers import DROP, HANG, RESET, FakeProviders, answer
 
@@ -44,7 +45,7 @@ TEXT = SmsMessage(
 class Progress:
     """What a delivery's message would be told."""
 
-    state: str = "new"
+    state: SendState = "new"
 
 
 @dataclass

@@ -19,6 +19,7 @@ from usher.channels import Mail, SmsMessage
 from usher.channels.mime import build
 from usher.channels.outbox import MailOutbox, SmsOutbox, prepare
 from usher.channels.transport import Transport
+from usher.context import SendState
 from usher.outcome import Reject, Retry
 from usher.parts import open_channels
 from usher.settings import Settings
@@ -37,7 +38,7 @@ DATE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 @dataclass
 class Progress:
-    state: str = "new"
+    state: SendState = "new"
 
 
 def files(folder: Path) -> list[Path]:

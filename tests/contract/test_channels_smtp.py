@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from usher.addresses import MailSender, SmtpServer
 from usher.channels import Mail, ProviderRefused
 from usher.channels.smtp import Smtp
+from usher.context import SendState
 from usher.outcome import Reject, Retry, Unknown
 
 MAIL = Mail(
@@ -41,7 +42,7 @@ USER, PASSWORD = "usher", "p@ss/wörd"
 
 @dataclass
 class Progress:
-    state: str = "new"
+    state: SendState = "new"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from usher.delivery import Delivery, StoredRecord
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.eventlog.port import Claim, TopicPartition
+from usher.headers import read_delivery
 
 FOREVER = float("inf")
 
@@ -159,7 +160,7 @@ class History:
                     key = (record.key or b"").decode()
                     if not key.startswith(REQUEST_PREFIX):
                         short = shortened(key)
-                        parked = None if record.value is None else Delivery.from_record(record)
+                        parked = None if record.value is None else read_delivery(record)
                         written = Written(record.timestamp / 1000, parked)
                         self._read_back[partition, short].append((number, written))
         return self._read_back

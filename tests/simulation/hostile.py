@@ -16,9 +16,10 @@ from tests.simulation.history import History, Tenure, Trouble, shortened
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
-from usher.delivery import WRITER, Head, Headers, StoredRecord
+from usher.delivery import Headers, StoredRecord
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Batch, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
+from usher.headers import WRITER, Head
 from usher.testing.broker import Group, GroupMember, MemoryBroker
 from usher.testing.log import MemoryLog
 

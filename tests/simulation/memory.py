@@ -14,9 +14,9 @@ def too_much(worker: Worker, limits: Limits, handlers: int, replays: int) -> Ite
     Fresh records stop at the limit, but a read is taken in whole, and retries that were woken before it find their room.
     """
     most = 2 * limits.records + (limits.read + replays) * handlers
-    held = worker._driver.records
+    held = worker.memory.records
     if held > most:
         yield f"holds {held} deliveries, and {most} is the most"
-    for claim, state in worker._states.items():
+    for claim, state in worker.claims.states.items():
         if len(state.ledger) > limits.per_claim:
             yield f"has {len(state.ledger)} offsets of {claim.partition} unsettled, and {limits.per_claim} is the most"

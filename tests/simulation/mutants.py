@@ -1,12 +1,13 @@
 """Mutants of the engine: each takes one rule or promise away, and the simulation has to notice.
 
-Hides how a mutant is made and run: a copy of the package with one text replaced, on the path of a child process before the
-real one. The production code has no switches for this. A text that does not occur exactly once makes a mutant out of date.
+Hides how a mutant is made and run: a copy of the package with some syntax nodes replaced, on the path of a child process before
+the real one. The production code has no switches for this. An edit that does not fit exactly once makes a mutant out of date.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.simulation.catalogue import MUTANTS, Mutant
+from tests.simulation.catalogue import MUTANTS, Edit, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "service" / "usher"
@@ -27,12 +28,12 @@ _PATIENCE = 240.0
 
 
 class OutOfDate(Exception):
-    """The text that a mutant replaces is not in the engine exactly once."""
+    """What a mutant replaces is not in the engine exactly once."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a mutant: *sentences* are the violations that gave it away, after so many *schedules*."""
+    """The verdict on a mutant: *sentences* are the violations that showed it, after so many *schedules*."""
 
     sentences: Sequence[str]
     schedules: int
@@ -48,16 +49,68 @@ def mutate(mutant: Mutant, folder: Path) -> None:
     """
     copy = folder / "usher"
     shutil.copytree(PACKAGE, copy)
-    for file, edits in ((mutant.file, mutant.edits), *([mutant.also] if mutant.also else [])):
-        path = copy / file
-        text = path.read_text()
-        for old, new in edits:
-            if text.count(old) != 1:
-                raise OutOfDate(
-                    f"mutant {mutant.name}: {file} holds {text.count(old)} times {old!r}; say anew what it replaces"
-                )
-            text = text.replace(old, new)
-        path.write_text(text)
+    for edit in mutant.edits:
+        module, _, name = edit.where.partition(":")
+        path = copy / (module.replace(".", "/") + ".py")
+        tree = ast.parse(path.read_text())
+        replaced = _replace(tree, name, edit)
+        if replaced != 1:
+            raise OutOfDate(
+                f"mutant {mutant.name}: {edit.where} has {replaced} times {edit.old!r}; say what it replaces now"
+            )
+        path.write_text(ast.unparse(ast.fix_missing_locations(tree)))
+
+
+def _replace(tree: ast.Module, name: str, edit: Edit) -> int:
+    """Replace what *edit* says in the definition *name* of *tree*. Returns how often it was there."""
+    place: ast.AST | None = tree
+    for part in name.split("."):
+        place = next((node for node in getattr(place, "body", ()) if part in _names(node)), None)
+    if place is None:
+        return 0
+    swap = _Swap(ast.parse(edit.old.strip()).body, ast.parse(edit.new.strip()).body)
+    swap.visit(place)
+    return swap.found
+
+
+def _names(node: ast.AST) -> Sequence[str]:
+    """Return the names that a statement defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return [node.name]
+    return [target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)]
+
+
+class _Swap(ast.NodeTransformer):
+    """Replaces statements by statements, or an expression by an expression; *found* counts. Compares their source as unparsed."""
+
+    def __init__(self, old: Sequence[ast.stmt], new: Sequence[ast.stmt]) -> None:
+        self.found = 0
+        self._old = [ast.unparse(node) for node in old]
+        self._new = list(new) or [ast.Pass()]
+        expressions = [node.value for node in (*old, *self._new) if isinstance(node, ast.Expr)]
+        self._expression = expressions[1] if len(expressions) == len(old) + len(self._new) == 2 else None
+        """The new expression, where it is about expressions."""
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        self.generic_visit(node)
+        if self._expression is not None:
+            if isinstance(node, ast.expr) and ast.unparse(node) == self._old[0]:
+                self.found += 1
+                return self._expression
+            return node
+        for name in ("body", "orelse", "finalbody"):
+            statements = getattr(node, name, None)
+            if isinstance(statements, list):
+                setattr(node, name, self._swapped(statements))
+        return node
+
+    def _swapped(self, statements: list[ast.stmt]) -> list[ast.stmt]:
+        length = len(self._old)
+        for at in range(len(statements) - length + 1):
+            if [ast.unparse(node) for node in statements[at : at + length]] == self._old:
+                self.found += 1
+                return [*statements[:at], *self._new, *self._swapped(statements[at + length :])]
+        return statements
 
 
 def hunt(mutant: Mutant, *, schedules: int, seed: int = 0) -> Verdict:
@@ -98,25 +151,25 @@ def main() -> int:
     chosen = [mutant for mutant in MUTANTS if (mutant.name in options.names or not options.names)]
     with ThreadPoolExecutor(options.jobs) as pool:
         survived = 0
-        for line, noticed in pool.map(lambda mutant: _tell(mutant, options), chosen):
+        for line, noticed in pool.map(lambda mutant: _line(mutant, options), chosen):
             print(line, flush=True)
             survived += not noticed
     return 1 if survived else 0
 
 
-def _tell(mutant: Mutant, options: argparse.Namespace) -> tuple[str, bool]:
-    """A line about what came of a mutant, and whether it is well."""
+def _line(mutant: Mutant, options: argparse.Namespace) -> tuple[str, bool]:
+    """Play a mutant. Returns a line about it, and whether it is all right."""
     if mutant.unnoticed and not options.names:
-        return f"{mutant.name:44} left out: {mutant.unnoticed}", True
+        return f"{mutant.name:50} left out: {mutant.unnoticed}", True
     try:
         verdict = hunt(mutant, schedules=options.schedules, seed=options.seed)
     except OutOfDate as error:
         return f"OUT OF DATE: {error}", False
     why = verdict.sentences[0] if verdict.sentences else "SURVIVED"
-    told = (
-        f"{mutant.name:44} {verdict.schedules:4} schedules {verdict.seconds:5.1f} s  seed {verdict.last_seed:4}  {why}"
+    line = (
+        f"{mutant.name:50} {verdict.schedules:4} schedules {verdict.seconds:5.1f} s  seed {verdict.last_seed:4}  {why}"
     )
-    return told, bool(verdict.sentences)
+    return line, bool(verdict.sentences)
 
 
 if __name__ == "__main__":

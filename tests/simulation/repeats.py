@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from tests.simulation.history import FOREVER, Attempt, History, Tenure, Trouble, fold
 
-from usher.engine.claims import Mark
+from usher.engine.ledger import Mark
 
 _COMMIT_EVERY = 0.5
 _TURN = 0.3

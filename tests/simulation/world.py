@@ -29,6 +29,7 @@ from usher.engine.worker import Worker
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import TopicPartition, dead_letter_topic
 from usher.handler import Router
+from usher.headers import read_delivery
 from usher.metrics import Metrics
 
 EPOCH = 1_700_000_000.0
@@ -288,7 +289,7 @@ class World:
                 if record.value is None:
                     table.pop(key, None)
                 else:
-                    table[key] = Delivery.from_record(record)
+                    table[key] = read_delivery(record)
         return table
 
     def requests(self) -> Sequence[Delivery]:

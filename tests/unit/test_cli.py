@@ -21,6 +21,7 @@ from usher.cli._exits import Exit, code_of
 from usher.delivery import Delivery, Origin
 from usher.engine.dead_letters import dead_letter_headers
 from usher.eventlog.port import dead_letter_topic, retry_topic
+from usher.headers import delivery_headers
 from usher.operate import errors
 from usher.operate.errors import OperateError
 from usher.settings import Settings, settings_table
@@ -561,7 +562,7 @@ def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
 
     async def park() -> None:
         async with browser(Settings.load()) as event_log:
-            await event_log.append(RETRY, parked.key.encode(), parked.value, parked.headers(), partition=0)
+            await event_log.append(RETRY, parked.key.encode(), parked.value, delivery_headers(parked), partition=0)
 
     asyncio.run(park())
     rows = {row["handler"]: row for row in usher("why", "00aa", "--json").rows}

@@ -25,6 +25,7 @@ from usher.engine.dead_letters import (
     undecodable,
 )
 from usher.event import EventUid
+from usher.headers import delivery_headers, read_delivery
 
 ONE = Delivery(
     handler="welcome_email",
@@ -155,7 +156,7 @@ def test_a_request_asks_for_one_fresh_attempt_of_the_handler_that_failed() -> No
     dead_letter = journal.opened(replace(ONE, replays=2))
 
     key, value, headers = request(dead_letter, request_id="r7", even_expired=True)
-    asked = Delivery.from_record(StoredRecord("usher.t-retry", 2, 0, 0, key.encode(), value, headers))
+    asked = read_delivery(StoredRecord("usher.t-retry", 2, 0, 0, key.encode(), value, headers))
 
     assert (key, value) == ("replay/r7", ONE.value)
     assert asked == replace(
@@ -174,7 +175,7 @@ def test_requests_are_pending_until_they_are_answered() -> None:
     def put(key: str, value: bytes | None, headers: Headers) -> None:
         table.append(StoredRecord("usher.t-retry", 2, len(table), 0, key.encode(), value, headers))
 
-    put(ONE.key, ONE.value, ONE.headers())
+    put(ONE.key, ONE.value, delivery_headers(ONE))
     put(*request(first, request_id="r1"))
     put(*request(second, request_id="r2"))
     put(request_key("r1"), None, [])

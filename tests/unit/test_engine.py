@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import pytest
 from tests.engine import CONFIG, NOW, PATIENCE, TOPIC, Bench, Script, raw, until
 
 from usher import Context, Event, Reject, Retry, Skip
-from usher.delivery import idempotency_key
-from usher.engine.claims import Mark
+from usher.delivery import Delivery, idempotency_key
 from usher.engine.dead_letters import request
-from usher.eventlog.port import TopicPartition, retry_topic
-from usher.outcome import Hold
+from usher.engine.ledger import Mark
+from usher.engine.settle import Settler
+from usher.eventlog.port import Claim, Position, TopicPartition, retry_topic
+from usher.outcome import Dead, Done, Hold
 from usher.testing.log import MemoryBroker, MemoryLog
 
 
@@ -272,7 +273,7 @@ async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: 
     await until(lambda: worker.ready)
     await bench.emit(raw("ann"), raw("ann"), raw("ann"))
     await begun.wait()
-    (state,) = worker._states.values()
+    (state,) = worker.claims.states.values()
     await until(lambda: len(state.lanes) == 1 and state.position == 3)
     bench.broker.latency = lambda: 0.05
     worker.stop()
@@ -280,6 +281,25 @@ async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: 
     await asyncio.wait_for(task, PATIENCE)
 
     assert (len(bench.parked()), bench.committed()) == (3, 3)
+
+
+async def test_claims_that_go_together_are_committed_together(bench: Bench) -> None:
+    """However many partitions a worker releases, they share one commit: one after the other they would exceed the budget."""
+    bench.broker.partitions = 3
+    script, committed = Script(), list[int]()
+    async with bench.running(script.handler(), commit_every=3600) as worker:
+        commit = worker.event_log.commit
+
+        async def counted(positions: Mapping[Claim, Position]) -> None:
+            committed.append(len(positions))
+            await commit(positions)
+
+        worker.event_log.commit = counted  # type: ignore[method-assign]
+        for number in range(12):
+            await bench.emit(raw(f"u{number}"), key=f"u{number}".encode())
+        await until(lambda: len(script.done) == 12)
+
+    assert committed == [3]
 
 
 async def test_a_handlers_own_cancelled_error_is_a_failure(bench: Bench) -> None:
@@ -381,7 +401,7 @@ async def test_due_retries_keep_to_the_limit_of_bytes(bench: Bench) -> None:
     async def act(_event: Event, ctx: Context) -> None:
         if ctx.attempt == 1:
             raise Retry("later", after="1s")
-        sizes.append(worker._driver._size)
+        sizes.append(worker.memory.size)
         await go.wait()
 
     script.act = act
@@ -586,6 +606,48 @@ async def test_a_move_between_two_workers_repeats_nothing(bench: Bench) -> None:
     assert two.done
 
 
+async def test_every_delivery_ends_once_and_before_anything_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each end comes through `Settler.ended` once: before the commit that covers it, and before the tombstone."""
+    script, ends = Script(), list[tuple[str, str]]()
+    end = Settler.ended
+
+    def ended(settler: Settler, delivery: Delivery, verdict: Done | Dead) -> None:
+        ends.append((delivery.uid.id, verdict.reason if isinstance(verdict, Dead) else verdict.label))
+        parked = [other for other in bench.parked().values() if other.uid == delivery.uid]
+        assert parked or bench.committed() <= delivery.offset
+        end(settler, delivery, verdict)
+
+    def act(event: Event, ctx: Context) -> None:
+        if event.id in {"retried", "in-vain"} and (event.id == "in-vain" or ctx.attempt == 1):
+            raise Retry("not yet", after=0.01)
+        if event.id in {"skipped", "rejected"}:
+            raise Skip("no") if event.id == "skipped" else Reject("no")
+
+    monkeypatch.setattr(Settler, "ended", ended)
+    script.act = act
+    late = json.loads(raw("late", event_id="late"))
+    late["context"]["timestamp"] -= 10 * 86400
+    async with bench.running(script.handler()):
+        await bench.emit(raw("bob", event_id="filtered", triggered_by="user"), b"garbage", json.dumps(late).encode())
+        for event in ("done", "skipped", "rejected", "retried", "behind"):
+            await bench.emit(raw("ann", event_id=event))
+        await bench.emit(raw("cat", event_id="in-vain"))
+        await until(lambda: len(ends) == 8 and not bench.parked() and bench.committed() == 9)
+
+    assert sorted(ends) == [
+        ("", "undecodable"),
+        ("behind", "done"),
+        ("done", "done"),
+        ("in-vain", "attempts-exhausted"),
+        ("late", "expired"),
+        ("rejected", "rejected"),
+        ("retried", "done"),
+        ("skipped", "skipped"),
+    ]
+
+
 def _raising(error: Exception) -> Any:
     def act(_event: Event, _ctx: Context) -> None:
         raise error
@@ -638,7 +700,7 @@ async def test_a_worker_that_lives_for_a_while_is_careful_no_more(bench: Bench) 
         await bench.emit(raw("ann"))
         await bench.crashing(idle.handler(), when=_longer_than(idle.done, 0), calm_after=0.0)
     async with bench.running(Script().handler()) as worker:
-        (state,) = worker._states.values()
+        (state,) = worker.claims.states.values()
         assert not state.ledger.careful
 
 
@@ -670,9 +732,9 @@ async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: B
     labels = {"topic": TOPIC, "partition": "0"}
     async with bench.running(script.handler()) as worker:
         await bench.emit(raw("ann"))
-        registry = worker._metrics.registry
+        registry = worker.metrics.registry
         await until(lambda: registry.get_sample_value("usher_parked", labels) == 1)
-        event_log = worker._event_log
+        event_log = worker.event_log
         assert isinstance(event_log, MemoryLog)
         async with bench.running(Script().handler()):
             bench.broker.evict(event_log)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
-from tests.simulation.catalogue import MUTANTS, Mutant
-from tests.simulation.mutants import OutOfDate, mutate
+from tests.simulation.catalogue import MUTANTS, Edit, Mutant
+from tests.simulation.mutants import PACKAGE, OutOfDate, mutate
 
 
 def test_every_mutant_fits_the_engine(tmp_path: Path) -> None:
@@ -16,8 +17,27 @@ def test_every_mutant_fits_the_engine(tmp_path: Path) -> None:
 
 
 def test_a_mutant_that_no_longer_fits_says_so(tmp_path: Path) -> None:
-    """A text that the engine does not hold exactly once is an error, not a mutant that changes nothing."""
-    stale = Mutant("stale", "nothing", "engine/driver.py", (("no such text", ""),))
+    """What the engine does not have exactly once in the place that is named is an error, not a mutant that changes nothing."""
+    for number, (where, old) in enumerate(
+        [
+            ("engine.driver:Driver.wake", "no_such_expression"),
+            ("engine.driver:Driver.no_such_name", "state.open"),
+            ("engine.driver:Driver.begin", "lane"),
+        ]
+    ):
+        stale = Mutant("stale", "nothing", (Edit(where, old, "False"),))
 
-    with pytest.raises(OutOfDate, match="stale"):
-        mutate(stale, tmp_path)
+        with pytest.raises(OutOfDate, match="stale"):
+            mutate(stale, tmp_path / str(number))
+
+
+def test_an_edit_changes_one_place_and_nothing_else(tmp_path: Path) -> None:
+    """Comments and formatting do not matter, and everything beside the place is as it was."""
+    mutant = Mutant("one", "nothing", (Edit("engine.memory:Memory.full", "limits = self._limits", "limits = None"),))
+    mutate(mutant, tmp_path)
+
+    before = ast.unparse(ast.parse((PACKAGE / "engine" / "memory.py").read_text())).splitlines()
+    after = ast.unparse(ast.parse((tmp_path / "usher" / "engine" / "memory.py").read_text())).splitlines()
+    assert [(old.strip(), new.strip()) for old, new in zip(before, after, strict=True) if old != new] == [
+        ("limits = self._limits", "limits = None")
+    ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from usher import Context, Event, on
 from usher.delivery import Delivery, Origin
-from usher.engine.claims import Mark, handlers_hash
+from usher.engine.ledger import Mark, handlers_hash
 from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
+from usher.headers import delivery_headers
 from usher.operate.fates import Fate
 from usher.operate.trace import Wanted, trace
 from usher.sources import decode, event_key
@@ -110,7 +111,7 @@ async def test_a_parked_delivery_outlives_its_event() -> None:
     event = decode(raw_event(id="0a"))
     parked = Delivery("removed", event.uid, "lane", Origin(TOPIC, 0, 7, 0, b"k"), b"{}", attempt=3, error="busy")
     retries = retry_topic(GROUP, TOPIC)
-    await browser.append(retries, parked.key.encode(), parked.value, parked.headers(), partition=0)
+    await browser.append(retries, parked.key.encode(), parked.value, delivery_headers(parked), partition=0)
 
     (fate,) = await _why(browser, "0a")
     assert (fate.handler, fate.state, fate.attempt, fate.error) == ("removed", "parked", 3, "busy")

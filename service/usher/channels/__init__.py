@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from usher.addresses import MailSender
+from usher.context import SendState
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Progress(Protocol):
     is cancelled leaves it where it was.
     """
 
-    state: str
+    state: SendState
 
 
 class ProviderRefused(Exception):

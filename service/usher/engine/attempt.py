@@ -1,6 +1,7 @@
-"""One attempt: what a handler is given, how long it may take, how its end is read, and the verdict that follows.
+"""One attempt: it runs the handler, and turns its end into a verdict.
 
-Hides the telling apart of a failure before anything left, an unknown outcome, and a failure after the message was sent.
+Hides what the handler gets, how long it may take, and how a failure before anything has left, an unknown outcome, and a
+failure after the message was sent are distinguished.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Ending:
-    """How an attempt ended: *error* None means that the handler returned. *seconds* is what it took."""
+    """The end of an attempt. *error* None: the handler returned. *seconds* is how long it took."""
 
     error: BaseException | None
     message: Outgoing | None
@@ -64,9 +65,9 @@ def _no_system(_event: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Makes attempts. *policy* is for handlers without one of their own; *now* gives Unix seconds.
+    """Makes attempts. *policy* is for handlers without their own; *now* gives Unix seconds.
 
-    *system_of* gives the identity system that an event came from, where its API may be asked.
+    *system_of* gives the identity system of an event, where Usher has access to its API.
     """
 
     router: Router
@@ -82,7 +83,7 @@ class Attempts:
     deadlines: Deadlines = field(default_factory=Deadlines, init=False)
 
     async def make(self, in_flight: InFlight) -> tuple[Verdict, Delivery]:
-        """Try the delivery once: the verdict, and the delivery as the attempt has left it.
+        """Try the delivery once. Returns the verdict, and the delivery as it is after the attempt.
 
         Raises nothing but `asyncio.CancelledError`.
         """
@@ -109,15 +110,15 @@ class Attempts:
             rng=self.rng,
             may_park=delivery.replay is None,
         )
-        self._tell(handler, delivery, ending, verdict)
+        self._report(handler, delivery, ending, verdict)
         return verdict, _after(delivery, verdict, ending.sent, int(now * 1000))
 
     def knows(self, handler: str) -> bool:
-        """Whether there is a handler of this name."""
+        """Return whether there is a handler of this name."""
         return handler in self.router.handlers
 
     def expiry_of(self, in_flight: InFlight) -> int | None:
-        """When sending it becomes too late, in Unix milliseconds; None: never, or it can't be told."""
+        """Return when it becomes too late to send it, in Unix milliseconds. None: never, or that is not known."""
         handler = self.router.handlers.get(in_flight.delivery.handler)
         if handler is None:
             return None
@@ -159,13 +160,13 @@ class Attempts:
         except asyncio.CancelledError as ended:
             task = asyncio.current_task()
             if task is None or task.cancelling():
-                raise  # we are being ended; else the handler awaited something that was
+                raise  # this task is being cancelled; otherwise the handler awaited something that was
             error = ended
-        except (Exception, SystemExit) as ended:  # noqa: BLE001 - whatever a handler raises is an outcome
+        except (Exception, SystemExit) as ended:  # noqa: BLE001 - any exception of a handler is an outcome
             error = ended
         return Ending(error, ctx.message, time.perf_counter() - began)
 
-    def _tell(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
+    def _report(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
         self.metrics.attempt(handler.name, verdict.label, ending.seconds)
         if isinstance(ending.error, Skip):
             reason = "no-address" if isinstance(ending.error, NoAddress) else "other"
@@ -175,20 +176,20 @@ class Attempts:
         about = {"event_id": delivery.uid.id, "handler": handler.name, "attempt": delivery.attempt + 1}
         if isinstance(verdict, Done):
             self.logger.debug("nothing sent", reason=verdict.reason, **about)
-        elif not isinstance(ending.error, Outcome):  # nobody meant it: whoever wrote the handler wants to see where
+        elif not isinstance(ending.error, Outcome):  # not on purpose: the author of the handler needs the traceback
             self.logger.warning("handler failed", exc_info=ending.error, **about)
 
 
 async def _looked_up(event: Event, system: IdentitySystem) -> Event:
-    """*event* with the user as the identity system knows him; as it is, where he can't be named or looked up there."""
+    """Return *event* with the user as the identity system has it; unchanged where the event names none, or has no look-up."""
     if event.user.id is None and event.context.user_id is None:
         return event
     try:
         found = await system.user(event)
     except Reject:  # this system has no look-up
         return event
-    said = event.user.model_dump(exclude_none=True)
-    return event.model_copy(update={"user": found.model_copy(update=said)})
+    in_event = event.user.model_dump(exclude_none=True)
+    return event.model_copy(update={"user": found.model_copy(update=in_event)})
 
 
 def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:
@@ -213,7 +214,7 @@ def _given_up(reason: str, error: str) -> Dead:
 
 
 def _after(delivery: Delivery, verdict: Verdict, sent: bool, now: int) -> Delivery:
-    """The delivery as its attempt has left it."""
+    """Return the delivery as it is after its attempt."""
     if isinstance(verdict, Done):
         return delivery
     due = math.ceil(verdict.due * 1000) if isinstance(verdict, Park) else None

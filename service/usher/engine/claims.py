@@ -1,244 +1,150 @@
-"""What of a claim is done, and how a commit tells the next owner: the Ledger, and the Mark in a commit's metadata.
+"""The claims of a worker: each is loaded, opened, and released in good order.
 
-A commit is an offset and a Mark. The offset is the frontier: the lowest record with something unsettled. The Mark says
-*everything in [next, seen) is done except these*, with the handlers that are already done on each. Because it lists what
-is undone, filtered records and gaps cost nothing, and its size is bounded by what may be in flight.
+Hides how long a claim takes from its assignment to its first delivery, and from the call to release it to its end.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
-from usher.eventlog.port import Position
+from usher.engine.claim_state import ClaimState
+from usher.engine.commits import Commits
+from usher.engine.driver import Driver
+from usher.engine.follow import RetryFollower
+from usher.engine.limits import Limits
+from usher.eventlog.port import Claim, EventLog
 
-MARK_LIMIT = 4096
-"""Characters a Kafka broker takes as commit metadata (``offset.metadata.max.bytes``)."""
-
-NOBODY = bytes(9)
-"""No suspect."""
-
-_VERSION = "u1."
-_HASH_BYTES = 4
-_COINCIDENCES = 2
-_PATIENCE = 2
-"""So many starts in a row may end badly before deliveries are run one at a time, to see which one ends the process."""
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What is done after a frontier.
+class Claims:
+    """The `Owner` of a worker's claims. *writer* names the worker in records; *failed* is for errors that nothing expects."""
 
-    *base* is the offset it was committed with: a Mark of another base would be loss, and is not used. *undone* maps an
-    offset to a bit mask of the handlers done on it, in the order of their sorted names; *handlers* is a hash of those
-    names, and where it differs the bits say nothing. *starts* counts the workers that began here since one stopped in good
-    order or lived for a while. *suspect* is the `digest` of the delivery that ran alone when this was written, if one did,
-    and in its last byte how often in a row it has.
-    """
-
-    base: int
-    seen: int
-    undone: Mapping[int, int] = field(default_factory=dict)
-    handlers: bytes = bytes(_HASH_BYTES)
-    starts: int = 0
-    suspect: bytes = NOBODY
-
-    def encode(self, limit: int = MARK_LIMIT) -> str:
-        """At most *limit* characters. What does not fit is left out from the end: it will be read again, never lost."""
-        offsets = sorted(self.undone)
-        seen = self.seen
-        while True:
-            text = self._encode(offsets, seen)
-            if len(text) <= limit:
-                return text
-            keep = len(offsets) * (limit - 64) // len(text)
-            seen, offsets = offsets[keep], offsets[:keep]
-
-    def _encode(self, offsets: Sequence[int], seen: int) -> str:
-        out = bytearray(self.handlers + self.suspect)
-        for number in (self.base, seen - self.base, self.starts):
-            _put(out, number)
-        previous = self.base
-        for offset in offsets:
-            done = self.undone[offset]
-            _put(out, (offset - previous) << 1 | (done > 0))
-            if done:
-                _put(out, done)
-            previous = offset
-        return _VERSION + base64.urlsafe_b64encode(out).decode().rstrip("=")
-
-    @classmethod
-    def decode(cls, text: str, base: int) -> Mark | None:
-        """The Mark in a commit's metadata; None where there is none, it is another program's, or of another base."""
-        if not text.startswith(_VERSION):
-            return None
-        body = text.removeprefix(_VERSION)
-        try:
-            raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-            numbers = list(_numbers(raw[_HASH_BYTES + len(NOBODY) :]))
-            found, width, starts = numbers[:3]
-        except (binascii.Error, ValueError):
-            return None
-        if found != base:
-            return None
-        undone: dict[int, int] = {}
-        offset, rest = base, iter(numbers[3:])
-        for number in rest:
-            offset += number >> 1
-            undone[offset] = next(rest, 0) if number & 1 else 0
-        suspect = raw[_HASH_BYTES : _HASH_BYTES + len(NOBODY)]
-        return cls(base, base + width, undone, raw[:_HASH_BYTES], starts, suspect)
-
-
-def handlers_hash(names: Iterable[str]) -> bytes:
-    """What stands in a Mark for the set of handlers that its bits are about."""
-    return hashlib.sha256("\n".join(sorted(names)).encode()).digest()[:_HASH_BYTES]
-
-
-def digest(key: str) -> bytes:
-    """What stands in a Mark for one delivery."""
-    return hashlib.sha256(key.encode()).digest()[: len(NOBODY) - 1]
-
-
-_ROOM = MARK_LIMIT * 3 // 4 - 64
-"""Bytes that the offsets in a Mark may take, before base64 and beside its head."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    left: set[str]
-    done: int
-    several: bool
-
-
-class Ledger:
-    """Of one claim: how far it was read, and what is not settled yet.
-
-    ``position`` is the next offset to be read; whoever reads moves it. A Mark that was loaded holds until reading has
-    passed it, and what is left of it is carried into every commit.
-    """
-
-    def __init__(self, start: int, mark: str, handlers: Collection[str]) -> None:
-        self.position = start
-        self._names = sorted(handlers)
-        self._bit = {name: 1 << index for index, name in enumerate(self._names)}
-        self._hash = handlers_hash(self._names)
-        self._pending: dict[int, _Pending] = {}
-        self._several = 0
-        self._bits_size = -(-len(self._names) // 7)
-        loaded = Mark.decode(mark, start) or Mark(start, start)
-        self._seen = loaded.seen
-        self._undone_before = dict(loaded.undone)
-        self._bits_valid = loaded.handlers == self._hash
-        self._starts = loaded.starts + 1
-        self.careful = loaded.starts >= _PATIENCE
-        """Whether worker after worker has ended badly here: then deliveries run one at a time."""
-        self._accused = loaded.suspect if self.careful else NOBODY
-        self._suspect = NOBODY
-
-    def __len__(self) -> int:
-        """How many offsets have something unsettled."""
-        return len(self._pending)
+    def __init__(
+        self,
+        event_log: EventLog,
+        follower: RetryFollower,
+        driver: Driver,
+        commits: Commits,
+        *,
+        handlers: Collection[str],
+        writer: str,
+        limits: Limits,
+        logger: FilteringBoundLogger,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._event_log = event_log
+        self._follower = follower
+        self._driver = driver
+        self._commits = commits
+        self._handlers = handlers
+        self._writer = writer
+        self._limits = limits
+        self._logger = logger
+        self._failed = failed
+        self._count = 0
+        self.states: dict[Claim, ClaimState] = {}
+        self.late: set[asyncio.Task[Any]] = set()
+        """The tasks that outlived their claims."""
+        self.assigned = False
+        """Whether the event log has said which claims are ours."""
+        self.leaving = False
+        """Set when the worker stops: no claim begins after that."""
 
     @property
-    def room(self) -> int:
-        """How many more records may be read so that a Mark can surely tell of them all, whichever of them are undone then."""
-        first = next(iter(self._pending), self.position)
-        carried = len(self._undone_before) if self.position < self._seen else 0
-        known = len(self._pending) + carried
-        # A gap below 64 takes a byte, one below 8192 two, and so on; of the wide ones no more can be than fit into the distance.
-        distance = max(self.position, self._seen) - min(first, self.position)
-        gaps = known + sum(min(known, distance >> width) for width in (6, 13, 20))
-        bits = (self._several + carried) * self._bits_size
-        return (_ROOM - gaps - bits) // (2 + (self._bits_size if len(self._names) > 1 else 0))
+    def open(self) -> list[ClaimState]:
+        return [state for state in self.states.values() if state.open]
 
-    def already_done(self, offset: int) -> bool:
-        """Whether the loaded Mark says that nothing is left to do for this offset."""
-        return offset < self._seen and offset not in self._undone_before
+    @property
+    def loaded(self) -> list[ClaimState]:
+        return [state for state in self.states.values() if state.loaded]
 
-    def already_done_by(self, offset: int) -> frozenset[str]:
-        """The handlers that the loaded Mark names as done on an offset that is not."""
-        done = self._undone_before.get(offset, 0) if self._bits_valid else 0
-        return frozenset(name for name, bit in self._bit.items() if done & bit) if done else frozenset()
+    async def claimed(self, claims: Sequence[Claim]) -> None:
+        """`Owner.claimed`: begin to load each claim. It is read once its parking table is loaded."""
+        if self.leaving:
+            return  # nothing begins any more: the next owner starts where this claim does
+        for claim in claims:
+            self._count += 1
+            writer = f"{self._writer}.{self._count}"
+            state = ClaimState(claim, writer, self._handlers, self._limits.dedupe_window, self._failed)
+            self.states[claim] = state
+            state.follower = state.spawn(self._follow(state), kept=False)
+        self.assigned = True
 
-    def begin(self, offset: int, handlers: Iterable[str], done: Collection[str] = ()) -> None:
-        """A record was read and *handlers* are to run on it (*done* had run before). To be called in offset order."""
-        left = set(handlers)
-        bits = sum(self._bit.get(name, 0) for name in done) if done else 0
-        several = bits > 0 or len(left) > 1
-        self._several += several
-        self._pending[offset] = _Pending(left, bits, several)
+    async def _follow(self, state: ClaimState) -> None:
+        """Load the claim, open it, and follow its retry partition until cancelled."""
+        stream = self._event_log.parked(state.claim)
+        await self._follower.load(state, stream)
+        await self._open(state)
+        await self._follower.listen(state, stream)
 
-    def settle(self, offset: int, handler: str) -> None:
-        """*handler* is done with the offset, or handed it over to a topic that has acknowledged it."""
-        pending = self._pending.get(offset)
-        if pending is None or handler not in pending.left:
+    async def _open(self, state: ClaimState) -> None:
+        """Commit that a worker began here; then let the claim be read, and its due deliveries run."""
+        await self._commits.commit([state])
+        if state.releasing is not None:
             return
-        pending.left.discard(handler)
-        pending.done |= self._bit.get(handler, 0)
-        if not pending.left:
-            del self._pending[offset]
-            self._several -= pending.several
+        state.calm_at = self._driver.now_ms() + int(self._limits.calm_after * 1000)
+        if state.ledger.careful:
+            self._logger.warning(
+                "worker after worker has ended here: deliveries run one at a time for a while",
+                topic=state.claim.topic,
+                partition=state.claim.partition,
+            )
+        state.loaded = state.open = True
+        self._logger.info(
+            "claim loaded",
+            topic=state.claim.topic,
+            partition=state.claim.partition,
+            position=state.position,
+            parked=len(state.table),
+        )
+        self._driver.due_soon.set()
 
-    def waits_for(self, offset: int, handler: str) -> bool:
-        """Whether this delivery was read and is not settled."""
-        pending = self._pending.get(offset)
-        return pending is not None and handler in pending.left
+    async def released(self, claims: Sequence[Claim]) -> None:
+        """`Owner.released`: close the claims, drain within the budget, commit, forget (rule 9)."""
+        going = [state for claim in claims if (state := self.states.get(claim)) is not None]
+        for state in going:
+            state.open = False
+            self._driver.drop_replays(state)
+            self._driver.end_waiting(state)
+        if fresh := [state for state in going if state.releasing is None]:
+            releasing = asyncio.create_task(self._release(fresh))
+            for state in fresh:
+                state.releasing = releasing
+        await asyncio.gather(*{state.releasing for state in going if state.releasing is not None})
 
-    def passed(self, offset: int) -> bool:
-        """Whether all there was to do at *offset* was begun: read by us, or done according to the Mark."""
-        return offset < self.position or self.already_done(offset)
+    async def _release(self, states: Sequence[ClaimState]) -> None:
+        """Release claims that go together: one commit for all of them, or the last ones would exceed the budget."""
+        for state in states:
+            if state.follower is not None and not state.loaded:
+                state.follower.cancel()  # otherwise it goes on: only it can take back a late park record of another worker
+        await asyncio.gather(*(self._drain(state) for state in states))
+        for state in states:
+            state.ours = False  # from here on a success needs a tombstone: the commit does not cover it
+        await self._commits.commit([state for state in states if state.loaded], orderly=True)
+        for state in states:
+            self._forget(state)
 
-    def snapshot(self, *, orderly: bool = False) -> Position:
-        """What may be committed now. *orderly*: by a worker that stops on purpose, so that its start does not count."""
-        position = self.position
-        undone = {offset: pending.done for offset, pending in self._pending.items()}
-        if position < self._seen:
-            carried = {o: done if self._bits_valid else 0 for o, done in self._undone_before.items() if o >= position}
-            undone |= carried
-        seen = max(position, self._seen)
-        base = min(undone, default=seen)
-        starts = 0 if orderly else self._starts
-        return Position(base, Mark(base, seen, undone, self._hash, starts, self._suspect).encode())
+    async def _drain(self, state: ClaimState) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._limits.drain
+        while state.tasks and (left := deadline - clock()) > 0:  # a task that ends may leave others to be parked
+            await asyncio.wait(state.tasks, timeout=left)
 
-    def suspect(self, key: str | None) -> bool:
-        """The delivery *key* is about to run alone (None: it has ended); whoever says so commits before it runs.
-
-        False: it must not run any more. Twice in a row it ran alone when the worker ended; once could be a coincidence.
-        """
-        if key is None:
-            self._suspect = NOBODY
-            return True
-        who, times = digest(key), 0
-        if self._accused.startswith(who):
-            times = self._accused[-1]
-        if times >= _COINCIDENCES:
-            return False
-        self._suspect = who + bytes([times + 1])
-        return True
-
-    def calm(self) -> None:
-        """The worker has lived for a while: what ended the ones before it is over."""
-        self._starts, self.careful, self._accused = 0, False, NOBODY
-
-
-def _put(out: bytearray, number: int) -> None:
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-
-
-def _numbers(raw: bytes) -> Iterable[int]:
-    number = shift = 0
-    for byte in raw:
-        number |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            yield number
-            number = shift = 0
-    if shift:
-        raise ValueError("a number is cut off")
+    def _forget(self, state: ClaimState) -> None:
+        if state.follower is not None:
+            state.follower.cancel()
+        self.states.pop(state.claim, None)
+        self._driver.forget_queued(state)
+        if not state.tasks:
+            state.table.close()
+            return
+        self._logger.warning("deliveries outlived their claim", partition=state.claim.partition, count=len(state.tasks))
+        late = asyncio.ensure_future(asyncio.gather(*state.tasks, return_exceptions=True))
+        late.add_done_callback(lambda _: state.table.close())
+        self.late |= state.tasks
+        for task in state.tasks:
+            task.add_done_callback(self.late.discard)

@@ -1,9 +1,10 @@
-"""Dead letters, what became of them, and the operator's requests: how these are written, and read back.
+"""Dead letters, what became of them, and the requests of operators. Hides how they are written, and read back.
 
-The dead-letter topic is a journal. A record with the header ``usher-reason`` is a letter: original bytes, key and headers,
-plus why. A record with ``usher-state`` (no value) notes what became of the letter that ``usher-dead-letter`` names
-(``partition@offset`` in that topic). A letter that a failed replay wrote names, in the same header, the one it replaces.
-A request to replay is a record in the retry topic under ``replay/<id>``; it stays until the worker has answered it.
+The dead-letter topic is a journal. A record with the header ``usher-reason`` is a dead letter: the original bytes, key and
+headers, and why it was given up. A record with ``usher-state`` (and no value) says what became of the dead letter that
+``usher-dead-letter`` names (``partition@offset`` in that topic). A dead letter of a failed replay names in the same header
+the one that it replaces. A request to replay is a record in the retry topic under ``replay/<id>``. It stays there until the
+worker has answered it.
 """
 
 from __future__ import annotations
@@ -12,39 +13,40 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from usher.delivery import (
+from usher.delivery import Delivery, Origin, Record, Replay
+from usher.event import EventUid
+from usher.headers import (
     DEAD_LETTER,
     EXPIRES_AT,
+    NOTE,
     ORIGINAL_GROUP,
     REASON,
     REPLAY,
     REPLAYS,
     STATE,
-    Delivery,
     Head,
-    Origin,
-    Record,
-    Replay,
+    delivery_headers,
+    read_delivery,
 )
-from usher.event import EventUid
 
 UNDECODABLE = "undecodable"
 EXPIRED = "expired"
 HANDLER_GONE = "handler-gone"
+TOO_LARGE = "too-large"
 CRASHED = "crashed-the-worker"
 REQUEST_PREFIX = "replay/"
 MAX_REPLAYS = 5
-"""How often one delivery may be replayed: beyond it something must be mended first, or the letter dropped."""
+"""How often one delivery may be replayed. After that its cause must be mended first, or the dead letter dropped."""
 
 State = Literal["open", "requested", "replayed", "replaced", "dropped", "refused"]
 """``open``: nothing happened yet. ``requested``: a replay is under way. ``replayed``: it worked. ``replaced``: it failed,
-and a newer letter says how. ``dropped``: by an operator. ``refused``: the worker would not replay it (still open)."""
+and a newer dead letter says how. ``dropped``: by an operator. ``refused``: the worker refused to replay it (still open)."""
 OPEN_STATES: frozenset[State] = frozenset({"open", "refused"})
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter as an operator sees it. Times are Unix milliseconds; *note* says more about *state*."""
+    """One dead letter as an operator sees it. Times are in Unix milliseconds; *note* explains *state*."""
 
     id: str
     partition: int
@@ -63,7 +65,7 @@ class DeadLetter:
         return self.delivery.handler
 
     def expired(self, now: int) -> bool:
-        """Whether sending it at *now* (Unix milliseconds) would be too late."""
+        """Return whether at *now* (Unix milliseconds) it is too late to send it."""
         return self.expires_at is not None and self.expires_at < now
 
 
@@ -71,31 +73,32 @@ def dead_letter_id(partition: int, offset: int) -> str:
     return f"{partition}@{offset}"
 
 
-def undecodable(record: Record) -> Delivery:
-    """What stands for the delivery of bytes that are no event: it has no handler and no user."""
-    return Delivery("", EventUid("", "", ""), "", Origin.of(record), record.value or b"")
+def undecodable(record: Record, error: str = "", error_type: str = "") -> Delivery:
+    """Return the delivery that stands for bytes that are no event: it has no handler and no user."""
+    origin, value = Origin.of(record), record.value or b""
+    return Delivery("", EventUid("", "", ""), "", origin, value, error=error, error_type=error_type)
 
 
 def dead_letter_headers(
     delivery: Delivery, *, reason: str, group: str, expires_at: int | None
 ) -> list[tuple[str, bytes]]:
-    """The headers of the dead letter of *delivery*."""
+    """Return the headers of the dead letter of *delivery*."""
     extra: list[tuple[str, str]] = [(REASON, reason), (ORIGINAL_GROUP, group)]
     if expires_at is not None:
         extra.append((EXPIRES_AT, str(expires_at)))
-    return [*delivery.headers(), *((name, value.encode()) for name, value in extra)]
+    return [*delivery_headers(delivery), *((name, value.encode()) for name, value in extra)]
 
 
 def state_headers(dead_letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
-    """The headers of the record that says what became of *dead_letter*."""
-    pairs = [(DEAD_LETTER, dead_letter), (STATE, state), ("usher-note", note), (REPLAY, replay)]
+    """Return the headers of the record that says what became of *dead_letter*."""
+    pairs = [(DEAD_LETTER, dead_letter), (STATE, state), (NOTE, note), (REPLAY, replay)]
     return [(name, value.encode()) for name, value in pairs if value]
 
 
 def request(
     dead_letter: DeadLetter, *, request_id: str, even_expired: bool = False
 ) -> tuple[str, bytes, list[tuple[str, bytes]]]:
-    """Key, value and headers of the retry-topic record that asks the worker to replay *dead_letter*."""
+    """Return key, value and headers of the record in the retry topic that asks the worker to replay *dead_letter*."""
     count = dead_letter.delivery.replays + 1
     delivery = replace(
         dead_letter.delivery,
@@ -104,7 +107,7 @@ def request(
         replays=count,
         replay=Replay(id=request_id, dead_letter=dead_letter.id, count=count, even_expired=even_expired),
     )
-    return request_key(request_id), delivery.value, delivery.headers()
+    return request_key(request_id), delivery.value, delivery_headers(delivery)
 
 
 def request_key(request_id: str) -> str:
@@ -112,7 +115,7 @@ def request_key(request_id: str) -> str:
 
 
 def fold(records: Iterable[Record], into: dict[str, DeadLetter]) -> None:
-    """Apply records of one dead-letter topic, in offset order per partition, to the letters known so far, by id.
+    """Apply the records of one dead-letter topic, in offset order per partition, to the dead letters known so far, by id.
 
     Records that Usher did not write are passed over.
     """
@@ -120,7 +123,7 @@ def fold(records: Iterable[Record], into: dict[str, DeadLetter]) -> None:
         head = Head(record.headers)
         about = head.text(DEAD_LETTER, "")
         if (state := head.text(STATE, "")) and (known := into.get(about)):
-            into[about] = replace(known, state=_state(state), note=head.text("usher-note", ""))
+            into[about] = replace(known, state=_state(state), note=head.text(NOTE, ""))
         elif head.get(REASON) is not None:
             if (old := into.get(about)) is not None:
                 into[about] = replace(
@@ -130,14 +133,14 @@ def fold(records: Iterable[Record], into: dict[str, DeadLetter]) -> None:
 
 
 def mark_requested(requests: Iterable[Delivery], dead_letters: dict[str, DeadLetter]) -> None:
-    """Set the state of the letters whose replay has been asked for and not been answered yet."""
+    """Set the state of the dead letters whose replay was requested and is not answered yet."""
     for delivery in requests:
         if delivery.replay is not None and (dead_letter := dead_letters.get(delivery.replay.dead_letter)) is not None:
             dead_letters[dead_letter.id] = replace(dead_letter, state="requested", note=f"replay {delivery.replay.id}")
 
 
 def pending_requests(records: Iterable[Record]) -> Mapping[str, Delivery]:
-    """The unanswered requests in a retry partition's records, by request id."""
+    """Return the unanswered requests in the records of a retry partition, by request id."""
     pending: dict[str, Delivery] = {}
     for record in records:
         key = (record.key or b"").decode("utf-8", "replace")
@@ -146,13 +149,13 @@ def pending_requests(records: Iterable[Record]) -> Mapping[str, Delivery]:
         if record.value is None:
             pending.pop(key.removeprefix(REQUEST_PREFIX), None)
         else:
-            pending[key.removeprefix(REQUEST_PREFIX)] = Delivery.from_record(record)
+            pending[key.removeprefix(REQUEST_PREFIX)] = read_delivery(record)
     return pending
 
 
 def _add(record: Record, head: Head, into: dict[str, DeadLetter]) -> None:
     try:
-        delivery = Delivery.from_record(record)
+        delivery = read_delivery(record)
     except ValueError:
         return
     id_ = dead_letter_id(record.partition, record.offset)

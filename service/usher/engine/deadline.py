@@ -1,6 +1,6 @@
-"""The timeouts of attempts: hides one timer for all that have the same time. `asyncio.timeout` sets and cancels one each.
+"""The timeouts of attempts. Hides that all limits of the same length share one timer: `asyncio.timeout` would need one for each.
 
-Attempts of equal length end in the order in which they began, so that the first of a queue is the next to be due.
+Limits of the same length end in the order in which they began, so the first of a queue is the next one to end.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from types import TracebackType
 
 
 class Limit:
-    """``with`` it, the task is cancelled once its time is over, and what it was doing raises TimeoutError.
+    """A context manager that cancels its task once the time is over; the block then raises TimeoutError.
 
-    `stop` it while the time should not count, `start` it anew from the whole time: the `Clock` of an attempt.
+    `stop` it while the time should not count, and `start` it again with the whole time: it is the `AttemptClock` of an attempt.
     """
 
     __slots__ = ("_cancelling", "_not_to_wait", "_queue", "_task", "_waits", "expired")
@@ -65,7 +65,7 @@ class Limit:
 
 
 class _Queue:
-    """All that have *seconds* from when they began. *waiting* maps each to its end, by the loop's clock, the earliest first."""
+    """The limits of *seconds*. *waiting* maps each to its end, by the clock of the loop, the earliest first."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -91,13 +91,13 @@ class _Queue:
 
 
 class Deadlines:
-    """Makes limits, for one event loop."""
+    """Makes limits for one event loop."""
 
     def __init__(self) -> None:
         self._queues: dict[float, _Queue] = {}
 
     def limit(self, seconds: float) -> Limit:
-        """A limit of so many seconds, not begun yet."""
+        """Make a limit of so many seconds. It has not begun yet."""
         queue = self._queues.get(seconds)
         if queue is None:
             queue = self._queues[seconds] = _Queue(seconds)

@@ -1,6 +1,6 @@
-"""From records to deliveries: which records are ours, and which deliveries of theirs are still to be made.
+"""The intake: from a record to the deliveries that are still to be made.
 
-Hides the prefilter, decoding, dedupe, routing, and rule 6: what is parked or known to be done is settled unread.
+Hides the prefilter, decoding, dedupe, routing, and rule 6: what is parked or known to be done does not begin again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from usher.delivery import Delivery, Origin, Record, StoredRecord, lane_of
-from usher.engine.lanes import ClaimState, InFlight
+from usher.engine.claim_state import ClaimState
+from usher.engine.lanes import InFlight
 from usher.engine.limits import Limits
 from usher.event import Event, Undecodable
 from usher.eventlog.port import Batch
@@ -29,15 +30,15 @@ class Undecoded:
 
 _UNDECODED = "undecoded"
 _WINDOW = 100
-"""Records of a partition over which the ratio of undecodable ones is taken."""
+"""Over how many records of a partition the ratio of undecodable ones is taken."""
 
 
 NO_SOURCES: Mapping[str, Source] = {}
-"""No topic holds a system's own events: all are canonical."""
+"""No topic has the raw events of a system: all events are canonical."""
 
 
 class Intake:
-    """Reads records on behalf of a router. One for all claims. *sources* read the topics that hold a system's own events."""
+    """Takes in the records of all claims, for a router. *sources* read the topics that have the raw events of a system."""
 
     def __init__(
         self, router: Router, metrics: Metrics, limits: Limits, sources: Mapping[str, Source] = NO_SOURCES
@@ -49,10 +50,10 @@ class Intake:
         self._sources = sources
 
     def take(self, state: ClaimState, batch: Batch) -> list[InFlight | Undecoded]:
-        """What is to be done about a batch, in order; never waits.
+        """Return what is to be done about a batch, in order. Never waits.
 
-        Moves the shard's position past the batch, or to the record at which the partition goes to rest: what follows
-        becomes its backlog.
+        Moves the position of the claim past the batch, or to the record where the partition begins to rest: the records
+        that follow become its backlog.
         """
         todo: list[InFlight | Undecoded] = []
         filtered: Counter[str] = Counter()
@@ -67,7 +68,7 @@ class Intake:
             elif not may_be_ours(value) and not (record.headers and in_an_envelope(record.headers)):
                 filtered["prefilter"] += 1
             elif ledger.already_done(record.offset):
-                self.remember(state, [record])  # so that its second arrival is known
+                self.remember(state, [record])  # so that its second arrival is a duplicate
             else:
                 reason = self._take_one(state, record, value, source, todo)
                 if reason is _UNDECODED:
@@ -84,7 +85,7 @@ class Intake:
         return todo
 
     def _flooded(self, state: ClaimState, number: int) -> bool:
-        """Whether with this undecodable record, the *number*-th of the claim, there are too many of them."""
+        """Return whether there are too many undecodable records now: this one is the *number*-th record of the claim."""
         bad = state.undecodable
         bad.append(number)
         while bad[0] <= number - _WINDOW:
@@ -100,7 +101,7 @@ class Intake:
         state.undecodable.clear()
 
     def remember(self, state: ClaimState, records: Sequence[Record]) -> None:
-        """Note the events in records that were read in an earlier claim, so that their second arrival is known."""
+        """Remember the events in records of an earlier claim, so that their second arrival is a duplicate."""
         source = self._sources.get(state.claim.topic)
         may_be_ours = self._prefilter_of(source)
         for record in records:
@@ -118,7 +119,7 @@ class Intake:
     def _take_one(
         self, state: ClaimState, record: Record, value: bytes, source: Source | None, todo: list[InFlight | Undecoded]
     ) -> str | None:
-        """Add what is to be done about a record; otherwise the reason why nothing is, or that it could not be decoded."""
+        """Add to *todo* what is to be done about a record. Returns why nothing is, or that it could not be decoded."""
         if source is None:
             try:
                 event = decode(value)
@@ -141,7 +142,7 @@ class Intake:
         done = state.ledger.already_done_by(record.offset)
         left = [handler for handler in handlers if handler.name not in done] if done else handlers
         fresh = list(deliveries_of(event, record, value, left))
-        if state.known_done or record.offset <= state.table.highest:  # rule 6: the hand-off was already made
+        if state.known_done or record.offset <= state.table.highest:  # rule 6: it was handed over already
             fresh = [f for f in fresh if f.delivery.key not in state.known_done and f.delivery.key not in state.table]
         if fresh:
             names = [in_flight.delivery.handler for in_flight in fresh]
@@ -163,7 +164,7 @@ def _event_of(source: Source, record: Record) -> Event | None:
 
 
 def _with(record: Record, value: bytes) -> Record:
-    """*record* with another *value*."""
+    """Return *record* with another *value*."""
     return StoredRecord(
         record.topic, record.partition, record.offset, record.timestamp, record.key, value, record.headers
     )
@@ -176,7 +177,7 @@ def _always(_value: bytes) -> bool:
 def deliveries_of(
     event: Event, record: Record | Origin, value: bytes, handlers: Iterable[Handler]
 ) -> Iterator[InFlight]:
-    """One fresh delivery for each handler."""
+    """Yield one fresh delivery for each handler."""
     origin = record if isinstance(record, Origin) else Origin.of(record)
     alone = f"{origin.partition}-{origin.offset}"
     uid = event.uid

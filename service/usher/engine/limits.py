@@ -1,4 +1,4 @@
-"""The limits of a worker: how much it holds in memory, and how long things may take. Data only: its parts read what concerns them."""
+"""The limits of a worker: what may be in memory, and how long things may take."""
 
 from __future__ import annotations
 

@@ -1,145 +1,167 @@
-"""What a verdict writes, in which order, and what is true once it is written.
+"""What a verdict does: which records are written, in which order, and where a delivery ends.
 
-The order is the protocol: a source offset is settled only when the log has acknowledged what replaces it; a dead letter
-comes before its tombstone; a claim that is gone writes nothing but the news of a success.
+The order is the protocol. A source offset is settled only when the event log has acknowledged what replaces it. A dead letter
+comes before its tombstone. A claim that is gone writes nothing but its late successes (rule 9).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from usher.delivery import WRITER, Delivery, Record
+from usher.delivery import Delivery, Record, Replay
+from usher.engine.attempt import Attempts
+from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import (
+    EXPIRED,
+    HANDLER_GONE,
+    TOO_LARGE,
     UNDECODABLE,
     State,
     dead_letter_headers,
-    request_key,
     state_headers,
     undecodable,
 )
-from usher.engine.lanes import ClaimState, InFlight
-from usher.eventlog.errors import LogUnavailable, TooLarge
-from usher.eventlog.port import EventLog
+from usher.engine.lanes import InFlight
+from usher.engine.writes import Writes
+from usher.eventlog.errors import TooLarge
 from usher.metrics import Metrics
-from usher.outcome import Dead, Done, Park
+from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_STUB = "usher-stub"
-_STUB_HEADER = 2048
-"""Bytes of a header that a stub keeps: what is longer is a producer's key, and was what made the letter too large."""
+_REFUSED = (EXPIRED, HANDLER_GONE)
+"""For these reasons a replay is refused: its dead letter stays open."""
 
 
-class _Outage:
-    """Says that writes are refused: a line a second, not one for each of the hundreds that wait."""
+class Behind:
+    """The verdict on a delivery that waits behind an earlier one of its lane: park it, without an attempt or a due time (rule 3)."""
 
-    def __init__(self) -> None:
-        self._told_at, self._refused = float("-inf"), 0
-
-    def tell(self, logger: FilteringBoundLogger, error: Exception) -> None:
-        self._refused += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._told_at >= 1.0:
-            logger.warning("the event log takes no writes, trying again", error=scrub(error), refused=self._refused)
-            self._told_at, self._refused = now, 0
+    label = "failed"
+    error_type = f"{TooLarge.__module__}.{TooLarge.__qualname__}"
+    """Its label and its error where it can't be parked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settler:
-    """Writes verdicts down. Each method returns whether the log has acknowledged it: if not, the claim is gone."""
+    """Carries out verdicts: the one place that decides what becomes of a delivery."""
 
-    event_log: EventLog
+    writes: Writes
+    attempts: Attempts
     group: str
     metrics: Metrics
     logger: FilteringBoundLogger
-    _outage: _Outage = field(default_factory=_Outage, init=False)
 
-    async def done(self, state: ClaimState, in_flight: InFlight, verdict: Done) -> bool:
-        """Never parked: no write at all. Parked, or the claim is gone: a tombstone, so that nobody runs it again."""
+    async def settle(self, state: ClaimState, in_flight: InFlight, verdict: Verdict | Behind) -> bool:
+        """Carry out *verdict*. Returns whether the delivery is parked now, so that its lane has to wait for it."""
+        if not state.ours and not isinstance(verdict, Done):
+            return False  # rule 9: the new owner has the delivery
+        parked = False
+        if isinstance(verdict, Park | Behind):
+            try:
+                parked = await self._park(state, in_flight, verdict)
+            except TooLarge as error:
+                verdict = Dead(TOO_LARGE, verdict.label, scrub(error), verdict.error_type)
+        if isinstance(verdict, Dead):
+            await self._give_up(state, in_flight, verdict)
+        elif isinstance(verdict, Done):
+            await self._done(state, in_flight, verdict)
+        self._resolve(in_flight, verdict)
+        return parked
+
+    async def settle_undecodable(self, state: ClaimState, record: Record, reason: str) -> None:
+        """Give up a record whose bytes are no event."""
+        verdict = undecodable_verdict(reason)
+        await self.settle(state, InFlight(undecodable(record, verdict.error, verdict.error_type)), verdict)
+
+    async def done_elsewhere(self, state: ClaimState, in_flight: InFlight) -> None:
+        """Let go of a delivery that another attempt or another worker has ended: it does not end here a second time."""
+        if in_flight.outcome is None:
+            await self._let_go(state, in_flight.delivery, tombstone=in_flight.parked or not state.ours)
+        else:  # a replay: its dead letter still has to get its state
+            await self.settle(state, in_flight, Done())
+
+    def ended(self, delivery: Delivery, verdict: Done | Dead) -> None:
+        """Record that *delivery* has ended: done, skipped, dead or replayed. Each end of a delivery comes through here.
+
+        It is called when nothing can change the end any more, and before the delivery is let go: before its tombstone is
+        written, and (with no await in between) before its offset is settled. So no commit can cover an end that was not here.
+        A crash may repeat an end together with its delivery.
+        """
+        if isinstance(verdict, Dead):
+            self.metrics.dead_letters.labels(delivery.handler, verdict.reason).inc()
+            self._line(delivery, "dead-lettered", reason=verdict.reason, error=verdict.error)
+
+    async def _done(self, state: ClaimState, in_flight: InFlight, verdict: Done) -> None:
+        """Rule 4. Never parked: no record at all. Parked, or the claim is gone: a tombstone, so that no worker runs it again."""
         delivery = in_flight.delivery
+        self.ended(delivery, verdict)
         if delivery.replay is not None:
-            return await self.note(state, delivery, "replayed", verdict.reason)
-        if not in_flight.parked and state.ours:
-            state.ledger.settle(delivery.offset, delivery.handler)
-            return True
-        return await self._tombstone(state, delivery)
+            await self._set_state(state, delivery.replay, "replayed", verdict.reason)
+        else:
+            await self._let_go(state, delivery, tombstone=in_flight.parked or not state.ours)
 
-    async def park(self, state: ClaimState, in_flight: InFlight, parked: Delivery) -> bool:
-        """Park a delivery as *parked* says: with a due time after a failure, without one behind another.
+    async def _park(self, state: ClaimState, in_flight: InFlight, verdict: Park | Behind) -> bool:
+        """Rules 2 and 3. Returns whether it is parked now: its offset is settled once the event log has acknowledged that.
 
         Raises:
-            TooLarge: it fits into the source topic but, with its headers, not into the retry topic.
+            TooLarge
         """
-        headers = [*parked.headers(), (WRITER, state.writer)]
-
-        async def write() -> None:
-            try:
-                await self.event_log.park(state.claim, parked.key, parked.value, headers)
-            except LogUnavailable:
-                state.doubtful.add(parked.key)
-                raise
-
-        if not await self._durable(state, write):
+        delivery = in_flight.delivery
+        if in_flight.done_elsewhere:  # a tombstone came during the attempt: nothing has to be written
+            state.table.remove(delivery.key)
+            state.ledger.settle(delivery.offset, delivery.handler)
+            return False
+        if not await self.writes.park(state, delivery):
             return False
         in_flight.parked = True
         if state.ours:
-            state.table.put(parked)
-            state.ledger.settle(parked.offset, parked.handler)
+            state.table.put(delivery)
+            state.ledger.settle(delivery.offset, delivery.handler)
+        if isinstance(verdict, Park):
+            due = datetime.fromtimestamp((delivery.due or 0) / 1000, UTC).isoformat(timespec="milliseconds")
+            self._line(delivery, "parked", outcome=verdict.label, error=verdict.error, due=due)
+        if in_flight.done_elsewhere:  # a tombstone came during the write: take our record back, which came last
+            await self._let_go(state, delivery, tombstone=True)
+            return False
         return True
 
-    async def bury(self, state: ClaimState, in_flight: InFlight, verdict: Dead, expires_at: int | None) -> bool:
-        """The dead letter, then (where it was parked) the tombstone."""
+    async def _give_up(self, state: ClaimState, in_flight: InFlight, verdict: Dead) -> None:
+        """Rules 4 and 10: the dead letter, then (where it was parked) the tombstone. A replay may be refused instead."""
         delivery = in_flight.delivery
+        if delivery.replay is not None and verdict.reason in _REFUSED:
+            await self._set_state(state, delivery.replay, "refused", verdict.error)
+            return
+        expires_at = self.attempts.expiry_of(in_flight)
         headers = dead_letter_headers(delivery, reason=verdict.reason, group=self.group, expires_at=expires_at)
-        if not await self._bury(state, delivery.origin.key, delivery.value, headers):
-            return False
-        self.metrics.dead_letters.labels(delivery.handler, verdict.reason).inc()
-        self._line(delivery, "dead-lettered", reason=verdict.reason, error=verdict.error)
-        if delivery.replay is not None:
-            return True
-        if in_flight.parked:
-            return await self._tombstone(state, delivery)
+        if not await self.writes.bury(state, delivery.origin.key, delivery.value, headers):
+            return
+        self.ended(delivery, verdict)
+        if delivery.replay is None:
+            await self._let_go(state, delivery, tombstone=in_flight.parked)
+
+    async def _let_go(self, state: ClaimState, delivery: Delivery, *, tombstone: bool) -> None:
+        """Settle the offset of a delivery that has ended, after its *tombstone* where it needs one."""
+        if tombstone:
+            if not await self.writes.unpark(state, delivery) or not state.ours:
+                return
+            state.table.remove(delivery.key)
         state.ledger.settle(delivery.offset, delivery.handler)
-        return True
 
-    async def bury_record(self, state: ClaimState, record: Record, reason: str) -> bool:
-        """The dead letter of bytes that are no event."""
-        delivery = replace(undecodable(record), error=scrub(reason), error_type="usher.event.Undecodable")
-        headers = dead_letter_headers(delivery, reason=UNDECODABLE, group=self.group, expires_at=None)
-        if not await self._bury(state, record.key, record.value, headers):
-            return False
-        self.metrics.dead_letters.labels("", UNDECODABLE).inc()
-        self._line(delivery, "dead-lettered", reason=UNDECODABLE, error=delivery.error)
-        state.ledger.settle(record.offset, "")
-        return True
-
-    async def note(self, state: ClaimState, delivery: Delivery, became: State, note: str = "") -> bool:
-        """Say in the dead-letter topic what became of the letter that *delivery* replays."""
-        replay = delivery.replay
-        if replay is None:
-            return True
+    async def _set_state(self, state: ClaimState, replay: Replay, became: State, note: str) -> None:
+        """Write in the dead-letter topic what became of the dead letter of *replay*."""
         headers = state_headers(replay.dead_letter, became, note=scrub(note), replay=replay.id)
-        return await self._bury(state, None, None, headers)
+        await self.writes.bury(state, None, None, headers)
 
-    async def answer(self, state: ClaimState, request_id: str) -> bool:
-        """Take an operator's request out of the retry topic: it has been carried out."""
-        return await self._durable(state, lambda: self.event_log.unpark(state.claim, request_key(request_id)))
-
-    async def answer_stranger(self, state: ClaimState, delivery: Delivery) -> None:
-        """A late write of another worker about what is done for good: take it back."""
-        headers = [(WRITER, state.writer)]
-        await self._durable(state, lambda: self.event_log.unpark(state.claim, delivery.key, headers))
-
-    def parked_line(self, delivery: Delivery, verdict: Park) -> None:
-        due = datetime.fromtimestamp((delivery.due or 0) / 1000, UTC).isoformat(timespec="milliseconds")
-        self._line(delivery, "parked", outcome=verdict.label, error=verdict.error, due=due)
+    def _resolve(self, in_flight: InFlight, verdict: Verdict | Behind) -> None:
+        """Set the outcome of a replay."""
+        if in_flight.outcome is not None:
+            outcome = "replayed" if isinstance(verdict, Done) else "failed"
+            self.metrics.replays.labels(in_flight.delivery.handler, outcome).inc()
+            in_flight.resolve(verdict.label)
 
     def _line(self, delivery: Delivery, what: str, **more: object) -> None:
         origin = delivery.origin
@@ -154,36 +176,7 @@ class Settler:
             **more,
         )
 
-    async def _tombstone(self, state: ClaimState, delivery: Delivery) -> bool:
-        headers = [(WRITER, state.writer)]
-        if not await self._durable(state, lambda: self.event_log.unpark(state.claim, delivery.key, headers)):
-            return False
-        if state.ours:
-            state.table.remove(delivery.key)
-            state.ledger.settle(delivery.offset, delivery.handler)
-        return True
 
-    async def _bury(
-        self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
-    ) -> bool:
-        try:
-            return await self._durable(state, lambda: self.event_log.bury(state.claim, key, value, headers))
-        except TooLarge:  # the headers were too much: what is left is the place where the original lies
-            ours = [pair for pair in headers if pair[0].startswith(("usher-", "kafka_dlt-"))]
-            stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
-            stub.append((_STUB, b"too large to be copied: see the original topic, partition and offset"))
-            return await self._durable(state, lambda: self.event_log.bury(state.claim, None, b"", stub))
-
-    async def _durable(self, state: ClaimState, write: Callable[[], Awaitable[None]]) -> bool:
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                await write()
-            except LogUnavailable as error:
-                if not state.ours:
-                    return False
-                self._outage.tell(self.logger, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            else:
-                return True
+def undecodable_verdict(reason: str) -> Dead:
+    """Return the verdict on bytes that are no event."""
+    return Dead(UNDECODABLE, UNDECODABLE, scrub(reason), "usher.event.Undecodable")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from usher.delivery import Delivery, delivery_key
-from usher.engine.claims import Mark, handlers_hash
+from usher.engine.ledger import Mark, handlers_hash
 from usher.event import Event, EventUid
 from usher.eventlog.browse import Committed
 from usher.eventlog.port import TopicPartition

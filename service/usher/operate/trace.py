@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from usher.delivery import Delivery, Record
+from usher.delivery import Record
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.event import Event, EventUid, Undecodable
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import TopicPartition, retry_topic
 from usher.handler import Router
+from usher.headers import read_delivery
 from usher.operate.dead_letters import read as read_dead_letters
 from usher.operate.fates import Fate, Sighting, Traces, fates
 from usher.parts import find_handlers
@@ -168,7 +169,7 @@ def _fold_retries(batch: Iterable[Record], topic: str, wanted: Wanted, traces: T
             traces.unparked.add((topic, key))
             continue
         try:
-            delivery = Delivery.from_record(record)
+            delivery = read_delivery(record)
         except ValueError:
             continue
         if wanted.is_(delivery.uid):

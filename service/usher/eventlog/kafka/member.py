@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -23,34 +23,18 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
     CommitFailedError,
     ConsumerStoppedError,
-    CorruptRecordException,
     IllegalStateError,
     KafkaError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-    RecordTooLargeError,
-    TopicAuthorizationFailedError,
-    UnsupportedCodecError,
 )
 
 from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.kafka.polling import Polling
 from usher.eventlog.port import Batch, Claim, Owner, Position, TopicPartition
 
 _logger = structlog.get_logger(__name__)
-_UNOWNED: Final = KafkaPartition("unowned", 0)
-_REST: Final = 60.0
-_CAREFUL: Final = 2.0
 _PAUSE: Final = 1.0
-_ONE_PARTITIONS: Final = (
-    OffsetOutOfRangeError,
-    NoOffsetForPartitionError,
-    CorruptRecordException,
-    UnsupportedCodecError,
-    RecordTooLargeError,
-    TopicAuthorizationFailedError,
-)
 
 
 class Beginning(NamedTuple):
@@ -79,11 +63,7 @@ class Member:
         self._epoch = object()
         self._assigned = False
         self._claims: dict[TopicPartition, Claim] = {}
-        self._read_to: dict[Claim, int] = {}
-        self._resting: dict[Claim, float] = {}
-        self._suspected: dict[Claim, float] = {}
-        self._careful_until = 0.0
-        self._turn = 0
+        self._polling = Polling(group)
         self._commit_lock = asyncio.Lock()
         self._handover = asyncio.Lock()
         self._trouble = asyncio.Event()
@@ -114,17 +94,14 @@ class Member:
         if consumer is None or not self._assigned or self._trouble.is_set():
             await asyncio.sleep(wait)
             return []
-        live = {
-            KafkaPartition(*claim.topic_partition): claim
-            for claim in self._in_turn(claims)
-            if self._may_read(consumer, claim)
-        }
+        ours = [claim for claim in claims if self._claims.get(claim.topic_partition) is claim]
+        live = self._polling.live(consumer, ours)
         try:
-            first = await self._wait(consumer, live, wait)
+            first = await self._polling.wait(consumer, live, wait)
             if self._epoch is not epoch or self._consumer is not consumer:
-                self._give_back(consumer, first)
+                self._polling.give_back(consumer, first)
                 return []
-            return await self._collect(consumer, live, first, limit)
+            return await self._polling.collect(consumer, live, first, limit)
         except (KafkaError, ConsumerStoppedError) as error:
             self._fail(consumer, error)
             return []
@@ -149,101 +126,6 @@ class Member:
             raise ClaimLost(f"group {self._group} has given the partitions to others: {error}") from error
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "commit") from error
-
-    # Reading
-
-    def _in_turn(self, claims: Collection[Claim]) -> Iterable[Claim]:
-        """Return the claims, beginning with another one each time: the first one gets most of the limit."""
-        self._turn += 1
-        ordered = list(claims)
-        start = self._turn % len(ordered) if ordered else 0
-        return ordered[start:] + ordered[:start]
-
-    def _may_read(self, consumer: AIOKafkaConsumer, claim: Claim) -> bool:
-        if self._claims.get(claim.topic_partition) is not claim:
-            return False
-        if (until := self._resting.get(claim)) is None:
-            return True
-        if until > _now():
-            return False
-        del self._resting[claim]
-        with contextlib.suppress(IllegalStateError):
-            consumer.seek(KafkaPartition(*claim.topic_partition), self._read_to[claim])
-        return True
-
-    async def _wait(
-        self, consumer: AIOKafkaConsumer, live: Mapping[KafkaPartition, Claim], wait: float
-    ) -> dict[KafkaPartition, list[Any]]:
-        """Wait for a record: at most one is read, as soon as there is one."""
-        if live and _now() < self._careful_until:
-            await asyncio.sleep(min(wait, 0.05))
-            return {}
-        try:
-            # Without a partition getmany() would read all of them. With one that has no owner it only keeps the membership alive.
-            return await consumer.getmany(*(live or [_UNOWNED]), timeout_ms=int(wait * 1_000), max_records=1)
-        except Exception as error:
-            if not _is_one_partitions(error):
-                raise
-            # The error does not say which partition it is about: read them one by one for a while.
-            self._careful_until = _now() + _CAREFUL
-            return {}
-
-    async def _collect(
-        self,
-        consumer: AIOKafkaConsumer,
-        live: Mapping[KafkaPartition, Claim],
-        first: Mapping[KafkaPartition, list[Any]],
-        limit: int,
-    ) -> list[Batch]:
-        """Read the records that are there, without a wait: nothing here lets another task run, so no claim ends meanwhile."""
-        batches: list[Batch] = []
-        room = limit - len(first)
-        for partition, claim in live.items():
-            records = first.get(partition, [])
-            position = await consumer.position(partition)
-            if room > 0:
-                try:
-                    more = await consumer.getmany(partition, timeout_ms=0, max_records=self._at_most(claim, room))
-                    position = await consumer.position(partition)
-                except Exception as error:
-                    if not _is_one_partitions(error):
-                        raise
-                    self._suspect(consumer, claim, error, position)
-                    more = {}
-                records = records + more.get(partition, []) if records else more.get(partition, [])
-                room -= len(records)
-            if position != self._read_to[claim]:
-                self._read_to[claim] = position
-                batches.append(Batch(claim, records, position))
-        return batches
-
-    def _give_back(self, consumer: AIOKafkaConsumer, read: Mapping[KafkaPartition, list[Any]]) -> None:
-        """Give back records that came after the claims had changed: the next owner of the partition reads them again."""
-        for partition, records in read.items():
-            with contextlib.suppress(IllegalStateError):
-                consumer.seek(partition, records[0].offset)
-
-    def _at_most(self, claim: Claim, room: int) -> int:
-        return 1 if self._suspected.get(claim, 0.0) > _now() else room
-
-    def _suspect(self, consumer: AIOKafkaConsumer, claim: Claim, error: Exception, position: int) -> None:
-        """Handle an error in one partition. It loses the good records before it: read these again, one by one, then rest."""
-        if self._suspected.pop(claim, 0.0) > _now():
-            self._rest(claim, error, position)
-        else:
-            self._suspected[claim] = _now() + _REST
-            consumer.seek(KafkaPartition(*claim.topic_partition), position)
-
-    def _rest(self, claim: Claim, error: Exception, position: int) -> None:
-        self._resting[claim] = _now() + _REST
-        _logger.error(
-            "partition stopped",
-            topic=claim.topic,
-            partition=claim.partition,
-            offset=position,
-            error=type(error).__name__,
-            hint=_hint(error, self._group, claim),
-        )
 
     # Claims
 
@@ -294,9 +176,8 @@ class Member:
                 return
             claims = [Claim(*partition, at.offset, at.mark) for partition, at in sorted(beginnings.items())]
             for claim in claims:
-                consumer.seek(KafkaPartition(*claim.topic_partition), claim.start)
+                self._polling.begin(consumer, claim)
                 self._claims[claim.topic_partition] = claim
-                self._read_to[claim] = claim.start
             try:
                 await self._owner.claimed(claims)
             except Exception:
@@ -327,9 +208,7 @@ class Member:
     async def _end_claims(self) -> None:
         async with self._commit_lock:
             self._claims.clear()
-            self._read_to.clear()
-            self._resting.clear()
-            self._suspected.clear()
+            self._polling.end()
 
     # The consumer
 
@@ -371,25 +250,3 @@ class _Listener(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Collection[KafkaPartition]) -> None:
         await self._member.begin_claims(self._consumer, assigned)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def _is_one_partitions(error: Exception) -> bool:
-    """Return whether the error is about the records of one partition. A damaged batch makes a decompressor raise one too."""
-    return isinstance(error, _ONE_PARTITIONS) or not isinstance(error, (KafkaError, ConsumerStoppedError))
-
-
-def _hint(error: Exception, group: str, claim: Claim) -> str:
-    topic_partition = f"{claim.topic}:{claim.partition}"
-    reset = (
-        f"kafka-consumer-groups.sh --reset-offsets --group {group} --topic {topic_partition} --to-earliest --execute"
-    )
-    if isinstance(error, OffsetOutOfRangeError):
-        return f"its records were deleted before they were read; stop all workers and go on with the rest: {reset}"
-    if isinstance(error, TopicAuthorizationFailedError):
-        return f"allow this user to read {claim.topic}"
-    skip = reset.replace("--to-earliest", "--shift-by 1")
-    return f"the record there can't be read; stop all workers and skip it, if it is really lost: {skip}"

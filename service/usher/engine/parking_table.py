@@ -1,7 +1,7 @@
-"""The parking table of one claim: what the retry partition amounts to, kept on disk, so that memory does not grow with it.
+"""The parking table of one claim: an index of the retry partition, on disk, so that memory does not grow with it.
 
-A private temporary SQLite database, gone with the process: the retry partition is the truth, this is its index. It
-answers what the engine asks of it: the first of a lane, what is due, whether a delivery is parked.
+Hides a private temporary SQLite database, which is gone with the process: the retry partition is the truth. It finds the
+first delivery of a lane, the deliveries that are due, and whether a delivery is parked.
 """
 
 from __future__ import annotations
@@ -13,9 +13,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from usher.delivery import Delivery, ParkedRow, StoredRecord
+from usher.delivery import Delivery, Headers, Record, StoredRecord
+from usher.headers import (
+    ATTEMPT,
+    DUE,
+    EVENT_ID,
+    HANDLER,
+    LANE,
+    ORIGINAL_OFFSET,
+    ORIGINAL_PARTITION,
+    ORIGINAL_TIMESTAMP,
+    ORIGINAL_TOPIC,
+    REPLAYS,
+    Head,
+    delivery_headers,
+    read_delivery,
+)
 
-# The values lie in the order in which they came, apart from the keys: inserting them in the order of keys takes twice as long.
+# The values are stored in the order in which they came, apart from the keys: to insert them in the order of keys takes twice as long.
 _SCHEMA = """
 CREATE TABLE parked (key TEXT NOT NULL, lane TEXT, offset INTEGER, attempt INTEGER, due INTEGER, taken INTEGER,
                      value BLOB, headers BLOB);
@@ -38,7 +53,7 @@ _SLOTS = 1 << 21
 
 
 class _MaybeLanes:
-    """Whether a lane may have something parked: no is certain. A bit a lane, so that most fresh deliveries ask no database."""
+    """The lanes that may have something parked: a bit a lane, so that most fresh deliveries need no query. A no is certain."""
 
     def __init__(self) -> None:
         self._bits = bytearray(_SLOTS // 8)
@@ -53,15 +68,60 @@ class _MaybeLanes:
 
 
 class Entry(NamedTuple):
-    """The first of a lane. *due* is in Unix milliseconds; None: as soon as it is the first."""
+    """The first delivery of a lane. *due* is in Unix milliseconds; None: as soon as it is the first."""
 
     key: str
     offset: int
     due: int | None
 
 
-class ParkedTable:
-    """Parked deliveries by key and by lane. Times are Unix milliseconds; a lane is `Delivery.lane_key`."""
+class ParkedRow(NamedTuple):
+    """A row of the parking table. *due* is in Unix milliseconds."""
+
+    key: str
+    lane_key: str
+    offset: int
+    attempt: int
+    due: int | None
+    value: bytes
+    headers: Headers
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> ParkedRow:
+        """Make the row of a delivery."""
+        headers = delivery_headers(delivery)
+        return cls(
+            delivery.key, delivery.lane_key, delivery.offset, delivery.attempt, delivery.due, delivery.value, headers
+        )
+
+    @classmethod
+    def from_record(cls, record: Record, key: str) -> ParkedRow:
+        """Make the row of a parked record with this key. `read_delivery` can read it later, and would take five times as long.
+
+        Raises:
+            ValueError: Usher did not write the record, or not under the key of the delivery in it.
+        """
+        head = Head(record.headers)
+        handler, offset = head.text(HANDLER), head.integer(ORIGINAL_OFFSET)
+        named = head.text(EVENT_ID)
+        if key != f"{handler}/{named}@{head.integer(ORIGINAL_PARTITION)}-{offset}" or named.count("/") != 2:
+            raise ValueError(f"its key is not the key of the delivery in it ({handler}, offset {offset})")
+        head.text(ORIGINAL_TOPIC)
+        head.integer(ORIGINAL_TIMESTAMP)
+        head.integer(REPLAYS, 0)
+        return cls(
+            key=key,
+            lane_key=f"{handler}/{head.text(LANE)}",
+            offset=offset,
+            attempt=head.integer(ATTEMPT, 0),
+            due=head.integer(DUE) if head.get(DUE) else None,
+            value=record.value or b"",
+            headers=record.headers,
+        )
+
+
+class ParkingTable:
+    """Parked deliveries by key and by lane. Times are in Unix milliseconds; a lane is `Delivery.lane_key`."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None)  # "": on disk, unnamed, deleted by the system
@@ -69,11 +129,11 @@ class ParkedTable:
         self._count = 0
         self._lanes = _MaybeLanes()
         self.highest = -1
-        """No delivery of a source offset above this one was ever put."""
+        """The highest source offset of all deliveries that were ever put."""
         self.soonest = 0.0
-        """Nothing is due before this moment (Unix milliseconds); whoever has looked through all that is due moves it."""
+        """Nothing is due before this moment (Unix milliseconds). The driver moves it when it has looked at everything that is due."""
         self.close = weakref.finalize(self, self._db.close)
-        """Give the disk space back; also done for a table that is forgotten. Safe to call twice."""
+        """Give the disk space back. Also happens to a table without references. Safe to call twice."""
 
     def __len__(self) -> int:
         return self._count
@@ -83,7 +143,7 @@ class ParkedTable:
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
-        """Many changes at once, faster."""
+        """Make many changes in one transaction: that is faster."""
         self._db.execute("BEGIN")
         try:
             yield
@@ -95,11 +155,11 @@ class ParkedTable:
         self._write(_MERGE, [_stored(ParkedRow.of(delivery))])
 
     def merge(self, delivery: Delivery) -> None:
-        """Put, unless better is known: of two writes about one delivery more attempts count, of equals the later due time."""
+        """Put it, unless the table knows better. Of two writes about one delivery more attempts count, of equals the later due time."""
         self._write(_MERGE + _BETTER, [_stored(ParkedRow.of(delivery))])
 
     def fold(self, changes: Iterable[tuple[str, ParkedRow | None]]) -> None:
-        """Many changes by key, in order: each row is merged, each None removes the key. One transaction."""
+        """Apply many changes by key, in order: each row is merged, each None removes the key. One transaction."""
         removed: dict[str, None] = {}
         rows: dict[str, ParkedRow] = {}
         for key, row in changes:
@@ -116,7 +176,7 @@ class ParkedTable:
                 self._write(_MERGE + _BETTER, [_stored(row) for row in rows.values()])
 
     def _write(self, replace: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert what is new, and carry out *replace* where something is not."""
+        """Insert the rows that are new. Run *replace* where some are not."""
         for row in rows:
             self._lanes.add(row[1])
         self.highest = max([self.highest, *(row[2] for row in rows)])
@@ -127,14 +187,14 @@ class ParkedTable:
             self._db.executemany(replace, rows)
 
     def remove(self, key: str) -> None:
-        """Forget *key*; nothing happens where it is not known."""
+        """Remove *key*. Does nothing where it is not known."""
         if self._count:
             self._count -= self._db.execute("DELETE FROM parked WHERE key = ?", (key,)).rowcount
             if not self._count:
                 self._lanes = _MaybeLanes()
 
     def holds_lane(self, lane: str) -> bool:
-        """Whether anything of this lane is parked."""
+        """Return whether anything of this lane is parked."""
         return (
             self._count > 0
             and lane in self._lanes
@@ -142,44 +202,44 @@ class ParkedTable:
         )
 
     def first(self, lane: str) -> Entry | None:
-        """The parked delivery of the lane with the lowest source offset."""
+        """Return the parked delivery of the lane with the lowest source offset."""
         if not self._count or lane not in self._lanes:
             return None
         row = self._one("SELECT key, offset, due FROM parked WHERE lane = ? ORDER BY offset LIMIT 1", lane)
         return None if row is None else Entry(*row)
 
     def take(self, key: str) -> Delivery:
-        """The delivery, for an attempt; until it is put again or removed it does not count as due."""
+        """Return the delivery for an attempt. Until it is put again or removed, it does not count as due."""
         self._db.execute("UPDATE parked SET taken = 1 WHERE key = ?", (key,))
         return self._load(key)
 
     def postpone(self, key: str, due: int | None) -> None:
-        """Change the due time here only: nothing is written to the log."""
+        """Change the due time here only: nothing is written to the event log."""
         self._db.execute("UPDATE parked SET due = ?, taken = 0 WHERE key = ?", (due, key))
         self.soonest = self.soonest if due is None else min(self.soonest, due)
 
     def due(self, now: int, before: int, limit: int) -> list[tuple[str, str, int]]:
-        """(key, lane, bytes) of what is due at *now* and lies before source offset *before*, the most overdue first."""
+        """Return (key, lane, bytes) of what is due at *now* and lies before source offset *before*, the most overdue first."""
         return self._db.execute(
             "SELECT key, lane, length(value) FROM parked WHERE due <= ? AND NOT taken AND offset < ? ORDER BY due LIMIT ?",
             (now, before, limit),
         ).fetchall()
 
     def next_due(self, after: int, before: int) -> int | None:
-        """The earliest due time later than *after*, of what lies before source offset *before*."""
+        """Return the earliest due time later than *after*, of what lies before source offset *before*."""
         return self._earliest("due > ? AND offset < ?", after, before)
 
     def oldest_due(self, before: int) -> int | None:
-        """The earliest due time of what lies before source offset *before*."""
+        """Return the earliest due time of what lies before source offset *before*."""
         return self._earliest("due IS NOT NULL AND offset < ?", before)
 
     def lane_of(self, key: str) -> str | None:
-        """The lane of a parked delivery."""
+        """Return the lane of a parked delivery."""
         row = self._one("SELECT lane FROM parked WHERE key = ?", key)
         return None if row is None else row[0]
 
     def free_heads(self, now: int) -> Iterator[None]:
-        """Give the first of each lane a due time where it has none: what it waited behind is gone. In steps of some lanes."""
+        """Give the first of each lane a due time where it has none: what it waited behind is gone (rule 5). Some lanes a step."""
         lane = ""
         while lanes := self._db.execute(_NEXT_LANES, (lane, _STEP)).fetchall():
             with self.bulk():
@@ -198,7 +258,7 @@ class ParkedTable:
 
     def _load(self, key: str) -> Delivery:
         value, headers = self._db.execute("SELECT value, headers FROM parked WHERE key = ?", (key,)).fetchone()
-        return Delivery.from_record(StoredRecord("", 0, 0, 0, None, value, marshal.loads(headers)))  # noqa: S302 - our own
+        return read_delivery(StoredRecord("", 0, 0, 0, None, value, marshal.loads(headers)))  # noqa: S302 - our own
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()

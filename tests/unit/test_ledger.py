@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usher.engine.claims import MARK_LIMIT, Ledger, Mark, handlers_hash
+from usher.engine.ledger import MARK_LIMIT, Ledger, Mark, handlers_hash
 
 _offsets = st.dictionaries(st.integers(0, 5_000), st.integers(0, 7), max_size=200)
 

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from usher.delivery import Delivery, Origin, ParkedRow, StoredRecord
-from usher.engine.parked import ParkedTable
+from usher.delivery import Delivery, Origin, StoredRecord
+from usher.engine.parking_table import ParkedRow, ParkingTable
 from usher.event import EventUid
+from usher.headers import delivery_headers
 
 
 @pytest.fixture
-def table() -> Iterator[ParkedTable]:
-    table = ParkedTable()
+def table() -> Iterator[ParkingTable]:
+    table = ParkingTable()
     yield table
     table.close()
 
@@ -25,7 +26,7 @@ def a_delivery(offset: int, user: str = "ann", *, due: int | None = None, attemp
     return Delivery("welcome", uid, f"authgear/demo/{user}", origin, b"{}", attempt=attempt, due=due)
 
 
-def test_a_delivery_comes_back_as_it_was(table: ParkedTable) -> None:
+def test_a_delivery_comes_back_as_it_was(table: ParkingTable) -> None:
     """Everything of a delivery survives the table."""
     delivery = replace(a_delivery(4, due=12, attempt=2), error="boom", error_type="E", first_failed_at=7, sent=True)
     table.put(delivery)
@@ -33,7 +34,7 @@ def test_a_delivery_comes_back_as_it_was(table: ParkedTable) -> None:
     assert table.take(delivery.key) == delivery
 
 
-def test_the_first_of_a_lane_is_the_lowest_source_offset(table: ParkedTable) -> None:
+def test_the_first_of_a_lane_is_the_lowest_source_offset(table: ParkingTable) -> None:
     """Whatever the order of parking, the lowest offset is first; other lanes do not matter."""
     for offset in (9, 5, 7):
         table.put(a_delivery(offset))
@@ -45,7 +46,7 @@ def test_the_first_of_a_lane_is_the_lowest_source_offset(table: ParkedTable) -> 
     assert first.offset == 5
 
 
-def test_only_what_is_due_and_read_past_is_due(table: ParkedTable) -> None:
+def test_only_what_is_due_and_read_past_is_due(table: ParkingTable) -> None:
     """Neither a later due time nor an offset at or past the position counts."""
     table.put(a_delivery(1, "a", due=100))
     table.put(a_delivery(2, "b", due=300))
@@ -56,7 +57,7 @@ def test_only_what_is_due_and_read_past_is_due(table: ParkedTable) -> None:
     assert table.oldest_due(5) == 100
 
 
-def test_what_is_taken_is_not_due_until_it_is_put_again(table: ParkedTable) -> None:
+def test_what_is_taken_is_not_due_until_it_is_put_again(table: ParkingTable) -> None:
     """An attempt in flight is not started a second time."""
     delivery = a_delivery(1, due=100)
     table.put(delivery)
@@ -67,7 +68,7 @@ def test_what_is_taken_is_not_due_until_it_is_put_again(table: ParkedTable) -> N
     assert len(table.due(200, 5, 10)) == 1
 
 
-def test_more_attempts_win(table: ParkedTable) -> None:
+def test_more_attempts_win(table: ParkingTable) -> None:
     """A late write of a worker that knows less changes nothing."""
     table.put(a_delivery(1, due=500, attempt=2))
     table.merge(a_delivery(1, due=100, attempt=1))
@@ -75,7 +76,7 @@ def test_more_attempts_win(table: ParkedTable) -> None:
     assert table.take(a_delivery(1).key).attempt == 2
 
 
-def test_heads_without_a_due_time_are_freed_and_no_others(table: ParkedTable) -> None:
+def test_heads_without_a_due_time_are_freed_and_no_others(table: ParkingTable) -> None:
     """After a claim is loaded, the first of each lane may run at once if nothing says otherwise."""
     table.put(a_delivery(1, "a", due=900))
     table.put(a_delivery(2, "a"))
@@ -87,7 +88,7 @@ def test_heads_without_a_due_time_are_freed_and_no_others(table: ParkedTable) ->
     assert table.next_due(50, 10) == 900
 
 
-def test_the_count_follows_every_change(table: ParkedTable) -> None:
+def test_the_count_follows_every_change(table: ParkingTable) -> None:
     """Replacing does not count twice, removing what is not there counts nothing."""
     with table.bulk():
         table.put(a_delivery(1))
@@ -102,7 +103,7 @@ def test_the_count_follows_every_change(table: ParkedTable) -> None:
     assert table.holds_lane(a_delivery(1).lane_key)
 
 
-def test_a_batch_of_changes_is_folded_in_order(table: ParkedTable) -> None:
+def test_a_batch_of_changes_is_folded_in_order(table: ParkingTable) -> None:
     """More attempts win, a tombstone forgets, and what is parked again after it is there again."""
     kept, gone, back = a_delivery(1, attempt=2), a_delivery(2), a_delivery(3, attempt=5)
     table.put(gone)
@@ -125,7 +126,7 @@ def test_a_batch_of_changes_is_folded_in_order(table: ParkedTable) -> None:
     assert gone.key not in table
 
 
-def test_a_fold_keeps_what_more_is_known_of(table: ParkedTable) -> None:
+def test_a_fold_keeps_what_more_is_known_of(table: ParkingTable) -> None:
     """Also across batches."""
     table.fold([(a_delivery(1).key, ParkedRow.of(a_delivery(1, attempt=3)))])
     table.fold(
@@ -139,7 +140,7 @@ def test_a_fold_keeps_what_more_is_known_of(table: ParkedTable) -> None:
 def test_a_row_of_a_record_is_the_row_of_its_delivery() -> None:
     """Loading does not make deliveries, and comes to the same."""
     delivery = replace(a_delivery(7, due=900, attempt=1), error="boom", error_type="E", first_failed_at=5)
-    record = StoredRecord("retry", 0, 3, 0, delivery.key.encode(), b"{}", delivery.headers())
+    record = StoredRecord("retry", 0, 3, 0, delivery.key.encode(), b"{}", delivery_headers(delivery))
 
     assert ParkedRow.from_record(record, delivery.key) == ParkedRow.of(delivery)
 
@@ -148,9 +149,11 @@ def test_a_row_of_a_record_is_the_row_of_its_delivery() -> None:
 def test_a_foreign_record_has_no_row(missing: str) -> None:
     """What could not be made a delivery later is refused at once; so is one under another's key."""
     delivery = a_delivery(7)
-    headers = [(name, value) for name, value in delivery.headers() if name != missing]
+    headers = [(name, value) for name, value in delivery_headers(delivery) if name != missing]
 
     with pytest.raises(ValueError, match=missing):
         ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, None, b"{}", headers), delivery.key)
     with pytest.raises(ValueError, match="key"):
-        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, None, b"{}", delivery.headers()), a_delivery(8).key)
+        ParkedRow.from_record(
+            StoredRecord("retry", 0, 3, 0, None, b"{}", delivery_headers(delivery)), a_delivery(8).key
+        )

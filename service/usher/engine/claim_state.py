@@ -1,0 +1,104 @@
+"""The state of one claim: everything that a worker knows of it while it has it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any
+
+from usher.delivery import Delivery, offset_in
+from usher.engine.dedupe import Recent
+from usher.engine.lanes import InFlight, Lane
+from usher.engine.ledger import Ledger
+from usher.engine.parking_table import ParkingTable
+from usher.eventlog.port import Batch, Claim, Position
+
+
+class ClaimState:
+    """The state of one claim. *failed* is called with an exception that no part of the engine expected."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        writer: str,
+        handlers: Collection[str],
+        window: float,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.claim = claim
+        self.writer = writer.encode()
+        self.handlers = frozenset(handlers)
+        self.ledger = Ledger(claim.start, claim.mark, handlers)
+        self.table = ParkingTable()
+        self.recent = Recent(window)
+        self.lanes: dict[str, Lane] = {}
+        self.in_flight: dict[str, InFlight] = {}
+        self.known_done: set[str] = set()
+        self.doubtful: set[str] = set()
+        """Deliveries of which a park record was refused: it may land all the same, long after our later writes."""
+        self.requests: dict[str, Delivery] = {}
+        self.replayed: set[str] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.follower: asyncio.Task[None] | None = None
+        self.releasing: asyncio.Task[None] | None = None
+        self.loaded = False
+        self.open = False
+        """Whether deliveries may begin."""
+        self.ours = True
+        """Whether the claim is still ours: what ends later is not in our last commit (rule 9)."""
+        self.committed: Position | None = None
+        self.calm_at = 0
+        self.undecodable: deque[int] = deque()
+        self.records = 0
+        self.backlog: Batch | None = None
+        """Records that were read and not taken in, because the partition rests until `rests_until` (Unix milliseconds)."""
+        self.rests_until = 0
+        self._failed = failed
+
+    @property
+    def position(self) -> int:
+        """The source position: parked deliveries at or past it have to wait until it moves."""
+        return self.ledger.position
+
+    def lane(self, key: str) -> Lane:
+        lane = self.lanes.get(key)
+        if lane is None:
+            lane = self.lanes[key] = Lane(key)
+        return lane
+
+    def drop_if_empty(self, lane: Lane) -> None:
+        if lane.empty:
+            self.lanes.pop(lane.key, None)
+
+    def forget_passed(self) -> None:
+        """Forget the deliveries that are known to be done once the source was read past them: then the ledger knows."""
+        if self.known_done:
+            self.known_done = {key for key in self.known_done if offset_in(key) >= self.position}
+
+    def done_for_good(self, delivery: Delivery) -> bool:
+        """Return whether nothing is left to do for a delivery: only then may another worker's record be overruled.
+
+        A delivery before the position that is neither pending nor parked was settled: here, or by the owner that committed it.
+        """
+        if delivery.key in self.known_done:
+            return True
+        return (
+            delivery.handler in self.handlers  # of a handler that is not ours we know nothing
+            and self.ledger.passed(delivery.offset)
+            and not self.ledger.waits_for(delivery.offset, delivery.handler)
+            and delivery.key not in self.table
+        )
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, kept: bool = True) -> asyncio.Task[Any]:
+        """Start a task of the claim. *kept*: the claim is not released before the task has ended."""
+        task = asyncio.create_task(work)
+        if kept:
+            self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)

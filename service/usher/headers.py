@@ -1,0 +1,145 @@
+"""How a delivery is written into the records of the retry and dead-letter topics, and read back. Hides names, units and encoding.
+
+Header values are UTF-8 text. The headers about the original record have the names that Spring Kafka uses (``kafka_dlt-*``),
+because the common tools show those. The others are our own (``usher-*``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
+
+from usher.delivery import OUR_HEADERS, Delivery, Origin, Record, Replay
+from usher.event import EventUid
+
+HANDLER = "usher-handler"
+EVENT_ID = "usher-event-id"
+ATTEMPT = "usher-attempt"
+DUE = "usher-due"
+FIRST_FAILED_AT = "usher-first-failed-at"
+LANE = "usher-lane"
+SENT = "usher-sent"
+WRITER = "usher-writer"
+REASON = "usher-reason"
+EXPIRES_AT = "usher-expires-at"
+REPLAY = "usher-replay"
+REPLAYS = "usher-replays"
+DEAD_LETTER = "usher-dead-letter"
+STATE = "usher-state"
+EVEN_EXPIRED = "usher-even-expired"
+NOTE = "usher-note"
+STUB = "usher-stub"
+ORIGINAL_KEY = "usher-original-key"
+ORIGINAL_TOPIC = "kafka_dlt-original-topic"
+ORIGINAL_PARTITION = "kafka_dlt-original-partition"
+ORIGINAL_OFFSET = "kafka_dlt-original-offset"
+ORIGINAL_TIMESTAMP = "kafka_dlt-original-timestamp"
+ORIGINAL_GROUP = "kafka_dlt-original-consumer-group"
+ERROR_TYPE = "kafka_dlt-exception-fqcn"
+ERROR = "kafka_dlt-exception-message"
+
+
+def delivery_headers(delivery: Delivery) -> list[tuple[str, bytes]]:
+    """Return the headers that `read_delivery` reads: the original ones, the origin, and the state of the attempts."""
+    origin = delivery.origin
+    pairs: list[tuple[str, str | int | None]] = [
+        (ORIGINAL_TOPIC, origin.topic),
+        (ORIGINAL_PARTITION, origin.partition),
+        (ORIGINAL_OFFSET, origin.offset),
+        (ORIGINAL_TIMESTAMP, origin.timestamp),
+        (HANDLER, delivery.handler),
+        (EVENT_ID, "/".join(quote(part, safe="") for part in delivery.uid)),
+        (LANE, delivery.lane),
+        (ATTEMPT, delivery.attempt),
+        (DUE, delivery.due),
+        (FIRST_FAILED_AT, delivery.first_failed_at),
+        (SENT, 1 if delivery.sent else None),
+        (REPLAYS, delivery.replays or None),
+        (ERROR_TYPE, delivery.error_type or None),
+        (ERROR, delivery.error or None),
+    ]
+    if delivery.replay is not None:
+        pairs += [
+            (REPLAY, delivery.replay.id),
+            (DEAD_LETTER, delivery.replay.dead_letter),
+            (EVEN_EXPIRED, 1 if delivery.replay.even_expired else None),
+        ]
+    ours = [(name, str(value).encode()) for name, value in pairs if value is not None]
+    if origin.key is not None:
+        ours.append((ORIGINAL_KEY, origin.key))
+    return [*origin.headers, *ours]
+
+
+def read_delivery(record: Record) -> Delivery:
+    """Read the delivery in a record of a retry or dead-letter topic.
+
+    Raises:
+        ValueError: Usher did not write the record. The message names what is missing.
+    """
+    head = Head(record.headers)
+    uid = EventUid(*head.parts(EVENT_ID, len(EventUid._fields)))
+    origin = Origin(
+        topic=head.text(ORIGINAL_TOPIC),
+        partition=head.integer(ORIGINAL_PARTITION),
+        offset=head.integer(ORIGINAL_OFFSET),
+        timestamp=head.integer(ORIGINAL_TIMESTAMP),
+        key=head.get(ORIGINAL_KEY),
+        headers=tuple((name, value) for name, value in record.headers if not name.startswith(OUR_HEADERS)),
+    )
+    replay_id, replays = head.get(REPLAY), head.integer(REPLAYS, 0)
+    return Delivery(
+        handler=head.text(HANDLER),
+        uid=uid,
+        lane=head.text(LANE),
+        origin=origin,
+        value=record.value or b"",
+        attempt=head.integer(ATTEMPT, 0),
+        due=head.integer(DUE) if head.get(DUE) else None,
+        first_failed_at=head.integer(FIRST_FAILED_AT) if head.get(FIRST_FAILED_AT) else None,
+        error=head.text(ERROR, ""),
+        error_type=head.text(ERROR_TYPE, ""),
+        sent=head.get(SENT) is not None,
+        replays=replays,
+        replay=None
+        if replay_id is None
+        else Replay(replay_id.decode(), head.text(DEAD_LETTER), replays, head.get(EVEN_EXPIRED) is not None),
+    )
+
+
+@dataclass(slots=True)
+class Head:
+    """The headers of a record by name. Of several with one name the last counts."""
+
+    pairs: Iterable[tuple[str, bytes]]
+    _found: dict[str, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._found = dict(self.pairs)
+
+    def get(self, name: str) -> bytes | None:
+        return self._found.get(name)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._found.get(name)
+        if value is None:
+            if default is None:
+                raise ValueError(f"the header {name!r} is missing: not written by Usher?")
+            return default
+        return value.decode("utf-8", "replace")
+
+    def parts(self, name: str, count: int) -> list[str]:
+        """Return the *count* percent-quoted parts of a header, which slashes divide."""
+        parts = [unquote(part) for part in self.text(name).split("/")]
+        if len(parts) != count:
+            raise ValueError(f"the header {name!r} has {len(parts)} parts, and should have {count}")
+        return parts
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        if default is not None and name not in self._found:
+            return default
+        text = self.text(name)
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError(f"the header {name!r} is {text!r}, and should be a whole number") from None
