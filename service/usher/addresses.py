@@ -1,7 +1,7 @@
-"""Addresses of servers and senders: checked values that the settings give and the parts take.
+"""Addresses of the log, of servers and of senders: checked values, which the settings give and the parts take.
 
-Hides how each is written. A text becomes a value here and nowhere else, so no part checks it again. A refusal says the way
-out and never quotes the text, which may hold a password.
+Hides how each is written. A text becomes a value here and nowhere else: code that has a value need not check it again. An
+error says what should be written and never quotes the text, which may hold a password.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def _checked(name: str, value: object) -> Any:
 
 
 def _together(checked: Mapping[str, Any]) -> Iterator[str]:
-    """What options, each of them good, say against each other."""
+    """The rules between options that are good by themselves."""
     protocol = _protocol(checked)
     said = f"{_name('security_protocol')} is {protocol}"
     if protocol.startswith("SASL"):

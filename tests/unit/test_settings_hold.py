@@ -144,10 +144,10 @@ def test_every_command_refuses_what_no_part_could_take(command: str, environ: di
     with alone(environ, folder) as (out, err):
         code = main(command.split())
 
-    told = [line for line in (out.getvalue() + err.getvalue()).splitlines() if "USHER_" in line]
+    lines = [line for line in (out.getvalue() + err.getvalue()).splitlines() if "USHER_" in line]
     assert code == Exit.USAGE
-    assert all(any(name in line for name in environ) or "KEYCLOAK__" in line or "AUTHGEAR__" in line for line in told)
-    assert told
+    assert all(any(name in line for name in environ) or "KEYCLOAK__" in line or "AUTHGEAR__" in line for line in lines)
+    assert lines
     assert "Traceback" not in err.getvalue()
 
 

@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         try:
             settings = cls(**found.values, kafka=found.kafka, handler_options=found.options, tenants=tenants)
         except ValidationError as error:
-            found.problems += _told(error, found, leaves(cls))
+            found.problems += _mistakes(error, found, leaves(cls))
         if found.problems:
             raise SettingsError(found.problems)
         return settings
@@ -321,12 +321,12 @@ def _tenants(
         try:
             made[name] = model.model_validate(filled.values)
         except ValidationError as error:
-            problems += _told(error, filled, leaves(model, prefix), prefix)
+            problems += _mistakes(error, filled, leaves(model, prefix), prefix)
     return made
 
 
-def _told(error: ValidationError, found: Environment, known: Iterable[Leaf], prefix: str = PREFIX) -> Iterator[str]:
-    """What *error* says, but that a secret is missing whose file can't be read: that is told already."""
+def _mistakes(error: ValidationError, found: Environment, known: Iterable[Leaf], prefix: str = PREFIX) -> Iterator[str]:
+    """The sentences of *error*. A secret whose file can't be read is not called missing: its file has a line already."""
     return (line for line in sentences(error, known, prefix) if line.partition(":")[0] not in found.unread)
 
 
@@ -341,5 +341,5 @@ def _handler_settings(handler: Handler, options: Mapping[str, str], problems: li
     try:
         return handler.settings.model_validate(filled.values)
     except ValidationError as error:
-        problems += _told(error, filled, leaves(handler.settings, prefix), prefix)
+        problems += _mistakes(error, filled, leaves(handler.settings, prefix), prefix)
         return None

@@ -56,10 +56,10 @@ def sentences(error: ValidationError, known: Iterable[Leaf], prefix: str = PREFI
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
         leaf = next((by_path[path[:end]] for end in range(len(path), 0, -1) if path[:end] in by_path), None)
-        said = str(detail.get("ctx", {}).get("error", ""))
-        if said and (not path or said.startswith((PREFIX, GROUP))):  # about several settings: the text names them
+        lines = str(detail.get("ctx", {}).get("error", ""))
+        if lines and (not path or lines.startswith((PREFIX, GROUP))):  # about several settings: the text names them
             group = prefix + "".join(f"{part.upper()}__" for part in path)
-            yield from said.replace(GROUP, group).splitlines()
+            yield from lines.replace(GROUP, group).splitlines()
         elif detail["type"] not in _ECHOES:
             name = leaf.name if leaf else "__".join(path).upper()
             value = "" if leaf is None or leaf.secret or detail["type"] == "missing" else f"={_quoted(detail['input'])}"

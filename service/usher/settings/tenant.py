@@ -14,7 +14,7 @@ from usher.settings import values
 TENANT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 """A tenant's name: it is part of an environment name and of the webhook's path."""
 GROUP = "{group}"
-"""In what a tenant's settings say against each other: how the names of these settings begin, which only their reader knows."""
+"""Stands in a model's sentences for the beginning of its settings' names, as ``USHER_KEYCLOAK__SHOP__``: the model does not know it."""
 
 
 class Tenant(BaseModel, ABC):

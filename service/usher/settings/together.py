@@ -1,4 +1,4 @@
-"""What settings say against each other: which are missing beside others, and which can't both hold."""
+"""The rules between settings: what is needed beside another one, and what can't hold together."""
 
 from __future__ import annotations
 

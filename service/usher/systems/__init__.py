@@ -61,7 +61,7 @@ class Systems(tuple[System, ...]):
 
 
 def open_systems(settings: Settings, session: Session) -> Systems:
-    """The systems that the settings name, also those of which only a topic is told. Nothing is connected or asked yet."""
+    """The systems that the settings name, also those that only a topic names. Nothing is connected or asked yet."""
     opened: list[System] = []
     for system in SYSTEMS:
         tenants: dict[str, Tenant] = dict(settings.tenants_of(system))
