@@ -340,7 +340,7 @@ expires_at = self.attempts.expiry_of(in_flight)
         "promise 6",
         (
             Edit(
-                "engine.memory:Memory.full",
+                "engine.driver:Driver.full",
                 "self.records >= limits.records * limits.fresh or self.size >= limits.size * limits.fresh",
                 "False",
             ),

@@ -14,7 +14,7 @@ def too_much(worker: Worker, limits: Limits, handlers: int, replays: int) -> Ite
     Fresh records stop at the limit, but a read is taken in whole, and retries that were woken before it find their room.
     """
     most = 2 * limits.records + (limits.read + replays) * handlers
-    held = worker.memory.records
+    held = worker.driver.records
     if held > most:
         yield f"holds {held} deliveries, and {most} is the most"
     for claim, state in worker.claims.states.items():

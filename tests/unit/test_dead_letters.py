@@ -142,7 +142,7 @@ def test_bytes_that_are_no_event_have_a_dead_letter_without_a_handler() -> None:
     """With everything that is needed to route them anew."""
     journal = Journal(partition=0)
     source = StoredRecord("identity.events", 0, 5, 77, b"k", b"{oops", [("h", b"1"), ("usher-attempt", b"9")])
-    id_ = journal.dead_letter(undecodable(source), reason="undecodable")
+    id_ = journal.dead_letter(undecodable(source, "no JSON"), reason="undecodable")
 
     delivery = journal.dead_letters[id_].delivery
 

@@ -401,7 +401,7 @@ async def test_due_retries_keep_to_the_limit_of_bytes(bench: Bench) -> None:
     async def act(_event: Event, ctx: Context) -> None:
         if ctx.attempt == 1:
             raise Retry("later", after="1s")
-        sizes.append(worker.memory.size)
+        sizes.append(worker.driver.size)
         await go.wait()
 
     script.act = act

@@ -33,11 +33,11 @@ def test_a_mutant_that_no_longer_fits_says_so(tmp_path: Path) -> None:
 
 def test_an_edit_changes_one_place_and_nothing_else(tmp_path: Path) -> None:
     """Comments and formatting do not matter, and everything beside the place is as it was."""
-    mutant = Mutant("one", "nothing", (Edit("engine.memory:Memory.full", "limits = self._limits", "limits = None"),))
+    mutant = Mutant("one", "nothing", (Edit("engine.driver:Driver.full", "limits = self._limits", "limits = None"),))
     mutate(mutant, tmp_path)
 
-    before = ast.unparse(ast.parse((PACKAGE / "engine" / "memory.py").read_text())).splitlines()
-    after = ast.unparse(ast.parse((tmp_path / "usher" / "engine" / "memory.py").read_text())).splitlines()
+    before = ast.unparse(ast.parse((PACKAGE / "engine" / "driver.py").read_text())).splitlines()
+    after = ast.unparse(ast.parse((tmp_path / "usher" / "engine" / "driver.py").read_text())).splitlines()
     assert [(old.strip(), new.strip()) for old, new in zip(before, after, strict=True) if old != new] == [
         ("limits = self._limits", "limits = None")
     ]

@@ -113,10 +113,6 @@ class Attempts:
         self._report(handler, delivery, ending, verdict)
         return verdict, _after(delivery, verdict, ending.sent, int(now * 1000))
 
-    def knows(self, handler: str) -> bool:
-        """Return whether there is a handler of this name."""
-        return handler in self.router.handlers
-
     def expiry_of(self, in_flight: InFlight) -> int | None:
         """Return when it becomes too late to send it, in Unix milliseconds. None: never, or that is not known."""
         handler = self.router.handlers.get(in_flight.delivery.handler)

@@ -68,7 +68,7 @@ class ClaimState:
         return lane
 
     def drop_if_empty(self, lane: Lane) -> None:
-        if lane.empty:
+        if not (lane.queue or lane.replays or lane.parking or lane.driven):
             self.lanes.pop(lane.key, None)
 
     def forget_passed(self) -> None:

@@ -28,6 +28,7 @@ from usher.headers import (
     delivery_headers,
     read_delivery,
 )
+from usher.redact import scrub
 
 UNDECODABLE = "undecodable"
 EXPIRED = "expired"
@@ -73,10 +74,15 @@ def dead_letter_id(partition: int, offset: int) -> str:
     return f"{partition}@{offset}"
 
 
-def undecodable(record: Record, error: str = "", error_type: str = "") -> Delivery:
+def undecodable(record: Record, reason: str) -> Delivery:
     """Return the delivery that stands for bytes that are no event: it has no handler and no user."""
     origin, value = Origin.of(record), record.value or b""
-    return Delivery("", EventUid("", "", ""), "", origin, value, error=error, error_type=error_type)
+    return not_an_event(Delivery("", EventUid("", "", ""), "", origin, value), reason)
+
+
+def not_an_event(delivery: Delivery, reason: str) -> Delivery:
+    """Return *delivery* with the error that its bytes are no event."""
+    return replace(delivery, error=scrub(reason), error_type="usher.event.Undecodable")
 
 
 def dead_letter_headers(

@@ -1,6 +1,7 @@
 """The driver: deliveries enter their lanes, heads run, and parked deliveries start when they are due.
 
-Hides which delivery is where at any moment. What becomes of a delivery after its attempt, `usher.engine.settle` decides.
+Hides which delivery is where at any moment, and how much of them is in memory. `usher.engine.settle` decides what becomes of a
+delivery after its attempt.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.commits import Commits
-from usher.engine.dead_letters import CRASHED
-from usher.engine.intake import Undecoded
+from usher.engine.dead_letters import CRASHED, UNDECODABLE
 from usher.engine.lanes import DROPPED, InFlight, Lane
 from usher.engine.limits import Limits
-from usher.engine.memory import Memory
 from usher.engine.settle import Behind, Settler
 from usher.outcome import Dead, Done, Park, Verdict
 
@@ -27,35 +26,40 @@ _DUE_AT_ONCE = 300
 class Driver:
     """Runs the deliveries in the lanes of all claims."""
 
-    def __init__(self, attempts: Attempts, settler: Settler, commits: Commits, memory: Memory, limits: Limits) -> None:
+    def __init__(self, attempts: Attempts, settler: Settler, commits: Commits, limits: Limits) -> None:
         self._attempts = attempts
         self._settler = settler
         self._commits = commits
-        self._memory = memory
         self._limits = limits
         self._alone = asyncio.Lock()
         self._running: dict[str, asyncio.Future[str | None]] = {}
         """The attempt that runs in a lane, of any claim. Its result is the key of the delivery, if that is done now."""
         self._began = attempts.now()
         self.due_soon = asyncio.Event()
+        self.records = 0
+        """How many deliveries are in memory."""
+        self.size = 0
+        """How many bytes they take."""
 
-    def begin(self, state: ClaimState, todo: InFlight | Undecoded) -> None:
-        """Take in a delivery, or a record that could not be decoded."""
-        if isinstance(todo, Undecoded):
-            state.spawn(self._settler.settle_undecodable(state, todo.record, todo.reason))
+    def begin(self, state: ClaimState, in_flight: InFlight) -> None:
+        """Take in a fresh delivery: into the queue of its lane, or parked behind what the lane has parked."""
+        delivery = in_flight.delivery
+        if not delivery.handler:  # its bytes are no event
+            verdict = Dead(UNDECODABLE, UNDECODABLE, delivery.error, delivery.error_type)
+            state.spawn(self._settler.settle(state, in_flight, verdict))
             return
-        lane = state.lane(todo.delivery.lane_key)
-        self._memory.add(state, todo)
+        lane = state.lane(delivery.lane_key)
+        self._remember(state, in_flight)
         if lane.parking or len(lane.queue) >= self._limits.per_lane or state.table.holds_lane(lane.key):
-            self._park_behind(state, lane, todo)  # rule 3
+            self._park_behind(state, lane, in_flight)  # rule 3
         else:
-            lane.queue.append(todo)
+            lane.queue.append(in_flight)
             self.wake(state, lane)
 
     def begin_replay(self, state: ClaimState, in_flight: InFlight) -> None:
         """Queue an operator's replay: it runs before everything else in its lane."""
         lane = state.lane(in_flight.delivery.lane_key)
-        self._memory.add(state, in_flight)
+        self._remember(state, in_flight)
         lane.replays.append(in_flight)
         self.wake(state, lane)
 
@@ -72,7 +76,7 @@ class Driver:
                 if in_flight is None:
                     break
                 if not in_flight.counted:  # it comes from the parking table
-                    self._memory.add(state, in_flight)
+                    self._remember(state, in_flight)
                 try:
                     await self._run_head(state, lane, in_flight)
                 finally:
@@ -99,7 +103,10 @@ class Driver:
         ended = self._running[lane.key] = asyncio.get_running_loop().create_future()
         done = None
         try:
-            verdict = await (self._try_alone if state.ledger.careful else self._try)(state, in_flight)
+            if state.ledger.careful:
+                verdict = await self._try_alone(state, in_flight)
+            else:
+                verdict, in_flight.delivery = await self._attempts.make(in_flight)
             if isinstance(verdict, Done) or (verdict is None and in_flight.done_elsewhere):
                 done = delivery.key
             if verdict is not None:
@@ -109,10 +116,6 @@ class Driver:
         finally:
             del self._running[lane.key]
             ended.set_result(done)
-
-    async def _try(self, _state: ClaimState, in_flight: InFlight) -> Verdict:
-        verdict, in_flight.delivery = await self._attempts.make(in_flight)
-        return verdict
 
     async def _try_alone(self, state: ClaimState, in_flight: InFlight) -> Verdict | None:
         """Try it with nothing beside it, and commit first which one it is: worker after worker has ended here.
@@ -127,9 +130,9 @@ class Driver:
                 await asyncio.sleep(1)
             if not state.open:
                 return None
-            verdict = None
+            verdict: Verdict | None = None
             if not in_flight.done_elsewhere:  # a tombstone may have come while it waited for its turn
-                verdict = await self._try(state, in_flight)
+                verdict, in_flight.delivery = await self._attempts.make(in_flight)
             ledger.suspect(None)
             await self._commits.commit([state])
             return verdict
@@ -161,7 +164,7 @@ class Driver:
             await self._settler.settle(state, in_flight, Behind())
         finally:
             lane.parking.discard(in_flight.delivery.offset)
-            self._memory.remove(state, in_flight)
+            self.forget(state, in_flight)
             self.wake(state, lane)
 
     def start_due(self, state: ClaimState) -> float:
@@ -169,12 +172,12 @@ class Driver:
         now = self.now_ms()
         if state.table.soonest > now:
             return (state.table.soonest - now) / 1000
-        room = min(self._limits.records - self._memory.records, _DUE_AT_ONCE)
-        space = self._limits.size - self._memory.size
+        room = min(self._limits.records - self.records, _DUE_AT_ONCE)
+        space = self._limits.size - self.size
         due = state.table.due(now, state.position, room) if room > 0 else []
         for number, (key, lane_key, size) in enumerate(due):
             space -= size
-            if space < 0 and (self._memory.records or number):
+            if space < 0 and (self.records or number):
                 break  # the rest stays on disk until there is room; but one is always started
             lane = state.lane(lane_key)
             head = state.table.first(lane_key)
@@ -192,7 +195,7 @@ class Driver:
 
     def _patience(self, delivery: Delivery) -> float:
         """Return the seconds that a parked delivery still waits for a handler that is missing: the next deploy may have it."""
-        if delivery.replay is not None or self._attempts.knows(delivery.handler):
+        if delivery.replay is not None or delivery.handler in self._attempts.router.handlers:
             return 0.0
         return self._began + self._limits.handler_gone_after - self._attempts.now()
 
@@ -214,11 +217,40 @@ class Driver:
         """Forget the deliveries that are queued: they do not run any more, and the commit says that they are undone."""
         for lane in state.lanes.values():
             for in_flight in lane.queue:
-                self._memory.remove(state, in_flight)
+                self.forget(state, in_flight)
 
     def _drop(self, state: ClaimState, in_flight: InFlight) -> None:
-        self._memory.remove(state, in_flight)
-        in_flight.resolve(DROPPED)  # does nothing where it has an outcome
+        self.forget(state, in_flight)
+        if in_flight.outcome is not None and not in_flight.outcome.done():
+            in_flight.outcome.set_result(DROPPED)
+
+    # What is in memory
+
+    @property
+    def full(self) -> bool:
+        """Whether no fresh records should be read for now."""
+        limits = self._limits
+        return self.records >= limits.records * limits.fresh or self.size >= limits.size * limits.fresh
+
+    @property
+    def space(self) -> float:
+        """How many bytes fresh records may still take."""
+        return self._limits.size * self._limits.fresh - self.size
+
+    def _remember(self, state: ClaimState, in_flight: InFlight) -> None:
+        if state.in_flight.setdefault(in_flight.delivery.key, in_flight) is in_flight and not in_flight.counted:
+            in_flight.counted = True
+            self.records += 1
+            self.size += in_flight.delivery.size
+
+    def forget(self, state: ClaimState, in_flight: InFlight) -> None:
+        """Count a delivery no more: it has ended, or was handed over."""
+        if in_flight.counted:
+            in_flight.counted = False
+            self.records -= 1
+            self.size -= in_flight.delivery.size
+        if state.in_flight.get(in_flight.delivery.key) is in_flight:
+            del state.in_flight[in_flight.delivery.key]
 
     def now_ms(self) -> int:
         """Return the time in Unix milliseconds."""

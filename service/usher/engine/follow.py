@@ -17,10 +17,9 @@ from usher.engine.driver import Driver
 from usher.engine.intake import Intake
 from usher.engine.lanes import InFlight, Lane
 from usher.engine.limits import Limits
-from usher.engine.memory import Memory
 from usher.engine.parking_table import ParkedRow
 from usher.engine.replays import Replays
-from usher.engine.writes import Writes
+from usher.engine.settle import Writes
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import CaughtUp, EventLog
 from usher.headers import WRITER, Head, read_delivery
@@ -44,7 +43,6 @@ class RetryFollower:
     driver: Driver
     replays: Replays
     writes: Writes
-    memory: Memory
     limits: Limits
     logger: FilteringBoundLogger
     _folding: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -160,7 +158,7 @@ class RetryFollower:
             return False
         queue.remove(in_flight)
         state.ledger.settle(delivery.offset, delivery.handler)
-        self.memory.remove(state, in_flight)
+        self.driver.forget(state, in_flight)
         return True
 
     def _wake(self, state: ClaimState, lane: Lane) -> None:

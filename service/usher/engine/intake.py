@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from usher.delivery import Delivery, Origin, Record, StoredRecord, lane_of
 from usher.engine.claim_state import ClaimState
+from usher.engine.dead_letters import undecodable
 from usher.engine.lanes import InFlight
 from usher.engine.limits import Limits
 from usher.event import Event, Undecodable
@@ -18,15 +18,6 @@ from usher.eventlog.port import Batch
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.sources import Source, decode, in_an_envelope, prefilter, read_record
-
-
-@dataclass(frozen=True, slots=True)
-class Undecoded:
-    """A record whose bytes are no event, and why."""
-
-    record: Record
-    reason: str
-
 
 _UNDECODED = "undecoded"
 _WINDOW = 100
@@ -49,13 +40,13 @@ class Intake:
         self._prefilter = prefilter(router.actors)
         self._sources = sources
 
-    def take(self, state: ClaimState, batch: Batch) -> list[InFlight | Undecoded]:
-        """Return what is to be done about a batch, in order. Never waits.
+    def take(self, state: ClaimState, batch: Batch) -> list[InFlight]:
+        """Return the deliveries that a batch still needs, in order. A record that is no event has one without a handler.
 
-        Moves the position of the claim past the batch, or to the record where the partition begins to rest: the records
+        Never waits. Moves the position of the claim past the batch, or to the record where the partition begins to rest: the records
         that follow become its backlog.
         """
-        todo: list[InFlight | Undecoded] = []
+        todo: list[InFlight] = []
         filtered: Counter[str] = Counter()
         source = self._sources.get(batch.claim.topic)
         may_be_ours, ledger = self._prefilter_of(source), state.ledger
@@ -117,7 +108,7 @@ class Intake:
         return self._prefilter if source is None or source.plain else _always
 
     def _take_one(
-        self, state: ClaimState, record: Record, value: bytes, source: Source | None, todo: list[InFlight | Undecoded]
+        self, state: ClaimState, record: Record, value: bytes, source: Source | None, todo: list[InFlight]
     ) -> str | None:
         """Add to *todo* what is to be done about a record. Returns why nothing is, or that it could not be decoded."""
         if source is None:
@@ -152,9 +143,9 @@ class Intake:
         return None
 
     @staticmethod
-    def _undecoded(state: ClaimState, record: Record, reason: str, todo: list[InFlight | Undecoded]) -> str:
+    def _undecoded(state: ClaimState, record: Record, reason: str, todo: list[InFlight]) -> str:
         state.ledger.begin(record.offset, [""])
-        todo.append(Undecoded(record, reason))
+        todo.append(InFlight(undecodable(record, reason)))
         return _UNDECODED
 
 

@@ -37,11 +37,6 @@ class InFlight:
     counted: bool = False
     limit: Limit | None = None
 
-    def resolve(self, outcome: str) -> None:
-        """Set the outcome of a replay, where it has none yet."""
-        if self.outcome is not None and not self.outcome.done():
-            self.outcome.set_result(outcome)
-
 
 @dataclass(slots=True)
 class Lane:
@@ -52,10 +47,6 @@ class Lane:
     replays: deque[InFlight] = field(default_factory=deque)
     parking: set[int] = field(default_factory=set)
     driven: bool = False
-
-    @property
-    def empty(self) -> bool:
-        return not (self.queue or self.replays or self.parking or self.driven)
 
     def take_head(self, table: ParkingTable, position: int, now: int) -> InFlight | None:
         """Take the head out of the lane for an attempt; None while it must wait.

@@ -11,7 +11,6 @@ from usher.engine.claims import Claims
 from usher.engine.driver import Driver
 from usher.engine.intake import Intake
 from usher.engine.limits import Limits
-from usher.engine.memory import Memory
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Batch, Claim, EventLog
 from usher.metrics import Metrics
@@ -34,7 +33,6 @@ class Reader:
         claims: Claims,
         intake: Intake,
         driver: Driver,
-        memory: Memory,
         *,
         limits: Limits,
         metrics: Metrics,
@@ -44,7 +42,6 @@ class Reader:
         self._claims = claims
         self._intake = intake
         self._driver = driver
-        self._memory = memory
         self._limits = limits
         self._metrics = metrics
         self._logger = logger
@@ -71,7 +68,7 @@ class Reader:
 
     def _readable(self) -> tuple[list[Claim], int]:
         """Return the claims that may be read, and how many records: their Marks must have room for all of them."""
-        if self._memory.full:
+        if self._driver.full:
             return [], 0
         limits = self._limits
         ready: list[ClaimState] = []
@@ -83,7 +80,7 @@ class Reader:
                     ready.append(state)
                     room = min(room, fits)
         fullest = max((len(state.ledger) for state in ready), default=0)
-        fitting = int(self._memory.space / self._record_size)
+        fitting = int(self._driver.space / self._record_size)
         most = min(limits.read, limits.per_claim - fullest, fitting)
         return [state.claim for state in ready], max(1, min(most, room))
 
@@ -101,8 +98,8 @@ class Reader:
 
     def _take(self, state: ClaimState, batch: Batch) -> None:
         position = state.position
-        for todo in self._intake.take(state, batch):
-            self._driver.begin(state, todo)
+        for in_flight in self._intake.take(state, batch):
+            self._driver.begin(state, in_flight)
         state.forget_passed()
         if batch.records:
             size = sum(len(record.value or b"") for record in batch.records[-_SAMPLE:]) / min(

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 
 from usher.delivery import Delivery
 from usher.engine.claim_state import ClaimState
-from usher.engine.dead_letters import EXPIRED, HANDLER_GONE
+from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE, not_an_event
 from usher.engine.driver import Driver
 from usher.engine.intake import deliveries_of
 from usher.engine.lanes import DROPPED, InFlight
-from usher.engine.settle import Settler, undecodable_verdict
-from usher.engine.writes import Writes
+from usher.engine.settle import Settler, Writes
 from usher.event import Undecodable
 from usher.handler import Router
 from usher.outcome import Dead, Done
@@ -74,8 +73,8 @@ class Replays:
             try:
                 event = decode(request.value)
             except Undecodable as error:
-                verdict = undecodable_verdict(str(error))
-                again = replace(request, error=verdict.error, error_type=verdict.error_type)
+                again = not_an_event(request, str(error))
+                verdict = Dead(UNDECODABLE, UNDECODABLE, again.error, again.error_type)
                 return [await self._settle(state, again, verdict)]
             handlers = self.router.match(event)
             if not handlers:
@@ -92,7 +91,5 @@ class Replays:
     async def _settle(self, state: ClaimState, request: Delivery, verdict: Done | Dead) -> str:
         """Settle a request for which no handler runs. Returns its outcome."""
         outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        in_flight = InFlight(request, outcome=outcome)
-        await self.settler.settle(state, in_flight, verdict)
-        in_flight.resolve(DROPPED)  # does nothing unless the claim has gone
-        return await outcome
+        await self.settler.settle(state, InFlight(request, outcome=outcome), verdict)
+        return outcome.result() if outcome.done() else DROPPED  # the claim has gone

@@ -1,4 +1,4 @@
-"""What a verdict does: which records are written, in which order, and where a delivery ends.
+"""What a verdict does: which records are written, in which order, and where a delivery ends. Hides how a write gets to the event log.
 
 The order is the protocol. A source offset is settled only when the event log has acknowledged what replaces it. A dead letter
 comes before its tombstone. A claim that is gone writes nothing but its late successes (rule 9).
@@ -6,26 +6,28 @@ comes before its tombstone. A claim that is gone writes nothing but its late suc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from usher.delivery import Delivery, Record, Replay
+from usher.delivery import OUR_HEADERS, Delivery, Headers, Replay
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import (
     EXPIRED,
     HANDLER_GONE,
     TOO_LARGE,
-    UNDECODABLE,
     State,
     dead_letter_headers,
+    request_key,
     state_headers,
-    undecodable,
 )
 from usher.engine.lanes import InFlight
-from usher.engine.writes import Writes
-from usher.eventlog.errors import TooLarge
+from usher.eventlog.errors import LogUnavailable, TooLarge
+from usher.eventlog.port import EventLog
+from usher.headers import STUB, WRITER, delivery_headers
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub
@@ -33,6 +35,9 @@ from usher.redact import scrub
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_STUB_HEADER = 2048
+"""How many bytes a header may have in a stub. A longer one is the key of a producer, and made the dead letter too large."""
 _REFUSED = (EXPIRED, HANDLER_GONE)
 """For these reasons a replay is refused: its dead letter stays open."""
 
@@ -69,13 +74,9 @@ class Settler:
             await self._give_up(state, in_flight, verdict)
         elif isinstance(verdict, Done):
             await self._done(state, in_flight, verdict)
-        self._resolve(in_flight, verdict)
+        if in_flight.outcome is not None:
+            self._end_replay(in_flight.delivery, in_flight.outcome, verdict)
         return parked
-
-    async def settle_undecodable(self, state: ClaimState, record: Record, reason: str) -> None:
-        """Give up a record whose bytes are no event."""
-        verdict = undecodable_verdict(reason)
-        await self.settle(state, InFlight(undecodable(record, verdict.error, verdict.error_type)), verdict)
 
     async def done_elsewhere(self, state: ClaimState, in_flight: InFlight) -> None:
         """Let go of a delivery that another attempt or another worker has ended: it does not end here a second time."""
@@ -156,12 +157,10 @@ class Settler:
         headers = state_headers(replay.dead_letter, became, note=scrub(note), replay=replay.id)
         await self.writes.bury(state, None, None, headers)
 
-    def _resolve(self, in_flight: InFlight, verdict: Verdict | Behind) -> None:
-        """Set the outcome of a replay."""
-        if in_flight.outcome is not None:
-            outcome = "replayed" if isinstance(verdict, Done) else "failed"
-            self.metrics.replays.labels(in_flight.delivery.handler, outcome).inc()
-            in_flight.resolve(verdict.label)
+    def _end_replay(self, delivery: Delivery, outcome: asyncio.Future[str], verdict: Verdict | Behind) -> None:
+        self.metrics.replays.labels(delivery.handler, "replayed" if isinstance(verdict, Done) else "failed").inc()
+        if not outcome.done():
+            outcome.set_result(verdict.label)
 
     def _line(self, delivery: Delivery, what: str, **more: object) -> None:
         origin = delivery.origin
@@ -177,6 +176,74 @@ class Settler:
         )
 
 
-def undecodable_verdict(reason: str) -> Dead:
-    """Return the verdict on bytes that are no event."""
-    return Dead(UNDECODABLE, UNDECODABLE, scrub(reason), "usher.event.Undecodable")
+class _Outage:
+    """Logs that writes are refused: one line a second, not one for each of the hundreds that wait."""
+
+    def __init__(self) -> None:
+        self._logged_at, self._refused = float("-inf"), 0
+
+    def log(self, logger: FilteringBoundLogger, error: Exception) -> None:
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= 1.0:
+            logger.warning("the event log takes no writes, trying again", error=scrub(error), refused=self._refused)
+            self._logged_at, self._refused = now, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """Writes records durably. Each method returns whether the event log has acknowledged it. If not, the claim is gone."""
+
+    event_log: EventLog
+    logger: FilteringBoundLogger
+    _outage: _Outage = field(default_factory=_Outage, init=False)
+
+    async def park(self, state: ClaimState, delivery: Delivery) -> bool:
+        """Write the park record of *delivery*.
+
+        Raises:
+            TooLarge: it fits into the source topic but, with its headers, not into the retry topic.
+        """
+        headers = [*delivery_headers(delivery), (WRITER, state.writer)]
+
+        async def write() -> None:
+            try:
+                await self.event_log.park(state.claim, delivery.key, delivery.value, headers)
+            except LogUnavailable:
+                state.doubtful.add(delivery.key)
+                raise
+
+        return await self._durable(state, write)
+
+    async def unpark(self, state: ClaimState, delivery: Delivery) -> bool:
+        """Write the tombstone of *delivery*."""
+        headers = [(WRITER, state.writer)]
+        return await self._durable(state, lambda: self.event_log.unpark(state.claim, delivery.key, headers))
+
+    async def answer(self, state: ClaimState, request_id: str) -> bool:
+        """Write the tombstone of an operator's request: it has been carried out."""
+        return await self._durable(state, lambda: self.event_log.unpark(state.claim, request_key(request_id)))
+
+    async def bury(self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
+        """Append to the dead-letter topic. A record that is too large becomes a stub that says where the original is."""
+        try:
+            return await self._durable(state, lambda: self.event_log.bury(state.claim, key, value, headers))
+        except TooLarge:
+            ours = [pair for pair in headers if pair[0].startswith(OUR_HEADERS)]
+            stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
+            stub.append((STUB, b"too large to be copied: see the original topic, partition and offset"))
+            return await self._durable(state, lambda: self.event_log.bury(state.claim, None, b"", stub))
+
+    async def _durable(self, state: ClaimState, write: Callable[[], Awaitable[None]]) -> bool:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await write()
+            except LogUnavailable as error:
+                if not state.ours:
+                    return False
+                self._outage.log(self.logger, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return True

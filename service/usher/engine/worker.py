@@ -19,11 +19,9 @@ from usher.engine.driver import Driver
 from usher.engine.follow import RetryFollower
 from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.limits import Limits
-from usher.engine.memory import Memory
 from usher.engine.reading import Reader
 from usher.engine.replays import Replays
-from usher.engine.settle import Settler
-from usher.engine.writes import Writes
+from usher.engine.settle import Settler, Writes
 from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import EventLog
 from usher.metrics import Metrics
@@ -51,18 +49,17 @@ class Worker:
         self.event_log = event_log
         self.metrics = metrics
         self._limits = limits
-        self.memory = Memory(limits)
         self._commits = Commits(event_log, metrics, logger)
         router, writes = attempts.router, Writes(event_log, logger)
         settler = Settler(writes, attempts, group, metrics, logger)
-        self._driver = Driver(attempts, settler, self._commits, self.memory, limits)
+        self.driver = Driver(attempts, settler, self._commits, limits)
         intake = Intake(router, metrics, limits, sources)
-        replays = Replays(router, self._driver, settler, writes, asyncio.Semaphore(limits.replays))
-        follower = RetryFollower(event_log, intake, self._driver, replays, writes, self.memory, limits, logger)
+        replays = Replays(router, self.driver, settler, writes, asyncio.Semaphore(limits.replays))
+        follower = RetryFollower(event_log, intake, self.driver, replays, writes, limits, logger)
         self.claims = Claims(
             event_log,
             follower,
-            self._driver,
+            self.driver,
             self._commits,
             handlers=router.handlers,
             writer=uuid.UUID(int=rng.getrandbits(128)).hex[:12],
@@ -71,7 +68,7 @@ class Worker:
             failed=self._fail,
         )
         self._reader = Reader(
-            event_log, self.claims, intake, self._driver, self.memory, limits=limits, metrics=metrics, logger=logger
+            event_log, self.claims, intake, self.driver, limits=limits, metrics=metrics, logger=logger
         )
         self._stopping = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
@@ -144,10 +141,10 @@ class Worker:
             await self._reader.poll()
 
     async def _run_due(self) -> None:
-        due_soon = self._driver.due_soon
+        due_soon = self.driver.due_soon
         while True:
             due_soon.clear()
-            wait = min((self._driver.start_due(state) for state in self.claims.open), default=1.0)
+            wait = min((self.driver.start_due(state) for state in self.claims.open), default=1.0)
             try:
                 async with asyncio.timeout(wait):
                     await due_soon.wait()
@@ -159,7 +156,7 @@ class Worker:
             await asyncio.sleep(self._limits.commit_every)
             loaded = self.claims.loaded
             for state in loaded:
-                if self._driver.now_ms() >= state.calm_at:
+                if self.driver.now_ms() >= state.calm_at:
                     state.ledger.calm()
             await self._commits.commit(loaded)
 
@@ -167,8 +164,8 @@ class Worker:
         while True:
             states = self.claims.open
             self.metrics.claims.set(len(states))
-            self.metrics.in_flight.set(self.memory.records)
-            now = self._driver.now_ms()
+            self.metrics.in_flight.set(self.driver.records)
+            now = self.driver.now_ms()
             overdue = [due for state in states if (due := state.table.oldest_due(state.position)) is not None]
             self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
             try:
