@@ -32,10 +32,10 @@ def open_storage(settings: Settings) -> EventLog:
     return open_log(settings.event_log, log_config(settings), settings.kafka)
 
 
-def browser(settings: Settings) -> Browser:
-    """A look at the log, beside a worker; entering it connects.
+def browser(settings: Settings, *, create: bool = False) -> Browser:
+    """A look at the log, beside a worker; entering it connects. *create*: for those who write to a log that may be new.
 
     Raises:
-        LogUnavailable, LogMisconfigured: when it is entered.
+        LogMissing, LogUnavailable, LogMisconfigured: when it is entered.
     """
-    return open_browser(settings.event_log, log_config(settings), settings.kafka)
+    return open_browser(settings.event_log, log_config(settings), settings.kafka, create=create)

@@ -180,7 +180,7 @@ class SqliteHarness(Harness):
     def browser(self) -> Browser:
         from usher.eventlog.sqlite import SqliteBrowser
 
-        return SqliteBrowser(self._path, self.config, clock=lambda: self._now)
+        return SqliteBrowser(self._path, self.config, create=True, clock=lambda: self._now)
 
     async def pass_time(self, seconds: float) -> None:
         self._now += seconds

@@ -76,7 +76,7 @@ def file(name: str, *events: bytes) -> str:
 
 
 async def _bury(dead_letters: list[tuple[Delivery, str, int | None]]) -> None:
-    async with browser(Settings.load()) as event_log:
+    async with browser(Settings.load(), create=True) as event_log:
         for delivery, reason, expires_at in dead_letters:
             headers = dead_letter_headers(delivery, reason=reason, group="usher", expires_at=expires_at)
             await event_log.append(DEAD, delivery.origin.key, delivery.value, headers, partition=0)
@@ -100,7 +100,7 @@ def bury(
 
 def records(topic: str) -> list[Any]:
     async def scan() -> list[Any]:
-        async with browser(Settings.load()) as event_log:
+        async with browser(Settings.load(), create=True) as event_log:
             return [record async for batch in event_log.scan(topic) for record in batch]
 
     return asyncio.run(scan())
@@ -139,6 +139,7 @@ def test_no_sentence_of_the_help_is_broken_in_the_middle() -> None:
 )
 def test_json_is_one_array_and_nothing_else(usher: Usher, arguments: list[str]) -> None:
     """stdout of --json is an array of objects, also where there is nothing to list."""
+    usher("topics", "apply")
     ended = usher(*arguments, "--json")
 
     assert ended.code == Exit.OK, ended.err
@@ -183,6 +184,7 @@ def test_a_log_that_is_not_there_is_exit_code_3(usher: Usher) -> None:
 
 def test_check_reports_what_is_wrong_and_how_to_mend_it(usher: Usher) -> None:
     """A default set-up has warnings only; an unreachable event log is a problem."""
+    usher("topics", "apply")
     fine = usher("check", "--json")
     assert fine.code == Exit.OK
     by_what = {row["what"]: row for row in fine.rows}
@@ -531,7 +533,7 @@ def test_why_reads_a_raw_topic_through_its_source(usher: Usher) -> None:
     sample = (SAMPLES / "user.created.import.json").read_bytes()
 
     async def write() -> None:
-        async with browser(Settings.load({"USHER_TOPICS": "raw"}, env_file=None)) as event_log:
+        async with browser(Settings.load({"USHER_TOPICS": "raw"}, env_file=None), create=True) as event_log:
             await event_log.append("raw", None, sample)
 
     asyncio.run(write())
@@ -561,7 +563,7 @@ def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
     )
 
     async def park() -> None:
-        async with browser(Settings.load()) as event_log:
+        async with browser(Settings.load(), create=True) as event_log:
             await event_log.append(RETRY, parked.key.encode(), parked.value, delivery_headers(parked), partition=0)
 
     asyncio.run(park())
@@ -599,6 +601,7 @@ def test_why_of_a_user_shows_all_their_events(usher: Usher) -> None:
 
 def test_why_of_an_unknown_event_is_exit_code_4(usher: Usher) -> None:
     """And --json is an empty array."""
+    usher("topics", "apply")
     ended = usher("why", "nothing", "--json")
 
     assert ended.code == Exit.NOT_FOUND
@@ -813,3 +816,42 @@ def test_options_mirror_settings_that_exist() -> None:
 
     assert mirrored
     assert set(mirrored) <= names
+
+
+READERS = [
+    ("why", "00aa"),
+    ("why", "--user", KIM),
+    ("dlq", "list"),
+    ("dlq", "show", "0@0"),
+    ("dlq", "replay", "--all", "--dry-run"),
+    ("dlq", "drop", "--all", "--yes"),
+    ("topics", "plan"),
+]
+
+
+@pytest.mark.parametrize("command", READERS, ids=" ".join)
+def test_a_command_that_only_reads_makes_no_event_log(usher: Usher, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """In a folder without one it says where it looked, exits with 3, and leaves nothing behind."""
+    ended = usher(*command)
+
+    assert ended.code == Exit.LOG_UNREACHABLE
+    assert f"there is no event log at {tmp_path / 'usher.db'}" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_makes_no_event_log_either(usher: Usher, tmp_path: Path) -> None:
+    """Before the first start there is none: that is a warning with the place, and no problem."""
+    ended = usher("check", "--json")
+
+    (found,) = [row for row in ended.rows if row["area"] == "event log"]
+    assert (found["status"], ended.code) == ("warn", Exit.OK)
+    assert str(tmp_path / "usher.db") in found["text"]
+    assert not list(tmp_path.glob("usher.db*"))
+
+
+@pytest.mark.parametrize("command", [("dlq", "list"), ("why", "ffff")], ids=" ".join)
+def test_nothing_found_names_the_event_log_that_was_searched(usher: Usher, command: tuple[str, ...]) -> None:
+    """An empty answer may be the answer of the wrong event log."""
+    usher("emit", file("one.json", raw_event(id="00aa")))
+
+    assert "sqlite:///usher.db" in usher(*command).err

@@ -32,7 +32,7 @@ async def test_three_slashes_are_a_relative_path(tmp_path: Path, monkeypatch: py
     """sqlite:///usher.db lies in the working directory."""
     monkeypatch.chdir(tmp_path)
 
-    async with open_browser(load("sqlite:///usher.db").event_log, CONFIG) as browser:
+    async with open_browser(load("sqlite:///usher.db").event_log, CONFIG, create=True) as browser:
         await browser.append("identity.events", None, b"1")
 
     assert (tmp_path / "usher.db").exists()
@@ -40,7 +40,7 @@ async def test_three_slashes_are_a_relative_path(tmp_path: Path, monkeypatch: py
 
 async def test_four_slashes_are_an_absolute_path(tmp_path: Path) -> None:
     """sqlite:////var/lib/usher.db lies where it says."""
-    async with open_browser(load(f"sqlite:///{tmp_path}/deep.db").event_log, CONFIG) as browser:
+    async with open_browser(load(f"sqlite:///{tmp_path}/deep.db").event_log, CONFIG, create=True) as browser:
         await browser.append("identity.events", None, b"1")
 
     assert (tmp_path / "deep.db").exists()

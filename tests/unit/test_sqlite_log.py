@@ -67,7 +67,7 @@ async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIte
 
 
 async def scanned(path: Path, topic: str) -> list[Record]:
-    async with SqliteBrowser(path, CONFIG) as browser:
+    async with SqliteBrowser(path, CONFIG, create=True) as browser:
         return await drained(browser.scan(topic))
 
 
@@ -143,7 +143,7 @@ async def test_a_second_worker_is_refused(tmp_path: Path) -> None:
 async def test_the_embedded_log_starts_at_its_beginning(tmp_path: Path) -> None:
     """What was emitted before the first run is read, although the default of a new group is the latest."""
     path = tmp_path / "usher.db"
-    async with SqliteBrowser(path, CONFIG) as browser:
+    async with SqliteBrowser(path, CONFIG, create=True) as browser:
         await browser.append(TOPIC, b"ada", b"1")
 
     async with opened(path) as worker:
@@ -155,7 +155,7 @@ async def test_commands_that_come_at_once_make_one_file(tmp_path: Path) -> None:
     """Commands that find no file at the same moment all get their record into the one that is made."""
 
     async def emit(path: Path, value: bytes) -> None:
-        async with SqliteBrowser(path, CONFIG) as browser:
+        async with SqliteBrowser(path, CONFIG, create=True) as browser:
             await browser.append(TOPIC, None, value)
 
     for n in range(10):
@@ -172,6 +172,56 @@ async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
         found = modes(tmp_path)
 
     assert found == dict.fromkeys(("usher.db", "usher.db-wal", "usher.db-shm", "usher.db.lock"), 0o600)
+
+
+async def test_files_that_others_could_read_are_the_owners_alone_from_then_on(tmp_path: Path) -> None:
+    """A file from a backup, or made under another umask, has its companions: all get the mode of a new one."""
+    path = tmp_path / "usher.db"
+    async with opened(path):
+        for name in modes(tmp_path):
+            (tmp_path / name).chmod(0o644)
+        async with SqliteBrowser(path, CONFIG):
+            beside = modes(tmp_path)
+    async with opened(path):
+        found = modes(tmp_path)
+
+    assert beside == {"usher.db": 0o600, "usher.db-wal": 0o600, "usher.db-shm": 0o600, "usher.db.lock": 0o644}
+    assert found == dict.fromkeys(("usher.db", "usher.db-wal", "usher.db-shm", "usher.db.lock"), 0o600)
+
+
+def _removed(folder: Path) -> None:
+    for file in folder.glob("usher.db*"):
+        file.unlink()
+
+
+def _replaced(folder: Path) -> None:
+    (folder / "usher.db").rename(folder / "old.db")
+    (folder / "usher.db").touch()
+
+
+@pytest.mark.parametrize("spoil", [_removed, _replaced])
+async def test_nothing_is_acknowledged_into_a_file_that_is_gone(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """A clean-up job removes the file, or a restore replaces it, under the worker: no write counts, and it is not ready."""
+    async with opened(tmp_path / "usher.db") as worker:
+        await worker.log.append(TOPIC, None, b"1")
+        assert await worker.log.writable()
+        spoil(tmp_path)
+
+        assert not await worker.log.writable()
+        with pytest.raises(LogUnavailable, match="removed, or another file took its place"):
+            await worker.log.append(TOPIC, None, b"2")
+
+
+async def test_a_file_that_is_put_back_is_written_again(tmp_path: Path) -> None:
+    """Nothing needs a restart once the file is where it was."""
+    async with opened(tmp_path / "usher.db") as worker:
+        (tmp_path / "usher.db").rename(tmp_path / "away.db")
+        with pytest.raises(LogUnavailable):
+            await worker.log.append(TOPIC, None, b"1")
+        (tmp_path / "away.db").rename(tmp_path / "usher.db")
+
+        await worker.log.append(TOPIC, None, b"2")
+        assert await worker.log.writable()
 
 
 async def test_parking_a_key_again_replaces_it(tmp_path: Path) -> None:

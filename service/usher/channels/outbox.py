@@ -65,7 +65,7 @@ def as_file(text: SmsMessage) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write *path* so that a reader sees all of it or none. Makes its folder.
+    """Write *path* so that a reader sees all of it or none, also after a loss of power. Makes its folder.
 
     Raises:
         OSError
@@ -75,7 +75,19 @@ def write(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         Path(temporary).replace(path)
+        _sync(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in *folder* on the disk: a new name is not there before."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -45,7 +45,7 @@ async def replay(settings: Settings, choice: Choice, manner: Manner) -> None:
         chosen = dead.chosen(dead_letters, choice, settings.topic_names, now)
         work = sort_out(chosen, now, even_expired=manner.even_expired)
         if manner.dry_run:
-            _print_dry_run(chosen, now, manner)
+            _print_dry_run(chosen, now, manner, settings)
             return
         if work.ready and manner.ask_beyond is not None and len(work.ready) > manner.ask_beyond:
             _confirm(f"Replay {len(work.ready)} dead letters?")
@@ -74,7 +74,7 @@ async def drop(settings: Settings, choice: Choice, manner: Manner) -> None:
         chosen = dead.chosen(dead_letters, choice, settings.topic_names, now)
         droppable = [entry for entry in chosen if entry.open]
         if manner.dry_run:
-            _print_dry_run(droppable, now, manner)
+            _print_dry_run(droppable, now, manner, settings)
             return
         if droppable and manner.ask_beyond is not None:
             _confirm(f"Drop {len(droppable)} dead letters for good?")
@@ -113,7 +113,7 @@ async def _follow(event_log: Browser, group: str, work: ReplayBatch, limit: floa
                 bar.update(task, completed=len(work.ended))
 
 
-def _print_dry_run(chosen: Iterable[DeadLetterEntry], now: int, manner: Manner) -> None:
+def _print_dry_run(chosen: Iterable[DeadLetterEntry], now: int, manner: Manner, settings: Settings) -> None:
     rows = dead.summary(chosen, now)
     if manner.json:
         print_json(rows)
@@ -121,7 +121,7 @@ def _print_dry_run(chosen: Iterable[DeadLetterEntry], now: int, manner: Manner) 
         columns = ("handler", "reason", "dead letters", "expired", "replayed before", "beyond the limit")
         table(columns, ((row["handler"] or "(none)", *list(row.values())[1:]) for row in rows))
     else:
-        say("There are no such dead letters.")
+        say(f"There are no such dead letters in {settings.event_log}.")
 
 
 def _print_requested(work: ReplayBatch) -> None:

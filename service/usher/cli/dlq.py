@@ -55,7 +55,8 @@ def list_(
     from usher.operate.dead_letters import read_all
 
     choice, states = _choice((), handler, reason, older_than, newer_than), _states(state)
-    dead_letters = asyncio.run(read_all(opt.load(event_log=event_log, group=group, topics=topics)))
+    settings = opt.load(event_log=event_log, group=group, topics=topics)
+    dead_letters = asyncio.run(read_all(settings))
     now = time.time_ns() // 1_000_000
     shown = [
         row(entry, now) for entry in dead_letters if entry.dead_letter.state in states and choice.takes(entry, now)
@@ -65,7 +66,7 @@ def list_(
     elif shown:
         table(COLUMNS, map(cells, shown), whole=3)
     else:
-        say("There are no such dead letters.")
+        say(f"There are no such dead letters in {settings.event_log}.")
 
 
 @app.command()

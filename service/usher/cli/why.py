@@ -60,7 +60,7 @@ def why(
         _print_table(fates, with_id=user is not None)
     if not fates:
         asked = f"no event {event_id}" if user is None else "no event of this user"
-        raise Stop(f"there is {asked} in {', '.join(settings.topic_names)}", Exit.NOT_FOUND)
+        raise Stop(f"there is {asked} in {', '.join(settings.topic_names)} of {settings.event_log}", Exit.NOT_FOUND)
 
 
 def _row(fate: Fate) -> dict[str, object]:

@@ -19,12 +19,14 @@ def open_log(address: LogAddress, config: LogConfig, options: KafkaOptions = NO_
     return KafkaLog(address, config, options)
 
 
-def open_browser(address: LogAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS) -> Browser:
-    """Make the browser of the event log at *address*. To enter it is to connect."""
+def open_browser(
+    address: LogAddress, config: LogConfig, options: KafkaOptions = NO_OPTIONS, *, create: bool = False
+) -> Browser:
+    """Make the browser of the event log at *address*. To enter it is to connect; *create*: also an embedded log that is missing."""
     if isinstance(address, SqliteAddress):
         from usher.eventlog.sqlite import SqliteBrowser  # noqa: PLC0415
 
-        return SqliteBrowser(address.path, config)
+        return SqliteBrowser(address.path, config, create=create)
     from usher.eventlog.kafka import KafkaBrowser  # noqa: PLC0415
 
     return KafkaBrowser(address, config, options)

@@ -11,6 +11,10 @@ class LogUnavailable(LogError):
     """The event log can't be reached, or refuses for now. Wait and try again: nothing is lost."""
 
 
+class LogMissing(LogUnavailable):
+    """There is no event log where the settings say, and the command that looked does not create one."""
+
+
 class ClaimLost(LogError):
     """This worker has lost the claim, or the write was for an older claim of the partition. Forget the claim."""
 

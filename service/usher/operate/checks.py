@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from usher.channels import outbox
 from usher.channels.transport import Transport
-from usher.eventlog.errors import LogError, LogUnavailable
+from usher.eventlog.errors import LogError, LogMissing, LogUnavailable
 from usher.handler import Handler, HandlerError
 from usher.operate.handlers import running_handlers
 from usher.operate.topics import MISSING, TopicCheck, check_topics
@@ -137,6 +137,8 @@ async def _event_log(settings: Settings) -> list[CheckResult]:
     address = str(settings.event_log)
     try:
         topics = await check_topics(settings)
+    except LogMissing as missing:
+        return [CheckResult("event log", "warn", address, str(missing))]
     except LogUnavailable as error:
         return [CheckResult("event log", "problem", address, f"can't be reached: {error}", "unreachable")]
     except LogError as error:

@@ -21,7 +21,7 @@ async def append(settings: Settings, items: Sequence[FileItem]) -> list[TopicPar
         LogUnavailable, LogMisconfigured, TooLarge
     """
     topic_partitions: list[TopicPartition] = []
-    async with browser(settings) as event_log:
+    async with browser(settings, create=True) as event_log:
         for wave in _waves(items):
             topic_partitions += await asyncio.gather(
                 *(event_log.append(settings.ingest_topic, item.key, item.value) for item in wave)

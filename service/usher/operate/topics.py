@@ -37,7 +37,7 @@ async def create_topics(settings: Settings) -> tuple[Sequence[str], Sequence[Top
     Raises:
         LogUnavailable, LogMisconfigured
     """
-    async with browser(settings) as event_log:
+    async with browser(settings, create=True) as event_log:
         created = await event_log.create_topics()
         return created, await event_log.topics()
 

@@ -16,17 +16,23 @@ from usher.eventlog.sqlite.topics import PAGE, SqliteTopics
 
 
 class SqliteBrowser:
-    """A `Browser` of the file at *path*. It creates the file where there is none: every topic of the config exists."""
+    """A `Browser` of the file at *path*. Every topic of the config exists there.
 
-    def __init__(self, path: Path, config: LogConfig, *, clock: Callable[[], float] = time.time) -> None:
+    *create*: the file too, where there is none. Commands that only look must not leave one behind.
+    """
+
+    def __init__(
+        self, path: Path, config: LogConfig, *, create: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
         self._config = config
         self._topics = SqliteTopics(config, clock)
-        self._file = DatabaseFile(path)
+        self._file = DatabaseFile(path, create=create)
 
     async def __aenter__(self) -> SqliteBrowser:
         """Open the file.
 
         Raises:
+            LogMissing: there is none, and none is to be created.
             LogMisconfigured, LogUnavailable
         """
         await self._file.open()

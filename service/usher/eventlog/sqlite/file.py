@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from usher.eventlog.errors import LogError, LogMisconfigured, LogUnavailable
+from usher.eventlog.errors import LogError, LogMisconfigured, LogMissing, LogUnavailable
 from usher.eventlog.sqlite import tables
 
 T = TypeVar("T")
@@ -36,14 +36,21 @@ _WRONG_FILE = {
     sqlite3.SQLITE_CANTOPEN: "can't be opened",
     sqlite3.SQLITE_PERM: "can't be written",
 }
+_GONE = (
+    "it was removed, or another file took its place, while it was open; put it back, or restart the worker: what was written "
+    "since is in no file that it would find"
+)
 _logger = logging.getLogger(__name__)
 
 
 class DatabaseFile:
     """An open file: `write` returns when its transaction is on the disk, `read` sees all that was written before."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
+        self._create = create
+        self._identity: tuple[int, int] | None = None
+        """Which file was opened: its device and its number there."""
         self.failing = False
         """Whether the last write, or the last read, failed."""
         self._queue: queue.SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
@@ -53,9 +60,10 @@ class DatabaseFile:
         self._open = False
 
     async def open(self) -> None:
-        """Open the file, and create it where there is none.
+        """Open the file. Create it where there is none, if that is wanted.
 
         Raises:
+            LogMissing: there is none, and none is to be created.
             LogMisconfigured: it is of another program, it is damaged, or it may not be written.
             LogUnavailable: it is locked, or the disk fails.
         """
@@ -73,6 +81,11 @@ class DatabaseFile:
         self._open = False
         self._queue.put(None)
         await asyncio.to_thread(self._finish)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the open file is not the one at its path any more: it was removed, or another one took its place."""
+        return self._identity is None or _identity(self.path) != self._identity
 
     async def write(self, job: Job[T]) -> T:
         """Run *job* in the next transaction. Returns its result once the transaction is on the disk.
@@ -110,19 +123,13 @@ class DatabaseFile:
         while True:
             try:
                 return self._connect_once()
-            except LogUnavailable:
-                if time.monotonic() > deadline:
+            except LogUnavailable as error:
+                if isinstance(error, LogMissing) or time.monotonic() > deadline:
                     raise
                 time.sleep(_AGAIN_SECONDS)
 
     def _connect_once(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-        try:
-            # Events are personal data: only the owner of the file may read it. The -wal and -shm files take its mode. A file that
-            # exists must not be opened here: to close it would release the locks that SQLite has on it in this process.
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise LogMisconfigured(f"{self.path} can't be created: {error.strerror}") from error
+        self._prepare()
         opened = []
         try:
             for _ in range(2):
@@ -131,6 +138,7 @@ class DatabaseFile:
                 )
                 self._set_up(opened[-1])
             tables.prepare(opened[0], str(self.path))
+            self._identity = _identity(self.path)
             opened[1].execute("PRAGMA query_only = 1")
         except (sqlite3.Error, LogError) as error:
             for connection in opened:
@@ -143,6 +151,23 @@ class DatabaseFile:
                 f"{self.path} {what} ({error}); mend it, or name another file in USHER_EVENT_LOG"
             ) from error
         return opened[0], opened[1]
+
+    def _prepare(self) -> None:
+        """See that the file is there, and that only its owner may read it: events are personal data."""
+        if not self._create and not self.path.exists():
+            raise LogMissing(
+                f"there is no event log at {self.path.absolute()}: is this the right folder, and the right USHER_EVENT_LOG? "
+                "`usher run` and `usher emit` create it"
+            )
+        try:
+            # A file that exists must not be opened here: to close it would release the locks that SQLite has on it in this
+            # process. The -wal and -shm files take the mode that this one has when they are made.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise LogMisconfigured(f"{self.path} can't be created: {error.strerror}") from error
+        for suffix in ("", "-wal", "-shm"):
+            for_the_owner_alone(Path(f"{self.path}{suffix}"))
 
     def _set_up(self, db: sqlite3.Connection) -> None:
         tables.is_empty(db, str(self.path))  # before anything is changed: the file may be of another program
@@ -181,6 +206,8 @@ class DatabaseFile:
             db.execute("BEGIN IMMEDIATE")
             results = [job(db) for job, _ in batch]
             db.execute("COMMIT")
+            if self.gone:  # it is on a disk, and in no file that a restart would find
+                raise sqlite3.OperationalError(_GONE)
         except Exception as caught:  # noqa: BLE001 - any error goes to the callers that wait
             error = caught
             with contextlib.suppress(sqlite3.Error):
@@ -224,6 +251,7 @@ def only_worker(path: Path) -> int:
         LogMisconfigured: another process has the lock; names its process id.
     """
     lock = path.resolve().with_name(path.resolve().name + ".lock")
+    for_the_owner_alone(lock)
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -245,6 +273,22 @@ def only_worker(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
+
+
+def for_the_owner_alone(path: Path) -> None:
+    """Let only the owner of a file read and write it, if there is one and this process may say so."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and the number of the file at *path*; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_outage(error: Exception) -> bool:

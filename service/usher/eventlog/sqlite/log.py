@@ -210,8 +210,10 @@ class SqliteLog:
         return {claim: max(end, self._positions.get(claim, claim.start)) for claim, end in ends.items()}
 
     async def writable(self) -> bool:
-        if self._lock is None or not self._file.failing:
-            return self._lock is not None
+        if self._lock is None or self._file.gone:
+            return False
+        if not self._file.failing:
+            return True
         # After a failure only a write shows whether it is over. A worker that is not ready writes nothing else.
         try:
             async with asyncio.timeout(_PAUSE_SECONDS):
