@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAuthorizationFailedError
 from aiokafka.protocol.admin import CreateAclsRequest_v1
 from aiokafka.protocol.api import Request
 from tests.contract.logs import PATIENCE, Worker
@@ -21,7 +23,7 @@ from tests.kafka import Broker
 from tests.service import environment, running, usher
 
 from usher.eventlog.kafka import KafkaLog
-from usher.eventlog.port import LogConfig, checkpoints_topic
+from usher.eventlog.port import LogConfig, checkpoints_topic, dead_letter_topic, retry_topic
 from usher.kafka_options import kafka_options
 from usher.testing import raw_event
 
@@ -31,7 +33,7 @@ _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 _PROPERTIES = f"""\
 sasl.enabled.mechanisms=PLAIN
 sasl.mechanism.inter.broker.protocol=PLAIN
-listener.name.sasl_plaintext.plain.sasl.jaas.config={_LOGIN} username="admin" password="a" user_admin="a" user_usher="u";
+listener.name.sasl_plaintext.plain.sasl.jaas.config={_LOGIN} username="admin" password="a" user_admin="a" user_usher="u" user_billing="b";
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:admin;User:ANONYMOUS
 allow.everyone.if.no.acl.found=false
@@ -74,7 +76,14 @@ def documented() -> Iterator[Rule]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--add", action="store_true")
     parser.add_argument("--operation", action="append")
-    for option in ("--bootstrap-server", "--allow-principal", "--topic", "--group", "--resource-pattern-type"):
+    for option in (
+        "--bootstrap-server",
+        "--allow-principal",
+        "--deny-principal",
+        "--topic",
+        "--group",
+        "--resource-pattern-type",
+    ):
         parser.add_argument(option)
     text = OPERATING.read_text("utf-8").replace("\\\n", " ")
     for command in re.findall(r"^kafka-acls\.sh (.*)$", text, re.MULTILINE):
@@ -82,7 +91,12 @@ def documented() -> Iterator[Rule]:
         kind, name = (2, given.topic) if given.topic else (3, given.group)
         pattern = 4 if given.resource_pattern_type == "prefixed" else 3
         for operation in given.operation:
-            yield Rule(kind, name, pattern, given.allow_principal, "*", _OPERATIONS[operation], 3)
+            principal, permission = (given.allow_principal, 3) if given.allow_principal else (given.deny_principal, 2)
+            yield Rule(kind, name, pattern, principal, "*", _OPERATIONS[operation], permission)
+
+
+_TOO_WIDE = Rule(2, GROUP, 4, "User:billing", "*", _OPERATIONS["Write"], 3)
+"""Somebody else's right to write to whatever begins with the group's name."""
 
 
 @asynccontextmanager
@@ -103,14 +117,14 @@ async def prepare(broker: Broker) -> None:
         )]  # fmt: skip
         notes = NewTopic(checkpoints_topic(GROUP), 1, 1, topic_configs={"cleanup.policy": "compact"})
         await admin.create_topics([NewTopic(TOPIC, 2, 1), *own, notes])
-        answer: Any = await admin._client.send(admin._client.get_random_node(), _CreateAcls(list(documented())))
+        answer: Any = await admin._client.send(admin._client.get_random_node(), _CreateAcls([*documented(), _TOO_WIDE]))
         assert [error for error, _ in answer.creation_responses if error] == []
     async with AIOKafkaProducer(bootstrap_servers=broker.servers, **_ADMIN, sasl_plain_password="a") as producer:
         for id_, address in (("0a", "ann@example.org"), ("0b", "no-address")):
             await producer.send_and_wait(TOPIC, raw_event(id=id_, email=address), key=id_.encode())
 
 
-async def has_duty(broker: Broker) -> None:
+async def has_lease(broker: Broker) -> None:
     """What a worker that polls does beside."""
     options = kafka_options(
         {
@@ -127,6 +141,16 @@ async def has_duty(broker: Broker) -> None:
             await lease.keep("audit", b"1")
     finally:
         await worker.log.close()
+
+
+async def is_kept_out(broker: Broker) -> None:
+    """The documented deny holds against a rule that lets another principal write too widely."""
+    billing = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "billing"}
+    options: dict[str, Any] = {**billing, "sasl_plain_password": "b", "enable_idempotence": False}
+    async with AIOKafkaProducer(bootstrap_servers=broker.servers, **options) as producer:
+        for topic in (retry_topic(GROUP, TOPIC), dead_letter_topic(GROUP, TOPIC)):
+            with pytest.raises(TopicAuthorizationFailedError):
+                await producer.send_and_wait(topic, b"{}", key=b"forged")
 
 
 async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -> None:
@@ -153,7 +177,8 @@ async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -
                 assert code == expected, f"{command}: {out}{err}"
             _, out, _ = await usher("dlq", "list", "--state", "all", "--json", cwd=tmp_path, env=env)
             assert sorted(dead_letter["state"] for dead_letter in json.loads(out)) == ["dropped", "replaced"]
-        await has_duty(broker)
+        await has_lease(broker)
+        await is_kept_out(broker)
         assert [line for line in service.lines if line.get("level") in {"warning", "error"}] == []
     finally:
         await asyncio.to_thread(broker.stop)
