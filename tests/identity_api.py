@@ -11,6 +11,7 @@ from usher.testing import an_event
 NOW = 1_767_600_000
 FIELDS_OF_ADA = {
     "id": "ada",
+    "username": "ada.k",
     "email": "ada@example.com",
     "phone": "+41440000019",
     "name": "Ada Keller",

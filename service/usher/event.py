@@ -101,11 +101,15 @@ class EventUid(NamedTuple):
 
 
 class User(BaseModel):
-    """The user that the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked."""
+    """The user that the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked.
+
+    ``username`` is what the user logs in with, where the identity system has user names; it may be an address.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str | None = None
+    username: str | None = None
     email: str | None = None
     phone: str | None = None
     name: str | None = None

@@ -206,7 +206,9 @@ async def test_actions_do_in_keycloak_what_they_say(keycloak: Server) -> None:
         api, event = _api(realm, session, source), an_event("user.created", user_id=kim)
 
         found = await api.user(event)
-        assert found == User(id=kim, email=KIM["email"], phone="+447400123456", name="Kim Berg", locale="de")
+        assert found == User(
+            id=kim, username="kim", email=KIM["email"], phone="+447400123456", name="Kim Berg", locale="de"
+        )
         for _ in range(2):
             await api.require_password_change(event)
             assert set((await realm.user(kim))["requiredActions"]) == {"VERIFY_EMAIL", "UPDATE_PASSWORD"}

@@ -33,7 +33,10 @@ from usher.systems import open_systems
 from usher.testing import Clock, an_event, raw_event
 from usher.testing.providers import DROP, RESET, answer
 
-ADA = {"email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller", "locale": "de-CH"}
+ADA = {
+    "preferred_username": "ada.k", "email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller",
+    "locale": "de-CH",
+}  # fmt: skip
 TYPES = ("user.created", "password.reset", "password.expired", "password.reset_requested")
 
 

@@ -105,12 +105,15 @@ async def test_a_user_is_told_with_one_number() -> None:
     """In the newer shape, number and country code apart."""
     async with opened() as (fake, system):
         fake.users["u-1"] = {
-            "email": "kim.berg@example.com", "phone": "07400123456", "phoneCountryCode": "+44", "nickname": "Kim", "locale": "en-GB",
+            "username": "kim.b", "email": "kim.berg@example.com", "phone": "07400123456", "phoneCountryCode": "+44", "nickname": "Kim",
+            "locale": "en-GB",
         }  # fmt: skip
 
         user = await api_of(system).user(created())
 
-        assert user == User(id="u-1", email="kim.berg@example.com", phone="+447400123456", name="Kim", locale="en-GB")
+        assert user == User(
+            id="u-1", username="kim.b", email="kim.berg@example.com", phone="+447400123456", name="Kim", locale="en-GB"
+        )
 
 
 async def test_a_user_who_is_gone_is_a_skip() -> None:

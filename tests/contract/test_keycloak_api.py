@@ -23,7 +23,7 @@ from usher.testing import Clock
 from usher.testing.providers import RESET, Fault, answer
 
 ADA = {
-    "email": "ada@example.com", "firstName": "Ada", "lastName": "Keller",
+    "username": "ada.k", "email": "ada@example.com", "firstName": "Ada", "lastName": "Keller",
     "attributes": {"mobile": ["+41440000019"], "locale": ["de-CH"]},
 }  # fmt: skip
 

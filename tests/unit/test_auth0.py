@@ -125,9 +125,19 @@ def test_a_profile_becomes_a_user() -> None:
     full, bare = event(sample("user.created.full")).user, event(created()).user
     written = event(sample("log.sapi.set-password")).user
 
-    assert (full.phone, full.name) == ("+12025550147", "Kai Wolf")
-    assert (bare.email, bare.name) == (EVA, None)
+    assert (full.username, full.phone, full.name) == ("kaiwolf", "+12025550147", "Kai Wolf")
+    assert (bare.username, bare.email, bare.name) == (None, EVA, None)
     assert (written.name, written.locale) == ("Eva Lund", "de")
+
+
+def test_the_username_of_a_database_connection_is_in_events_calls_and_requests() -> None:
+    """In the profile, in a call that makes a user, and in a request for a new password; a masked one is none."""
+    call, request = sample("log.sapi.create-user"), sample("log.scpr")
+    call["data"]["details"]["request"]["body"]["username"] = "eva.l"
+    request["data"]["details"]["body"]["username"] = "eva.l"
+    masked = json.loads(json.dumps(call).replace("eva.l", "e***l"))
+
+    assert [event(document).user.username for document in (call, request, masked)] == ["eva.l", "eva.l", None]
 
 
 @pytest.mark.parametrize("masked", ["e*******d@e*****e.com", "9f86d081884c7d65"])

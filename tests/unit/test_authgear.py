@@ -81,6 +81,28 @@ def test_addresses(name: str, email: str | None, phone: str | None) -> None:
     assert (user.email, user.phone) == (email, phone)
 
 
+@pytest.mark.parametrize(
+    ("payload", "username"),
+    [
+        ({"user": {"standard_attributes": {"preferred_username": "mira"}}}, "mira"),
+        ({"user": {}, "identities": [{"claims": {"preferred_username": "mira"}}]}, "mira"),
+        ({"login_id": {"type": "username", "value": "mira"}}, "mira"),
+        ({"login_id": {"type": "email", "value": "mira@example.com"}}, None),
+        ({"login_id": "mira"}, None),  # of what kind it is nobody says
+    ],
+)
+def test_a_username_is_in_the_attributes_the_identities_or_the_login_id(
+    payload: dict[str, Any], username: str | None
+) -> None:
+    """In this order, as with addresses."""
+    assert decoded(payload=payload).user.username == username
+
+
+def test_the_username_of_the_sample_is_read() -> None:
+    """It is in the attributes and in the identity."""
+    assert decode(sample("identity.username.added")).user.username == "mira"
+
+
 def test_a_complete_event() -> None:
     """Who, where, when, by whom and in which language are all read."""
     event = decode(sample("user.created.admin"))

@@ -119,6 +119,7 @@ def test_an_imported_user_is_complete() -> None:
 
     assert found.user.model_dump() == {
         "id": IDA,
+        "username": None,
         "email": "ida.moreno@example.com",
         "phone": "+41440000017",
         "name": "Ida Moreno",
@@ -128,6 +129,11 @@ def test_an_imported_user_is_complete() -> None:
     assert found.time is not None
     assert found.time.isoformat() == "2025-03-01T08:12:30+00:00"
     assert event_key(found) == IDA.encode()
+
+
+def test_a_username_is_the_users() -> None:
+    """Where the pool has user names."""
+    assert event(sample("user.updated")).user.username == "noa.lindqvist"
 
 
 def test_a_form_is_read_like_json() -> None:

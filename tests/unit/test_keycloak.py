@@ -102,7 +102,8 @@ def test_the_subject_is_in_the_path_and_not_the_actor() -> None:
     """An admin event is about the user in its path, with the addresses that the representation has, under that user's key."""
     found = event("webhook.admin.USER-CREATE")
     assert found.user.model_dump() == {
-        "id": MIRA, "email": "mira.halloran@example.com", "phone": "+41440000017", "name": "Mira Halloran", "locale": "de-CH",
+        "id": MIRA, "username": "mira", "email": "mira.halloran@example.com",
+        "phone": "+41440000017", "name": "Mira Halloran", "locale": "de-CH",
     }  # fmt: skip
     assert event_key(found) == MIRA.encode()
     assert found.time is not None
@@ -117,9 +118,38 @@ def test_a_reset_password_has_no_address_and_says_whose_it_is() -> None:
 
 
 def test_what_a_user_did_is_about_that_user() -> None:
-    """A registration tells addresses and names in its details."""
+    """A registration has addresses and names in its details."""
     found = event("webhook.access.REGISTER")
     assert (found.user.id, found.user.email, found.user.name) == (SAM, "sam.self@example.com", "Sam Self")
+
+
+@pytest.mark.parametrize(
+    ("name", "username"),
+    [
+        ("webhook.admin.USER-CREATE", "mira"),
+        ("webhook.admin.USER-UPDATE.required-action", "mira"),  # only the details say it
+        ("webhook.admin.USER-ACTION.reset-password", None),  # the only name in it is the administrator's
+        ("webhook.access.REGISTER", "sam"),
+        ("webhook.access.UPDATE_PASSWORD", "mira"),
+        ("kafka.Event.REGISTER", "sam"),
+    ],
+)
+def test_the_username_is_the_users_and_never_the_administrators(name: str, username: str | None) -> None:
+    """It is in the representation, in what the webhook adds about the user, or in a registration's details."""
+    assert event(name).user.username == username
+
+
+def test_what_a_user_typed_at_the_login_is_no_username() -> None:
+    """Keycloak's own event has it under the same name, and it may be an address."""
+    document = {**sample("kafka.Event.REGISTER"), "type": "UPDATE_PASSWORD"}
+    document["details"] = {**document["details"], "username": "sam.self@example.com"}
+    assert event(document).user.username is None
+
+
+def test_the_username_in_the_details_counts_only_where_they_are_about_the_same_user() -> None:
+    """An admin event may have details about something else."""
+    document = sample("webhook.admin.USER-UPDATE.required-action")
+    assert event({**document, "details": {"userId": SAM, "username": "sam"}}).user.username is None
 
 
 def test_our_own_update_says_that_the_user_hears_of_it_already() -> None:

@@ -102,6 +102,7 @@ class AdminApi(Actions):
         known = {name: value for name, value in given.items() if isinstance(value, str) and value}
         return User(
             id=event.user.id or event.context.user_id,
+            username=known.get("preferred_username"),
             email=known.get("email"),
             phone=known.get("phone_number"),
             name=known.get("name") or known.get("given_name"),

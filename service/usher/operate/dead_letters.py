@@ -186,11 +186,13 @@ def event_in(dead_letter: DeadLetter) -> Event | None:
 
 
 def masked(address: str | None) -> str | None:
-    """Mask an address so that only a person who knows it can recognize it: ``s…@example.com``, ``…89``."""
+    """Mask an address or user name so that only a person who knows it can recognize it: ``s…@example.com``, ``…89``."""
     if address is None:
         return None
     local, at, domain = address.rpartition("@")
-    return f"{local[:1]}…@{domain}" if at else f"…{address[-2:]}"
+    if at:
+        return f"{local[:1]}…@{domain}"
+    return f"…{address[-2:]}" if len(address) > 4 else "…"
 
 
 async def drop(browser: Browser, group: str, dead_letters: Iterable[DeadLetterEntry]) -> None:

@@ -121,7 +121,7 @@ async def trace(
 async def uids_about(
     browser: Browser, topics: Sequence[str], user: str, *, sources: Mapping[str, Source]
 ) -> list[EventUid]:
-    """Return the events of a *user*, in the order of the topics. The user is named by id, email address or phone number.
+    """Return the events of a *user*, in the order of the topics. The user is given by id, user name, email address or phone number.
 
     Raises:
         LogUnavailable
@@ -139,7 +139,8 @@ async def uids_about(
 def _is_about(event: Event, user: str) -> bool:
     if user in {event.user.id, event.context.user_id, event.user.phone}:
         return True
-    return event.user.email is not None and event.user.email.casefold() == user.casefold()
+    names = (event.user.email, event.user.username)
+    return any(name is not None and name.casefold() == user.casefold() for name in names)
 
 
 async def _read_traces(browser: Browser, group: str, topics: Sequence[str], wanted: Wanted) -> Traces:

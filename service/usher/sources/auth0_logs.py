@@ -76,6 +76,7 @@ class LogEntry:
         ids = (self._data.get("user_id"), body.get("user_id"), query.get("user_id"))
         return {
             "id": next(filter(None, map(text, ids)), None),
+            "username": unmasked(body.get("username")),
             "email": next((item for item in map(unmasked, emails) if item and "@" in item), None),
             "phone": next((item for item in map(unmasked, phones) if item and item.startswith("+")), None),
         }

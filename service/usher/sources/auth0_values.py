@@ -19,6 +19,7 @@ def user_of(profile: Mapping[str, Any]) -> Mapping[str, Any]:
     languages = [metadata.get(key) for key in _LANGUAGES] + [profile.get("locale")]
     return {
         "id": text(profile.get("user_id")),
+        "username": unmasked(profile.get("username")),
         "email": email if email and "@" in email else None,
         "phone": unmasked(profile.get("phone_number")),
         "name": (None if name == email else name) or text(profile.get("given_name")),
@@ -27,7 +28,7 @@ def user_of(profile: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def unmasked(value: object) -> str | None:
-    """An address, unless it is masked, as log streams may be told to: what is left could be taken for another."""
+    """A user name or an address, unless a log stream has masked it: what is left could be taken for another."""
     found = text(value)
     return None if found is None or "*" in found else found
 

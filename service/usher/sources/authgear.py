@@ -30,6 +30,8 @@ _CANONICAL = {
 }
 _LOGIN_ID_VALUE = "https://authgear.com/claims/login_id/value"
 _LOGIN_ID_TYPE = "https://authgear.com/claims/login_id/type"
+_CLAIMS: Mapping[str, str] = {"username": "preferred_username", "email": "email", "phone": "phone_number"}
+"""Where the attributes of a user, and the claims of an identity, hold the fields of `usher.event.User`."""
 _NONE: Mapping[str, Any] = {}
 _LOST = (".removed", ".disconnected")
 """Ends of the types whose ``identity`` is what the user has just lost: its address may be another person's by now."""
@@ -167,24 +169,20 @@ def _canonical(raw_type: str, payload: Mapping[str, Any]) -> str:
 def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any]) -> Mapping[str, Any]:
     user = _dict(payload.get("user"))
     known = _dict(user.get("standard_attributes"))
-    email, phone = text(known.get("email")), text(known.get("phone_number"))
-    if email is None or phone is None:
+    found = {field: text(known.get(claim)) for field, claim in _CLAIMS.items()}
+    if None in found.values():
         for claims in _claims(raw_type, payload):
-            if email is None:
-                email = text(claims.get("email"))
-            if phone is None:
-                phone = text(claims.get("phone_number"))
+            found = {field: found[field] or text(claims.get(claim)) for field, claim in _CLAIMS.items()}
     return {
         "id": text(context.get("user_id")) or text(user.get("id")),
-        "email": email,
-        "phone": phone,
+        **found,
         "name": text(known.get("name")) or text(known.get("given_name")),
         "locale": text(known.get("locale")),
     }
 
 
 def _claims(raw_type: str, payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Where else an address may be: the identities that the user has now, then the login id that was given."""
+    """Where else an address or user name may be: the identities that the user has now, then the login id that was given."""
     identities = payload.get("identities")
     candidates = list(identities) if isinstance(identities, list) else []
     if "new_identity" in payload:
@@ -214,6 +212,8 @@ def _login_id(value: object, kind: object) -> Mapping[str, Any]:
         return {"email": login}
     if kind == "phone" or (kind is None and login.startswith("+")):
         return {"phone_number": login}
+    if kind == "username":
+        return {"preferred_username": login}
     return {}
 
 

@@ -169,6 +169,7 @@ def user_fields(person: Mapping[str, Any], country_code: str) -> dict[str, Any]:
     """The fields of `usher.event.User`, from a user in either shape."""
     return {
         "id": user_id_of(person),
+        "username": text(person.get("username")),
         "email": text(person.get("email")),
         "phone": e164(text(person.get("phone")), text(person.get("phoneCountryCode")) or country_code),
         "name": text(person.get("name")) or text(person.get("nickname")) or text(person.get("givenName")),

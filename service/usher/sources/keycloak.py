@@ -116,6 +116,7 @@ class Keycloak:
         attributes = _dict(representation.get("attributes"))
         phones = (_first(attributes.get(name)) for name in self._phone_attributes)
         return {
+            "username": text(representation.get("username")),
             "email": text(representation.get("email")),
             "phone": next((phone for phone in phones if phone), None),
             "name": " ".join(name for name in names if name) or None,
@@ -139,6 +140,7 @@ class Keycloak:
         match = _SUBJECT.fullmatch(path) if resource == "USER" else None
         user_id, action = match.groups() if match else (None, None)
         user = _representation(document) if match and action is None else {}
+        subject = {"username": _username_in_details(document, user_id), **user}
         canonical = None if match is None or failed else self._canonical(operation, action, user)
         actor_id = text(_dict(document.get("authDetails")).get("userId"))
         ours = OUR_MARK.items() <= user.items() or (canonical == REQUESTED and actor_id in self.own_accounts)
@@ -152,7 +154,7 @@ class Keycloak:
             triggered_by=UNKNOWN if failed else "admin_api",
             basis="failed: nothing has changed" if failed else "admin event: written for calls of the admin API only",
             timestamp=_moment(document.get("time")),
-            user={"id": user_id, **self.user_fields(user)},
+            user={"id": user_id, **self.user_fields(subject)},
             context={"already_notified_by": _OURS} if ours else {},
         )
 
@@ -174,7 +176,11 @@ class Keycloak:
         user_id = text(document.get("userId")) or text(actor.get("userId"))
         kept = _kept(document, {})
         details = kept.get("details", {})
-        names = {"firstName": details.get("first_name"), "lastName": details.get("last_name")}
+        names = {
+            "username": details.get("username") if kind == "REGISTER" else _username_of_actor(actor, user_id),
+            "firstName": details.get("first_name"),
+            "lastName": details.get("last_name"),
+        }
         by, basis = "user", "user event: the user did it"
         if failed or user_id is None:
             by, basis = UNKNOWN, "failed: nothing has changed" if failed else "user event without a user"
@@ -215,6 +221,17 @@ def _kept(document: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any
     if details := _dict(document.get("details")):
         kept["details"] = {name: _without_query(value) for name, value in details.items() if isinstance(value, str)}
     return kept
+
+
+def _username_in_details(document: Mapping[str, Any], user_id: str | None) -> str | None:
+    """The user name that p2-inc's webhook adds to an admin event about *user_id*."""
+    details = _dict(document.get("details"))
+    return text(details.get("username")) if user_id is not None and details.get("userId") == user_id else None
+
+
+def _username_of_actor(actor: Mapping[str, Any], user_id: str | None) -> str | None:
+    """The user name in a user event's ``authDetails``. The one in its ``details`` is what was typed: it may be an address."""
+    return text(actor.get("username")) if user_id is not None and actor.get("userId") == user_id else None
 
 
 def _without_query(value: str) -> str:

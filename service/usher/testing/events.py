@@ -30,6 +30,7 @@ def raw_event(
     type: str = "user.created",  # noqa: A002
     *,
     id: str | None = None,  # noqa: A002
+    username: str | None = None,
     email: str | None = "kim.berg@example.com",
     phone: str | None = None,
     name: str | None = "Kim Berg",
@@ -47,6 +48,7 @@ def raw_event(
     Args:
         type: canonical or raw; a canonical one is written under Authgear's name for it.
         id: the event's id; default: a new one each time.
+        username: the name that the user logs in with; None: the user has none.
         email: the user's address; None: the user has none.
         phone: the user's number, in E.164; None: the user has none.
         name: the user's name.
@@ -67,7 +69,10 @@ def raw_event(
         "language": language, "preferred_languages": list(preferred_languages),
         "ip_address": "192.0.2.10", "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
     }  # fmt: skip
-    attributes = {"email": email, "phone_number": phone, "name": name, "locale": locale, "updated_at": int(stamp)}
+    attributes = {
+        "preferred_username": username, "email": email, "phone_number": phone, "name": name, "locale": locale,
+        "updated_at": int(stamp),
+    }  # fmt: skip
     payload: dict[str, Any] = {
         "user": _user(user, _without_none(attributes)),
         "identities": [_identity(user, kind, value) for kind, value in (("email", email), ("phone", phone)) if value],
