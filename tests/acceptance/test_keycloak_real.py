@@ -24,7 +24,7 @@ from usher import Event, Skip
 from usher.event import User
 from usher.identity.keycloak import KeycloakApi
 from usher.sources import decode
-from usher.sources.keycloak import Keycloak
+from usher.sources.keycloak import KeycloakSource
 from usher.testing import an_event
 
 pytestmark = pytest.mark.timeout(300)
@@ -202,7 +202,7 @@ async def test_actions_do_in_keycloak_what_they_say(keycloak: Server) -> None:
         attributes = {"mobile": ["+447400123456"], "locale": ["de"]}
         kim = await realm.create_user("kim", **{**KIM, "attributes": attributes})
         await realm.update_user(kim, requiredActions=["VERIFY_EMAIL"])
-        source = Keycloak(realm=realm.name)
+        source = KeycloakSource(realm=realm.name)
         api, event = _api(realm, session, source), an_event("user.created", user_id=kim)
 
         found = await api.user(event)
@@ -244,7 +244,7 @@ async def _mail_server(mails: list[str]) -> AsyncIterator[int]:
         server.close()
 
 
-def _api(realm: Realm, session: aiohttp.ClientSession, source: Keycloak) -> KeycloakApi:
+def _api(realm: Realm, session: aiohttp.ClientSession, source: KeycloakSource) -> KeycloakApi:
     given = {name.removeprefix("keycloak__"): value for name, value in realm.settings().items()}
     return KeycloakApi(
         given["url"], realm.name, client_id=given["client_id"], client_secret=given["client_secret"],
@@ -252,7 +252,7 @@ def _api(realm: Realm, session: aiohttp.ClientSession, source: Keycloak) -> Keyc
     )  # fmt: skip
 
 
-async def _read(realm: Realm, source: Keycloak) -> list[Event]:
+async def _read(realm: Realm, source: KeycloakSource) -> list[Event]:
     """The realm's admin events, as Usher reads them."""
     arrivals = [source.arrival(document) for document in await realm.admin_events()]
     return [arrival.event for arrival in arrivals if arrival.event is not None]

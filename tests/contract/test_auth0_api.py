@@ -17,7 +17,7 @@ from tests.fakes.auth0 import CONNECTION, FakeAuth0
 from usher.event import Event
 from usher.identity.auth0 import Auth0Api
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.sources.auth0 import Auth0
+from usher.sources.auth0 import Auth0Source
 from usher.testing.providers import RESET, answer
 
 EMAIL = "eva.lund@example.com"
@@ -40,7 +40,7 @@ async def tenant(
 
 
 def about(fake: FakeAuth0, user: dict[str, Any], type_: str = "user.created") -> Event:
-    (arrival,) = Auth0(tenant=fake.domain).arrivals(json.dumps(fake.event_of(user, type_)).encode(), {}, 0.0)
+    (arrival,) = Auth0Source(tenant=fake.domain).arrivals(json.dumps(fake.event_of(user, type_)).encode(), {}, 0.0)
     assert arrival.event is not None
     return arrival.event
 

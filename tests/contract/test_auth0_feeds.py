@@ -15,10 +15,10 @@ import pytest
 from tests.fakes.auth0 import FakeAuth0
 
 from usher.identity.auth0 import Auth0Api
-from usher.identity.auth0_feeds import EventsFeed, LogsFeed
+from usher.identity.auth0_feeds import Auth0EventsFeed, Auth0LogsFeed
 from usher.outcome import Hold, Reject, Retry
 from usher.sources import Arrival, decode
-from usher.sources.auth0 import Auth0
+from usher.sources.auth0 import Auth0Source
 from usher.testing.providers import RESET, answer
 
 
@@ -28,16 +28,16 @@ class Tenant:
 
     fake: FakeAuth0
     api: Auth0Api
-    source: Auth0
+    source: Auth0Source
     now: Callable[[], float] = time.time
-    feeds: list[EventsFeed] = field(default_factory=list)
+    feeds: list[Auth0EventsFeed] = field(default_factory=list)
 
-    def events(self) -> EventsFeed:
-        self.feeds.append(EventsFeed(self.api, self.source, now=self.now))
+    def events(self) -> Auth0EventsFeed:
+        self.feeds.append(Auth0EventsFeed(self.api, self.source, now=self.now))
         return self.feeds[-1]
 
-    def logs(self, *types: str) -> LogsFeed:
-        return LogsFeed(self.api, self.source, every=1.0, types=types or ("sapi", "scp"), now=self.now)
+    def logs(self, *types: str) -> Auth0LogsFeed:
+        return Auth0LogsFeed(self.api, self.source, every=1.0, types=types or ("sapi", "scp"), now=self.now)
 
 
 @asynccontextmanager
@@ -51,7 +51,7 @@ async def tenant(now: Callable[[], float] = time.time, **options: Any) -> AsyncI
             session=lambda: session,
             now=now,
         )
-        made = Tenant(fake, api, Auth0(tenant=fake.domain), now)
+        made = Tenant(fake, api, Auth0Source(tenant=fake.domain), now)
         try:
             yield made
         finally:
@@ -59,7 +59,7 @@ async def tenant(now: Callable[[], float] = time.time, **options: Any) -> AsyncI
                 await feed.close()
 
 
-async def read(feed: EventsFeed | LogsFeed, cursor: bytes | None, count: int) -> tuple[list[Arrival], bytes]:
+async def read(feed: Auth0EventsFeed | Auth0LogsFeed, cursor: bytes | None, count: int) -> tuple[list[Arrival], bytes]:
     """Pages until there are *count* arrivals."""
     arrivals: list[Arrival] = []
     async with asyncio.timeout(20):

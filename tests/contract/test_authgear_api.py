@@ -21,14 +21,14 @@ from tests.fakes.authgear import FakeAuthgear
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.http import Answer
-from usher.identity.api import Api
-from usher.identity.authgear import AdminApi, ApiKey
-from usher.identity.authgear_log import OVERLAP, AuditLog
+from usher.identity.api import ApiClient
+from usher.identity.authgear import AuthgearApi, AuthgearKey
+from usher.identity.authgear_log import OVERLAP, AuthgearAuditFeed
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
 from usher.settings.authgear import signing_key
 from usher.sources import decode
-from usher.sources.authgear import Authgear as Source
+from usher.sources.authgear import AuthgearSource as Source
 from usher.systems import open_systems
 from usher.testing import Clock, an_event, raw_event
 from usher.testing.providers import DROP, RESET, answer
@@ -45,13 +45,13 @@ class Scene:
 
     def __init__(self, fake: FakeAuthgear, session: aiohttp.ClientSession, clock: Clock) -> None:
         self.fake, self.clock = fake, clock
-        self.key = ApiKey(fake.app_id, fake.key_id, signing_key(fake.private_key))
+        self.key = AuthgearKey(fake.app_id, fake.key_id, signing_key(fake.private_key))
         self.session = session
         self.api = self.client(self.key)
-        self.feed = AuditLog(self.api, fake.app_id, Source(), TYPES, 15.0, now=clock)
+        self.feed = AuthgearAuditFeed(self.api, fake.app_id, Source(), TYPES, 15.0, now=clock)
 
-    def client(self, key: ApiKey, url: str = "") -> AdminApi:
-        return AdminApi(url or self.fake.url, key, lambda: self.session)
+    def client(self, key: AuthgearKey, url: str = "") -> AuthgearApi:
+        return AuthgearApi(url or self.fake.url, key, lambda: self.session)
 
     def happens(self, id_: str, type_: str = "user.created", at: float = 0, **details: Any) -> None:
         self.fake.happens(
@@ -204,7 +204,7 @@ async def test_credentials_that_are_refused_are_the_operators(wrong: str) -> Non
     async with scene() as it:
         other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         key = {**it.key._asdict(), wrong: other if wrong == "private" else "other"}
-        api = it.client(ApiKey(**key))
+        api = it.client(AuthgearKey(**key))
         with pytest.raises(Hold, match=r"\(403\); see USHER_AUTHGEAR__APP_ID"):
             await api.check()
 
@@ -218,7 +218,7 @@ async def test_check_says_that_key_and_log_are_good_and_else_what_is_not() -> No
             Hold, match=r"no Admin API at its endpoint \(it answered 404\); see USHER_AUTHGEAR__ENDPOINT"
         ):
             await it.api.check()
-        unknown = AdminApi(it.fake.url, it.key, lambda: it.session, types=["USER_TELEPORTED"])
+        unknown = AuthgearApi(it.fake.url, it.key, lambda: it.session, types=["USER_TELEPORTED"])
         with pytest.raises(Hold, match="USHER_AUTHGEAR__POLL_TYPES"):
             await unknown.check()
 
@@ -481,14 +481,14 @@ _ERRORS = st.builds(lambda errors: {"data": None, "errors": errors}, _ANY)
 def test_whatever_the_api_answers_is_an_answer_or_an_outcome(answered: Any) -> None:
     """No document of any form ends in another exception, in feed, look-up or action."""
 
-    class Canned(Api):
+    class Canned(ApiClient):
         async def call(self, *_: Any, **__: Any) -> Answer:
             return Answer(200, {}, json.dumps(answered).encode())
 
     async def ask() -> None:
-        api = AdminApi("http://127.0.0.1:1", _KEY, lambda: None)  # type: ignore[arg-type, return-value]
+        api = AuthgearApi("http://127.0.0.1:1", _KEY, lambda: None)  # type: ignore[arg-type, return-value]
         api._api = Canned("Authgear", "http://127.0.0.1:1", lambda: None)  # type: ignore[arg-type, return-value]
-        feed = AuditLog(api, "example", Source(), TYPES, 15.0, now=lambda: NOW)
+        feed = AuthgearAuditFeed(api, "example", Source(), TYPES, 15.0, now=lambda: NOW)
         for attempt in (
             feed.page(None),
             feed.page(b"[1, 1, null, null]"),
@@ -501,7 +501,7 @@ def test_whatever_the_api_answers_is_an_answer_or_an_outcome(answered: Any) -> N
     asyncio.run(ask())
 
 
-_KEY = ApiKey("example", "k", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+_KEY = AuthgearKey("example", "k", rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 
 async def test_two_calls_at_once_share_one_token() -> None:

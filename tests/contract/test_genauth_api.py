@@ -13,12 +13,12 @@ from tests.fakes.genauth import FakeGenAuth
 
 from usher.event import UNKNOWN, Event, User
 from usher.identity.genauth import GenAuthApi, string_to_sign
-from usher.identity.genauth_audit import AuditFeed
+from usher.identity.genauth_audit import GenAuthAuditFeed
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.settings import GenAuth, Settings, SettingsError
+from usher.settings import GenAuthSettings, Settings, SettingsError
 from usher.sources import Arrival, decode
 from usher.systems import System
-from usher.systems.genauth import Enrichment, open_system
+from usher.systems.genauth import GenAuthEnrichment, open_system
 from usher.testing.providers import HANG, RESET, Fault, answer
 
 POOL, SECRET = "fake-user-pool", "whsec"
@@ -37,7 +37,7 @@ async def opened(fake: FakeGenAuth | None = None, **more: Any) -> AsyncIterator[
             "webhook_secret": SECRET,
             **more,
         }
-        yield running, open_system(GenAuth.model_validate(given), "", lambda: session)
+        yield running, open_system(GenAuthSettings.model_validate(given), "", lambda: session)
 
 
 def an_arrival(fake: FakeGenAuth, system: System, name: str, data: dict[str, Any], at: float = NOW) -> Arrival:
@@ -54,7 +54,7 @@ def api_of(system: System) -> GenAuthApi:
 async def completed(system: System, arrival: Arrival, at: float = NOW) -> Event:
     """The event that is stored, with no time lost in waiting."""
     enrich = system.enrich
-    assert isinstance(enrich, Enrichment)
+    assert isinstance(enrich, GenAuthEnrichment)
     enrich.now = lambda: at
     enrich.sleep = _no_sleep
     event = (await enrich(arrival)).event
@@ -309,7 +309,7 @@ async def test_an_entry_that_comes_late_is_waited_for() -> None:
     async with opened() as (fake, system):
         arrival = an_arrival(fake, system, "user:password-changed", {"userId": "u-1"})
         enrich = system.enrich
-        assert isinstance(enrich, Enrichment)
+        assert isinstance(enrich, GenAuthEnrichment)
         enrich.now = lambda: NOW
 
         async def meanwhile(_seconds: float) -> None:
@@ -379,7 +379,7 @@ class Watch:
 
     def __init__(self, system: System) -> None:
         self.now = NOW
-        self.feed = AuditFeed(api_of(system), name="genauth:audit", tenant=POOL, every=30, now=lambda: self.now)
+        self.feed = GenAuthAuditFeed(api_of(system), name="genauth:audit", tenant=POOL, every=30, now=lambda: self.now)
 
     async def look(self, cursor: bytes | None) -> tuple[list[Event], bytes, bool]:
         page = await self.feed.page(cursor)

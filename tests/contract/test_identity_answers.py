@@ -13,12 +13,12 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
-from usher.identity.api import Api, Token
+from usher.identity.api import ApiClient, Token
 from usher.outcome import Retry
 from usher.sources import Arrival, decode
-from usher.sources.auth0 import Auth0
-from usher.sources.authgear import Authgear
-from usher.sources.keycloak import Keycloak
+from usher.sources.auth0 import Auth0Source
+from usher.sources.authgear import AuthgearSource
+from usher.sources.keycloak import KeycloakSource
 
 
 def nested(levels: int) -> Any:
@@ -45,27 +45,33 @@ def answered(aiohttp_client: AiohttpClient) -> Answered:
         application = web.Application()
         application.router.add_get("/", give)
         client = await aiohttp_client(application)
-        api = Api("the API", str(client.make_url("")).rstrip("/"), lambda: client.session, fetch_token=token)
+        api = ApiClient("the API", str(client.make_url("")).rstrip("/"), lambda: client.session, fetch_token=token)
         return (await api.call("GET", "/")).document
 
     return ask
 
 
 def auth0_event(odd: Any) -> Arrival | None:
-    return Auth0().of_document({"id": "1", "type": "user.created", "data": {"object": {"user_id": "u", "x": odd}}})
+    return Auth0Source().of_document(
+        {"id": "1", "type": "user.created", "data": {"object": {"user_id": "u", "x": odd}}}
+    )
 
 
 def auth0_log(odd: Any) -> Arrival | None:
-    return Auth0().of_document({"log_id": "1", "type": "scp", "details": odd if isinstance(odd, dict) else {"x": odd}})
+    return Auth0Source().of_document(
+        {"log_id": "1", "type": "scp", "details": odd if isinstance(odd, dict) else {"x": odd}}
+    )
 
 
 def authgear(odd: Any) -> Arrival | None:
-    return Authgear().arrival({"id": "1", "type": "user.created", "payload": {"user": {"custom_attributes": odd}}})
+    return AuthgearSource().arrival(
+        {"id": "1", "type": "user.created", "payload": {"user": {"custom_attributes": odd}}}
+    )
 
 
 def keycloak(odd: Any) -> Arrival | None:
     user = {"attributes": odd, "firstName": odd}
-    return Keycloak().arrival(
+    return KeycloakSource().arrival(
         {
             "id": "1",
             "operationType": "CREATE",
@@ -116,7 +122,7 @@ async def test_a_port_without_tls_is_no_riddle() -> None:
 
     server = await asyncio.start_server(plain, "127.0.0.1", 0)
     async with server, aiohttp.ClientSession() as session:
-        api = Api("the API", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", lambda: session)
+        api = ApiClient("the API", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", lambda: session)
         with pytest.raises(Retry, match="TLS"):
             await api.ask("GET", "/")
 
@@ -124,7 +130,7 @@ async def test_a_port_without_tls_is_no_riddle() -> None:
 async def test_what_cannot_be_reached_is_named_without_its_login() -> None:
     """An operator reads which host it was and why; neither the login in the address nor the path, which may hold a user."""
     async with aiohttp.ClientSession() as session:
-        api = Api("the API", "http://login:hush@127.0.0.1:1/auth", lambda: session)
+        api = ApiClient("the API", "http://login:hush@127.0.0.1:1/auth", lambda: session)
         with pytest.raises(Retry) as caught:
             await api.ask("GET", "/users/ann@example.org")
 

@@ -13,11 +13,11 @@ from tests.fakes.keycloak import ACCOUNT, FakeKeycloak
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.identity.keycloak import KeycloakApi
-from usher.identity.keycloak_events import AdminEvents
+from usher.identity.keycloak_events import KeycloakAdminFeed
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
 from usher.sources import decode
-from usher.sources.keycloak import Keycloak
+from usher.sources.keycloak import KeycloakSource
 from usher.systems import open_systems
 from usher.testing import Clock
 from usher.testing.providers import RESET, Fault, answer
@@ -34,12 +34,14 @@ class Scene:
     def __init__(self, fake: FakeKeycloak, session: aiohttp.ClientSession, clock: Clock) -> None:
         self.fake, self.clock, self.session = fake, clock, session
         self.api = self.client()
-        self.feed = AdminEvents(self.api, Keycloak(realm=fake.realm), name="keycloak", every=10.0, now=clock)
+        self.feed = KeycloakAdminFeed(
+            self.api, KeycloakSource(realm=fake.realm), name="keycloak", every=10.0, now=clock
+        )
 
     def client(self, **options: Any) -> KeycloakApi:
         given = {"url": self.fake.url, "realm": self.fake.realm, "client_secret": self.fake.client_secret, **options}
         url, realm = given.pop("url"), given.pop("realm")
-        given.setdefault("source", Keycloak(realm=realm))
+        given.setdefault("source", KeycloakSource(realm=realm))
         return KeycloakApi(url, realm, client_id=self.fake.client_id, session=lambda: self.session, **given)
 
     def resets(self, count: int, apart: float = 1.0) -> list[str]:
@@ -211,7 +213,7 @@ async def test_check_says_what_the_realm_keeps() -> None:
 async def test_a_mail_that_we_had_sent_is_known_by_our_account() -> None:
     """A process that never asked before finds out who it is; what an administrator had sent stays his."""
     async with scene() as it:
-        source = Keycloak(realm="example")
+        source = KeycloakSource(realm="example")
         api = it.client(source=source)
         path = "users/ada/execute-actions-email"
         by_us, by_him = (
@@ -327,7 +329,7 @@ async def test_a_cursor_that_can_not_be_read_is_refused() -> None:
 async def test_two_workers_in_turn_bring_everything() -> None:
     """A feed that was idle while another worker polled goes on from the cursor, not from what it remembers."""
     async with scene() as it:
-        other = AdminEvents(it.api, Keycloak(realm="example"), name="keycloak", every=10.0, now=it.clock)
+        other = KeycloakAdminFeed(it.api, KeycloakSource(realm="example"), name="keycloak", every=10.0, now=it.clock)
         cursor = (await it.feed.page(None)).cursor
         ids = it.resets(250)
         page = await it.feed.page(cursor)

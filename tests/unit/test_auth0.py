@@ -15,8 +15,8 @@ from usher.delivery import StoredRecord
 from usher.event import Event
 from usher.handler import HandlerError, on
 from usher.sources import Arrival, NotJson, decode, read_record
-from usher.sources.auth0 import Auth0
-from usher.sources.auth0_rules import Rules
+from usher.sources.auth0 import Auth0Source
+from usher.sources.auth0_rules import Auth0Rules
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "auth0"
 SECRETS = (
@@ -43,7 +43,7 @@ def body(name: str) -> bytes:
 
 
 def arrivals(content: bytes, headers: dict[str, str] | None = None, **rules: Any) -> list[Arrival]:
-    return list(Auth0(("token",), TENANT, Rules(**rules)).arrivals(content, headers or {}, 0.0))
+    return list(Auth0Source(("token",), TENANT, Auth0Rules(**rules)).arrivals(content, headers or {}, 0.0))
 
 
 def event(document: Any, **rules: Any) -> Event:
@@ -288,7 +288,7 @@ def test_a_bridges_cloud_events_are_unwrapped() -> None:
 
     assert event(around) == event(document)
     assert event(entry) == event(sample("log.scp"))
-    read = read_record(Auth0(tenant=TENANT), record)
+    read = read_record(Auth0Source(tenant=TENANT), record)
     assert read is not None
     assert read.event == event(document)
 
@@ -311,11 +311,11 @@ def test_a_bridges_cloud_events_are_unwrapped() -> None:
 )
 def test_a_caller_proves_itself_by_its_authorization(header: str, known: bool) -> None:
     """As a token, as the whole value, or as user and password; empty ones prove nothing."""
-    source = Auth0(("older", "token", "usher:pass"))
+    source = Auth0Source(("older", "token", "usher:pass"))
 
     assert source.verified({"authorization": header}, b"") is known
     assert not source.verified({}, b"")
-    assert not Auth0().verified({"authorization": header}, b"")
+    assert not Auth0Source().verified({"authorization": header}, b"")
 
 
 def test_configuration_is_not_kept() -> None:

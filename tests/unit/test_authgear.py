@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from usher.event import UNKNOWN, Event, Undecodable
 from usher.sources import NotJson, decode, event_key, prefilter, strip
-from usher.sources.authgear import Authgear, Habits
+from usher.sources.authgear import AuthgearHabits, AuthgearSource
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "authgear"
 MIRA, MIRA_ID = "mira.halloran@example.com", "5b0c7a52-3f0e-4d0b-9a55-0d3f5c1f7a01"
@@ -211,14 +211,14 @@ HOOKABLE = [
     "project.app.updated", "project.billing.checkout.created", "project.collaborator.invitation.created",
     "project.domain.verified",
 ]  # fmt: skip
-EVERY_HABIT = Habits(frozenset({"created", "reset"}), frozenset({"created", "reset"}))
+EVERY_HABIT = AuthgearHabits(frozenset({"created", "reset"}), frozenset({"created", "reset"}))
 
 
-@pytest.mark.parametrize("habits", [Habits(), EVERY_HABIT], ids=["no habits", "every habit"])
+@pytest.mark.parametrize("habits", [AuthgearHabits(), EVERY_HABIT], ids=["no habits", "every habit"])
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.json")), ids=lambda path: path.stem)
-def test_what_is_stored_gives_the_very_event_back(path: Path, habits: Habits) -> None:
+def test_what_is_stored_gives_the_very_event_back(path: Path, habits: AuthgearHabits) -> None:
     """Whatever a sample becomes on arrival, decoding what was stored of it gives the same, and storing it again changes nothing."""
-    source = Authgear(["secret"], habits)
+    source = AuthgearSource(["secret"], habits)
     [arrival] = source.arrivals(path.read_bytes(), {}, 0.0)
     if arrival.event is None:
         with pytest.raises(Undecodable):
@@ -234,7 +234,7 @@ def test_every_hookable_type_is_taken(type_: str, actor: str) -> None:
     """Each passes under its own name, with the actor that Authgear names."""
     document = json.loads(sample("user.created.admin"))
     document["type"], document["context"]["triggered_by"] = type_, actor
-    [arrival] = Authgear(["secret"]).arrivals(json.dumps(document).encode(), {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(json.dumps(document).encode(), {}, 0.0)
 
     assert arrival.event is not None
     assert (arrival.event.type, arrival.event.context.triggered_by) == (type_, actor)
@@ -244,7 +244,7 @@ def test_every_hookable_type_is_taken(type_: str, actor: str) -> None:
 def test_a_call_of_the_sms_gateway_leaves_nothing_of_its_code() -> None:
     """It is signed with the same kind of secret, and easily given the wrong URL: a stub says so, without message or number."""
     body = sample("sms_gateway.request")
-    [arrival] = Authgear(["secret"]).arrivals(body, {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(body, {}, 0.0)
 
     assert arrival.event is None
     assert "SMS gateway" in arrival.reason
@@ -276,7 +276,7 @@ def test_no_credential_by_name_is_stored_wherever_it_is(name: str, path: list[st
     for step in path:
         node = {step: [node] if listed else node, "rest": rest}
     for document in (node, {**node, "type": "user.created"}, {"specversion": "1.0", "type": "x", "data": node}):
-        for arrival in Authgear(["secret"], EVERY_HABIT).arrivals(json.dumps(document).encode(), {}, 0.0):
+        for arrival in AuthgearSource(["secret"], EVERY_HABIT).arrivals(json.dumps(document).encode(), {}, 0.0):
             assert b"hunter2" not in arrival.value
 
 
@@ -284,7 +284,7 @@ def test_no_credential_by_name_is_stored_wherever_it_is(name: str, path: list[st
 def test_any_body_is_an_arrival_or_no_json(body: bytes) -> None:
     """Nothing else is ever raised, and what is stored of an event is that event."""
     try:
-        arrivals = Authgear(["secret"], EVERY_HABIT).arrivals(body, {}, 0.0)
+        arrivals = AuthgearSource(["secret"], EVERY_HABIT).arrivals(body, {}, 0.0)
     except NotJson:
         return
     for arrival in arrivals:
@@ -320,7 +320,7 @@ _PLAIN_EVENT: dict[str, Any] = {
 )
 def test_no_credential_is_stored_however_it_is_wrapped(body: str) -> None:
     """In texts that are documents, behind a repeated field, in an envelope: what is stored is what was read, less credentials."""
-    [arrival] = Authgear(["secret"]).arrivals(body.encode(), {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(body.encode(), {}, 0.0)
     assert b"hunter2" not in arrival.value
     if arrival.event is not None:
         assert decode(arrival.value) == arrival.event
@@ -331,7 +331,7 @@ def test_no_credential_is_stored_however_it_is_wrapped(body: str) -> None:
 )
 def test_an_event_of_authgears_stays_one(foreign: dict[str, Any]) -> None:
     """A field that would name another system or an envelope is not stored: who signs for one system speaks for no other."""
-    [arrival] = Authgear(["secret"]).arrivals(json.dumps({**_PLAIN_EVENT, **foreign}).encode(), {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(json.dumps({**_PLAIN_EVENT, **foreign}).encode(), {}, 0.0)
     assert arrival.event is not None
     assert arrival.event.uid == ("authgear", "harbour", "1")
     assert decode(arrival.value) == arrival.event

@@ -15,7 +15,7 @@ from usher.delivery import StoredRecord
 from usher.event import UNKNOWN, Event
 from usher.settings import Settings, SettingsError
 from usher.sources import Arrival, NotJson, decode, event_key, read_record
-from usher.sources.genauth import SECRET_HEADERS, GenAuth, Repeats, e164
+from usher.sources.genauth import SECRET_HEADERS, GenAuthSource, Repeats, e164
 from usher.sources.genauth_audit import event_of_entry
 from usher.sources.source import arrival
 
@@ -39,7 +39,7 @@ def sample(name: str) -> bytes:
 def arrivals(
     body: bytes, headers: dict[str, str] | None = None, received: float = NOON, **options: Any
 ) -> list[Arrival]:
-    return list(GenAuth(**options).arrivals(body, headers or {}, received))
+    return list(GenAuthSource(**options).arrivals(body, headers or {}, received))
 
 
 def event(
@@ -168,7 +168,7 @@ def test_a_form_with_a_document_as_data() -> None:
 def test_what_is_neither_json_nor_a_form_is_refused(body: bytes) -> None:
     """Whoever sends it sent something else."""
     with pytest.raises(NotJson):
-        GenAuth().arrivals(body, FORM, NOON)
+        GenAuthSource().arrivals(body, FORM, NOON)
 
 
 @pytest.mark.parametrize(
@@ -245,20 +245,20 @@ def test_the_pool_is_the_configured_one_else_the_headers_else_the_bodys() -> Non
 @pytest.mark.parametrize("header", SECRET_HEADERS)
 def test_the_secret_counts_in_each_header(header: str) -> None:
     """Any secret in any of the three; a wrong one, an empty one or none does not."""
-    source = GenAuth(["old", "new"])
+    source = GenAuthSource(["old", "new"])
 
     assert source.verified({header: "new"}, b"")
     assert source.verified({header: "old"}, b"")
     assert not source.verified({header: "other"}, b"")
     assert not source.verified({header: ""}, b"")
     assert not source.verified({"authorization": "new"}, b"")
-    assert not GenAuth().verified({header: ""}, b"")
+    assert not GenAuthSource().verified({header: ""}, b"")
 
 
 def test_an_empty_secret_is_refused() -> None:
     """With it anybody could send."""
     with pytest.raises(ValueError, match="empty"):
-        GenAuth([""])
+        GenAuthSource([""])
 
 
 def test_created_and_register_are_one_event() -> None:
@@ -337,7 +337,7 @@ def test_repeats_of_different_users_and_pools_are_not_joined() -> None:
 def test_no_record_of_a_raw_topic_is_too_strange(value: bytes | str) -> None:
     """It is an event, a stub that says why not, or nothing; reading it never fails."""
     raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
-    came = read_record(GenAuth(), StoredRecord("raw", 0, 0, 0, None, raw))
+    came = read_record(GenAuthSource(), StoredRecord("raw", 0, 0, 0, None, raw))
 
     assert came is None or came.event is not None or came.reason
 
@@ -345,7 +345,7 @@ def test_no_record_of_a_raw_topic_is_too_strange(value: bytes | str) -> None:
 def test_a_record_of_a_raw_topic_has_one_id_for_ever() -> None:
     """Read again after a restart, a record is the same event: only its own timestamp counts."""
     record = StoredRecord("genauth-raw", 0, 7, int(NOON * 1000) + 119_999, None, sample("user.password-changed"), ())
-    source = GenAuth()
+    source = GenAuthSource()
 
     first, again = read_record(source, record), read_record(source, record)
 

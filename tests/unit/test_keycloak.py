@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from usher.delivery import StoredRecord
 from usher.event import Event
 from usher.sources import Arrival, NotJson, decode, event_key, read_record
-from usher.sources.keycloak import SIGNATURE, Keycloak
+from usher.sources.keycloak import SIGNATURE, KeycloakSource
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "keycloak"
 FILES = sorted(SAMPLES.glob("*.json"))
@@ -39,7 +39,7 @@ FAILED = ("unknown", "failed: nothing has changed")
 
 def arrivals(body: bytes | dict[str, Any], **options: Any) -> list[Arrival]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return list(Keycloak(**{"realm": "harbour", **options}).arrivals(raw, {}, 0.0))
+    return list(KeycloakSource(**{"realm": "harbour", **options}).arrivals(raw, {}, 0.0))
 
 
 def sample(name: str) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_an_event_without_an_id_has_one_that_repeats_with_it_and_with_nothing_el
 
 def test_a_body_full_of_events_is_refused_as_a_whole() -> None:
     """Nobody sends thousands at once, and reading them would hold up everything else."""
-    (arrival,) = Keycloak().arrivals(json.dumps([{}] * 1_001).encode(), {}, 0.0)
+    (arrival,) = KeycloakSource().arrivals(json.dumps([{}] * 1_001).encode(), {}, 0.0)
     assert arrival.event is None
     assert "at most 1000 events" in arrival.reason
 
@@ -244,11 +244,11 @@ def test_a_webhook_is_verified_by_the_hmac_of_its_raw_body() -> None:
     """Any of the secrets will do, the body has to be the very one, and without a secret nobody is let in."""
     body = (SAMPLES / "webhook.admin.USER-CREATE.json").read_bytes()
     headers = {SIGNATURE: hmac.new(b"new", body, hashlib.sha256).hexdigest()}
-    assert Keycloak(["old", "new"]).verified(headers, body)
-    assert not Keycloak(["old", "new"]).verified(headers, body + b" ")
-    assert not Keycloak(["old"]).verified(headers, body)
-    assert not Keycloak(["old"]).verified({}, body)
-    assert not Keycloak().verified(headers, body)
+    assert KeycloakSource(["old", "new"]).verified(headers, body)
+    assert not KeycloakSource(["old", "new"]).verified(headers, body + b" ")
+    assert not KeycloakSource(["old"]).verified(headers, body)
+    assert not KeycloakSource(["old"]).verified({}, body)
+    assert not KeycloakSource().verified(headers, body)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_record_of_a_raw_topic_may_be_a_cloud_event() -> None:
         "data": sample("kafka.AdminEvent.USER-CREATE"),
     }
     record = StoredRecord("keycloak-admin", 0, 0, 0, None, json.dumps(cloud).encode(), ())
-    arrival = read_record(Keycloak(), record)
+    arrival = read_record(KeycloakSource(), record)
     assert arrival is not None
     assert arrival.event is not None
     assert arrival.event.type == "user.created"

@@ -16,7 +16,7 @@ from tests.simulation.loop import Process, SimulatedLoop
 
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Claim, LogConfig, TopicPartition
-from usher.identity.poll import Feed, Known, Page, Pollers
+from usher.identity.poll import Feed, FeedPage, KnownEvents, Pollers
 from usher.metrics import Metrics
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.sources import Arrival, decode
@@ -52,18 +52,18 @@ class Book:
         self.entries.append((now, Arrival(decode(value), value)))
         return value
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         self.asked.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.01)
         if self.trouble:
             raise self.trouble.pop(0)
         if cursor is None:
-            return Page((), f"{len(self.entries)} {len(self.entries)}".encode())
+            return FeedPage((), f"{len(self.entries)} {len(self.entries)}".encode())
         begin, at = (int(part) for part in cursor.split())
         start = max(begin, at - 2)
         found = self.entries[start : at + 2]
         end = start + len(found)
-        return Page([arrival for _, arrival in found], f"{begin} {end}".encode(), end < len(self.entries))
+        return FeedPage([arrival for _, arrival in found], f"{begin} {end}".encode(), end < len(self.entries))
 
     def since(self, cursor: bytes) -> float:
         begin, at = (int(part) for part in cursor.split())
@@ -575,7 +575,7 @@ async def test_a_record_from_the_future_hides_nothing() -> None:
     """A producer whose clock is ahead does not keep what comes after it from being known."""
     now = EPOCH
     broker = MemoryBroker(clock=lambda: now)
-    log, known = MemoryLog(CONFIG, broker), Known(MemoryLog(CONFIG, broker), TOPIC, lambda: now)
+    log, known = MemoryLog(CONFIG, broker), KnownEvents(MemoryLog(CONFIG, broker), TOPIC, lambda: now)
     event = raw_event(id="next")
     now += 86_400
     await log.append(TOPIC, b"k", raw_event(id="ahead"))
@@ -594,7 +594,7 @@ async def test_what_was_forgotten_is_learnt_again_where_a_feed_goes_back() -> No
     now = EPOCH
     broker = MemoryBroker(clock=lambda: now)
     log = MemoryLog(CONFIG, broker)
-    known = Known(log, TOPIC, lambda: now)
+    known = KnownEvents(log, TOPIC, lambda: now)
     event = raw_event(id="early")
     arrival = Arrival(decode(event), event)
     await log.append(TOPIC, b"k", event)

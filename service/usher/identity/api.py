@@ -39,7 +39,7 @@ class Token(NamedTuple):
 
 
 @dataclass(slots=True)
-class Api:
+class ApiClient:
     """One system's API.
 
     Args:
@@ -182,7 +182,7 @@ class Api:
             return self._token
 
 
-class Actions:
+class BaseApi:
     """The base of every system's client: what a system does not offer is refused for good, by name."""
 
     what = "this identity system"

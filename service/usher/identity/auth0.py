@@ -16,7 +16,7 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer, asked_wait
-from usher.identity.api import Actions, Api, Token
+from usher.identity.api import ApiClient, BaseApi, Token
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.sources.auth0_values import dict_in, moment, user_of
 from usher.sources.canonical import text
@@ -37,7 +37,7 @@ _ACTION_SCOPES = {
 }
 
 
-class Auth0Api(Actions):
+class Auth0Api(BaseApi):
     """One tenant's API.
 
     Args:
@@ -72,7 +72,7 @@ class Auth0Api(Actions):
         self.domain = domain
         self.what = f"Auth0 (tenant {domain})"
         hint = f"{settings_prefix}CLIENT_ID, {settings_prefix}CLIENT_SECRET and the application's permissions in Auth0"
-        self._api = Api(self.what, base_url, session, fetch_token=self._fetch_token, hint=hint)
+        self._api = ApiClient(self.what, base_url, session, fetch_token=self._fetch_token, hint=hint)
         self._client_id, self._client_secret = client_id, client_secret
         self._feeds = feeds
         self._flag, self._since = reset_flag, f"{reset_flag}Since"

@@ -14,10 +14,10 @@ import aiohttp
 
 from usher.event import Undecodable
 from usher.identity.auth0 import Auth0Api
-from usher.identity.poll import Page
+from usher.identity.poll import FeedPage
 from usher.outcome import Reject, Retry
 from usher.sources import Arrival, dump, parse
-from usher.sources.auth0 import Auth0
+from usher.sources.auth0 import Auth0Source
 from usher.sources.auth0_values import moment
 from usher.sources.canonical import text
 from usher.sources.source import undecoded
@@ -67,12 +67,12 @@ def _position(cursor: bytes) -> FeedPosition:
         raise Reject("the place that was kept for Auth0 can't be read") from None
 
 
-class EventsFeed:
+class Auth0EventsFeed:
     """The Events API. A page is one message: Auth0 goes on after the offset of the last one that was kept."""
 
     every = _REOPEN
 
-    def __init__(self, api: Auth0Api, source: Auth0, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, api: Auth0Api, source: Auth0Source, *, now: Callable[[], float] = time.time) -> None:
         self.name = f"auth0/{api.domain}/events"
         self._api, self._source, self._now = api, source, now
         self._response: aiohttp.ClientResponse | None = None
@@ -80,23 +80,23 @@ class EventsFeed:
         self._at: bytes | None = None
         """The cursor that the open stream goes on from."""
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         if cursor is None:  # kept at once: what happens before the first message comes must survive a restart
             await self.close()
-            return Page((), FeedPosition(self._now()).cursor(), more=True)
+            return FeedPage((), FeedPosition(self._now()).cursor(), more=True)
         try:
             if (self._messages is None or cursor != self._at) and not await self._open(cursor):
-                return Page((), FeedPosition(_position(cursor).at - _LATE).cursor(), more=True)
+                return FeedPage((), FeedPosition(_position(cursor).at - _LATE).cursor(), more=True)
             message = await self._next()
         except BaseException:
             await self.close()
             raise
         if message is None:
             await self.close()
-            return Page((), cursor)
+            return FeedPage((), cursor)
         arrivals, at = self._read(message)
         self._at = FeedPosition(at, message.id).cursor()
-        return Page(arrivals, self._at, more=True)
+        return FeedPage(arrivals, self._at, more=True)
 
     def since(self, cursor: bytes) -> float:
         return _position(cursor).at - _LATE
@@ -147,7 +147,7 @@ class EventsFeed:
         return (() if found is None else (found,)), _not_after(self._now(), happened)
 
 
-class LogsFeed:
+class Auth0LogsFeed:
     """The tenant logs, from a checkpoint on. The last half minute of what was read is read again.
 
     *types* are the codes of the entries to bring; ``*`` is all.
@@ -156,7 +156,7 @@ class LogsFeed:
     def __init__(
         self,
         api: Auth0Api,
-        source: Auth0,
+        source: Auth0Source,
         *,
         every: float,
         types: Collection[str],
@@ -167,16 +167,16 @@ class LogsFeed:
         self._api, self._source, self._now = api, source, now
         self._types = types
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         if cursor is None:
             newest = await self._entries({"sort": "date:-1", "per_page": "1", "page": "0"})
-            return Page((), self._settled(FeedPosition(self._now()), newest or ()).cursor())
+            return FeedPage((), self._settled(FeedPosition(self._now()), newest or ()).cursor())
         position = _position(cursor)
         entries = await self._after(position)
         full = len(entries) >= _TAKE
         reached = self._settled(position, _until(entries, self._now() - _OVERLAP))
         onward = _id(entries[-1]) if full else None
-        return Page(list(self._arrivals(entries)), reached._replace(next=onward).cursor(), more=full)
+        return FeedPage(list(self._arrivals(entries)), reached._replace(next=onward).cursor(), more=full)
 
     def since(self, cursor: bytes) -> float:
         return _position(cursor).at - _OVERLAP

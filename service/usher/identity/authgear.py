@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from usher.event import Event, User
 from usher.http import Answer
-from usher.identity.api import Actions, Api, Token
+from usher.identity.api import ApiClient, BaseApi, Token
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.sources.authgear import OUR_CALLS
 from usher.system import PasswordLink
@@ -50,7 +50,7 @@ _LOGS = """query ($from: DateTime, $types: [AuditLogActivityType!], $first: Int,
 }"""
 
 
-class ApiKey(NamedTuple):
+class AuthgearKey(NamedTuple):
     """What the token is made from: the project's id, the key's id, and the key."""
 
     app_id: str
@@ -58,7 +58,7 @@ class ApiKey(NamedTuple):
     private: RSAPrivateKey
 
 
-class Logs(NamedTuple):
+class AuditLogPage(NamedTuple):
     """One page of the audit log, oldest first: the edges as they came, whether there are more, and the API's own time."""
 
     edges: Sequence[Mapping[str, Any]]
@@ -66,7 +66,7 @@ class Logs(NamedTuple):
     date: str
 
 
-class AdminApi(Actions):
+class AuthgearApi(BaseApi):
     """One project's Admin API.
 
     Args:
@@ -81,7 +81,7 @@ class AdminApi(Actions):
     def __init__(
         self,
         endpoint: str,
-        key: ApiKey,
+        key: AuthgearKey,
         session: Callable[[], aiohttp.ClientSession],
         *,
         types: Sequence[str] = (),
@@ -91,7 +91,7 @@ class AdminApi(Actions):
         self.what = f"Authgear (app {key.app_id})"
         self._key, self._types, self._prefix, self._now = key, types, prefix, now
         hint = f"{prefix}APP_ID, {prefix}KEY_ID and {prefix}PRIVATE_KEY, and this machine's clock"
-        self._api = Api(self.what, endpoint, session, self._sign, hint)
+        self._api = ApiClient(self.what, endpoint, session, self._sign, hint)
 
     async def user(self, event: Event) -> User:
         data = await self._ask(_USER, id=_node_id(event))
@@ -132,7 +132,9 @@ class AdminApi(Actions):
         await self.logs(None, self._types, first=1)
         return f"the Admin API of {self._key.app_id} takes our key, and its audit log can be read"
 
-    async def logs(self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None) -> Logs:
+    async def logs(
+        self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None
+    ) -> AuditLogPage:
         """A page of the audit log, from *since* (ISO 8601) on; *types* are activity types as the API spells them.
 
         Raises:
@@ -145,7 +147,7 @@ class AdminApi(Actions):
             raise Retry(f"{self.what} answered without an audit log")
         edges = [edge for edge in _list(found.get("edges")) if isinstance(edge, dict)]
         more = bool(edges and _dict(found.get("pageInfo")).get("hasNextPage"))
-        return Logs(edges, more, answer.headers.get("Date", ""))
+        return AuditLogPage(edges, more, answer.headers.get("Date", ""))
 
     async def _ask(self, query: str, **variables: Any) -> Mapping[str, Any]:
         return self._data(await self._post(query, variables), self._refuse_call)

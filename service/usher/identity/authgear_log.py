@@ -16,11 +16,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from usher.event import RENAMED_TYPES
-from usher.identity.authgear import AdminApi, activity_type
-from usher.identity.poll import Page
+from usher.identity.authgear import AuthgearApi, activity_type
+from usher.identity.poll import FeedPage
 from usher.outcome import Reject
 from usher.sources import Arrival
-from usher.sources.authgear import NAME, Authgear
+from usher.sources.authgear import NAME, AuthgearSource
 from usher.sources.source import undecoded
 
 OVERLAP = 300.0
@@ -37,7 +37,7 @@ _RAW_TYPES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _FeedPosition:
+class _AuditPosition:
     """Where the feed is, in Unix seconds.
 
     *begin* is when it began, *newest* the time of the newest entry that was brought. Within a look of several pages *at* is
@@ -63,7 +63,7 @@ class _FeedPosition:
         return json.dumps([self.begin, self.newest, self.at, self.after]).encode()
 
     @classmethod
-    def load(cls, cursor: bytes) -> _FeedPosition:
+    def load(cls, cursor: bytes) -> _AuditPosition:
         """Raises Reject: no cursor of ours."""
         try:
             begin, newest, at, after = json.loads(cursor)
@@ -74,7 +74,7 @@ class _FeedPosition:
         return position
 
 
-class AuditLog:
+class AuthgearAuditFeed:
     """`usher.identity.poll.Feed`: the audit log of one project.
 
     Args:
@@ -88,9 +88,9 @@ class AuditLog:
 
     def __init__(
         self,
-        api: AdminApi,
+        api: AuthgearApi,
         app_id: str,
-        source: Authgear,
+        source: AuthgearSource,
         types: Sequence[str],
         every: float,
         *,
@@ -100,21 +100,21 @@ class AuditLog:
         self._api, self._app_id, self._source, self._now = api, app_id, source, now
         self._types = activity_types(types)
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         """`Feed.page`. Beginning is by Authgear's own clock, as far as its answer tells the time."""
         if cursor is None:
             begin = _moment_of(await self._api.logs(_iso(self._now()), self._types, first=1), self._now)
-            return Page((), _FeedPosition(begin, begin).dump())
-        position = _FeedPosition.load(cursor)
+            return FeedPage((), _AuditPosition(begin, begin).dump())
+        position = _AuditPosition.load(cursor)
         found = await self._api.logs(_iso(position.start), self._types, first=PAGE, after=position.after)
         arrivals = [self._arrival(edge["node"]) for edge in found.edges if isinstance(edge.get("node"), dict)]
         times = [at for edge in found.edges if (at := _time_of(edge)) is not None and at <= self._now() + _AHEAD]
         if not found.more:
-            return Page(arrivals, _FeedPosition(position.begin, max([position.newest, *times])).dump())
-        return Page(arrivals, _within(position, times, found.edges[-1].get("cursor")).dump(), more=True)
+            return FeedPage(arrivals, _AuditPosition(position.begin, max([position.newest, *times])).dump())
+        return FeedPage(arrivals, _within(position, times, found.edges[-1].get("cursor")).dump(), more=True)
 
     def since(self, cursor: bytes) -> float:
-        return _FeedPosition.load(cursor).earliest
+        return _AuditPosition.load(cursor).earliest
 
     async def close(self) -> None:
         """Nothing is held open."""
@@ -131,7 +131,7 @@ def activity_types(types: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(activity_type(_RAW_TYPES.get(name, name)) for name in types))
 
 
-def _within(position: _FeedPosition, times: Sequence[float], after: Any) -> _FeedPosition:
+def _within(position: _AuditPosition, times: Sequence[float], after: Any) -> _AuditPosition:
     """Where the look goes on after a page with entries of these *times*; *after* is the API's cursor of its last one."""
     newest, last = max([position.newest, *times]), max(times, default=position.start)
     if last > position.start:

@@ -19,7 +19,7 @@ from email.utils import format_datetime
 from typing import Any, Literal
 
 from usher.event import Event, User
-from usher.identity.api import Actions, Api
+from usher.identity.api import ApiClient, BaseApi
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.sources.genauth import user_fields
 
@@ -33,7 +33,7 @@ _NOBODY = "usher-check"
 _BUSY = 60.0
 
 
-class GenAuthApi(Actions):
+class GenAuthApi(BaseApi):
     """One user pool, as `usher.system.IdentitySystem` and for the look-ups of who triggered what.
 
     Args:
@@ -45,7 +45,7 @@ class GenAuthApi(Actions):
 
     what = "GenAuth"
 
-    def __init__(self, api: Api, *, key_id: str, key_secret: str, brand: Brand, country_code: str) -> None:
+    def __init__(self, api: ApiClient, *, key_id: str, key_secret: str, brand: Brand, country_code: str) -> None:
         self._api, self._key_id, self._key_secret = api, key_id, key_secret
         self._brand, self._country_code = brand, country_code
 

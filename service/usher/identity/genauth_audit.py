@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from usher.identity.genauth import GenAuthApi
-from usher.identity.poll import Page
+from usher.identity.poll import FeedPage
 from usher.outcome import Reject
 from usher.sources import Arrival
 from usher.sources.genauth_audit import entry_time, event_of_entry
@@ -23,7 +23,7 @@ _MOST = 5_000
 """Entries in one look; a stretch with more is halved, as long as that leads anywhere."""
 
 
-class AuditFeed:
+class GenAuthAuditFeed:
     """A `usher.identity.poll.Feed`.
 
     Args:
@@ -38,15 +38,15 @@ class AuditFeed:
         self.name, self.every = name, every
         self._api, self._tenant, self._now = api, tenant, now
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         now = self._now()
         if cursor is None:
-            return Page((), _cursor(now))
+            return FeedPage((), _cursor(now))
         done = _moment(cursor)
         if done >= now:
-            return Page((), cursor)
+            return FeedPage((), cursor)
         end, entries = await self._stretch(done, now)
-        return Page(events_of(entries, self._tenant), _cursor(end), more=end < now)
+        return FeedPage(events_of(entries, self._tenant), _cursor(end), more=end < now)
 
     def since(self, cursor: bytes) -> float:
         return _moment(cursor) - _LATE

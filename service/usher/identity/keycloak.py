@@ -12,18 +12,18 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer
-from usher.identity.api import Actions, Api, Token
+from usher.identity.api import ApiClient, BaseApi, Token
 from usher.outcome import Reject, Retry, Skip
 from usher.sources import Arrival
 from usher.sources.canonical import text
-from usher.sources.keycloak import OUR_MARK, REQUESTED, Keycloak
+from usher.sources.keycloak import OUR_MARK, REQUESTED, KeycloakSource
 
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
 _SLACK = 10.0
 """Seconds within which an event and a password's creation are one moment."""
 
 
-class KeycloakApi(Actions):
+class KeycloakApi(BaseApi):
     """One realm's API.
 
     Args:
@@ -45,14 +45,14 @@ class KeycloakApi(Actions):
         client_id: str,
         client_secret: str,
         session: Callable[[], aiohttp.ClientSession],
-        source: Keycloak,
+        source: KeycloakSource,
         settings_prefix: str = "USHER_KEYCLOAK__",
         polls: bool = False,
     ) -> None:
         self.realm = realm
         self.what = f"Keycloak (realm {realm})"
         hint = f"{settings_prefix}URL, …REALM, …CLIENT_ID, …CLIENT_SECRET, and the roles of its service account"
-        self._api = Api(self.what, url, session, fetch_token=self._fetch_token, hint=hint)
+        self._api = ApiClient(self.what, url, session, fetch_token=self._fetch_token, hint=hint)
         self._client_id, self._client_secret = client_id, client_secret
         self._source, self._polls = source, polls
         realm = quote(realm, safe="")

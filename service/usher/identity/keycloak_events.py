@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from usher.identity.keycloak import KeycloakApi
-from usher.identity.poll import Page
+from usher.identity.poll import FeedPage
 from usher.outcome import Reject
-from usher.sources.keycloak import Keycloak
+from usher.sources.keycloak import KeycloakSource
 
 _PAGE, _STEP = 100, 90
 """Events in a page, and from one page to the next: events of one millisecond may change places between two looks."""
@@ -30,7 +30,7 @@ class _Walk(NamedTuple):
     reached: int
 
 
-class AdminEvents:
+class KeycloakAdminFeed:
     """A `usher.identity.poll.Feed` of a realm's admin events. Needs no extension.
 
     Args:
@@ -40,17 +40,17 @@ class AdminEvents:
     """
 
     def __init__(
-        self, api: KeycloakApi, source: Keycloak, *, name: str, every: float, now: Callable[[], float] = time.time
+        self, api: KeycloakApi, source: KeycloakSource, *, name: str, every: float, now: Callable[[], float] = time.time
     ) -> None:
         self.name, self.every = name, every
         self._api, self._source, self._now = api, source, now
         self._walk: _Walk | None = None
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         if cursor is None:
             newest = await self._api.admin_events(0, 1)
             begin = min(_moment(newest[0]), self._present()) if newest else self._present() - _LATE
-            return Page((), _cursor(begin, begin))
+            return FeedPage((), _cursor(begin, begin))
         begin, end = _read(cursor)
         known = max(end - _LATE, begin)
         first, reached = 0, known
@@ -64,7 +64,7 @@ class AdminEvents:
         following = _cursor(begin, max(end, min(latest, self._present())))
         self._walk = _Walk(following, max(first - _STEP, 0), latest) if first else None
         fresh = sorted((event for event in events if _moment(event) > known), key=_moment)
-        return Page([self._source.arrival(event) for event in fresh], following, more=first > 0)
+        return FeedPage([self._source.arrival(event) for event in fresh], following, more=first > 0)
 
     def _present(self) -> int:
         """Now, by our clock: one server of a cluster that is ahead must not hide what the others write."""

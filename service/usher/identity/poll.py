@@ -36,7 +36,7 @@ _FRESH = 5.0
 time, lies so close to the first that the engine knows it by its id; and a backlog of many pages would be read through for each."""
 
 
-class Page(NamedTuple):
+class FeedPage(NamedTuple):
     """What one look brought: arrivals in the order in which they happened, where to go on, and whether there is more at once.
 
     *cursor* is the feed's own, at most some kilobytes.
@@ -58,7 +58,7 @@ class Feed(Protocol):
     def every(self) -> float:
         """Seconds between looks while there is nothing new; 0 where `page` itself waits for news."""
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         """What came after *cursor*, up to a page of it; None: begin now, bring nothing of the past.
 
         Pages may overlap: what was brought before is told from what is new by its id.
@@ -133,7 +133,7 @@ class Pollers:
         Raises:
             DutyLost
         """
-        cursor, known, failures = lease.checkpoint(feed.name), Known(self._event_log, self._topic, self._now), 0
+        cursor, known, failures = lease.checkpoint(feed.name), KnownEvents(self._event_log, self._topic, self._now), 0
         while True:
             try:
                 page = await feed.page(cursor)
@@ -155,7 +155,7 @@ class Pollers:
             if not (page.more and moved):
                 await asyncio.sleep(feed.every)
 
-    async def _bring(self, feed: Feed, page: Page, known: Known, cursor: bytes | None) -> None:
+    async def _bring(self, feed: Feed, page: FeedPage, known: KnownEvents, cursor: bytes | None) -> None:
         """Append what the log has not got.
 
         Raises:
@@ -193,7 +193,7 @@ class Pollers:
         await asyncio.sleep(wait)
 
 
-class Known:
+class KnownEvents:
     """What is in a topic already, as far back as a feed may tell of. Holds a digest a record, and forgets the old."""
 
     def __init__(self, event_log: EventLog, topic: str, now: Callable[[], float]) -> None:

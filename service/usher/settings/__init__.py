@@ -18,19 +18,19 @@ from usher.handler import Handler, nearest
 from usher.kafka_options import NO_OPTIONS
 from usher.outcome import RetryPolicy
 from usher.settings import values
-from usher.settings.auth0 import Auth0
-from usher.settings.authgear import Authgear
+from usher.settings.auth0 import Auth0Settings
+from usher.settings.authgear import AuthgearSettings
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
-from usher.settings.genauth import GenAuth
-from usher.settings.keycloak import Keycloak
+from usher.settings.genauth import GenAuthSettings
+from usher.settings.keycloak import KeycloakSettings
 from usher.settings.report import SettingRow, current, default_text, option_row, sentences
-from usher.settings.tenant import Tenant
+from usher.settings.tenant import TenantSettings
 from usher.settings.together import misfits
 from usher.settings.values import SYSTEMS, SourceTopic
 
 __all__ = [
-    "SYSTEMS", "Address", "Auth0", "Authgear", "GenAuth", "Keycloak", "Row", "SendGrid", "Settings", "SettingsError", "Smtp",
-    "SourceTopic", "Tenant", "Twilio", "settings_table",
+    "SYSTEMS", "Address", "Auth0Settings", "AuthgearSettings", "GenAuthSettings", "KeycloakSettings", "SendGrid", "Settings",
+    "SettingsError", "Smtp", "SourceTopic", "TenantSettings", "Twilio", "settings_table",
 ]  # fmt: skip
 
 
@@ -136,10 +136,10 @@ class Settings(BaseSettings):
     sendgrid: SendGrid = SendGrid()
     twilio: Twilio = Twilio()
     smtp: Smtp = Smtp()
-    authgear: Authgear = Authgear()
-    auth0: Auth0 = Auth0()
-    genauth: GenAuth = GenAuth()
-    keycloak: Keycloak = Keycloak()
+    authgear: AuthgearSettings = AuthgearSettings()
+    auth0: Auth0Settings = Auth0Settings()
+    genauth: GenAuthSettings = GenAuthSettings()
+    keycloak: KeycloakSettings = KeycloakSettings()
     ingest_topic: str = Field(
         default_factory=lambda given: next((topic.name for topic in given.get("topics", ()) if not topic.source), ""),
         description="the topic that webhooks, pollers and `usher emit` append to; default: the first of `USHER_TOPICS` "
@@ -172,7 +172,7 @@ class Settings(BaseSettings):
     )
     kafka: values.Kafka = Field(NO_OPTIONS, exclude=True, repr=False)
     """The Kafka client's own options."""
-    tenants: Mapping[str, Mapping[str, Tenant]] = Field({}, exclude=True, repr=False)
+    tenants: Mapping[str, Mapping[str, TenantSettings]] = Field({}, exclude=True, repr=False)
     """Further tenants: by system, by name. `tenants_of` has all of them."""
     handler_options: Mapping[str, Mapping[str, str]] = Field({}, exclude=True, repr=False)
     """What the environment says for handlers, by handler and field; `for_handlers` checks and types it."""
@@ -238,9 +238,9 @@ class Settings(BaseSettings):
         """The topics to read, by name alone."""
         return tuple(topic.name for topic in self.topics)
 
-    def tenants_of(self, system: str) -> Mapping[str, Tenant]:
+    def tenants_of(self, system: str) -> Mapping[str, TenantSettings]:
         """The tenants of an identity system for which anything is set, by name; the one without a name is first."""
-        first: Tenant = getattr(self, system)
+        first: TenantSettings = getattr(self, system)
         return {**({"": first} if first.model_fields_set else {}), **self.tenants.get(system, {})}
 
     def check_handler_options(self, names: Iterable[str]) -> None:
@@ -310,10 +310,10 @@ def _prefix(system: str, tenant: str) -> str:
 
 def _tenants(
     settings: type[Settings], system: str, given: Mapping[str, Mapping[str, str]], problems: list[str]
-) -> dict[str, Tenant]:
+) -> dict[str, TenantSettings]:
     """The further tenants of a system, by name."""
-    model = cast("type[Tenant]", settings.model_fields[system].annotation)
-    made: dict[str, Tenant] = {}
+    model = cast("type[TenantSettings]", settings.model_fields[system].annotation)
+    made: dict[str, TenantSettings] = {}
     for name, texts in given.items():
         prefix = _prefix(system, name)
         filled = Environment(texts, model, prefix)

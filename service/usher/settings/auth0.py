@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, SecretStr
 
 from usher.settings import values
-from usher.settings.tenant import GROUP, Tenant, missing
+from usher.settings.tenant import GROUP, TenantSettings, missing
 
 _LOG_TYPES = ("sapi", "scp", "scpr", "fcp", "fcpr", "ss", "sce", "scpn", "scu", "sv", "sdu", "fn", "pwd_leak")
 
@@ -22,7 +22,7 @@ class Auth0Access(NamedTuple):
     base_url: str
 
 
-class Auth0(Tenant):
+class Auth0Settings(TenantSettings):
     webhook_token: values.Secrets = Field(
         (),
         description="what Auth0 sends in `Authorization` with webhooks: the token, or `user:password`; several while one "

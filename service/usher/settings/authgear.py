@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from usher.event import CANONICAL_TYPES, EVENT_TYPES
 from usher.handler import nearest
 from usher.settings import values
-from usher.settings.tenant import Tenant, missing
+from usher.settings.tenant import TenantSettings, missing
 
 _SMALLEST_KEY = 2048
 _SILENT = {"password.changed"}
@@ -69,7 +69,7 @@ _SigningKey = Annotated[RSAPrivateKey, PlainValidator(signing_key)]
 _Steps = Annotated[tuple[Literal["created", "reset"], ...], BeforeValidator(values.split)]
 
 
-class Authgear(Tenant):
+class AuthgearSettings(TenantSettings):
     webhook_secret: values.Secrets = Field(
         (), description="what Authgear signs webhooks with; several while one replaces the other. None: no webhook"
     )

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from usher.credentials import names_credential
 from usher.handler import nearest
-from usher.settings.tenant import TENANT_NAME, Tenant
+from usher.settings.tenant import TENANT_NAME, TenantSettings
 from usher.settings.values import SECRETS, split
 
 PREFIX = "USHER_"
@@ -90,7 +90,7 @@ class Environment:
         self._tenanted = {
             key
             for key, field in model.model_fields.items()
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Tenant)
+            if isinstance(field.annotation, type) and issubclass(field.annotation, TenantSettings)
         }
         self._groups = {leaf.path[0].upper() for leaf in self._leaves.values() if len(leaf.path) > 1}
         for name, text in given.items():

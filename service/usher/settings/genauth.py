@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr
 
 from usher.settings import values
-from usher.settings.tenant import GROUP, Tenant, missing
+from usher.settings.tenant import GROUP, TenantSettings, missing
 
 
 def _country_code(value: Any) -> str:
@@ -24,14 +24,14 @@ def _brand_of(url: str) -> Literal["genauth", "authing"]:
     return "genauth" if (urlsplit(url).hostname or "").endswith("genauth.ai") else "authing"
 
 
-class AccessKey(NamedTuple):
+class GenAuthAccess(NamedTuple):
     """What requests to the API are signed with."""
 
     id: str
     secret: str
 
 
-class GenAuth(Tenant):
+class GenAuthSettings(TenantSettings):
     webhook_secret: values.Secrets = Field(
         (),
         description="the secret that GenAuth sends with webhooks; several while one replaces the other. None: no webhook",
@@ -74,11 +74,11 @@ class GenAuth(Tenant):
         return bool(self.webhook_secret) or self.poll
 
     @property
-    def access(self) -> AccessKey | None:
+    def access(self) -> GenAuthAccess | None:
         """None: the API is not used."""
         if self.access_key_id is None or self.access_key_secret is None:
             return None
-        return AccessKey(self.access_key_id, self.access_key_secret.get_secret_value())
+        return GenAuthAccess(self.access_key_id, self.access_key_secret.get_secret_value())
 
     def lacks(self) -> Iterator[str]:
         key = {"ACCESS_KEY_ID": self.access_key_id, "ACCESS_KEY_SECRET": self.access_key_secret}

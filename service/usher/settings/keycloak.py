@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field, SecretStr
 
 from usher.settings import values
-from usher.settings.tenant import GROUP, Tenant, missing
+from usher.settings.tenant import GROUP, TenantSettings, missing
 
 
 class KeycloakAccess(NamedTuple):
@@ -20,7 +20,7 @@ class KeycloakAccess(NamedTuple):
     client_secret: str
 
 
-class Keycloak(Tenant):
+class KeycloakSettings(TenantSettings):
     webhook_secret: values.Secrets = Field(
         (), description="what Keycloak signs webhooks with; several while one replaces the other. None: no webhook"
     )

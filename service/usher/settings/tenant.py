@@ -17,7 +17,7 @@ GROUP = "{group}"
 """In what a tenant's settings say against each other: how the names of these settings begin, which only their reader knows."""
 
 
-class Tenant(BaseModel, ABC):
+class TenantSettings(BaseModel, ABC):
     """One tenant of an identity system. ``USHER_KEYCLOAK__URL`` is the first one's, ``USHER_KEYCLOAK__SHOP__URL`` that of ``shop``."""
 
     model_config = ConfigDict(frozen=True, validate_default=True, extra="forbid")

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from usher.event import Undecodable
-from usher.sources.auth0_logs import LogEntry
-from usher.sources.auth0_rules import Rules
+from usher.sources.auth0_logs import Auth0LogEntry
+from usher.sources.auth0_rules import Auth0Rules
 from usher.sources.auth0_values import dict_in, moment, user_of
 from usher.sources.canonical import text
 from usher.sources.document import NotJson, dump, parse
@@ -28,7 +28,7 @@ _SET_ASIDE = "auth0.user.created"
 """The type of an event stream's ``user.created`` where the logs are what tells of new users: no handler is for it."""
 
 
-class Auth0:
+class Auth0Source:
     """One tenant of Auth0.
 
     Args:
@@ -41,10 +41,10 @@ class Auth0:
     plain = False
     refusal = "Authorization is missing, or holds no known token and no known user:password"
 
-    def __init__(self, secrets: Sequence[str] = (), tenant: str = "", rules: Rules | None = None) -> None:
+    def __init__(self, secrets: Sequence[str] = (), tenant: str = "", rules: Auth0Rules | None = None) -> None:
         self._secrets = check_secrets(secrets)
         self._tenant = tenant
-        self._rules = rules or Rules()
+        self._rules = rules or Auth0Rules()
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002 - nothing is signed
         given = headers.get("authorization", "")
@@ -94,7 +94,7 @@ class Auth0:
         )
 
     def _of_log(self, data: dict[str, Any]) -> Arrival:
-        entry = LogEntry(data)
+        entry = Auth0LogEntry(data)
         ruling = self._rules.of_log(entry)
         return arrival(
             derive(

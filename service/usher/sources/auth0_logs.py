@@ -21,7 +21,7 @@ _QUERY = re.compile(r"[?#]")
 _WORD = re.compile(r"\S+")
 
 
-class LogEntry:
+class Auth0LogEntry:
     """One entry; *data* is the entry itself, without the stream's envelope."""
 
     def __init__(self, data: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from usher.event import UNKNOWN
-from usher.sources.auth0_logs import LogEntry
+from usher.sources.auth0_logs import Auth0LogEntry
 from usher.sources.auth0_values import dict_in
 from usher.sources.canonical import text
 
@@ -20,28 +20,28 @@ _BY_USERS = frozenset(
 """Codes of log entries about what only the user does, unless an administrator's application is named."""
 
 
-class ActorRuling(NamedTuple):
+class Auth0Ruling(NamedTuple):
     """Who triggered it, and the rule that decided, in words for an operator."""
 
     triggered_by: str
     basis: str
 
 
-OWN = ActorRuling("system", "client: it is Usher's own application")
-USER_CLIENT = ActorRuling("user", "client: the application is in USHER_AUTH0__USER_CLIENTS")
-ADMIN_CLIENT = ActorRuling("admin_api", "client: the application is in USHER_AUTH0__ADMIN_CLIENTS")
-OTHER_CLIENT = ActorRuling("user", "client: the application is not in USHER_AUTH0__ADMIN_CLIENTS")
-MARKER = ActorRuling("admin_api", "app_metadata: it has one of USHER_AUTH0__ADMIN_MARKERS")
-DASHBOARD = ActorRuling("admin_api", "channel: it was done in the dashboard")
-MANAGEMENT_API = ActorRuling("admin_api", "sapi: the Management API was called, by none of USHER_AUTH0__USER_CLIENTS")
-SELF_SERVICE = ActorRuling("user", "log type: users do this themselves, and no administrator's application is named")
-TEST = ActorRuling(UNKNOWN, "a0purpose: a test event of the event stream")
-UNDECIDED = ActorRuling(UNKNOWN, "undecided: neither USHER_AUTH0__ADMIN_CLIENTS nor USHER_AUTH0__ADMIN_MARKERS says it")
-LOG_UNDECIDED = ActorRuling(UNKNOWN, "undecided: a log entry of this type does not say it")
+OWN = Auth0Ruling("system", "client: it is Usher's own application")
+USER_CLIENT = Auth0Ruling("user", "client: the application is in USHER_AUTH0__USER_CLIENTS")
+ADMIN_CLIENT = Auth0Ruling("admin_api", "client: the application is in USHER_AUTH0__ADMIN_CLIENTS")
+OTHER_CLIENT = Auth0Ruling("user", "client: the application is not in USHER_AUTH0__ADMIN_CLIENTS")
+MARKER = Auth0Ruling("admin_api", "app_metadata: it has one of USHER_AUTH0__ADMIN_MARKERS")
+DASHBOARD = Auth0Ruling("admin_api", "channel: it was done in the dashboard")
+MANAGEMENT_API = Auth0Ruling("admin_api", "sapi: the Management API was called, by none of USHER_AUTH0__USER_CLIENTS")
+SELF_SERVICE = Auth0Ruling("user", "log type: users do this themselves, and no administrator's application is named")
+TEST = Auth0Ruling(UNKNOWN, "a0purpose: a test event of the event stream")
+UNDECIDED = Auth0Ruling(UNKNOWN, "undecided: neither USHER_AUTH0__ADMIN_CLIENTS nor USHER_AUTH0__ADMIN_MARKERS says it")
+LOG_UNDECIDED = Auth0Ruling(UNKNOWN, "undecided: a log entry of this type does not say it")
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Auth0Rules:
     """What a team says of its tenant.
 
     Args:
@@ -60,7 +60,7 @@ class Rules:
     own_client: str | None = None
     reset_flag: str = "needsPasswordReset"
 
-    def of_event(self, raw_type: str, document: Mapping[str, Any]) -> ActorRuling:
+    def of_event(self, raw_type: str, document: Mapping[str, Any]) -> Auth0Ruling:
         """Of an event of an event stream."""
         data = dict_in(document, "data")
         if document.get("a0purpose") == "test":
@@ -73,7 +73,7 @@ class Rules:
             return MARKER
         return OTHER_CLIENT if client and self.admin_clients else UNDECIDED
 
-    def of_log(self, entry: LogEntry) -> ActorRuling:
+    def of_log(self, entry: Auth0LogEntry) -> Auth0Ruling:
         """Of a log entry."""
         if (ruling := self._of_client(entry.client)) is not None:
             return ruling
@@ -85,7 +85,7 @@ class Rules:
             return SELF_SERVICE
         return OTHER_CLIENT if entry.code == "ss" and entry.client and self.admin_clients else LOG_UNDECIDED
 
-    def type_of_log(self, entry: LogEntry, triggered_by: str) -> str:
+    def type_of_log(self, entry: Auth0LogEntry, triggered_by: str) -> str:
         """The canonical type of a log entry, or its code where it has none."""
         if entry.code == "scpr":
             return "password.reset_requested"
@@ -100,7 +100,7 @@ class Rules:
             return "password.reset"
         return "password.expired" if dict_in(entry.asked, "app_metadata").get(self.reset_flag) is True else entry.code
 
-    def _of_client(self, client: str | None) -> ActorRuling | None:
+    def _of_client(self, client: str | None) -> Auth0Ruling | None:
         if client is None:
             return None
         if client == self.own_client:

@@ -45,7 +45,7 @@ Step = Literal["created", "reset"]
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class AuthgearHabits:
     """What the team's back office does with passwords, which no event says.
 
     *mails*: where it has Authgear mail the password (``sendPassword``; only users with an email address get it).
@@ -75,14 +75,14 @@ class Habits:
 _STEPS: Mapping[str, Step] = {"user.created": "created", "password.reset": "reset"}
 
 
-class Authgear:
+class AuthgearSource:
     """One app of Authgear, or several that share a signing secret: an event names its app itself."""
 
     name = NAME
     plain = True
     refusal = f"{SIGNATURE} is missing, or was not made from this body by a known secret"
 
-    def __init__(self, secrets: Sequence[str] = (), habits: Habits = Habits()) -> None:
+    def __init__(self, secrets: Sequence[str] = (), habits: AuthgearHabits = AuthgearHabits()) -> None:
         self._secrets = check_secrets(secrets)
         self._habits = habits
 

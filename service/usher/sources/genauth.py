@@ -47,7 +47,7 @@ _COUNTRY_CODE = re.compile(r"[1-9][0-9]{0,2}")
 _BUCKETED = re.compile(r"([0-9a-f]{40})\.(\d+)")
 
 
-class GenAuth:
+class GenAuthSource:
     """One user pool.
 
     Args:

@@ -43,7 +43,7 @@ _MOST = 1_000
 _END_OF_TIME = 253_402_300_800_000
 
 
-class Keycloak:
+class KeycloakSource:
     """One realm, or several that share a webhook's secret or a topic.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from usher.event import Event
-from usher.settings import SYSTEMS, Settings, SettingsError, Tenant
+from usher.settings import SYSTEMS, Settings, SettingsError, TenantSettings
 from usher.sources import Source
 from usher.system import IdentitySystem
 from usher.systems import auth0, authgear, genauth, keycloak
@@ -64,7 +64,7 @@ def open_systems(settings: Settings, session: Session) -> Systems:
     """The systems that the settings name, also those of which only a topic is told. Nothing is connected or asked yet."""
     opened: list[System] = []
     for system in SYSTEMS:
-        tenants: dict[str, Tenant] = dict(settings.tenants_of(system))
+        tenants: dict[str, TenantSettings] = dict(settings.tenants_of(system))
         if any((topic.source, topic.tenant) == (system, "") for topic in settings.topics):
             tenants.setdefault("", getattr(settings, system))
         for name, tenant in tenants.items():
@@ -84,7 +84,7 @@ def open_source(settings: Settings, title: str) -> Source:
         raise SettingsError(
             [f"{title!r} is no source; write one of {', '.join(_OPEN)}, a tenant may follow: keycloak/shop"]
         )
-    tenants: dict[str, Tenant] = {"": getattr(settings, system), **settings.tenants_of(system)}
+    tenants: dict[str, TenantSettings] = {"": getattr(settings, system), **settings.tenants_of(system)}
     if name not in tenants:
         raise SettingsError(
             [

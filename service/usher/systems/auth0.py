@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from usher.identity.auth0 import Auth0Api
-from usher.identity.auth0_feeds import EventsFeed, LogsFeed
+from usher.identity.auth0_feeds import Auth0EventsFeed, Auth0LogsFeed
 from usher.identity.poll import Feed
-from usher.settings import Auth0
-from usher.sources.auth0 import Auth0 as Source
-from usher.sources.auth0_rules import Rules
+from usher.settings import Auth0Settings
+from usher.sources.auth0 import Auth0Source
+from usher.sources.auth0_rules import Auth0Rules
 from usher.systems.system import Session, System
 
 _BATCH = 8 * 1024 * 1024
 """Bytes of a log stream's batch that are taken: Auth0 would send one that is refused again and again, and nothing after it."""
 
 
-def open_system(settings: Auth0, name: str, session: Session) -> System:
+def open_system(settings: Auth0Settings, name: str, session: Session) -> System:
     """One tenant of Auth0."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_token]
-    source = Source(secrets, tenant=settings.domain or "", rules=_rules(settings))
+    source = Auth0Source(secrets, tenant=settings.domain or "", rules=_rules(settings))
     api = _api(settings, name, session)
     feeds: list[Feed] = []
     if settings.poll and api is not None:
         if "events" in settings.feeds:
-            feeds.append(EventsFeed(api, source))
+            feeds.append(Auth0EventsFeed(api, source))
         if "logs" in settings.feeds:
-            feeds.append(LogsFeed(api, source, every=settings.poll_every, types=settings.log_types))
+            feeds.append(Auth0LogsFeed(api, source, every=settings.poll_every, types=settings.log_types))
     return System(
         source=source,
         name=name,
@@ -39,7 +39,7 @@ def open_system(settings: Auth0, name: str, session: Session) -> System:
     )
 
 
-def _warnings(settings: Auth0, name: str) -> Iterator[str]:
+def _warnings(settings: Auth0Settings, name: str) -> Iterator[str]:
     """What fits together and yet welcomes nobody."""
     prefix = _prefix(name)
     if settings.created_from == "events" and not (settings.admin_clients or settings.admin_markers):
@@ -51,8 +51,8 @@ def _warnings(settings: Auth0, name: str) -> Iterator[str]:
         yield f"nobody is welcomed: new users are told of by {settings.created_from}, which {prefix}FEEDS does not pull"
 
 
-def _rules(settings: Auth0) -> Rules:
-    return Rules(
+def _rules(settings: Auth0Settings) -> Auth0Rules:
+    return Auth0Rules(
         created_from=settings.created_from,
         admin_clients=frozenset(settings.admin_clients),
         user_clients=frozenset(settings.user_clients),
@@ -62,7 +62,7 @@ def _rules(settings: Auth0) -> Rules:
     )
 
 
-def _api(settings: Auth0, name: str, session: Session) -> Auth0Api | None:
+def _api(settings: Auth0Settings, name: str, session: Session) -> Auth0Api | None:
     if (access := settings.access) is None:
         return None
     return Auth0Api(

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from usher.identity.authgear import AdminApi, ApiKey
-from usher.identity.authgear_log import AuditLog, activity_types
-from usher.settings import Authgear
-from usher.sources import authgear
+from usher.identity.authgear import AuthgearApi, AuthgearKey
+from usher.identity.authgear_log import AuthgearAuditFeed, activity_types
+from usher.settings import AuthgearSettings
+from usher.sources.authgear import AuthgearHabits, AuthgearSource
 from usher.systems.system import Session, System
 
 
-def open_system(settings: Authgear, name: str, session: Session) -> System:
+def open_system(settings: AuthgearSettings, name: str, session: Session) -> System:
     """One Authgear project."""
     prefix = f"USHER_AUTHGEAR__{name.upper()}__" if name else "USHER_AUTHGEAR__"
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
-    habits = authgear.Habits(frozenset(settings.sends_password), frozenset(settings.expires_password))
-    source = authgear.Authgear(secrets, habits)
+    habits = AuthgearHabits(frozenset(settings.sends_password), frozenset(settings.expires_password))
+    source = AuthgearSource(secrets, habits)
     api, feeds = None, []
     if (access := settings.access) is not None:
         types = activity_types(settings.poll_types) if settings.poll else ()
-        key = ApiKey(access.app_id, access.key_id, access.private_key)
-        api = AdminApi(access.endpoint, key, session, types=types, prefix=prefix)
+        key = AuthgearKey(access.app_id, access.key_id, access.private_key)
+        api = AuthgearApi(access.endpoint, key, session, types=types, prefix=prefix)
         if settings.poll:
-            feeds.append(AuditLog(api, key.app_id, source, settings.poll_types, settings.poll_every))
+            feeds.append(AuthgearAuditFeed(api, key.app_id, source, settings.poll_types, settings.poll_every))
     return System(source=source, name=name, tenant=settings.tenant, receives=bool(secrets), api=api, feeds=feeds)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from usher.event import UNKNOWN, Event
-from usher.identity.api import Api
+from usher.identity.api import ApiClient
 from usher.identity.genauth import GenAuthApi
-from usher.identity.genauth_audit import AuditFeed, events_of
+from usher.identity.genauth_audit import GenAuthAuditFeed, events_of
 from usher.outcome import Reject, Retry, Skip
-from usher.settings import GenAuth
-from usher.sources import Arrival, genauth
-from usher.sources.genauth import PASSWORD_CHANGED, Repeats, who_made
+from usher.settings import GenAuthSettings
+from usher.sources import Arrival
+from usher.sources.genauth import PASSWORD_CHANGED, GenAuthSource, Repeats, who_made
 from usher.sources.source import arrival as arrival_of
 from usher.systems.system import Session, System
 
@@ -29,27 +29,27 @@ _AGAIN = (0.5, 2.0)
 """Seconds until a look-up that failed is tried again: by default GenAuth sends no webhook twice."""
 
 
-def open_system(settings: GenAuth, name: str, session: Session) -> System:
+def open_system(settings: GenAuthSettings, name: str, session: Session) -> System:
     """One user pool."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
     tenant, api = settings.tenant, _open_api(settings, name, session)
-    source = genauth.GenAuth(
+    source = GenAuthSource(
         secrets,
         tenant=tenant or "",
         country_code=settings.country_code,
         repeat_window=settings.repeat_window,
     )
-    feeds: Sequence[AuditFeed] = ()
+    feeds: Sequence[GenAuthAuditFeed] = ()
     if settings.poll and api is not None:
         title = f"genauth/{name}" if name else "genauth"
-        feeds = [AuditFeed(api, name=f"{title}:audit", tenant=tenant or "", every=settings.poll_every)]
+        feeds = [GenAuthAuditFeed(api, name=f"{title}:audit", tenant=tenant or "", every=settings.poll_every)]
     return System(
         source=source,
         name=name,
         tenant=tenant,
         receives=bool(secrets),
         api=api,
-        enrich=Enrichment(api, Repeats(settings.repeat_window)),
+        enrich=GenAuthEnrichment(api, Repeats(settings.repeat_window)),
         feeds=feeds,
         warnings=() if api else (_blind(name),),
     )
@@ -68,19 +68,21 @@ def _prefix(name: str) -> str:
     return f"USHER_GENAUTH__{name.upper()}__" if name else "USHER_GENAUTH__"
 
 
-def _open_api(settings: GenAuth, name: str, session: Session) -> GenAuthApi | None:
+def _open_api(settings: GenAuthSettings, name: str, session: Session) -> GenAuthApi | None:
     if (access := settings.access) is None:
         return None
     prefix = _prefix(name)
     what = f"{_BRANDS[settings.brand]} (user pool {settings.user_pool_id})"
-    api = Api(what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID, {prefix}ACCESS_KEY_SECRET and {prefix}BRAND")
+    api = ApiClient(
+        what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID, {prefix}ACCESS_KEY_SECRET and {prefix}BRAND"
+    )
     return GenAuthApi(
         api, key_id=access.id, key_secret=access.secret, brand=settings.brand, country_code=settings.country_code
     )
 
 
 @dataclass(slots=True)
-class Enrichment:
+class GenAuthEnrichment:
     """`System.enrich`: finds out who triggered an event, and which call of a webhook repeats which.
 
     Args:

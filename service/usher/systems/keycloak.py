@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from usher.identity.keycloak import KeycloakApi
-from usher.identity.keycloak_events import AdminEvents
-from usher.settings import Keycloak
-from usher.sources.keycloak import Keycloak as Source
+from usher.identity.keycloak_events import KeycloakAdminFeed
+from usher.settings import KeycloakSettings
+from usher.sources.keycloak import KeycloakSource
 from usher.systems.system import Session, System
 
 
-def open_system(settings: Keycloak, name: str, session: Session) -> System:
+def open_system(settings: KeycloakSettings, name: str, session: Session) -> System:
     """One realm."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
-    source = Source(
+    source = KeycloakSource(
         secrets,
         realm=settings.realm,
         phone_attributes=settings.phone_attributes,
@@ -29,7 +29,7 @@ def open_system(settings: Keycloak, name: str, session: Session) -> System:
         receives=bool(secrets),
         api=api,
         enrich=api.recognize if api else None,
-        feeds=[AdminEvents(api, source, name=f"{title}:admin-events", every=settings.poll_every)]
+        feeds=[KeycloakAdminFeed(api, source, name=f"{title}:admin-events", every=settings.poll_every)]
         if api and polls
         else (),
         warnings=() if api else (_blind(name),),
@@ -49,7 +49,7 @@ def _prefix(name: str) -> str:
     return "USHER_KEYCLOAK__" + (f"{name.upper()}__" if name else "")
 
 
-def _open_api(settings: Keycloak, name: str, session: Session, source: Source) -> KeycloakApi | None:
+def _open_api(settings: KeycloakSettings, name: str, session: Session, source: KeycloakSource) -> KeycloakApi | None:
     if (access := settings.access) is None:
         return None
     return KeycloakApi(
