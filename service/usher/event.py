@@ -1,4 +1,4 @@
-"""The Event: one thing that happened to one user, in one frozen shape whatever system it came from.
+"""The Event: one thing that happened to one user, in one frozen shape for all systems.
 
 Field names are Authgear's (``id``, ``seq``, ``type``, ``payload``, ``context``), because only Authgear says natively who
 triggered an event. Other sources derive it, and say in ``context.triggered_by_basis`` from what.

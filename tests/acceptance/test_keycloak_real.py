@@ -63,7 +63,7 @@ async def serving(folder: Path, realm: Realm, **more: object) -> AsyncIterator[S
 
 
 def outbox(folder: Path) -> Counter[tuple[str, str]]:
-    """How many mails there are, by whom they are to and what they are."""
+    """How many mails there are, by recipient and subject."""
     found: Counter[tuple[str, str]] = Counter()
     for path in (folder / "outbox").glob("*.eml"):
         mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
@@ -94,7 +94,7 @@ def nothing_of(secrets: tuple[str, ...], folder: Path, service: Service) -> bool
 
 
 async def test_the_webhook_brings_the_right_mails(keycloak: Server, tmp_path: Path) -> None:
-    """By p2-inc's extension: whom an admin made, reset or made to change gets one mail each; who registered himself gets none."""
+    """By p2-inc's extension: a user that an admin made, reset or made to change gets one mail each; one who registered gets none."""
     async with keycloak.realm() as realm, serving(tmp_path, realm, webhook_secret=SECRET) as service:
         await realm.add_webhook(f"{service.url}/ingest/keycloak", SECRET)
         await a_day_at_the_office(realm)
@@ -134,7 +134,7 @@ async def test_the_poller_brings_the_right_mails_without_an_extension(keycloak: 
 
 
 async def test_webhook_and_poller_together_are_one_message(keycloak: Server, tmp_path: Path) -> None:
-    """Both tell of one fact under one id: each mail is sent once, and the log holds each event once where the webhook was first."""
+    """Both report one fact under one id: each mail is sent once, and the log holds each event once where the webhook was first."""
     async with (
         keycloak.realm() as realm,
         serving(tmp_path, realm, webhook_secret=SECRET, poll="true", poll_every="1s") as service,
@@ -151,7 +151,7 @@ async def test_webhook_and_poller_together_are_one_message(keycloak: Server, tmp
 
 
 async def test_events_of_the_time_when_usher_was_down_are_polled(keycloak: Server, tmp_path: Path) -> None:
-    """What was done while Usher was stopped is told once it runs again; what it told before is not told again."""
+    """What was done while Usher was stopped leads to messages once it runs again; no message is sent a second time."""
     settings = {"poll": "true", "poll_every": "200ms"}
     async with keycloak.realm(eventsListeners=[]) as realm:
         await realm.create_user("before", email="before@example.org")
@@ -230,7 +230,7 @@ async def test_actions_do_in_keycloak_what_they_say(keycloak: Server) -> None:
 
 @asynccontextmanager
 async def _mail_server(mails: list[str]) -> AsyncIterator[int]:
-    """A mail server that notes whom it was given a mail for; its port."""
+    """A mail server that notes the recipients of its mails; gives its port."""
 
     class Handler:
         async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's

@@ -84,7 +84,7 @@ async def test_a_token_that_is_refused_is_fetched_anew_once() -> None:
 
 @pytest.mark.parametrize("call", ["user", "require_password_change", "clear_password_change", "password_link"])
 async def test_a_user_who_is_gone_is_nobodys_failure(call: str) -> None:
-    """There is nothing to do for him."""
+    """There is nothing to do for the user."""
     async with tenant() as (fake, api):
         event = about(fake, fake.create_user(email=EMAIL))
         fake.users.clear()
@@ -223,14 +223,14 @@ async def test_an_event_without_an_id_is_about_who_has_a_password_under_its_addr
         assert metadata(fake, user)["needsPasswordReset"] is True
         fake.create_user(email=EMAIL)
 
-        for about_whom, expected in (({"email": EMAIL}, Reject), ({"email": "nobody@example.com"}, Skip), ({}, Reject)):
+        for given, expected in (({"email": EMAIL}, Reject), ({"email": "nobody@example.com"}, Skip), ({}, Reject)):
             with pytest.raises(expected) as caught:
-                await api.require_password_change(about(fake, about_whom))
+                await api.require_password_change(about(fake, given))
             assert "@" not in str(caught.value)
 
 
 async def test_a_later_event_requires_a_later_change() -> None:
-    """Else a change between the two, told late, would clear what the second one asked for."""
+    """Else a change between the two, reported late, would clear what the second one asked for."""
     async with tenant() as (fake, api):
         user = fake.create_user(email=EMAIL)
         event, now = about(fake, user), time.time()
@@ -285,7 +285,7 @@ async def test_auth0_sends_its_own_mail() -> None:
     assert fake.users.popitem()[1]["identities"][0]["connection"] == CONNECTION
 
 
-async def test_check_proves_credentials_and_tells_what_is_not_granted() -> None:
+async def test_check_proves_credentials_and_reports_what_is_not_granted() -> None:
     """Good ones; ones without a permission that only an action needs; and without one that polling needs."""
     async with tenant() as (_, api):
         assert await api.check() == "acme.eu.auth0.com takes our credentials"

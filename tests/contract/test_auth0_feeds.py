@@ -1,4 +1,4 @@
-"""What Usher pulls from Auth0, against the loopback Auth0: nothing is missed and no place is lost, however it ends."""
+"""What Usher pulls from Auth0, against the loopback Auth0: nothing is missed and no position is lost, however it ends."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def test_a_stream_that_ends_is_opened_again_where_it_was(how: Any, trouble
 
 
 async def test_an_expired_offset_goes_on_from_its_moment() -> None:
-    """As Auth0 advises: what is known already comes again, and is told by its id."""
+    """As Auth0 advises: known events come again, and are recognised by their ids."""
     async with tenant() as at:
         feed = at.events()
         first, second = (at.fake.event_of(at.fake.create_user()) for _ in range(2))
@@ -168,7 +168,7 @@ async def test_an_expired_offset_goes_on_from_its_moment() -> None:
     assert "from_timestamp" in at.fake.stream.opened[-1]
 
 
-async def test_a_place_that_nothing_can_be_had_from_is_refused() -> None:
+async def test_a_position_that_nothing_can_be_read_from_is_refused() -> None:
     """Polling then begins anew, and says so."""
     async with tenant() as at:
         await at.api.check()
@@ -191,7 +191,7 @@ async def test_a_place_that_nothing_can_be_had_from_is_refused() -> None:
 )
 @pytest.mark.parametrize("kind", ["events", "logs"])
 async def test_a_refusal_says_when_to_come_back(kind: str, faults: Any, expected: Any, after: float | None) -> None:
-    """With the wait that it asks for; and the place stays."""
+    """With the wait that it asks for; and the position stays."""
     async with tenant() as at:
         feed = at.events() if kind == "events" else at.logs()
         at.fake.log(type="scp")
@@ -305,8 +305,8 @@ async def test_an_entry_that_becomes_visible_late_is_not_missed() -> None:
         assert (await at.logs().page(cursor)).arrivals == []
 
 
-async def test_entries_out_of_order_do_not_set_the_place_back() -> None:
-    """The place is that of the greatest id of a page, wherever it stands in it."""
+async def test_entries_out_of_order_do_not_set_the_position_back() -> None:
+    """The position is that of the greatest id of a page, wherever it stands in it."""
     moment = [1_800_000_000.0]
     async with tenant(now=lambda: moment[0]) as at:
         at.fake.log(type="scp")
@@ -342,7 +342,7 @@ async def test_a_checkpoint_that_is_gone_goes_on_from_its_moment() -> None:
         assert (await at.logs().page(after)).arrivals == []
 
 
-async def test_logs_that_can_not_be_had_at_all_are_told() -> None:
+async def test_logs_that_can_not_be_read_at_all_are_reported() -> None:
     """Neither from the checkpoint nor from its moment: polling then begins anew, and says so."""
     async with tenant() as at:
         at.fake.log(type="scp")
@@ -353,7 +353,7 @@ async def test_logs_that_can_not_be_had_at_all_are_told() -> None:
             await at.logs().page(cursor)
 
 
-async def test_a_place_says_how_far_back_its_next_page_may_tell() -> None:
+async def test_a_position_says_how_far_back_its_next_page_may_reach() -> None:
     """What is in the log since then is known already."""
     moment = 1_800_000_000.0
     async with tenant(now=lambda: moment) as at:
@@ -365,7 +365,7 @@ async def test_a_place_says_how_far_back_its_next_page_may_tell() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["9998-01-01T00:00:00.000Z", "not a time"])
-async def test_a_wrong_clock_does_not_set_a_place_into_the_future(wrong: str) -> None:
+async def test_a_wrong_clock_does_not_set_a_position_into_the_future(wrong: str) -> None:
     """Nothing would be recognised as known from there on."""
     moment = 1_800_000_000.0
     async with tenant(now=lambda: moment) as at:

@@ -105,7 +105,7 @@ async def test_an_event_without_a_user_is_no_reason_to_ask() -> None:
 
 
 async def test_a_password_is_expired_and_the_event_says_that_it_was_us() -> None:
-    """The call comes back from the audit log like an administrator's, marked as told: nobody is written to about it."""
+    """The call comes back from the audit log like an administrator's, with our mark: no message is sent about it."""
     async with scene() as it:
         start = (await it.feed.page(None)).cursor
         await it.api.require_password_change(about())
@@ -148,7 +148,7 @@ async def test_authgear_sends_its_own_reset_message(details: Mapping[str, str], 
 
 
 async def test_what_authgear_says_of_an_address_stays_there() -> None:
-    """Its messages quote the login id; the reason that is told does not."""
+    """Its messages quote the login id; our reason does not."""
     async with scene() as it:
         with pytest.raises(Skip) as refusal:
             await it.api.send_password_reset(an_event("password.reset", email="eve@example.com"))
@@ -210,7 +210,7 @@ async def test_credentials_that_are_refused_are_the_operators(wrong: str) -> Non
 
 
 async def test_check_says_that_key_and_log_are_good_and_else_what_is_not() -> None:
-    """An address without the API, and a type that this Authgear does not know, are told as what they are."""
+    """An address without the API, and a type that this Authgear does not know, are reported as what they are."""
     async with scene() as it:
         assert "takes our key" in await it.api.check()
         it.fake.script(answer(404))
@@ -318,7 +318,7 @@ async def test_what_is_written_late_is_found_by_the_next_look() -> None:
 
 
 async def test_a_day_without_usher_is_caught_up() -> None:
-    """The place holds: everything since comes, a page at a time, oldest first."""
+    """The position holds: everything since comes, a page at a time, oldest first."""
     async with scene(page_size=10) as it:
         start = (await it.feed.page(None)).cursor
         for hour in range(36):
@@ -362,8 +362,8 @@ async def test_webhook_and_audit_log_give_one_fact_one_id() -> None:
     ],
     ids=lambda value: "" if isinstance(value, type) or value is None or isinstance(value, int) else f"{value.how}{value.status}",
 )  # fmt: skip
-async def test_every_failure_keeps_the_place(fault: Any, ending: type[Outcome], wait: float | None) -> None:
-    """The feed says when to come again; the same place brings what was missed. No reason quotes what was answered."""
+async def test_every_failure_keeps_the_position(fault: Any, ending: type[Outcome], wait: float | None) -> None:
+    """The feed says when to come again; the same position brings what was missed. No reason quotes what was answered."""
     async with scene() as it:
         start = (await it.feed.page(None)).cursor
         it.happens("e1")
@@ -402,14 +402,14 @@ async def test_an_expired_token_is_made_anew() -> None:
 @pytest.mark.parametrize(
     "cursor", [b"", b"{}", b"[1]", b"\xff", b'["a", 1, null, null]', b"[1e300, 1e300, null, null]"]
 )
-async def test_a_place_that_is_none_is_refused(cursor: bytes) -> None:
-    """Another version's, or garbage: polling goes on from now."""
+async def test_a_position_that_is_none_is_refused(cursor: bytes) -> None:
+    """Another version's, or garbage: polling continues from now."""
     async with scene() as it:
         with pytest.raises(Reject, match="can't be read"):
             await it.feed.page(cursor)
 
 
-async def test_an_entry_without_its_event_is_told_and_one_that_is_gone_is_not() -> None:
+async def test_an_entry_without_its_event_is_reported_and_one_that_is_gone_is_not() -> None:
     """A stub for what can't be read; nothing for a row that vanished while the page was made."""
     body = {
         "data": {
@@ -431,7 +431,7 @@ async def test_an_entry_without_its_event_is_told_and_one_that_is_gone_is_not() 
     assert [(arrival.event, bool(arrival.reason)) for arrival in page.arrivals] == [(None, True)] * 2
 
 
-async def test_an_entry_of_a_false_time_does_not_carry_the_place_past_all_others() -> None:
+async def test_an_entry_with_a_wrong_time_does_not_carry_the_position_past_all_others() -> None:
     """It is brought; the next look is where it would have been."""
     async with scene() as it:
         start = (await it.feed.page(None)).cursor

@@ -94,7 +94,7 @@ def keycloak(odd: Any) -> Arrival | None:
     ids=["half a character", "in names", "deep", "no number"],
 )
 async def test_nothing_in_an_answer_holds_up_a_feed(arrival_of: Any, body: bytes, answered: Answered) -> None:
-    """A user may call himself half a character, and nest his metadata: his entry is an event like any other, or a feed would stop at it."""
+    """A name may hold half a character, and metadata may be nested: the entry is an event like any other, else a feed would stop there."""
     arrival = arrival_of(await answered(body))
     assert arrival.event is not None
     assert decode(arrival.value) == arrival.event
@@ -134,7 +134,7 @@ async def test_what_cannot_be_reached_is_named_without_its_login() -> None:
         with pytest.raises(Retry) as caught:
             await api.ask("GET", "/users/ann@example.org")
 
-    assert caught.value.reason.startswith("the API could not be asked at 127.0.0.1:1: ")
+    assert caught.value.reason.startswith("the API could not be reached at 127.0.0.1:1: ")
     assert "refused" in caught.value.reason.lower()
     assert "hush" not in caught.value.reason
     assert "ann" not in caught.value.reason

@@ -126,7 +126,7 @@ async def test_a_password_that_was_reset_since_is_still_to_be_changed() -> None:
         assert it.fake.users["ada"]["requiredActions"] == ["UPDATE_PASSWORD"]
 
 
-async def test_keycloak_sends_its_own_mail_to_whom_it_can() -> None:
+async def test_keycloak_sends_its_own_mail_to_users_with_an_address() -> None:
     """Without an address there is nothing to send; there is no link that we could send."""
     async with scene() as it:
         it.fake.create_user("bob")
@@ -134,7 +134,7 @@ async def test_keycloak_sends_its_own_mail_to_whom_it_can() -> None:
         with pytest.raises(Skip, match="no email address"):
             await it.api.send_password_reset(about("bob"))
         assert it.fake.sent == ["ada"]
-        with pytest.raises(Reject, match="has not a link"):
+        with pytest.raises(Reject, match="does not have a link"):
             await it.api.password_link(about())
 
 
@@ -211,17 +211,17 @@ async def test_check_says_what_the_realm_keeps() -> None:
 
 
 async def test_a_mail_that_we_had_sent_is_known_by_our_account() -> None:
-    """A process that never asked before finds out who it is; what an administrator had sent stays his."""
+    """A process that made no call before finds out who it is; what an administrator had sent stays the administrator's."""
     async with scene() as it:
         source = KeycloakSource(realm="example")
         api = it.client(source=source)
         path = "users/ada/execute-actions-email"
-        by_us, by_him = (
+        by_us, by_admin = (
             source.arrival(it.fake.happens("ACTION", path, by=who)) for who in (ACCOUNT, "an-administrator")
         )
-        told = [(await api.recognize(arrival)).event for arrival in (by_us, by_him)]
-        assert [event.context.already_notified_by is not None for event in told if event] == [True, False]
-        assert decode((await api.recognize(by_us)).value) == told[0]
+        events = [(await api.recognize(arrival)).event for arrival in (by_us, by_admin)]
+        assert [event.context.already_notified_by is not None for event in events if event] == [True, False]
+        assert decode((await api.recognize(by_us)).value) == events[0]
         assert source.arrival(it.fake.happens("ACTION", path, by=ACCOUNT)).event.context.already_notified_by  # type: ignore[union-attr]
 
 
@@ -349,7 +349,7 @@ def _open(**given: Any) -> Any:
 
 
 def test_half_of_the_settings_is_a_mistake_that_names_the_others() -> None:
-    """Polling without credentials, credentials without a realm: each missing name is told."""
+    """Polling without credentials, credentials without a realm: each missing name is reported."""
     with pytest.raises(SettingsError) as mistake:
         _open(poll="true", realm="shop")
     assert [line.partition(":")[0] for line in mistake.value.problems] == [

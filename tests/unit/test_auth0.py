@@ -112,7 +112,7 @@ def test_an_offset_alone_is_nothing() -> None:
     ],
 )
 def test_what_the_samples_become(name: str, type_: str, by: str, user_id: str | None, email: str | None) -> None:
-    """Type, whose doing, and whom it is about: of a Management API call never the administrator who made it."""
+    """Type, actor, and user: of a Management API call never the administrator who made it."""
     found = event(sample(name))
 
     assert (found.type, found.context.triggered_by) == (type_, by)
@@ -142,7 +142,7 @@ def test_the_username_of_a_database_connection_is_in_events_calls_and_requests()
 
 @pytest.mark.parametrize("masked", ["e*******d@e*****e.com", "9f86d081884c7d65"])
 def test_a_masked_address_is_none(masked: str) -> None:
-    """Log streams may be told to mask: the user is looked up then, and nobody is written to at what is left."""
+    """Log streams may mask: the user is looked up then, and no message goes to what is left of an address."""
     answered = json.loads(json.dumps(sample("log.sapi.set-password")).replace(EVA, masked))
 
     assert event(answered).user.email is None
@@ -151,11 +151,11 @@ def test_a_masked_address_is_none(masked: str) -> None:
 
 @pytest.mark.parametrize("name", ["user.created", "log.sapi.create-user", "log.ss"])
 @pytest.mark.parametrize("created_from", ["events", "logs"])
-def test_one_new_user_is_told_of_once(name: str, created_from: str) -> None:
+def test_one_new_user_is_one_event(name: str, created_from: str) -> None:
     """By the event or by the log entry, as the setting says; never by both, and never by the sign-up entry."""
-    told = event(sample(name), created_from=created_from).type == "user.created"
+    counts = event(sample(name), created_from=created_from).type == "user.created"
 
-    assert told == ((name, created_from) in {("user.created", "events"), ("log.sapi.create-user", "logs")})
+    assert counts == ((name, created_from) in {("user.created", "events"), ("log.sapi.create-user", "logs")})
 
 
 def test_no_handler_is_for_the_report_that_is_set_aside() -> None:
@@ -197,7 +197,7 @@ def test_who_triggered_it(document: Any, rules: dict[str, Any], by: str, basis: 
     assert (context.triggered_by_basis or "").startswith(f"{basis}: ")
 
 
-def test_the_marker_tells_only_who_made_the_user() -> None:
+def test_the_marker_says_only_who_made_the_user() -> None:
     """It stays with the user for ever: who changed the user later it does not say."""
     document = created(created_by="hr") | {"type": "user.updated"}
 
@@ -345,7 +345,7 @@ def test_configuration_is_not_kept() -> None:
 )
 @pytest.mark.parametrize("code", ["sapi", "scpr", "f"])
 def test_live_links_and_tokens_are_gone(details: dict[str, Any], code: str) -> None:
-    """By name, by place, and out of URLs."""
+    """By their names, by the fields they are in, and out of URLs."""
     (arrival,) = arrivals(json.dumps(changed("log.scpr", type=code, details=details)).encode())
 
     assert arrival.event is not None

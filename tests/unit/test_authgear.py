@@ -104,7 +104,7 @@ def test_the_username_of_the_sample_is_read() -> None:
 
 
 def test_a_complete_event() -> None:
-    """Who, where, when, by whom and in which language are all read."""
+    """User, tenant, time, actor and language are all read."""
     event = decode(sample("user.created.admin"))
     assert event.uid == ("authgear", "harbour", "0000000000001005")
     assert event.seq == 4101
@@ -143,16 +143,16 @@ def test_unknown_fields_are_kept() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, "x", [], [1], {"a": 1}, True, 1e300, -1, 10**30], ids=repr)
 @pytest.mark.parametrize(
-    "place",
+    "field",
     ["id", "seq", "tenant", "user", "context", "payload", "source", "raw_type"]
     + [f"context.{name}" for name in ("timestamp", "user_id", "language", "preferred_languages", "app_id")]
     + [f"payload.{name}" for name in ("user", "identities", "identity", "new_identity", "login_id")]
     + [f"payload.user.{name}" for name in ("id", "standard_attributes")],
 )
-def test_a_field_of_a_wrong_type_is_left_out(place: str, wrong: object) -> None:
+def test_a_field_of_a_wrong_type_is_left_out(field: str, wrong: object) -> None:
     """No optional field makes an event undecodable, and the rest of it is still read."""
     document: dict[str, Any] = json.loads(sample("user.created.admin"))
-    *path, name = place.split(".")
+    *path, name = field.split(".")
     node = document
     for step in path:
         node = node[step]
@@ -160,7 +160,7 @@ def test_a_field_of_a_wrong_type_is_left_out(place: str, wrong: object) -> None:
     event = decode(json.dumps(document).encode())
     assert event.type == "user.created"
     assert event.time is None or event.time.year < 10_000
-    if not place.startswith("context"):
+    if not field.startswith("context"):
         assert event.context.triggered_by == "admin_api"
     assert event_key(event)
 

@@ -1,4 +1,4 @@
-"""What Authgear's events do not say: what the user hears without us. Settings and marks tell, and nobody hears twice."""
+"""What the user hears without us. Authgear's events do not say it: settings and marks do, and no user hears twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def arrived(type_: str, habits: AuthgearHabits, **details: Any) -> Event:
 
 
 @pytest.mark.parametrize(
-    ("habits", "type_", "details", "told"),
+    ("habits", "type_", "details", "reason"),
     [
         (AuthgearHabits(), "user.created", {"email": "kim@example.com"}, None),
         (AuthgearHabits(), "password.expired", {"email": "kim@example.com"}, None),
@@ -62,12 +62,12 @@ def arrived(type_: str, habits: AuthgearHabits, **details: Any) -> Event:
     ],
 )
 def test_what_the_back_office_does(
-    habits: AuthgearHabits, type_: str, details: dict[str, Any], told: str | None
+    habits: AuthgearHabits, type_: str, details: dict[str, Any], reason: str | None
 ) -> None:
     """Held back is what Authgear mails itself, and of two events of one doing the second; never anything else."""
     found = arrived(type_, habits, **details).context.already_notified_by
 
-    assert found is None if told is None else found is not None and told in found
+    assert found is None if reason is None else found is not None and reason in found
 
 
 @pytest.mark.parametrize("created_at", [None, 5, "yesterday", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+00:00"])
@@ -123,7 +123,7 @@ def test_our_own_calls_are_known_again_wherever_they_are_read() -> None:
         assert decode(raw_event("password.expired", context=other)).context.already_notified_by is None
 
 
-@pytest.mark.parametrize("told", [5, ["x"], {"a": 1}, True])
-def test_what_is_no_text_tells_nothing(told: object) -> None:
+@pytest.mark.parametrize("given", [5, ["x"], {"a": 1}, True])
+def test_a_mark_that_is_no_text_does_not_count(given: object) -> None:
     """A bridge's field of a wrong type is left out, as others are."""
-    assert decode(raw_event(context={"already_notified_by": told})).context.already_notified_by is None
+    assert decode(raw_event(context={"already_notified_by": given})).context.already_notified_by is None

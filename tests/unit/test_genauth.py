@@ -201,13 +201,13 @@ def test_what_is_no_event_leaves_a_stub_and_nothing_of_it(body: bytes) -> None:
         ({"registerSource": ["basic:email"]}, "user", "registerSource basic:email"),
         ({"registerSource": ["social:github"]}, "user", "registerSource social:github"),
         ({"registerSource": ["basic:email", "import:manual"]}, "admin_api", "registerSource import:manual"),
-        ({"registerSource": ["ldap:x"]}, UNKNOWN, "neither userSourceType nor registerSource tells"),
-        ({"registerSource": [{}]}, UNKNOWN, "neither userSourceType nor registerSource tells"),
-        ({}, UNKNOWN, "neither userSourceType nor registerSource tells"),
+        ({"registerSource": ["ldap:x"]}, UNKNOWN, "neither userSourceType nor registerSource says it"),
+        ({"registerSource": [{}]}, UNKNOWN, "neither userSourceType nor registerSource says it"),
+        ({}, UNKNOWN, "neither userSourceType nor registerSource says it"),
     ],
 )
 def test_who_made_a_user(user: dict[str, Any], actor: str, basis: str) -> None:
-    """userSourceType is believed first, then registerSource; what neither tells is unknown."""
+    """userSourceType decides first, then registerSource; if neither does, it is unknown."""
     context = event({"eventName": "user:created", "data": {"id": IDA, **user}}).context
 
     assert (context.triggered_by, context.triggered_by_basis) == (actor, basis)
@@ -268,7 +268,7 @@ def test_created_and_register_are_one_event() -> None:
     assert first.uid == second.uid
 
 
-def test_an_update_is_told_apart_by_its_own_time() -> None:
+def test_an_update_is_distinguished_by_its_own_time() -> None:
     """A repeat days later is the same update; another update at once is another."""
     document = json.loads(sample("user.updated"))
     first = event(document)
@@ -279,7 +279,7 @@ def test_an_update_is_told_apart_by_its_own_time() -> None:
 
 
 def test_a_token_of_the_moment_makes_no_other_event() -> None:
-    """What is not stored does not tell two calls apart."""
+    """Fields that are not stored do not distinguish two calls."""
     document = json.loads(sample("user.updated"))
     first = event(document)
     document["data"]["user"]["token"] = "another"
@@ -319,15 +319,15 @@ def test_repeats_of_different_users_and_pools_are_not_joined() -> None:
     """Each user, and each pool, has repeats of its own."""
     repeats = Repeats(120.0, most=2)
 
-    def told(user: str, tenant: str = POOL, at: float = NOON) -> str:
+    def id_of(user: str, tenant: str = POOL, at: float = NOON) -> str:
         body = {"eventName": "user:password-changed", "data": {"userId": user}}
         return repeats.joined(event(body, received=at, tenant=tenant), at).id
 
-    first = told("a", at=NOON - 1)
-    assert told("a") == first
-    assert told("b") != first
-    assert told("a", tenant="other") != first  # the third thing to be known: the first is forgotten
-    assert told("a") != first
+    first = id_of("a", at=NOON - 1)
+    assert id_of("a") == first
+    assert id_of("b") != first
+    assert id_of("a", tenant="other") != first  # the third thing to be known: the first is forgotten
+    assert id_of("a") != first
 
 
 @given(

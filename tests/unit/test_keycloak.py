@@ -1,4 +1,4 @@
-"""Keycloak's events: what each sample becomes, whom it is about, who did it, and what of it is never kept."""
+"""Keycloak's events: what each sample becomes, which user it is about, who did it, and what of it is never kept."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_samples_hold_what_the_search_looks_for() -> None:
     ],
 )
 def test_types_and_who_triggered_it(name: str, type_: str, who: tuple[str, str]) -> None:
-    """What an admin did is told by its structure; users' own events are the user's; what failed is never anybody's."""
+    """The structure shows what an admin did; users' own events are the user's; a failed operation has no actor."""
     found = event(name)
     assert found.type == type_
     assert (found.context.triggered_by, found.context.triggered_by_basis) == who

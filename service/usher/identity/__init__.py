@@ -1,1 +1,1 @@
-"""The identity systems' own APIs: what a webhook can't tell is asked for, polled, or done there. One file a system."""
+"""The clients of the identity systems' APIs: they look users up, read logs and change accounts. One file a system."""

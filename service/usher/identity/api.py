@@ -1,7 +1,7 @@
-"""A call to an identity system's API, and what its failure means for the delivery behind it. Hides HTTP and tokens.
+"""Calls to an identity system's API, and what their failures mean for the delivery. Hides HTTP and tokens.
 
-Any 5xx, no answer, and 429 (with the wait it asks for) are worth another attempt; refused credentials are the operator's
-affair and count none; what else is refused is refused for good.
+Any 5xx, no answer, and 429 (with the wait it asks for) lead to another attempt. Refused credentials are the operator's to
+mend: they count no attempt. Any other refusal is final.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _MOST = 4 * 1024 * 1024
 _REFUSED = 60.0
 """Seconds until credentials that were refused are tried again."""
 _EARLY = 30.0
-"""Seconds before its end in which a token is not used any more."""
+"""Seconds before the end of a token from which on it is not used any more."""
 _LONGEST_WAIT = 3600.0
 
 
 class Token(NamedTuple):
-    """A bearer token, and for how many seconds it holds."""
+    """A bearer token, and the seconds that it is valid."""
 
     text: str
     seconds: float
@@ -40,14 +40,14 @@ class Token(NamedTuple):
 
 @dataclass(slots=True)
 class ApiClient:
-    """One system's API.
+    """The HTTP client of one system's API.
 
     Args:
         what: names it in reasons, as in ``Keycloak (realm shop)``.
         base_url: without a slash at its end.
-        session: gives the pooled HTTP session; asked at each call.
-        fetch_token: gets a token; it is kept until shortly before its end. None: the API wants none.
-        hint: the settings to look at, where credentials are refused.
+        session: gives the pooled HTTP session; called for each request.
+        fetch_token: gets a token; it is kept until shortly before its end. None: the API needs none.
+        hint: the settings to look at if credentials are refused.
         clock: monotonic seconds.
     """
 
@@ -70,7 +70,7 @@ class ApiClient:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call with our token; one that was refused is fetched anew, once. The answer is below 500, and no 401, 403 or 429.
+        """Call with our token. If it is refused, fetch a new one and call again, once. The answer is below 500, and no 401, 403 or 429.
 
         Raises:
             Retry, Hold: it may work later.
@@ -96,7 +96,7 @@ class ApiClient:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call once, without a token; 401 and 403 are answers like others here.
+        """Call once, without a token; 401 and 403 are ordinary answers here.
 
         Raises:
             Retry: no answer, 5xx or 429.
@@ -139,28 +139,28 @@ class ApiClient:
         return response
 
     def _unreachable(self, trouble: Exception) -> Retry:
-        """Without the text of *trouble*: that may hold the URL, and with it a user's id or address."""
+        """Make the reason for a call without an answer. *trouble*'s own text may hold the URL, and with it a user's id or address."""
         why = type(trouble).__name__
         if isinstance(trouble, aiohttp.ClientConnectorDNSError):
             why = "there is no such host"
         elif isinstance(trouble, aiohttp.ClientConnectorCertificateError):
-            why = "its certificate is not to be trusted"
+            why = "its certificate is not trusted"
         elif isinstance(trouble, aiohttp.ClientSSLError):
-            why = "it does not speak TLS as we do, if at all"
+            why = "no TLS connection could be made"
         elif isinstance(trouble, TimeoutError):
             why = "no answer in time"
         elif isinstance(trouble, aiohttp.ClientConnectorError) and trouble.errno:
             why = os.strerror(trouble.errno)
-        return Retry(f"{self.what} could not be asked at {urlsplit(self.base_url).netloc.rpartition('@')[2]}: {why}")
+        return Retry(f"{self.what} could not be reached at {urlsplit(self.base_url).netloc.rpartition('@')[2]}: {why}")
 
     def _check(self, answer: Answer) -> None:
         if answer.status >= 500:
             raise Retry(f"{self.what} answered {answer.status}", after=_wait(answer))
         if answer.status == 429:
-            raise Retry(f"{self.what} says that we ask too often", after=_wait(answer))
+            raise Retry(f"{self.what} says that we call too often", after=_wait(answer))
 
     def refused(self, status: int) -> NoReturn:
-        """Our credentials are no good, or lack a right: nobody's attempt is counted for that.
+        """Raise that our credentials are refused, or lack a right. No attempt is counted for that.
 
         Raises:
             Hold
@@ -169,10 +169,10 @@ class ApiClient:
         raise Hold(f"{self.what} refuses our credentials ({status}); see {self.hint}", after=_REFUSED)
 
     async def token(self, *, fresh: bool = False) -> str:
-        """A token that holds, from `fetch_token` where the one we have does not or *fresh* is asked for.
+        """Return a valid token. `fetch_token` gives a new one if there is none, or if *fresh*.
 
         Raises:
-            Retry, Hold: there is none now.
+            Retry, Hold: there is no token now.
         """
         async with self._turn:
             if fresh or self._token is None or self.clock() >= self._ends:
@@ -183,7 +183,7 @@ class ApiClient:
 
 
 class BaseApi:
-    """The base of every system's client: what a system does not offer is refused for good, by name."""
+    """The base of every system's client. It refuses, with the reason, each call that a system does not offer."""
 
     what = "this identity system"
 
@@ -194,7 +194,7 @@ class BaseApi:
         self._lacks("a way to require a new password at the next login")
 
     async def clear_password_change(self, event: Event) -> None:  # noqa: ARG002
-        self._lacks("a flag to clear: it forgets it by itself once the password was changed")
+        self._lacks("a flag to clear: it removes the flag by itself once the password was changed")
 
     async def password_link(self, event: Event) -> PasswordLink:  # noqa: ARG002
         self._lacks("a link that we could send")
@@ -203,10 +203,10 @@ class BaseApi:
         self._lacks("a reset message of its own")
 
     def _lacks(self, thing: str) -> NoReturn:
-        raise Reject(f"{self.what} has not {thing}")
+        raise Reject(f"{self.what} does not have {thing}")
 
 
 def _wait(answer: Answer) -> float | None:
-    """The wait that an answer asks for, at most an hour: a feed must not sleep for a day because of one answer."""
+    """Read the wait that an answer asks for, at most an hour: a feed must not sleep for a day because of one answer."""
     wait = asked_wait(answer.headers, time.time())
     return None if wait is None else min(wait, _LONGEST_WAIT)

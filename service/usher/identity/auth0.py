@@ -1,6 +1,6 @@
-"""Auth0's Management API: who a user is, the flag that requires a new password, tickets, and what the feeds read.
+"""The client of Auth0's Management API: look-ups of users, the flag that requires a new password, tickets, and the feeds' calls.
 
-Hides the rate limit: what Auth0 says is left of it is obeyed before it is used up, so that a burst waits and does not fail.
+Hides the rate limit: calls stop before it is used up, as Auth0 reports it, so that a burst waits and does not fail.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from usher.sources.canonical import text
 from usher.system import PasswordLink
 
 _AT_ONCE = 5
-"""Calls under way: more would find out together that the rate limit is used up."""
+"""Calls at a time: more of them would all meet a rate limit that is used up."""
 _QUEUE = 10.0
-"""Seconds that a call waits for its turn; its handler's time runs meanwhile, so then the delivery rather waits."""
+"""Seconds that a call waits for its turn. The handler's timeout runs meanwhile, so after them the delivery waits instead."""
 _LONGEST_LIMIT = 60.0
-"""Seconds until a limit is over at the latest, whatever a clock that is wrong says."""
+"""Seconds until a limit is over at the latest, even if a wrong clock says otherwise."""
 _SLACK = 10.0
-"""Seconds after an event in which a change of the password belongs to it: an administrator's own, told a little later."""
+"""Seconds after an event in which a change of the password belongs to it: an administrator's own change, reported a little later."""
 _FEED_SCOPES = {"events": "read:events", "logs": "read:logs"}
 _ACTION_SCOPES = {
     "update:users": "force_password_change, clear_reset_flag",
@@ -38,20 +38,20 @@ _ACTION_SCOPES = {
 
 
 class Auth0Api(BaseApi):
-    """One tenant's API.
+    """The client of one tenant's API.
 
     Args:
         domain: the tenant's own; names the tenant, and is in the audience of its tokens.
-        client_id: of the machine-to-machine application.
+        client_id: the id of the machine-to-machine application.
         client_secret: its secret.
-        base_url: where the API is reached.
+        base_url: the address of the API.
         session: gives the pooled HTTP session.
-        settings_prefix: how the settings' names begin, for those who have to look at them.
-        feeds: what is polled: ``events``, ``logs``.
+        settings_prefix: the beginning of the settings' names, for reasons.
+        feeds: the feeds that are polled: ``events``, ``logs``.
         reset_flag: the key in ``app_metadata`` that requires a new password.
         app_client_id: the application that users log in to.
-        link_expires_after: seconds.
-        now: Unix seconds.
+        link_expires_after: seconds that a link works.
+        now: gives Unix seconds.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Auth0Api(BaseApi):
         self._scopes: frozenset[str] = frozenset()
 
     async def check(self) -> str:
-        """Prove address, credentials and permissions. Permissions of actions are told, those of feeds have to be there."""
+        """Prove address, credentials and permissions. Feeds need their permissions; missing ones for actions are only reported."""
         await self._api.token(fresh=True)
         await self.call("GET", "/api/v2/users", params={"per_page": "1", "fields": "user_id"})
         if not self._scopes:
@@ -111,16 +111,16 @@ class Auth0Api(BaseApi):
         changed = moment(profile.get("last_password_reset"))
         if changed is not None and changed > since:
             raise Skip("the user has set a new password since")
-        told = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
+        mark = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
         metadata = dict_in(profile, "app_metadata")
-        if metadata.get(self._flag) is not True or (moment(metadata.get(self._since)) or 0.0) < (moment(told) or 0.0):
-            await self._set_metadata(profile, {self._flag: True, self._since: told})
+        if metadata.get(self._flag) is not True or (moment(metadata.get(self._since)) or 0.0) < (moment(mark) or 0.0):
+            await self._set_metadata(profile, {self._flag: True, self._since: mark})
 
     async def clear_password_change(self, event: Event) -> None:
-        """`IdentitySystem.clear_password_change`.
+        """`IdentitySystem.clear_password_change`: take the flag back.
 
         Raises:
-            Skip: a new password was required again after the one that the event tells of.
+            Skip: after the event's new password another one was required.
         """
         profile = await self._profile(event)
         metadata = dict_in(profile, "app_metadata")
@@ -216,7 +216,7 @@ class Auth0Api(BaseApi):
         self._document(answer, "a change of app_metadata")
 
     async def _subject(self, event: Event) -> str:
-        """The id of the event's user; where a log entry names only the address, of the one who has a password under it."""
+        """Find the id of the event's user. If a log entry names only an address, it is the user with a password under that address."""
         subject = event.user.id or event.context.user_id
         if subject is not None:
             return subject
@@ -244,7 +244,7 @@ def _path(user_id: str) -> str:
 
 
 def _connection(profile: Mapping[str, Any]) -> str:
-    """The database connection that holds the user's password.
+    """Find the database connection that holds the user's password.
 
     Raises:
         Skip: there is none: the user signs in elsewhere.
@@ -261,7 +261,7 @@ def _has_password(profile: Mapping[str, Any]) -> bool:
 
 
 def _code(answer: Answer) -> str:
-    """The status and Auth0's code for it; its message may quote a user's address."""
+    """Name the status and Auth0's code for it; Auth0's message is left out, since it may quote a user's address."""
     document = answer.document if isinstance(answer.document, dict) else {}
     code = text(document.get("errorCode")) or text(document.get("code"))
     return f"{answer.status} {code}" if code else str(answer.status)

@@ -1,6 +1,6 @@
-"""What Usher pulls from Auth0: the Events API, a stream without an end, and the tenant logs, page by page.
+"""The feeds of Auth0: the Events API, which is a stream without an end, and the tenant logs, page by page.
 
-Hides how a place in each is kept. A cursor is a small JSON document that also says of which moment it is.
+Hides how a position in each is kept. A cursor is a small JSON document that also holds the time of its position.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from usher.sources.source import undecoded
 
 _EVENT_TYPES = ("user.created", "user.updated", "user.deleted")
 _REOPEN = 2.0
-"""Seconds until a stream that Auth0 has closed is opened again: what it asks for itself."""
+"""Seconds until a stream that Auth0 has closed is opened again, as Auth0 asks for."""
 _SILENCE = 90.0
-"""Seconds without even a heartbeat after which a stream is taken for dead."""
+"""Seconds without even a heartbeat after which a stream counts as dead."""
 _LARGEST = 4 * 1024 * 1024
 """Bytes of one message of the stream."""
 _LATE = 600.0
-"""Seconds by which an event may be told after later ones: Auth0 promises no order."""
+"""Seconds by which an event may come after later ones: Auth0 promises no order."""
 _OVERLAP = 30.0
 """Seconds of the logs that are read again, since entries become visible a little out of order."""
 _TAKE = 100
@@ -46,9 +46,9 @@ class StreamMessage(NamedTuple):
 
 
 class FeedPosition(NamedTuple):
-    """Where a feed is: the moment that what comes next is from or after, and Auth0's own names for the spot.
+    """The position of a feed: *at* is the earliest time of what comes next, *start* is Auth0's own name for the position.
 
-    *next* is where reading went on to beyond *start*, before the end was reached.
+    *next* is how far reading has come beyond *start*, while there are more pages.
     """
 
     at: float
@@ -64,11 +64,11 @@ def _position(cursor: bytes) -> FeedPosition:
         document = parse(cursor)
         return FeedPosition(float(document["at"]), text(document.get("start")), text(document.get("next")))
     except (Undecodable, LookupError, TypeError, ValueError, AttributeError):
-        raise Reject("the place that was kept for Auth0 can't be read") from None
+        raise Reject("the position that was kept for Auth0 can't be read") from None
 
 
 class Auth0EventsFeed:
-    """The Events API. A page is one message: Auth0 goes on after the offset of the last one that was kept."""
+    """The feed of the Events API. A page is one message: Auth0 continues after the offset of the last one that was kept."""
 
     every = _REOPEN
 
@@ -78,10 +78,10 @@ class Auth0EventsFeed:
         self._response: aiohttp.ClientResponse | None = None
         self._messages: AsyncIterator[StreamMessage] | None = None
         self._at: bytes | None = None
-        """The cursor that the open stream goes on from."""
+        """The cursor that the open stream continues from."""
 
     async def page(self, cursor: bytes | None) -> FeedPage:
-        if cursor is None:  # kept at once: what happens before the first message comes must survive a restart
+        if cursor is None:  # kept at once: events before the first message must survive a restart
             await self.close()
             return FeedPage((), FeedPosition(self._now()).cursor(), more=True)
         try:
@@ -107,7 +107,7 @@ class Auth0EventsFeed:
         self._response = self._messages = self._at = None
 
     async def _open(self, cursor: bytes) -> bool:
-        """Open the stream; false: the offset has expired, and the moment it was from is what is left to go by."""
+        """Open the stream; false: the offset has expired, and only its time is left to continue from."""
         await self.close()
         position = _position(cursor)
         start = ("from", position.start) if position.start else ("from_timestamp", _iso(position.at))
@@ -121,7 +121,7 @@ class Auth0EventsFeed:
         raise Reject(f"Auth0 gives no events from there ({response.status}); some may be missing")
 
     async def _next(self) -> StreamMessage | None:
-        """The next message that moves the place; None where the stream has ended, as it does every few minutes."""
+        """Wait for the next message that moves the position; None: the stream has ended, as it does every few minutes."""
         assert self._messages is not None  # noqa: S101
         try:
             async for message in self._messages:
@@ -134,7 +134,7 @@ class Auth0EventsFeed:
         return None
 
     def _read(self, message: StreamMessage) -> tuple[Sequence[Arrival], float]:
-        """What is in a message, and the moment it tells of."""
+        """Read the arrivals in a message, and its time."""
         if message.event == "offset-only":
             return (), self._now()
         data = message.data.encode("utf-8", "surrogatepass")
@@ -148,9 +148,9 @@ class Auth0EventsFeed:
 
 
 class Auth0LogsFeed:
-    """The tenant logs, from a checkpoint on. The last half minute of what was read is read again.
+    """The feed of the tenant logs, from a checkpoint on. It reads the last half minute of what it has read again.
 
-    *types* are the codes of the entries to bring; ``*`` is all.
+    *types* are the codes of the entries to bring; ``*`` means all.
     """
 
     def __init__(
@@ -182,10 +182,10 @@ class Auth0LogsFeed:
         return _position(cursor).at - _OVERLAP
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is kept open."""
 
     def _settled(self, position: FeedPosition, entries: Sequence[dict[str, Any]]) -> FeedPosition:
-        """The place after *entries*, of which none will have to be read again."""
+        """Return the position after *entries*, none of which has to be read again."""
         if not entries:
             return position
         return FeedPosition(_not_after(self._now(), moment(entries[-1].get("date")) or position.at), _id(entries[-1]))
@@ -197,7 +197,7 @@ class Auth0LogsFeed:
                 yield found
 
     async def _after(self, position: FeedPosition) -> list[dict[str, Any]]:
-        """The entries after a place; where its checkpoint is gone, those from its moment on, as far as Auth0 has them."""
+        """Read the entries after a position; if its checkpoint is gone, those from its time on that Auth0 still has."""
         checkpoint = position.next or position.start
         if checkpoint is not None:
             entries = await self._entries({"from": checkpoint, "take": str(_TAKE)})
@@ -210,7 +210,7 @@ class Auth0LogsFeed:
         return entries
 
     async def _entries(self, params: dict[str, str]) -> list[dict[str, Any]] | None:
-        """Log entries in the order of their ids; None where Auth0 does not know the place, or does not like the question."""
+        """Read log entries, in the order of their ids; None: Auth0 does not know the position, or refuses the query."""
         answer = await self._api.call("GET", "/api/v2/logs", params=params)
         if answer.status != 200 or not isinstance(answer.document, list):
             return None
@@ -219,7 +219,7 @@ class Auth0LogsFeed:
 
 
 def _until(entries: Sequence[dict[str, Any]], latest: float) -> Sequence[dict[str, Any]]:
-    """Those before the first one that is younger than *latest*."""
+    """Return the entries before the first one that is younger than *latest*."""
     for index, entry in enumerate(entries):
         if (moment(entry.get("date")) or latest) > latest:
             return entries[:index]
@@ -227,7 +227,7 @@ def _until(entries: Sequence[dict[str, Any]], latest: float) -> Sequence[dict[st
 
 
 def _not_after(now: float, at: float | None) -> float:
-    """*at*, unless it is unknown or a wrong clock's: from a moment to come on nothing would be found again."""
+    """Return *at*, but *now* if it is unknown or in the future: from a future time on nothing would be found again."""
     return now if at is None else min(at, now)
 
 
@@ -240,7 +240,7 @@ def _iso(at: float) -> str:
 
 
 async def _messages(content: aiohttp.StreamReader) -> AsyncIterator[StreamMessage]:
-    """The messages of a stream (WHATWG HTML, 9.2.6); one that is cut off is none."""
+    """Read the messages of a stream (WHATWG HTML, 9.2.6); one that is cut off is left out."""
     fields: dict[str, list[str]] = {}
     async for line in _lines(content):
         if not line:

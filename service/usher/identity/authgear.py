@@ -1,7 +1,7 @@
-"""Authgear's Admin API: GraphQL over one address, with a token that we sign ourselves. Hides both, and its ids and errors.
+"""The client of Authgear's Admin API. Hides GraphQL, the token that we sign ourselves, and Authgear's ids and errors.
 
-Our calls are told in Authgear's audit log like an administrator's. So the token says that they are ours, and the events that
-come of them say so too: nobody is written to about what Usher itself did.
+Our calls appear in Authgear's audit log like an administrator's. So the token marks them as ours, and their events carry the
+mark too: no message is sent about what Usher itself did.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from usher.system import PasswordLink
 PATH = "/_api/admin/graphql"
 
 _TOKEN_LIFE = 300
-"""Seconds; what Authgear's own examples give."""
+"""Seconds, as in Authgear's own examples."""
 _TOKEN_AGE = 30
-"""Seconds by which a new token is made older: a server whose clock is a little behind ours would not take it yet."""
+"""Seconds by which a new token is dated back: a server whose clock is a little behind ours would refuse it."""
 _REFUSED = 60.0
-"""Seconds until what an operator has to mend is tried again."""
+"""Seconds until a call is tried again that an operator has to mend."""
 _NAME = re.compile(r"[A-Za-z]{1,64}")
 _GONE = {"UserNotFound", "NotFound"}
 _PASSING = {"InternalError", "UnexpectedError", "ServiceUnavailable", "TooManyRequest", "RateLimited", "DataRace"}
@@ -51,7 +51,7 @@ _LOGS = """query ($from: DateTime, $types: [AuditLogActivityType!], $first: Int,
 
 
 class AuthgearKey(NamedTuple):
-    """What the token is made from: the project's id, the key's id, and the key."""
+    """The key that signs our token: the project's id, the key's id, and the key itself."""
 
     app_id: str
     key_id: str
@@ -67,15 +67,15 @@ class AuditLogPage(NamedTuple):
 
 
 class AuthgearApi(BaseApi):
-    """One project's Admin API.
+    """The client of one project's Admin API.
 
     Args:
         endpoint: the project's, without a path.
         key: signs our calls.
         session: gives the pooled HTTP session.
-        types: the activity types that will be asked for; `check` tries them.
-        prefix: of the settings' names, for reasons.
-        now: Unix seconds.
+        types: the activity types that will be read; `check` tries them.
+        prefix: the beginning of the settings' names, for reasons.
+        now: gives Unix seconds.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class AuthgearApi(BaseApi):
     async def logs(
         self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None
     ) -> AuditLogPage:
-        """A page of the audit log, from *since* (ISO 8601) on; *types* are activity types as the API spells them.
+        """Read a page of the audit log, from *since* (ISO 8601) on; *types* are activity types as the API spells them.
 
         Raises:
             Retry, Hold
@@ -162,7 +162,7 @@ class AuthgearApi(BaseApi):
         return answer
 
     def _data(self, answer: Answer, refuse: Callable[[str], NoReturn]) -> Mapping[str, Any]:
-        """What was asked for. GraphQL's errors come with status 200; their messages may quote what we asked: they stay here."""
+        """Take out the data of an answer. GraphQL's errors come with status 200; their messages may quote our query, and are dropped."""
         names = _error_names(answer.document.get("errors"))
         for name in names:
             if name in _REFUSALS:
@@ -177,7 +177,7 @@ class AuthgearApi(BaseApi):
         return data
 
     def _refuse_call(self, name: str) -> NoReturn:
-        """A call for one delivery was refused: that concerns no other."""
+        """Raise that a call for one delivery was refused: that concerns no other delivery."""
         if name in _GONE:
             raise Skip(f"{self.what} has no such user any more")
         if name in _NO_PASSWORD:
@@ -185,7 +185,7 @@ class AuthgearApi(BaseApi):
         raise Reject(f"{self.what} refuses: {name}")
 
     def _refuse_log(self, name: str) -> NoReturn:
-        """The audit log was refused: our place in it is as good as ever, the settings may not be."""
+        """Raise that the audit log was refused: our position in it is still valid, the settings may be wrong."""
         raise Hold(f"{self.what} refuses to show its audit log ({name}); see {self._prefix}POLL_TYPES", after=_REFUSED)
 
     async def _sign(self) -> Token:
@@ -196,12 +196,12 @@ class AuthgearApi(BaseApi):
 
 
 def activity_type(raw_type: str) -> str:
-    """An event's type as the API spells it: ``user.created`` is ``USER_CREATED``."""
+    """Spell an event's type as the API does: ``user.created`` is ``USER_CREATED``."""
     return raw_type.replace(".", "_").upper()
 
 
 def _node_id(event: Event) -> str:
-    """The Relay id of the event's user: unpadded base64url of ``User:`` and the id.
+    """Make the Relay id of the event's user: unpadded base64url of ``User:`` and the id.
 
     Raises:
         Reject: the event names no user.
@@ -213,12 +213,12 @@ def _node_id(event: Event) -> str:
 
 
 def _error_names(errors: object) -> list[str]:
-    """Words for each GraphQL error: its reason and its kind; where it has neither, that the query itself was refused."""
+    """Name each GraphQL error: by its reason and its kind; if it has neither, the query itself was refused."""
     names = []
     for error in _list(errors):
         extensions = _dict(_dict(error).get("extensions"))
-        told = [extensions.get("reason"), extensions.get("errorName")]
-        names += [name for name in told if isinstance(name, str) and _NAME.fullmatch(name)] or ["InvalidQuery"]
+        given = [extensions.get("reason"), extensions.get("errorName")]
+        names += [name for name in given if isinstance(name, str) and _NAME.fullmatch(name)] or ["InvalidQuery"]
     return names
 
 

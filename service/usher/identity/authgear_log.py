@@ -1,8 +1,8 @@
-"""The feed of Authgear's audit log: which stretch of it is asked for next. Hides that its times are whole seconds and come late.
+"""The feed of Authgear's audit log: it decides which part of the log to read next.
 
-An entry has the time of its event and is written when the event's transaction is done, in a database of which a copy is
-read. So each look begins some minutes before the newest entry that is known. Its pages are numbered by offset, and entries
-of one second have no order: so each page begins at the last one's last second, and what comes twice is known by its id.
+An entry has the time of its event, in whole seconds. It is written when the event's transaction is done, and the API reads a
+copy of that database. So each look begins some minutes before the newest known entry. Pages are numbered by offset, and
+entries of one second have no order. So each page begins at the last second of the page before; repeats are known by their ids.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from usher.sources.source import undecoded
 OVERLAP = 300.0
 """Seconds before the newest known entry at which a look begins."""
 _AHEAD = 3600.0
-"""Seconds by which an entry may be younger than our own clock: one of a false time must not carry us past all others."""
+"""Seconds by which an entry may be ahead of our own clock: an entry with a wrong time must not make us skip all others."""
 PAGE = 100
-"""Entries asked for at once; Authgear may give fewer."""
+"""Entries in a page; Authgear may give fewer."""
 _RAW_TYPES: Mapping[str, str] = {
     **{name: raw for raw, name in RENAMED_TYPES.items()},
     "password.expired": "admin_api.mutation.set_password_expired.executed",
 }
-"""Authgear's names of those canonical types that it names otherwise."""
+"""Authgear's names of the canonical types that it names differently."""
 
 
 @dataclass(frozen=True, slots=True)
 class _AuditPosition:
-    """Where the feed is, in Unix seconds.
+    """The position of the feed, in Unix seconds.
 
     *begin* is when it began, *newest* the time of the newest entry that was brought. Within a look of several pages *at* is
-    where the next one begins, and *after* the API's own cursor where a page holds nothing but one second.
+    where the next page begins, and *after* is the API's own cursor if a page holds entries of one second only.
     """
 
     begin: float
@@ -51,12 +51,12 @@ class _AuditPosition:
 
     @property
     def earliest(self) -> float:
-        """Of this time a look may tell; never earlier than that of an earlier place."""
+        """The earliest time of an entry that a look may bring; never earlier than that of an earlier position."""
         return max(self.begin, self.newest - OVERLAP)
 
     @property
     def start(self) -> float:
-        """Where the next page begins."""
+        """The beginning of the next page."""
         return self.earliest if self.at is None else self.at
 
     def dump(self) -> bytes:
@@ -64,26 +64,30 @@ class _AuditPosition:
 
     @classmethod
     def load(cls, cursor: bytes) -> _AuditPosition:
-        """Raises Reject: no cursor of ours."""
+        """Read a cursor.
+
+        Raises:
+            Reject: it is no cursor of ours.
+        """
         try:
             begin, newest, at, after = json.loads(cursor)
             position = cls(float(begin), float(newest), None if at is None else float(at), after)
             _iso(position.start)
         except (ValueError, TypeError, OverflowError):
-            raise Reject("the place kept for the audit log can't be read") from None
+            raise Reject("the position that was kept for the audit log can't be read") from None
         return position
 
 
 class AuthgearAuditFeed:
-    """`usher.identity.poll.Feed`: the audit log of one project.
+    """The feed of one project's audit log.
 
     Args:
-        api: the project's.
+        api: the project's client.
         app_id: the project's id.
         source: makes arrivals of the entries, as of the webhook's bodies.
         types: event types, canonical or raw.
         every: seconds between looks.
-        now: Unix seconds; asked only where the API does not tell its own time.
+        now: gives Unix seconds; used only if the API does not say its own time.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class AuthgearAuditFeed:
         self._types = activity_types(types)
 
     async def page(self, cursor: bytes | None) -> FeedPage:
-        """`Feed.page`. Beginning is by Authgear's own clock, as far as its answer tells the time."""
+        """`Feed.page`. The feed begins at the time of Authgear's own clock, if its answer says it."""
         if cursor is None:
             begin = _moment_of(await self._api.logs(_iso(self._now()), self._types, first=1), self._now)
             return FeedPage((), _AuditPosition(begin, begin).dump())
@@ -117,7 +121,7 @@ class AuthgearAuditFeed:
         return _AuditPosition.load(cursor).earliest
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no connection is kept open."""
 
     def _arrival(self, node: Mapping[str, Any]) -> Arrival:
         data = node.get("data")
@@ -127,12 +131,12 @@ class AuthgearAuditFeed:
 
 
 def activity_types(types: Sequence[str]) -> list[str]:
-    """Event types, canonical or raw, as the API spells them."""
+    """Spell event types, canonical or raw, as the API does."""
     return list(dict.fromkeys(activity_type(_RAW_TYPES.get(name, name)) for name in types))
 
 
 def _within(position: _AuditPosition, times: Sequence[float], after: Any) -> _AuditPosition:
-    """Where the look goes on after a page with entries of these *times*; *after* is the API's cursor of its last one."""
+    """Return where the look continues after a page with entries of these *times*; *after* is the API's cursor of its last one."""
     newest, last = max([position.newest, *times]), max(times, default=position.start)
     if last > position.start:
         return replace(position, newest=newest, at=last, after=None)

@@ -1,7 +1,7 @@
-"""GenAuth's and Authing's management API (v3). Hides how its requests are signed and how its answers say what went wrong.
+"""The client of GenAuth's and Authing's management API (v3). Hides how requests are signed and how answers report errors.
 
-An answer is 200 with the real status in its body. What is signed was learnt from the vendor's SDKs: the method, the
-signed headers in order, the path, and the query or the body's fields in order.
+An answer is 200 with the real status in its body. The vendor's SDKs show what is signed: the method, the signed headers in
+order, the path, and the query or the body's fields in order.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _PAGE = 50
 """The most entries that the API gives at once."""
 _SCHEMES: Mapping[Brand, str] = {"genauth": "GenAuth", "authing": "authing"}
 _NOBODY = "usher-check"
-"""A user's id that there is not: asking for it proves the credentials, and reads nobody's data."""
+"""The id of a user that does not exist: a look-up proves the credentials, and reads nobody's data."""
 _BUSY = 60.0
 
 
 class GenAuthApi(BaseApi):
-    """One user pool, as `usher.system.IdentitySystem` and for the look-ups of who triggered what.
+    """The client of one user pool: a `usher.system.IdentitySystem`, and the look-ups that find out who triggered an event.
 
     Args:
         api: without a token: every request is signed.
         key_id, key_secret: the access key.
-        brand: whose names the signature carries.
+        brand: the brand whose names the signature carries.
         country_code: of phone numbers that come without one.
     """
 
@@ -61,7 +61,7 @@ class GenAuthApi(BaseApi):
         await self._update(event, {"resetPasswordOnFirstLogin": False, "resetPasswordOnNextLogin": False})
 
     async def profile(self, user_id: str) -> Mapping[str, Any]:
-        """What get-user tells of a user.
+        """Ask get-user for a user.
 
         Raises:
             Skip: there is no such user.
@@ -73,7 +73,7 @@ class GenAuthApi(BaseApi):
         return data
 
     async def audits(self, start: float, end: float, *, most: int | None = None) -> Sequence[Any] | None:
-        """What administrators did to users from *start* until *end* (Unix seconds), in no order; None: more than *most*.
+        """Read what administrators did to users from *start* until *end* (Unix seconds), in no order; None: more than *most* entries.
 
         Raises:
             Retry, Hold, Reject
@@ -97,7 +97,7 @@ class GenAuthApi(BaseApi):
             await self.audits(now, now + 1)
         except (Hold, Reject) as refusal:
             raise Hold(
-                f"{self._api.what} takes the access key, but not for get-admin-audit-logs, without which nobody can tell who "
+                f"{self._api.what} takes the access key, but not for get-admin-audit-logs, without which it can't be known who "
                 f"changed a password: {refusal.reason}",
                 after=_BUSY,
             ) from None
@@ -109,7 +109,7 @@ class GenAuthApi(BaseApi):
             raise Skip(f"{self._api.what} has no such user")
 
     async def _audits(self, start: float, end: float, page: int) -> tuple[list[Any], int]:
-        """A page of entries, and how many there are in all."""
+        """Read a page of entries, and how many there are in all."""
         wanted = {
             "resourceType": "user",
             "success": True,
@@ -125,7 +125,7 @@ class GenAuthApi(BaseApi):
         return entries, total
 
     async def _call(self, method: Literal["GET", "POST"], path: str, given: Mapping[str, Any]) -> Any:
-        """The ``data`` of the answer; None where what was asked for does not exist.
+        """Call, and return the ``data`` of the answer; None: it does not exist.
 
         Raises:
             Retry, Hold, Reject
@@ -138,8 +138,8 @@ class GenAuthApi(BaseApi):
         else:
             answer = await self._api.ask(method, path, json=given, headers=headers)
         body = answer.document if isinstance(answer.document, dict) else {}
-        told = body.get("statusCode")
-        status = told if isinstance(told, int) and answer.status == 200 else answer.status
+        given_status = body.get("statusCode")
+        status = given_status if isinstance(given_status, int) and answer.status == 200 else answer.status
         if status == 200 and "data" in body:
             return body["data"]
         if status == 404:
@@ -149,10 +149,10 @@ class GenAuthApi(BaseApi):
         raise self._trouble(status, body.get("apiCode"))
 
     def _trouble(self, status: int, code: object) -> Outcome:
-        """What a status other than success means; the answer's own text is left out, for it may name a user."""
+        """Say what a status other than success means; the answer's own text is left out, because it may name a user."""
         what = self._api.what
         if status == 429:
-            return Retry(f"{what} says that we ask too often", after=_BUSY)
+            return Retry(f"{what} says that we call too often", after=_BUSY)
         if status == 200:
             return Retry(f"{what} answered without an answer")
         if status >= 500:
@@ -163,7 +163,7 @@ class GenAuthApi(BaseApi):
 def signed_headers(
     method: str, path: str, given: Mapping[str, Any], *, key_id: str, key_secret: str, brand: Brand
 ) -> dict[str, str]:
-    """The headers of one request, with its signature among them; *given* is its query or its body."""
+    """Make the headers of one request, with its signature; *given* is its query or its body."""
     prefix = f"x-{brand}-signature-"
     headers = {
         "date": format_datetime(datetime.now(UTC), usegmt=True),
@@ -177,7 +177,7 @@ def signed_headers(
 
 
 def string_to_sign(method: str, path: str, headers: Mapping[str, str], given: Mapping[str, Any]) -> str:
-    """What is signed: *headers* are those that the signature covers."""
+    """Write the text that is signed: *headers* are those that the signature covers."""
     lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
     query = "&".join(f"{name}={_as_signed(given[name])}" for name in sorted(given))
     return f"{method}\n{lines}{path}?{query}" if query else f"{method}\n{lines}{path}"

@@ -1,7 +1,7 @@
-"""The feed of GenAuth's admin audit log: what administrators did to users, also while no webhook reached us.
+"""The feed of GenAuth's admin audit log: it brings what administrators did to users, also while no webhook reached us.
 
-Entries are found by time, in no order that is promised, and some while after they happened; so each look goes back a little
-and reads all pages of a stretch that has ended. What it brings twice has the same id.
+Entries are found by time. They come late, and no order is promised. So each look goes back a little, and reads all pages of a
+period that is over. An entry that comes twice has the same id.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from usher.sources.genauth_audit import entry_time, event_of_entry
 from usher.sources.source import arrival
 
 _LATE = 300.0
-"""Seconds by which an entry may come late, and the clocks differ."""
+"""Seconds by which an entry may come late and the clocks may differ."""
 _MOST = 5_000
-"""Entries in one look; a stretch with more is halved, as long as that leads anywhere."""
+"""Entries in one look; a period with more is halved, down to one second."""
 
 
 class GenAuthAuditFeed:
-    """A `usher.identity.poll.Feed`.
+    """The feed of one user pool's admin audit log.
 
     Args:
         tenant: the user pool, as in ``event.tenant``.
         every: seconds between looks.
-        now: Unix seconds.
+        now: gives Unix seconds.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class GenAuthAuditFeed:
         done = _moment(cursor)
         if done >= now:
             return FeedPage((), cursor)
-        end, entries = await self._stretch(done, now)
+        end, entries = await self._period(done, now)
         return FeedPage(events_of(entries, self._tenant), _cursor(end), more=end < now)
 
     def since(self, cursor: bytes) -> float:
         return _moment(cursor) - _LATE
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is kept open."""
 
-    async def _stretch(self, done: float, end: float) -> tuple[float, Sequence[Any]]:
-        """All entries from shortly before *done* until *end*, or until an earlier end that is told."""
+    async def _period(self, done: float, end: float) -> tuple[float, Sequence[Any]]:
+        """Read all entries from shortly before *done* until *end*, or until an earlier end, which is returned too."""
         start = done - _LATE
         while (entries := await self._api.audits(start, end, most=_MOST if end - done > 1.0 else None)) is None:
             end = done + (end - done) / 2
@@ -63,9 +63,11 @@ class GenAuthAuditFeed:
 
 
 def events_of(entries: Iterable[Any], tenant: str) -> list[Arrival]:
-    """The arrivals of those entries that are events, in the order in which they happened."""
-    told = sorted((entry for entry in entries if isinstance(entry, dict)), key=lambda entry: entry_time(entry) or 0.0)
-    found = (event_of_entry(entry, tenant) for entry in told)
+    """Make the arrivals of the entries that are events, in the order in which they happened."""
+    ordered = sorted(
+        (entry for entry in entries if isinstance(entry, dict)), key=lambda entry: entry_time(entry) or 0.0
+    )
+    found = (event_of_entry(entry, tenant) for entry in ordered)
     return [arrival(event) for event in found if event is not None]
 
 
@@ -77,4 +79,4 @@ def _moment(cursor: bytes) -> float:
     try:
         return float(cursor)
     except ValueError:
-        raise Reject("the place in the audit log is not readable") from None
+        raise Reject("the position that was kept for the audit log can't be read") from None

@@ -1,4 +1,4 @@
-"""Keycloak's admin REST API: who a user is, the required action that makes him choose a password, and what admins did."""
+"""The client of Keycloak's admin REST API: look-ups of users, the required action UPDATE_PASSWORD, and the admin events."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from usher.sources.keycloak import OUR_MARK, REQUESTED, KeycloakSource
 
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
 _SLACK = 10.0
-"""Seconds within which an event and a password's creation are one moment."""
+"""Seconds within which an event and the creation of a password count as simultaneous."""
 
 
 class KeycloakApi(BaseApi):
-    """One realm's API.
+    """The client of one realm's API.
 
     Args:
-        url: of the server, without a slash at its end.
+        url: the server's, without a slash at its end.
         realm: the realm's name.
         client_id: a confidential client with a service account.
         client_secret: its secret.
         session: gives the pooled HTTP session.
         source: reads users as it reads events.
-        settings_prefix: how the settings' names begin, for those who have to look at them.
+        settings_prefix: the beginning of the settings' names, for reasons.
         polls: whether the admin events are needed.
     """
 
@@ -60,12 +60,12 @@ class KeycloakApi(BaseApi):
         self._path = f"/admin/realms/{realm}"
 
     async def check(self) -> str:
-        """Prove address, credentials and rights; where admin events are polled, that the realm keeps them."""
+        """Prove address, credentials and rights; if admin events are polled, also that the realm keeps them."""
         await self._api.token(fresh=True)
         self._accept(await self._api.call("GET", f"{self._path}/users", params={"max": "1"}), "a look-up of users")
-        told = f"realm {self.realm} takes our credentials"
+        accepted = f"realm {self.realm} takes our credentials"
         if not self._polls:
-            return told
+            return accepted
         await self.admin_events(0, 1)
         answer = await self._api.call("GET", f"{self._path}/events/config")
         self._accept(answer, "the settings of its events")
@@ -73,8 +73,8 @@ class KeycloakApi(BaseApi):
         if config.get("adminEventsEnabled") is not True:
             raise Reject(f"{self.what} keeps no admin events, and there is nothing to poll; see docs/keycloak.md")
         if config.get("adminEventsDetailsEnabled") is not True:
-            return f"{told}; its admin events lack the representation, so that no password.expired is seen"
-        return f"{told}, and keeps admin events"
+            return f"{accepted}; its admin events lack the representation, so that no password.expired is seen"
+        return f"{accepted}, and keeps admin events"
 
     async def user(self, event: Event) -> User:
         if event.user.id is None:
@@ -88,7 +88,7 @@ class KeycloakApi(BaseApi):
             await self._require(event, [*required, _UPDATE_PASSWORD])
 
     async def clear_password_change(self, event: Event) -> None:
-        """`IdentitySystem.clear_password_change`. Keycloak does so itself where the user was made to change the password.
+        """`IdentitySystem.clear_password_change`. Keycloak does it by itself when it has made the user change the password.
 
         Raises:
             Skip: another password was set since the event.
@@ -107,19 +107,19 @@ class KeycloakApi(BaseApi):
         self._accept(await self._api.call("PUT", path, json=[_UPDATE_PASSWORD]), "to send its mail")
 
     async def recognize(self, arrival: Arrival) -> Arrival:
-        """`usher.systems.system.System.enrich`: whether it was Usher that had Keycloak send its mail.
+        """`usher.systems.system.System.enrich`: mark the event if Usher itself had Keycloak send its mail.
 
-        Else a handler that has it sent for every such event would answer itself for ever.
+        Else a handler that has the mail sent for every such event would trigger itself for ever.
 
         Raises:
-            Retry, Hold: it can't be told now.
+            Retry, Hold: it can't be known now.
         """
         if arrival.event is not None and arrival.event.type == REQUESTED:
             await self._api.token()
         return self._source.recognized(arrival)
 
     async def admin_events(self, first: int, most: int) -> Sequence[Mapping[str, Any]]:
-        """What admins did to users, newest first, from the *first* on; at most so many.
+        """Read what admins did to users, newest first, from number *first* on; at most *most* events.
 
         Raises:
             Retry, Hold: it may work later.
@@ -155,12 +155,12 @@ class KeycloakApi(BaseApi):
         return answer.document
 
     async def _require(self, event: Event, actions: Sequence[str]) -> None:
-        """Set the required actions: Keycloak takes the list for the whole of them, and leaves alone what is not said."""
+        """Set the required actions: Keycloak replaces all of them by the list, and leaves other fields unchanged."""
         answer = await self._api.call("PUT", self._user_path(event), json={"requiredActions": actions, **OUR_MARK})
         self._accept(answer, "a change of the required actions")
 
     async def _password_time(self, event: Event) -> float:
-        """When the password was set, in Unix seconds."""
+        """Ask when the password was set, in Unix seconds."""
         answer = await self._api.call("GET", f"{self._user_path(event)}/credentials")
         self._accept(answer, "a look at the credentials' dates")
         found = answer.document if isinstance(answer.document, list) else []
@@ -180,7 +180,7 @@ class KeycloakApi(BaseApi):
 
 
 def _account(token: str) -> str | None:
-    """The id of the user that a token is for: its subject. Who gave us the token is known, so it needs no proof."""
+    """Read the id of the user that a token is for: its subject. Keycloak itself gave us the token, so it needs no proof."""
     try:
         _, claims, _ = token.split(".")
         document = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))

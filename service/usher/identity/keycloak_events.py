@@ -1,7 +1,7 @@
-"""The feed of a realm's admin events, which needs no extension: what administrators did to users, also while Usher was down.
+"""The feed of a realm's admin events: it brings what administrators did to users, also while Usher was down. It needs no extension.
 
-Keycloak lists them newest first, by number and not by time. So the way leads back to an event that is known, and from there
-page by page to the newest: what is held is never more than a page.
+Keycloak lists events newest first, by number and not by time. So the feed goes back to a known event, and from there page by
+page to the newest. It never holds more than a page.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from usher.sources.keycloak import KeycloakSource
 _PAGE, _STEP = 100, 90
 """Events in a page, and from one page to the next: events of one millisecond may change places between two looks."""
 _LATE = 120_000
-"""Milliseconds by which an event may appear later than one that happened after it: it appears when its transaction ends."""
+"""Milliseconds by which an event may appear after later events: it appears when its transaction ends."""
 
 
 class _Walk(NamedTuple):
-    """A way back to the newest event that takes several pages: where it goes on if the *cursor* is as it was left."""
+    """A walk to the newest event that takes several pages, and where it continues if the *cursor* is still the same."""
 
     cursor: bytes
     first: int
@@ -31,12 +31,12 @@ class _Walk(NamedTuple):
 
 
 class KeycloakAdminFeed:
-    """A `usher.identity.poll.Feed` of a realm's admin events. Needs no extension.
+    """The feed of one realm's admin events.
 
     Args:
-        source: reads them.
+        source: reads the events.
         every: seconds between looks.
-        now: Unix seconds.
+        now: gives Unix seconds.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class KeycloakAdminFeed:
         return FeedPage([self._source.arrival(event) for event in fresh], following, more=first > 0)
 
     def _present(self) -> int:
-        """Now, by our clock: one server of a cluster that is ahead must not hide what the others write."""
+        """Return the time of our clock, in milliseconds: a server of a cluster whose clock is ahead must not hide what others write."""
         return round(self._now() * 1000)
 
     def since(self, cursor: bytes) -> float:
@@ -75,7 +75,7 @@ class KeycloakAdminFeed:
         return max(end - _LATE, begin) / 1000
 
     async def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection is kept open."""
 
 
 def _moment(event: Mapping[str, Any]) -> int:
@@ -84,7 +84,7 @@ def _moment(event: Mapping[str, Any]) -> int:
 
 
 def _cursor(begin: int, end: int) -> bytes:
-    """*begin*: nothing from then or earlier is brought. *end*: the latest that was seen. Milliseconds of Keycloak's clock."""
+    """Write a cursor, in milliseconds of Keycloak's clock. *begin*: only later events are brought. *end*: the latest one seen."""
     return json.dumps({"begin": begin, "end": end}).encode()
 
 
@@ -93,4 +93,4 @@ def _read(cursor: bytes) -> tuple[int, int]:
         document = json.loads(cursor)
         return int(document["begin"]), int(document["end"])
     except (ValueError, LookupError, TypeError):
-        raise Reject("the place in the admin events is not readable") from None
+        raise Reject("the position that was kept for the admin events can't be read") from None

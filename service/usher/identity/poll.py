@@ -1,7 +1,7 @@
-"""The pollers: what no webhook tells, or could not tell while Usher was down, is read from the systems' own logs.
+"""The pollers: they read from the systems' own logs what no webhook brings, or none brought while Usher was down.
 
-One worker of a group polls; where it is goes into the log's notes after what it brought is in the log, so that a crash reads
-a page twice and loses none. What the log has already, from a webhook or an earlier reading, is not appended again.
+One worker of a group polls. Its position becomes a checkpoint after its events are in the log, so that a crash reads a page
+twice and loses none. What the log has already, from a webhook or an earlier page, is not appended again.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 _SLOWEST = 300.0
-"""Seconds to wait at most between tries after failures."""
-_RETRY_DUTY = 60.0
-"""Seconds to wait at most until the duty is asked for again."""
+"""Seconds to wait at most between attempts after failures."""
+_LEASE_RETRY = 60.0
+"""Seconds to wait at most until the lease is asked for again."""
 _SKEW = 120.0
 """Seconds by which the clocks of a system and of the log's broker may differ."""
 
 _FRESH = 5.0
-"""Seconds in which the topic is not looked at again. What comes in meanwhile by another way, and is then appended a second
-time, lies so close to the first that the engine knows it by its id; and a backlog of many pages would be read through for each."""
+"""Seconds in which the topic is not read again: else a backlog of many pages would read it for each page. An event that comes
+meanwhile by another way, and is then appended again, lies so close to the first one that the engine knows it by its id."""
 
 
 class FeedPage(NamedTuple):
-    """What one look brought: arrivals in the order in which they happened, where to go on, and whether there is more at once.
+    """The result of one look: arrivals in the order in which they happened, where to continue, and whether there is more at once.
 
     *cursor* is the feed's own, at most some kilobytes.
     """
@@ -48,34 +48,34 @@ class FeedPage(NamedTuple):
 
 
 class Feed(Protocol):
-    """A log of an identity system that can be read on from where one was. Whatever keeps a connection closes it in `close`."""
+    """A log of an identity system that can be read from a known position on. A feed that keeps a connection closes it in `close`."""
 
     @property
     def name(self) -> str:
-        """Names it among all feeds of a group for ever: its place is kept under this name."""
+        """The name of the feed, unique in its group and for ever: its position is kept under this name."""
 
     @property
     def every(self) -> float:
-        """Seconds between looks while there is nothing new; 0 where `page` itself waits for news."""
+        """Seconds between looks while there is nothing new; 0 if `page` itself waits for news."""
 
     async def page(self, cursor: bytes | None) -> FeedPage:
-        """What came after *cursor*, up to a page of it; None: begin now, bring nothing of the past.
+        """Read what came after *cursor*, at most a page of it; None: begin now, bring nothing of the past.
 
-        Pages may overlap: what was brought before is told from what is new by its id.
+        Pages may overlap: events that were brought before are recognised by their ids.
 
         Raises:
             usher.outcome.Retry, usher.outcome.Hold: not now; says when.
-            usher.outcome.Reject: the cursor is of no use any more. Polling goes on from now, and says so.
+            usher.outcome.Reject: the cursor can't be used any more. Polling continues from now, and says so.
         """
 
     def since(self, cursor: bytes) -> float:
-        """The earliest moment (Unix seconds, the system's clock) of which the page after *cursor* may tell."""
+        """Return the earliest time (Unix seconds, the system's clock) of an event in the page after *cursor*."""
 
     async def close(self) -> None: ...
 
 
 class Pollers:
-    """Reads feeds into a topic while this worker has the group's duty."""
+    """The reader of all feeds. It appends what they bring to a topic, while this worker holds the group's lease."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Pollers:
         self._metrics, self._logger, self._rng, self._now = metrics, logger, rng, now
 
     async def run(self) -> None:
-        """Poll until cancelled; while another worker has the duty, wait for it."""
+        """Poll until cancelled; while another worker holds the lease, wait for it."""
         failures = 0
         while True:
             try:
@@ -106,13 +106,13 @@ class Pollers:
             except LogError as error:
                 failures += 1
                 self._logger.warning("polling can't begin, trying again", error=scrub(error))
-                await asyncio.sleep(min(2.0**failures, _RETRY_DUTY))
+                await asyncio.sleep(min(2.0**failures, _LEASE_RETRY))
 
     async def _poll_all(self, lease: Lease) -> None:
-        """Until the duty is lost.
+        """Poll all feeds until the lease is lost.
 
         Raises:
-            DutyLost: a feed's place could not be kept because of that.
+            LeaseLost: a feed's position could not be kept because of that.
         """
         polling = [asyncio.create_task(self._poll(feed, lease)) for feed in self._feeds]
         lost = asyncio.create_task(lease.lost())
@@ -128,10 +128,10 @@ class Pollers:
             await asyncio.gather(*(feed.close() for feed in self._feeds), return_exceptions=True)
 
     async def _poll(self, feed: Feed, lease: Lease) -> None:
-        """One feed, for ever: whatever befalls it is no other feed's affair.
+        """Poll one feed for ever. Its failures concern no other feed.
 
         Raises:
-            DutyLost
+            LeaseLost
         """
         cursor, known, failures = lease.checkpoint(feed.name), KnownEvents(self._event_log, self._topic, self._now), 0
         while True:
@@ -156,7 +156,7 @@ class Pollers:
                 await asyncio.sleep(feed.every)
 
     async def _bring(self, feed: Feed, page: FeedPage, known: KnownEvents, cursor: bytes | None) -> None:
-        """Append what the log has not got.
+        """Append what is not in the log yet.
 
         Raises:
             LogUnavailable: some of it may be there.
@@ -169,7 +169,7 @@ class Pollers:
             self._metrics.polled.labels(feed.name, outcome).inc()
 
     async def _append(self, arrival: Arrival) -> str:
-        """Append one arrival; what the log will never take becomes a stub, else it would hold up all that follows."""
+        """Append one arrival; one that the log will never take becomes a stub, else it would hold up all later ones."""
         event = arrival.event
         try:
             await self._event_log.append(self._topic, event_key(event) if event else None, arrival.value)
@@ -182,19 +182,19 @@ class Pollers:
         asked = getattr(trouble, "after", None)
         backoff = min(max(feed.every, 1.0) * 2.0 ** min(failures, 10), _SLOWEST) * self._rng.uniform(1.0, 1.2)
         wait = backoff if asked is None else max(asked, 1.0)
-        # Of what nobody meant only the kind is told: its text may quote what a system answered.
-        meant = isinstance(trouble, Outcome | LogError)
-        error = scrub(trouble) if meant else type(trouble).__name__
+        # Of an unexpected exception only the kind is logged: its text may quote what a system answered.
+        expected = isinstance(trouble, Outcome | LogError)
+        error = scrub(trouble) if expected else type(trouble).__name__
         self._metrics.polled.labels(feed.name, "failed").inc()
         if isinstance(trouble, Reject):
-            self._logger.warning("polling has lost its place, and goes on from now", feed=feed.name, error=error)
+            self._logger.warning("polling has lost its position, and continues from now", feed=feed.name, error=error)
         else:
             self._logger.warning("polling failed, trying again", feed=feed.name, error=error, wait=round(wait, 1))
         await asyncio.sleep(wait)
 
 
 class KnownEvents:
-    """What is in a topic already, as far back as a feed may tell of. Holds a digest a record, and forgets the old."""
+    """The events that are in a topic already, as far back as a feed may reach. Holds a digest for each record, and forgets old ones."""
 
     def __init__(self, event_log: EventLog, topic: str, now: Callable[[], float]) -> None:
         self._event_log, self._topic, self._now = event_log, topic, now
@@ -204,11 +204,11 @@ class KnownEvents:
         self._looked_at = float("-inf")
 
     def doubt(self) -> None:
-        """A write of ours may have landed although it failed: the next look is made, however short ago the last one was."""
+        """Have the next look made even if the last one is recent: a write of ours may have arrived although it failed."""
         self._looked_at = float("-inf")
 
     async def look(self, since: float) -> None:
-        """Learn what was appended from *since* (Unix seconds) until now, or since the last look; a fresh look will do.
+        """Read what was appended from *since* (Unix seconds) until now, or since the last look; a recent look is enough.
 
         Raises:
             LogUnavailable
@@ -240,6 +240,6 @@ class KnownEvents:
 
 
 def _digest(arrival: Arrival) -> bytes:
-    """Of the event's identity; of the bytes, where there is no event."""
+    """Make a digest of the event's uid; of the bytes, if there is no event."""
     about = arrival.value if arrival.event is None else "\0".join(arrival.event.uid).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(about, digest_size=16).digest()

@@ -14,7 +14,7 @@ _LOG_TYPES = ("sapi", "scp", "scpr", "fcp", "fcpr", "ss", "sce", "scpn", "scu", 
 
 
 class Auth0Access(NamedTuple):
-    """What the Management API is asked with."""
+    """The address and credentials of the Management API."""
 
     domain: str
     client_id: str
@@ -80,7 +80,7 @@ class Auth0Settings(TenantSettings):
 
     @property
     def access(self) -> Auth0Access | None:
-        """None: the API is not used."""
+        """Address and credentials; None: the API is not used."""
         if self.domain is None or self.client_id is None or self.client_secret is None:
             return None
         base_url = self.base_url or f"https://{self.domain}"

@@ -16,7 +16,7 @@ from usher.settings.tenant import TenantSettings, missing
 
 _SMALLEST_KEY = 2048
 _SILENT = {"password.changed"}
-"""Canonical types that no event of Authgear's becomes."""
+"""Canonical types that Authgear has no event for."""
 POLLED = (
     *(name for name in CANONICAL_TYPES if name not in _SILENT),
     "admin_api.mutation.create_user.executed",
@@ -37,10 +37,10 @@ def _types(value: object) -> tuple[str, ...]:
 
 
 def signing_key(value: object) -> RSAPrivateKey:
-    """The private key in a PEM, whose lines an environment variable may hold divided by a written-out line feed.
+    """Read the private key in a PEM. In an environment variable its line ends may be written as a backslash and an n.
 
     Raises:
-        ValueError: it is none that Authgear could have made.
+        ValueError: Authgear makes no such key.
     """
     if isinstance(value, RSAPrivateKey):
         return value
@@ -57,7 +57,7 @@ def signing_key(value: object) -> RSAPrivateKey:
 
 
 class AuthgearAccess(NamedTuple):
-    """What the Admin API is asked with: where, and what our calls are signed with."""
+    """The address of the Admin API, and the key that signs our calls."""
 
     endpoint: str
     app_id: str
@@ -107,7 +107,7 @@ class AuthgearSettings(TenantSettings):
 
     @property
     def access(self) -> AuthgearAccess | None:
-        """None: the Admin API is not used."""
+        """Address and key; None: the Admin API is not used."""
         if self.endpoint is None or self.app_id is None or self.key_id is None or self.private_key is None:
             return None
         return AuthgearAccess(self.endpoint, self.app_id, self.key_id, self.private_key)

@@ -20,12 +20,12 @@ def _country_code(value: Any) -> str:
 
 
 def _brand_of(url: str) -> Literal["genauth", "authing"]:
-    """Which of the two names a host expects in the signature; hosts of one's own are mostly Authing's private deployments."""
+    """Return the brand that a host expects in the signature; a host of your own is mostly a private deployment of Authing."""
     return "genauth" if (urlsplit(url).hostname or "").endswith("genauth.ai") else "authing"
 
 
 class GenAuthAccess(NamedTuple):
-    """What requests to the API are signed with."""
+    """The key that signs requests to the API."""
 
     id: str
     secret: str
@@ -75,7 +75,7 @@ class GenAuthSettings(TenantSettings):
 
     @property
     def access(self) -> GenAuthAccess | None:
-        """None: the API is not used."""
+        """The access key; None: the API is not used."""
         if self.access_key_id is None or self.access_key_secret is None:
             return None
         return GenAuthAccess(self.access_key_id, self.access_key_secret.get_secret_value())

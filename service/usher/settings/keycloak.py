@@ -12,7 +12,7 @@ from usher.settings.tenant import GROUP, TenantSettings, missing
 
 
 class KeycloakAccess(NamedTuple):
-    """What the admin API is asked with."""
+    """The address and credentials of the admin API."""
 
     url: str
     realm: str
@@ -54,7 +54,7 @@ class KeycloakSettings(TenantSettings):
 
     @property
     def access(self) -> KeycloakAccess | None:
-        """None: the admin API is not used."""
+        """Address and credentials; None: the admin API is not used."""
         if self.url is None or self.realm is None or self.client_id is None or self.client_secret is None:
             return None
         return KeycloakAccess(self.url, self.realm, self.client_id, self.client_secret.get_secret_value())

@@ -1,6 +1,6 @@
-"""Sources: how one identity system's events become Events. `decode` reads what is stored; one file a system behind it.
+"""The sources: they turn what an identity system sends into Events. One file a system; `decode` reads what is stored.
 
-What a system sends is read by its `Source`, once, before it is stored; what is stored is canonical, whoever sent it.
+A system's `Source` reads what the system sends, once, before it is stored. What is stored is in the canonical form.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = [
 
 
 def decode(value: bytes) -> Event:
-    """The event in these stored bytes, less credentials. What names no other source is Authgear's.
+    """Read the event in these stored bytes, less credentials. A document that names no other source is Authgear's.
 
     Raises:
-        Undecodable: there is none; the reason is short and quotes nothing of the content.
+        Undecodable: there is no event; the reason is short and quotes nothing of the content.
     """
     document = parse(value)
     if not isinstance(document, dict):
@@ -36,7 +36,7 @@ def decode(value: bytes) -> Event:
 
 
 def _inner(document: dict[str, object]) -> dict[str, object]:
-    """The document in a CloudEvent."""
+    """Take the document out of a CloudEvent."""
     inner = unwrap(document)
     if not isinstance(inner, dict) or text(inner.get("type")) is None:
         stub = text(document.get("undecodable"))  # `source.undecoded` made it
@@ -45,5 +45,5 @@ def _inner(document: dict[str, object]) -> dict[str, object]:
 
 
 def event_key(event: Event) -> bytes:
-    """The record key of an event: its user, so that a user's events stay in one partition; without a user, the event."""
+    """Make the record key of an event: its user, so that a user's events stay in one partition; without a user, the event."""
     return (event.user.id or f"{event.tenant}/{event.id}").encode()

@@ -1,7 +1,7 @@
-"""Auth0: its events (event streams) and its tenant logs (log streams), by webhook, from the API or from a topic.
+"""The source of Auth0: its events (event streams) and its tenant logs (log streams), by webhook, from the API or from a topic.
 
-Hides that the two say different things in different shapes: users are made in the events, passwords are changed in the
-logs only. Auth0 does not sign: a caller proves itself by what it sends in ``Authorization``.
+Hides that the two have different contents and shapes: new users are in both, changed passwords in the logs only. Auth0 does
+not sign: a caller proves itself by what it sends in ``Authorization``.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from usher.sources.source import Arrival, arrival, check_secrets, derive, equal_
 NAME = "auth0"
 _CREATED = "user.created"
 _MOST = 10_000
-"""Events in a body, far more than Auth0 sends: what is read at once keeps everything else waiting."""
+"""Events in a body, far more than Auth0 sends: everything else waits while a body is read."""
 _SET_ASIDE = "auth0.user.created"
-"""The type of an event stream's ``user.created`` where the logs are what tells of new users: no handler is for it."""
+"""The type of an event stream's ``user.created`` where new users are taken from the logs: no handler is for it."""
 
 
 class Auth0Source:
     """One tenant of Auth0.
 
     Args:
-        secrets: what may come in ``Authorization``: tokens, or ``user:password``.
-        tenant: what its events carry as ``event.tenant``; empty: what they say themselves.
+        secrets: the values that prove a webhook in ``Authorization``: tokens, or ``user:password``.
+        tenant: the ``event.tenant`` of its events; empty: as each event says.
         rules: who triggered what, and which of two reports of one fact counts.
     """
 
@@ -48,7 +48,7 @@ class Auth0Source:
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002 - nothing is signed
         given = headers.get("authorization", "")
-        matches = [equal_to_any(self._secrets, form) for form in _forms(given)]  # all: the time tells nothing
+        matches = [equal_to_any(self._secrets, form) for form in _forms(given)]  # all: the time reveals nothing
         return any(matches)
 
     def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:  # noqa: ARG002
@@ -62,7 +62,7 @@ class Auth0Source:
         return arrivals
 
     def of_document(self, document: Any) -> Arrival | None:
-        """The arrival of one event or log entry; None where it only tells of progress (an offset without an event)."""
+        """Make the arrival of one event or log entry; None for an offset without an event, which only reports progress."""
         document = _out_of_envelope(document)
         if document is None:
             return None
@@ -113,14 +113,14 @@ class Auth0Source:
 
 
 class _Unread:
-    """A line that holds no document, and why."""
+    """A line that holds no document, and the reason."""
 
     def __init__(self, content: bytes, reason: str) -> None:
         self.content, self.reason = content, reason
 
 
 def _forms(given: str) -> Iterator[str]:
-    """What an Authorization header may hold: the value as a whole, a bearer token, or a user and password."""
+    """Read an Authorization header in each possible way: as a whole, as a bearer token, as a user and password."""
     scheme, _, rest = given.partition(" ")
     yield given
     yield rest.strip() if scheme.lower() == "bearer" else ""
@@ -132,10 +132,10 @@ def _forms(given: str) -> Iterator[str]:
 
 
 def _documents(body: bytes) -> list[Any]:
-    """The documents in a body or record, in order.
+    """Read the documents in a body or record, in order.
 
     Raises:
-        NotJson: there is none.
+        NotJson: there is no document.
     """
     try:
         document = parse(body)
@@ -168,7 +168,7 @@ def _line(line: bytes) -> Any:
 
 
 def _from_headers(document: Any, headers: Mapping[str, str]) -> Any:
-    """The event whose envelope is in the headers (CloudEvents in binary form, over HTTP or Kafka); any other as it is."""
+    """Put the envelope from the headers around an event (CloudEvents in binary form, over HTTP or Kafka); else change nothing."""
     if not isinstance(document, dict) or "type" in document or not isinstance(document.get("object"), dict):
         return document
     names = ("type", "id", "time", "a0tenant", "a0purpose")
@@ -177,7 +177,7 @@ def _from_headers(document: Any, headers: Mapping[str, str]) -> Any:
 
 
 def _out_of_envelope(document: Any) -> Any:
-    """What a message of the Events API, or a bridge's own CloudEvent, carries; None for an offset alone."""
+    """Take out what a message of the Events API, or a bridge's own CloudEvent, carries; None for an offset alone."""
     if isinstance(document, dict) and "offset" in document and "type" not in document:
         document = document.get("event")
     if isinstance(document, dict) and "specversion" in document:
@@ -194,7 +194,7 @@ def _is_event(document: Any) -> bool:
 
 
 def _log_entry(document: Any) -> dict[str, Any] | None:
-    """The log entry in *document*: in its ``data`` as streams send it, or itself as the API answers."""
+    """Find the log entry in *document*: in its ``data`` as streams send it, or itself as the API answers."""
     if not isinstance(document, dict):
         return None
     data = document.get("data")

@@ -1,7 +1,7 @@
-"""A log entry of Auth0: what it is about, and what of it may be kept. Hides where each type of entry has its facts.
+"""A log entry of Auth0: which user it is about, and what of it may be kept. Hides where each type of entry has its facts.
 
-Entries hold live links (``resetUrl``, tickets, invitations), and those of the Management API whatever was configured by
-the call: secrets, keys, our own webhook token. Of these calls only what is about a user is kept.
+Entries hold live links (``resetUrl``, tickets, invitations). Entries of the Management API hold all that the call
+configured: secrets, keys, our own webhook token. Of these calls only what is about a user is kept.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Auth0LogEntry:
 
     @property
     def user_call(self) -> Literal["create", "update"] | None:
-        """Which call of the Management API on a user it tells of, if it tells of one."""
+        """The call of the Management API on a user that it reports; None: it reports no such call."""
         method, path = (text(self._request.get("method")) or "").lower(), self._path()
         if self.code != "sapi" or path is None:
             return None
@@ -63,10 +63,10 @@ class Auth0LogEntry:
         return dict_in(self._request, "body")
 
     def user(self) -> Mapping[str, Any]:
-        """Fields of `usher.event.User`. Of a call it is the subject: ``user_id`` of the entry is who called."""
+        """Read the fields of `usher.event.User`. Of a call this is its subject: the entry's ``user_id`` is the caller."""
         if self.code == "sapi":
             answered = dict_in(dict_in(self._details, "response"), "body")
-            found = {**user_of(self.asked), **_said(user_of(answered))} if self.user_call else {}
+            found = {**user_of(self.asked), **_given(user_of(answered))} if self.user_call else {}
             path = self._path()
             return {**found, "id": unquote(path["id"]) if path and path["id"] else found.get("id")}
         body, query = dict_in(self._details, "body"), dict_in(self._details, "query")
@@ -82,7 +82,7 @@ class Auth0LogEntry:
         }
 
     def harmless(self) -> dict[str, Any]:
-        """The entry without what would let its reader in somewhere; `document.strip` takes out what is left."""
+        """Remove from the entry what would give its reader access to something; `document.strip` removes the rest."""
         kept = dict(self._data)
         if self._request and self.user_call is None:
             details = {name: item for name, item in self._details.items() if name not in {"request", "response"}}
@@ -97,7 +97,7 @@ class Auth0LogEntry:
         return _USERS.fullmatch(text(self._request.get("path")) or "")
 
 
-def _said(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def _given(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -114,6 +114,6 @@ def _cleaned(node: Any) -> Any:
 
 
 def _without_query(word: re.Match[str]) -> str:
-    """A URL without what follows its path: that is where tickets and tokens are."""
+    """Cut off what follows the path of a URL: that is where tickets and tokens are."""
     scheme, separator, rest = word[0].partition("://")
     return scheme + separator + _QUERY.split(rest, maxsplit=1)[0] if separator else word[0]

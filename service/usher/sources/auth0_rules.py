@@ -1,6 +1,7 @@
-"""Who triggered what in Auth0, which has no mark for it, and which of its two reports of a new user counts.
+"""The rules that decide who triggered an event of Auth0, and which of its two reports of a new user counts.
 
-Hides the order in which a team's settings are asked. Every ruling says which rule decided, for `usher explain`.
+Auth0 itself does not say who triggered an event. Hides the order in which a team's settings apply. Every ruling says which
+rule decided, for `usher explain`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from usher.sources.canonical import text
 _BY_USERS = frozenset(
     ("scp", "fcp", "scpr", "fcpr", "sce", "fce", "scpn", "fcpn", "scu", "fcu", "sv", "fv", "svr", "fvr")
 )
-"""Codes of log entries about what only the user does, unless an administrator's application is named."""
+"""Codes of log entries about what only users do themselves, unless the entry names an administrator's application."""
 
 
 class Auth0Ruling(NamedTuple):
@@ -42,14 +43,14 @@ LOG_UNDECIDED = Auth0Ruling(UNKNOWN, "undecided: a log entry of this type does n
 
 @dataclass(frozen=True, slots=True)
 class Auth0Rules:
-    """What a team says of its tenant.
+    """What a team says about its tenant.
 
     Args:
-        created_from: what counts as ``user.created``: the event stream's event, or the log entry of the API call.
+        created_from: which report counts as ``user.created``: the event stream's event, or the log entry of the API call.
         admin_clients: ids of the applications through which only administrators act.
         user_clients: ids of those that call the Management API for what users do themselves.
         admin_markers: ``key`` or ``key=value`` in ``app_metadata`` of users that a back office makes.
-        own_client: Usher's own application: what it does is nobody's message.
+        own_client: Usher's own application: no message is sent about what it does.
         reset_flag: the key in ``app_metadata`` that requires a new password.
     """
 
@@ -61,20 +62,20 @@ class Auth0Rules:
     reset_flag: str = "needsPasswordReset"
 
     def of_event(self, raw_type: str, document: Mapping[str, Any]) -> Auth0Ruling:
-        """Of an event of an event stream."""
+        """Decide about an event of an event stream."""
         data = dict_in(document, "data")
         if document.get("a0purpose") == "test":
             return TEST
         client = text(dict_in(dict_in(data, "context"), "client").get("id"))
         if (ruling := self._of_client(client)) is not None:
             return ruling
-        # The marker stays with the user for ever: it says who made him, and nothing of who did what came later.
+        # The marker stays with the user for ever: it says who made the account, and not who did what came later.
         if raw_type == "user.created" and self._marked(dict_in(dict_in(data, "object"), "app_metadata")):
             return MARKER
         return OTHER_CLIENT if client and self.admin_clients else UNDECIDED
 
     def of_log(self, entry: Auth0LogEntry) -> Auth0Ruling:
-        """Of a log entry."""
+        """Decide about a log entry."""
         if (ruling := self._of_client(entry.client)) is not None:
             return ruling
         if entry.code == "sapi":
@@ -86,10 +87,10 @@ class Auth0Rules:
         return OTHER_CLIENT if entry.code == "ss" and entry.client and self.admin_clients else LOG_UNDECIDED
 
     def type_of_log(self, entry: Auth0LogEntry, triggered_by: str) -> str:
-        """The canonical type of a log entry, or its code where it has none."""
+        """Return the canonical type of a log entry, or its code if it has none."""
         if entry.code == "scpr":
             return "password.reset_requested"
-        if entry.code == "scp":  # an administrator's is told by its `sapi`, as a reset
+        if entry.code == "scp":  # an administrator's change is reported by its `sapi`, as a reset
             return "password.changed" if triggered_by == "user" else entry.code
         call = entry.user_call
         if call is None or triggered_by == "system":  # our own flag must not come back as an administrator's

@@ -1,4 +1,4 @@
-"""What Auth0's events, logs and API write alike. Hides how a user, an address and a time look in them."""
+"""Readers of users, addresses and times, which Auth0's events, logs and API write alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LANGUAGES = ("locale", "lang", "language", "preferred_language")
 
 
 def user_of(profile: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of `usher.event.User` in a profile as Auth0 writes it, in events, logs and the API's answers alike."""
+    """Read the fields of `usher.event.User` from a profile, which events, logs and the API's answers write alike."""
     email, metadata = unmasked(profile.get("email")), dict_in(profile, "user_metadata")
     name = text(profile.get("name"))
     languages = [metadata.get(key) for key in _LANGUAGES] + [profile.get("locale")]
@@ -28,19 +28,19 @@ def user_of(profile: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def unmasked(value: object) -> str | None:
-    """A user name or an address, unless a log stream has masked it: what is left could be taken for another."""
+    """Return a user name or an address; None if a log stream has masked it, since the rest could be taken for another."""
     found = text(value)
     return None if found is None or "*" in found else found
 
 
 def dict_in(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object under *name*; an empty one where there is none."""
+    """Return the object under *name*, or an empty one."""
     value = document.get(name)
     return value if isinstance(value, dict) else {}
 
 
 def moment(value: object) -> float | None:
-    """A time as Auth0 writes it, in Unix seconds; UTC where it names no zone. None for one that no event can be of."""
+    """Read a time as Auth0 writes it, in Unix seconds; UTC if it names no zone. None for a time that no event can have."""
     try:
         written = datetime.fromisoformat(text(value) or "")
         at = (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()

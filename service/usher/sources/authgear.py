@@ -1,7 +1,7 @@
-"""Authgear: its raw events are canonical as they are, but for a few names and for where the user's addresses lie.
+"""The source of Authgear. Its raw events are almost canonical: only a few names differ, and where the user's addresses are.
 
 Events reach us by webhook (the hooked types) or from the audit log (those, and the admin's password operations); the shape
-is one. What no event says is what Authgear itself has told the user: see `Habits`.
+is the same. No event says which messages Authgear itself has sent to the user: see `AuthgearHabits`.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ _CLAIMS: Mapping[str, str] = {"username": "preferred_username", "email": "email"
 """Where the attributes of a user, and the claims of an identity, hold the fields of `usher.event.User`."""
 _NONE: Mapping[str, Any] = {}
 _LOST = (".removed", ".disconnected")
-"""Ends of the types whose ``identity`` is what the user has just lost: its address may be another person's by now."""
+"""Suffixes of the types whose ``identity`` the user has just lost: its address may be another person's by now."""
 OUR_CALLS: Mapping[str, str] = {"usage": "usher"}
-"""What our calls of the Admin API say of themselves; Authgear puts it into the ``audit_context`` of the events they cause."""
+"""The mark in our calls of the Admin API; Authgear puts it into the ``audit_context`` of the events that they cause."""
 _CREATING = 600.0
 """Seconds after a user's creation in which an expired password is part of it."""
 
 Step = Literal["created", "reset"]
-"""What an administrator does to an account that involves a password."""
+"""What an administrator does to an account and its password."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuthgearHabits:
     """What the team's back office does with passwords, which no event says.
 
-    *mails*: where it has Authgear mail the password (``sendPassword``; only users with an email address get it).
-    *expires*: where a call of ``setPasswordExpired`` follows.
+    *mails*: the steps at which it has Authgear mail the password (``sendPassword``; only users with an email address get it).
+    *expires*: the steps after which it calls ``setPasswordExpired``.
     """
 
     mails: frozenset[Step] = frozenset()
     expires: frozenset[Step] = frozenset()
 
     def notified_by(self, event: Event) -> str | None:
-        """How the user hears of *event* without us; None: he does not."""
+        """Say how the user hears of *event* without us; None: in no way."""
         if event.context.triggered_by != "admin_api":
             return None
         step = _STEPS.get(event.type)
@@ -64,9 +64,9 @@ class AuthgearHabits:
         if step in self.mails and event.user.email:
             return mailed
         if step == "reset" and step in self.expires:
-            return "the password is expired next, and that is told (USHER_AUTHGEAR__EXPIRES_PASSWORD)"
+            return "the password is expired next, and a message about that follows (USHER_AUTHGEAR__EXPIRES_PASSWORD)"
         if event.type == "password.expired" and "created" in self.expires and _is_new(event):
-            return "part of the creation of the user, which is told (USHER_AUTHGEAR__EXPIRES_PASSWORD)"
+            return "part of the creation of the user, which has a message of its own (USHER_AUTHGEAR__EXPIRES_PASSWORD)"
         if event.type == "password.expired" and "reset" in self.expires & self.mails and event.user.email:
             return mailed
         return None
@@ -90,7 +90,7 @@ class AuthgearSource:
         return signed_by_any(self._secrets, body, headers.get(SIGNATURE, ""))
 
     def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:  # noqa: ARG002
-        """`Source.arrivals`. What is no event is stored as it came, less credentials; what can't be parsed can't lose them."""
+        """`Source.arrivals`. A document that is no event is stored without credentials; of one that can't be parsed, only a stub."""
         try:
             given = parse(body)
             document = unwrap(given)
@@ -101,10 +101,10 @@ class AuthgearSource:
         return [self.arrival(document, body if document is given and unambiguous(body) else None)]
 
     def arrival(self, document: Any, value: bytes | None = None) -> Arrival:
-        """The arrival of one event's document; *value* are the bytes it came in, where they hold nothing else."""
+        """Make the arrival of one event's document; *value* is the bytes it came in, if they hold nothing else."""
         if isinstance(document, dict) and document.keys() >= _SMS_GATEWAY and "type" not in document:
             reason = "no event but a call of the custom SMS gateway: give that another URL"
-            # Of its names only: from a digest of the whole six digits are soon found.
+            # A digest of its names only: six digits are easily found from a digest of the whole.
             return undecoded(NAME, text(document.get("app_id")) or "", sorted(document), reason)
         whole = dump(document)
         kept = _native(strip_deep([document])[0])  # in a list: it may itself be a text with a document in it
@@ -117,29 +117,29 @@ class AuthgearSource:
             found = event(kept, value)
         except Undecodable as refusal:
             return Arrival(None, never_filtered(value), str(refusal))
-        told = found.context.already_notified_by or self._habits.notified_by(found)
-        if told == found.context.already_notified_by:
+        notified_by = found.context.already_notified_by or self._habits.notified_by(found)
+        if notified_by == found.context.already_notified_by:
             return Arrival(found, value)
-        marked = {**kept, "id": found.id, "context": {**_dict(kept.get("context")), "already_notified_by": told}}
+        marked = {**kept, "id": found.id, "context": {**_dict(kept.get("context")), "already_notified_by": notified_by}}
         value = dump(marked)
         return Arrival(event(marked, value), value)
 
 
 _OF_OTHERS = frozenset({"source", "specversion"})
-"""Fields that Authgear's events have not: with them an event says which system it is of, or that it is an envelope."""
+"""Fields that Authgear's events do not have: they would name another system, or make it an envelope."""
 _SMS_GATEWAY = frozenset({"to", "body"})
-"""Fields of the call with which Authgear has somebody else send an SMS. It is signed like a webhook, and holds the code."""
+"""Fields of the call with which Authgear asks another service to send an SMS. It is signed like a webhook, and holds the code."""
 
 
 def _native(document: Any) -> Any:
-    """*document* without what would have `usher.sources.decode` take it for another system's."""
+    """Remove the fields that would make `usher.sources.decode` take it for another system's."""
     if not isinstance(document, dict) or not document.keys() & _OF_OTHERS:
         return document
     return {name: item for name, item in document.items() if name not in _OF_OTHERS}
 
 
 def event(document: Mapping[str, Any], value: bytes) -> Event:
-    """The Event of an Authgear document with a type; *value* is the bytes it came from."""
+    """Make the Event of an Authgear document with a type; *value* is the bytes it came from."""
     raw_type: str = document["type"]
     given = document.get("payload")
     payload: dict[str, Any] = given if isinstance(given, dict) else {}
@@ -182,7 +182,7 @@ def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any])
 
 
 def _claims(raw_type: str, payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Where else an address or user name may be: the identities that the user has now, then the login id that was given."""
+    """Go through the other places of addresses and user names: the user's present identities, then the given login id."""
     identities = payload.get("identities")
     candidates = list(identities) if isinstance(identities, list) else []
     if "new_identity" in payload:
@@ -204,7 +204,7 @@ def _claims(raw_type: str, payload: Mapping[str, Any]) -> Iterator[Mapping[str, 
 
 
 def _login_id(value: object, kind: object) -> Mapping[str, Any]:
-    """A login id as claims. Where its kind is not told, an ``@`` makes it an address and a leading ``+`` a number."""
+    """Turn a login id into claims. If its kind is not given, an ``@`` makes it an address and a leading ``+`` a number."""
     login = text(value)
     if login is None:
         return {}
@@ -218,7 +218,7 @@ def _login_id(value: object, kind: object) -> Mapping[str, Any]:
 
 
 def _is_new(event: Event) -> bool:
-    """Whether the event is from the first minutes of its user."""
+    """Return whether the event is from the first minutes of its user."""
     created, now = text(_dict(event.payload.get("user")).get("created_at")), event.context.timestamp
     try:
         return created is not None and now is not None and now - datetime.fromisoformat(created).timestamp() < _CREATING

@@ -1,6 +1,6 @@
-"""Documents in the canonical shape: how much of one may be missing or wrong before it is no Event. The answer: all but the type.
+"""The reader of documents in the canonical shape. All but the type may be missing or wrong.
 
-Optional fields that are missing, null or of a wrong type are left out; fields that are not known are kept.
+Fields that are missing, null or of a wrong type are left out; fields that are not known are kept.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from usher.event import UNKNOWN, Event, EventContext, User
 
 _Model = TypeVar("_Model", bound=BaseModel)
 END_OF_TIME = 253_402_300_800
-"""1 January 10000, in Unix seconds: the first moment that `Event.time` could not tell."""
+"""1 January 10000, in Unix seconds: the first time that `Event.time` can't express."""
 
 
 def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event:
-    """The Event that a document with a type and a source describes.
+    """Make the Event of a document that has a type and a source.
 
     Args:
         document: the parsed document, less credentials.
         value: the bytes it came from; their SHA-256 stands for an id that is missing.
-        derived: what the source found out; goes before the document's own fields.
+        derived: what the source found out; it takes precedence over the document's own fields.
     """
     fields = {**document, **derived}
     fields["id"] = bounded(text(fields.get("id")) or hashlib.sha256(value).hexdigest())
@@ -42,7 +42,7 @@ def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event
 
 
 def context_of(document: Mapping[str, Any], *, basis: str | None) -> dict[str, Any]:
-    """The fields of the context; *basis* is how its source knows ``triggered_by``, where the document does not say itself."""
+    """Read the fields of the context; *basis* is how its source knows ``triggered_by``, where the document has no basis itself."""
     given = document.get("context")
     fields = dict(given) if isinstance(given, dict) else {}
     if text(fields.get("triggered_by")) is None:
@@ -55,7 +55,7 @@ def context_of(document: Mapping[str, Any], *, basis: str | None) -> dict[str, A
 
 
 def text(value: object) -> str | None:
-    """*value* if it is a text with something in it, else None."""
+    """Return *value* if it is a text that is not empty, else None."""
     return value if isinstance(value, str) and value else None
 
 
@@ -64,7 +64,7 @@ def _is_time(value: object) -> bool:
 
 
 def _lenient(model: type[_Model], fields: object) -> _Model:
-    """A *model* of those *fields* that suit it; the others of its fields are as if they had not been given."""
+    """Make a *model* of the *fields* that are valid; its other fields are as if they had not been given."""
     if not isinstance(fields, dict):
         return model()
     try:

@@ -1,6 +1,6 @@
-"""JSON documents: how bytes become one, how it becomes bytes, and what of it may be kept. Hides the parser and its limits.
+"""JSON documents: read from bytes, written to bytes, stripped of credentials. Hides the parser and its limits.
 
-The parser is strict on purpose: what it takes is well-formed for every later reader. UTF-8 without lone surrogates, no NaN
+The parser is strict on purpose: what it accepts is well-formed for every later reader. UTF-8 without lone surrogates, no NaN
 or Infinity, at most 200 levels deep, whole numbers of at most 4,300 digits.
 """
 
@@ -25,15 +25,15 @@ _harmless: set[str] = set()
 
 
 class NotJson(Undecodable):
-    """These bytes are not even JSON: whoever sent them sent something else."""
+    """These bytes are not even JSON: the sender sent something else."""
 
 
 def parse(value: bytes) -> Any:
-    """The JSON document in *value*; a byte order mark is passed over. Of a repeated key the last one counts.
+    """Parse the JSON document in *value*; a byte order mark is skipped. Of a repeated key the last one counts.
 
     Raises:
         NotJson: it is not JSON.
-        Undecodable: it is, but beyond what is taken (nesting, numbers, lone surrogates). Neither quotes the content.
+        Undecodable: it is JSON beyond the limits (nesting, numbers, lone surrogates). Neither quotes the content.
     """
     text = value[3:] if value.startswith(_BOM) else value
     try:
@@ -44,7 +44,7 @@ def parse(value: bytes) -> Any:
 
 
 def unwrap(document: Any) -> Any:
-    """What a CloudEvent in structured form carries (CloudEvents 1.0, JSON format); any other document as it is.
+    """Take out what a CloudEvent in structured form carries (CloudEvents 1.0, JSON format); return any other document as it is.
 
     Raises:
         NotJson, Undecodable: its ``data_base64`` holds no JSON.
@@ -61,7 +61,7 @@ def unwrap(document: Any) -> Any:
 
 
 def unambiguous(value: bytes) -> bool:
-    """Whether no object in these bytes, which `parse` takes, has a field twice: all but the last would be overlooked there."""
+    """Return whether no object in these bytes has a field twice: `parse` would overlook all but the last one."""
     try:
         json.loads(value.removeprefix(_BOM), object_pairs_hook=_each_once, parse_int=str)
     except ValueError:
@@ -70,14 +70,14 @@ def unambiguous(value: bytes) -> bool:
 
 
 def dump(document: Any) -> bytes:
-    """The compact UTF-8 bytes of a document that `parse` gave."""
+    """Write a document that `parse` returned as compact UTF-8 bytes."""
     return to_json(document, inf_nan_mode="null")
 
 
 def strip(document: Any) -> Any:
-    """*document* without the values whose names say that they are credentials, at any depth.
+    """Remove the values whose names say that they are credentials, at any depth.
 
-    Returns the very same object where there were none. Flags (true, false, null) tell no secret and stay.
+    Returns the very same object if there are none. Flags (true, false, null) hold no secret and stay.
     """
     return _without_credentials(document) if _holds_credential(document) else document
 
@@ -120,7 +120,7 @@ def _is_credential(name: str, item: Any) -> bool:
 
 
 def _is_json(text: bytes) -> bool:
-    """Whether it is JSON by the grammar; nesting too deep to tell counts as JSON, so that nothing signed is lost."""
+    """Return whether it is JSON by the grammar; nesting that is too deep to check counts as JSON, so that nothing signed is lost."""
     try:
         json.loads(text.decode("utf-8"), parse_int=str, parse_constant=_refuse)
     except RecursionError:

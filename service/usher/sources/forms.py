@@ -1,4 +1,4 @@
-"""Forms as documents: hides how ``application/x-www-form-urlencoded`` writes what is nested, as in ``data[user][id]``."""
+"""Forms, read as documents. Hides how ``application/x-www-form-urlencoded`` writes nested fields, as in ``data[user][id]``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NAME = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 
 
 def form_document(body: bytes) -> dict[str, Any]:
-    """The document that a form writes: values are texts, an empty one is None.
+    """Read a form as a document: values are texts, an empty one is None.
 
     Raises:
-        NotJson: it is no form, or larger than any that is sent to us.
+        NotJson: it is no form, or larger than any form that a system sends.
     """
     try:
         fields = parse_qsl(
@@ -38,7 +38,7 @@ def form_document(body: bytes) -> dict[str, Any]:
 
 def _path(name: str) -> list[str]:
     match = _NAME.fullmatch(name)
-    # Of an ill-formed name all parts are taken: credentials are told by their names, and none may hide in brackets.
+    # Of an ill-formed name all parts are taken: credentials are recognised by their names, and none may hide in brackets.
     path = [match[1], *_STEP.findall(match[2])] if match else [part for part in _BRACKET.split(name) if part]
     if len(path) > _DEEPEST:
         raise NotJson(f"a form with fields more than {_DEEPEST} levels deep")
@@ -48,7 +48,7 @@ def _path(name: str) -> list[str]:
 def _put(node: dict[str, Any], path: list[str], value: str | None) -> None:
     *outer, last = path
     for step in outer:
-        step = step or str(len(node))  # data[list][]=: the next place of a list
+        step = step or str(len(node))  # data[list][]=: the next item of a list
         inner = node.get(step)
         if not isinstance(inner, dict):
             inner = node[step] = {}
@@ -57,7 +57,7 @@ def _put(node: dict[str, Any], path: list[str], value: str | None) -> None:
 
 
 def _with_lists(node: Any) -> Any:
-    """*node* with lists where all names are numbers."""
+    """Turn objects whose names are all numbers into lists."""
     if not isinstance(node, dict):
         return node
     made = {name: _with_lists(item) for name, item in node.items()}

@@ -1,6 +1,6 @@
-"""GenAuth and Authing: webhooks that are not signed and carry no id, no time and no actor. Hides what stands in for each.
+"""The source of GenAuth and Authing. Their webhooks carry no signature, id, time or actor. Hides what replaces each.
 
-A body is ``{eventName, data}``, as JSON or as a form; a login comes without that envelope, and a test of the console's
+A body is ``{eventName, data}``, as JSON or as a form; a login comes without that envelope, and a test from the console
 without a name.
 """
 
@@ -26,13 +26,13 @@ NAME = "genauth"
 SECRET_HEADERS = ("x-authing-webhook-secret", "x-authing-token", "x-genauth-token")
 """All three are documented, and which one a pool sends depends on its age and brand."""
 PASSWORD_CHANGED = "user:password-changed"  # noqa: S105 - an event's name
-"""Somebody has changed a password, or tried to: it says neither who nor whether it worked."""
+"""A password was changed, or an attempt failed: the event says neither who made it nor whether it worked."""
 
 _POOL_HEADERS = ("x-authing-userpool-id", "x-genauth-userpool-id")
 _CREATED = frozenset(("user:created", "register"))
 _RESET_FLAGS = ("resetPasswordOnNextLogin", "resetPasswordOnFirstLogin")
 _OWN_TIME = {"user:updated": "updatedAt", "login": "lastLogin"}
-"""Where an event's user tells when it happened. Elsewhere ``updatedAt`` may be older than the event."""
+"""The field of the user that holds the event's time. In other events ``updatedAt`` may be older than the event."""
 _USERS_OWN = frozenset(("login", "mfa:verified", "refresh-token"))
 _SOURCE_TYPES = {
     "adminCreated": "admin_api",
@@ -41,8 +41,8 @@ _SOURCE_TYPES = {
     "sync": "system",
     "syncTask": "system",
 }
-_SECRETS_BY_PLACE = frozenset(("oauth", "secretInfo"))
-"""Fields in which tokens of other systems lie under those systems' own names."""
+_SECRET_FIELDS = frozenset(("oauth", "secretInfo"))
+"""Fields that hold tokens of other systems, under names of those systems."""
 _COUNTRY_CODE = re.compile(r"[1-9][0-9]{0,2}")
 _BUCKETED = re.compile(r"([0-9a-f]{40})\.(\d+)")
 
@@ -54,7 +54,7 @@ class GenAuthSource:
         secrets: any of them proves a webhook.
         tenant: the pool's id; empty: as each webhook says.
         country_code: of phone numbers that come without one.
-        repeat_window: seconds in which the same body again is the same event, where nothing in it tells.
+        repeat_window: seconds in which the same body again is the same event, if nothing in the body decides.
     """
 
     name = NAME
@@ -74,10 +74,10 @@ class GenAuthSource:
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002 - nothing is signed
         matches = [equal_to_any(self._secrets, headers.get(name, "")) for name in SECRET_HEADERS]
-        return any(matches)  # all were compared: the time tells nothing
+        return any(matches)  # all were compared: the time reveals nothing
 
     def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:
-        """`Source.arrivals`. What a test sends is nothing; what can't be read leaves a stub."""
+        """`Source.arrivals`. A test call has none; a body that can't be read leaves a stub."""
         try:
             document = _document(body, headers)
             call = _call(document)
@@ -103,9 +103,9 @@ class GenAuthSource:
         )
 
     def _id(self, call: _Call, received: float) -> str:
-        """What makes it this event. A user is created once; what tells its own time is told apart by that.
+        """Make the event's id. A user is created once; an event with its own time is distinguished by that time.
 
-        Anything else is the same only within its bucket of time: `Repeats` joins what a bucket's edge has cut.
+        Any other event is the same only within its bucket of time: `Repeats` joins calls that a bucket's edge has separated.
         """
         if call.name in _CREATED and (user := user_id_of(call.person)) is not None:
             return created_id(user)
@@ -113,14 +113,14 @@ class GenAuthSource:
         timed = text(call.person.get(_OWN_TIME.get(call.name, ""))) is not None
         return about if timed else f"{about}.{int(received // self._window)}"
 
-    def _pool(self, headers: Mapping[str, str], *places: Mapping[str, Any]) -> str:
-        told = [headers.get(name) for name in _POOL_HEADERS] + [text(place.get("userPoolId")) for place in places]
-        pool = self._tenant or next(filter(None, told), "")
+    def _pool(self, headers: Mapping[str, str], *parts: Mapping[str, Any]) -> str:
+        given = [headers.get(name) for name in _POOL_HEADERS] + [text(part.get("userPoolId")) for part in parts]
+        pool = self._tenant or next(filter(None, given), "")
         return pool.encode("utf-8", "replace").decode()  # a header may be no text
 
 
 class _Call(NamedTuple):
-    """What a webhook tells: *document* is all of it, cleaned; *person* is whom it is about, as far as it says."""
+    """The content of a webhook: *document* is all of it, cleaned; *person* is the user that it is about, as far as it says."""
 
     name: str
     data: Mapping[str, Any]
@@ -129,9 +129,9 @@ class _Call(NamedTuple):
 
 
 class Repeats:
-    """Joins repeats of a call that the edge between two buckets of time has cut in two.
+    """A memory of calls. It recognises repeats of a call that lie on both sides of the edge between two buckets of time.
 
-    Calls within *window* seconds of the first one are that one; later ones are new, since their bucket is another. It
+    Calls within *window* seconds of the first one are repeats; later ones are new, since their bucket is another. It
     knows what this process has seen: across a restart the buckets alone decide.
     """
 
@@ -140,7 +140,7 @@ class Repeats:
         self._first: OrderedDict[str, tuple[float, str]] = OrderedDict()
 
     def joined(self, event: Event, received: float) -> Event:
-        """*event*, under the id of the call that it repeats. *received* is in Unix seconds."""
+        """Give *event* the id of the call that it repeats, if it repeats one. *received* is in Unix seconds."""
         match = _BUCKETED.fullmatch(event.id)
         if match is None:
             return event
@@ -156,17 +156,17 @@ class Repeats:
 
 
 def created_id(user: str) -> str:
-    """The id of the event that *user* was created, whoever tells of it."""
+    """Return the id of the event that *user* was created; webhook and audit log give it the same."""
     return f"created-{user}"
 
 
 def user_id_of(person: Mapping[str, Any]) -> str | None:
-    """The id of a user, in the older shape or the newer one."""
+    """Read the id of a user, in the older shape or the newer one."""
     return text(person.get("userId")) or text(person.get("id")) or text(person.get("_id"))
 
 
 def user_fields(person: Mapping[str, Any], country_code: str) -> dict[str, Any]:
-    """The fields of `usher.event.User`, from a user in either shape."""
+    """Read the fields of `usher.event.User` from a user in either shape."""
     return {
         "id": user_id_of(person),
         "username": text(person.get("username")),
@@ -178,7 +178,7 @@ def user_fields(person: Mapping[str, Any], country_code: str) -> dict[str, Any]:
 
 
 def e164(phone: str | None, country_code: str) -> str | None:
-    """*phone* with its country code, without what is dialled only inside the country; as it is, where that can't be told."""
+    """Write *phone* with its country code, without the prefix for calls inside the country; unchanged if it can't be parsed."""
     digits = country_code.strip().removeprefix("+")
     if phone is None or phone.strip().startswith("+") or not _COUNTRY_CODE.fullmatch(digits):
         return phone
@@ -191,31 +191,31 @@ def e164(phone: str | None, country_code: str) -> str | None:
 
 
 def iso_time(value: object) -> float | None:
-    """Unix seconds of an ISO 8601 time with its zone; None: it is none."""
+    """Read an ISO 8601 time with its zone, in Unix seconds; None: it is no such time."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        # By way of UTC: what lies outside of its calendar there could not be told as an event's time.
+        # By way of UTC: a time outside of its calendar there could not be an event's time.
         return None if moment is None or moment.tzinfo is None else max(moment.astimezone(UTC).timestamp(), 0.0)
     except (ValueError, OverflowError):
         return None
 
 
 def who_made(source_type: object, register_source: object) -> tuple[str, str]:
-    """Who created a user, and the rule that says so: by ``userSourceType``, else by ``registerSource``."""
+    """Find out who created a user, and the rule that says so: ``userSourceType``, else ``registerSource``."""
     kind = text(source_type)
     if kind is not None and kind in _SOURCE_TYPES:
         return _SOURCE_TYPES[kind], f"userSourceType {kind}"
     sources = register_source if isinstance(register_source, list) else [register_source]
-    told = [source for source in map(text, sources) if source is not None]
+    given = [source for source in map(text, sources) if source is not None]
     for prefixes, actor in ((("import:",), "admin_api"), (("basic:", "social:"), "user")):
-        for source in told:
+        for source in given:
             if source.startswith(prefixes):
                 return actor, f"registerSource {source}"
-    return UNKNOWN, "neither userSourceType nor registerSource tells"
+    return UNKNOWN, "neither userSourceType nor registerSource says it"
 
 
 def _document(body: bytes, headers: Mapping[str, str]) -> Any:
-    """The body's document, without credentials.
+    """Read the body's document, without credentials.
 
     Raises:
         NotJson, Undecodable
@@ -229,14 +229,14 @@ def _document(body: bytes, headers: Mapping[str, str]) -> Any:
         document = form_document(body)
         if isinstance(document.get("data"), str):
             document["data"] = parse(document["data"].encode())
-    return strip_deep(document, _SECRETS_BY_PLACE)
+    return strip_deep(document, _SECRET_FIELDS)
 
 
 def _call(document: Any) -> _Call | None:
-    """What *document* tells; None: it is a test.
+    """Read the call in *document*; None: it is a test.
 
     Raises:
-        Undecodable: nothing that is known.
+        Undecodable: it is no call that is known.
     """
     if not isinstance(document, dict):
         raise Undecodable(f"no event: a JSON object was expected, this is a {type(document).__name__}")
@@ -277,7 +277,7 @@ def _origin(call: _Call) -> tuple[str, str]:
     if call.name in _CREATED:
         return who_made(call.person.get("userSourceType"), call.person.get("registerSource"))
     if call.name in _USERS_OWN:
-        return "user", f"{call.name} is the user's own doing"
+        return "user", f"{call.name}: users do this themselves"
     if call.name == "user:password-update-remind":
         return "system", "GenAuth reminds by itself"
-    return UNKNOWN, f"a webhook {call.name} does not tell who did it"
+    return UNKNOWN, f"a webhook {call.name} does not say who did it"

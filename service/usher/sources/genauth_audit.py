@@ -1,7 +1,7 @@
-"""GenAuth's admin audit log: which of its entries are events, and what they say of whom. Hides how an entry is read.
+"""The reader of GenAuth's admin audit log: it finds the entries that are events, and the user of each.
 
-What an entry's texts hold is documented nowhere, so little is taken for granted: they are looked through for the user's id
-and for a password that was set, and kept nowhere, for there may be passwords in them.
+The content of an entry's texts is documented nowhere, so little is assumed: they are searched for the user's id and for a
+password that was set. They are not kept, because there may be passwords in them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SETS_PASSWORD = frozenset(("password", "newPassword", "autoGeneratePassword"))
 
 
 def event_of_entry(entry: Any, tenant: str) -> Event | None:
-    """The event that one entry of get-admin-audit-logs tells; None: it tells none that matters, or not of whom.
+    """Make the event that one entry of get-admin-audit-logs reports; None: it reports none that matters, or names no user.
 
     An administrator created a user, or set a user's password. Addresses are not in it.
     """
@@ -50,23 +50,23 @@ def event_of_entry(entry: Any, tenant: str) -> Event | None:
 
 
 def entry_time(entry: Mapping[str, Any]) -> float | None:
-    """When an entry's operation was, in Unix seconds."""
+    """Read the time of an entry's operation, in Unix seconds."""
     return iso_time(entry.get("timestamp"))
 
 
 def _entry_id(kept: Mapping[str, str | None], user: str) -> str:
-    """The request's own id and the user's: one request may change several users."""
+    """Make the id of the request's own id and the user's: one request may change several users."""
     about = dump([user, kept["requestId"] or kept])
     return f"audit-{hashlib.sha1(about, usedforsecurity=False).hexdigest()}"
 
 
-def _storable(told: str | None) -> str | None:
-    """A text without the halves of characters that an answer's parser lets through."""
-    return None if told is None else told.encode("utf-8", "replace").decode()
+def _storable(given: str | None) -> str | None:
+    """Replace the halves of characters that an answer's parser lets through."""
+    return None if given is None else given.encode("utf-8", "replace").decode()
 
 
 def _inner(value: object) -> Any:
-    """The document in one of an entry's texts; None, where there is none."""
+    """Parse the document in one of an entry's texts; None: there is none."""
     if not isinstance(value, str):
         return value
     try:
@@ -76,14 +76,14 @@ def _inner(value: object) -> Any:
 
 
 def _user_in(document: Any) -> str | None:
-    """The user that a document names, the outermost first."""
+    """Find the user that a document names, the outermost first."""
     return next(filter(None, map(user_id_of, _objects(document))), None)
 
 
 def _sets_password(parameters: Any, target: Any, origin: Any) -> bool:
-    """Whether a password was set: by what was asked for, else by what is another now than it was.
+    """Return whether a password was set: the call has one, or the one after it differs from the one before it.
 
-    That there is one in the new value alone says nothing: whole users are written there, with their hashes.
+    A password in the new value alone proves nothing: whole users are written there, with their hashes.
     """
     if any(node.get(name) for node in _objects(parameters) for name in _SETS_PASSWORD):
         return True
@@ -92,7 +92,7 @@ def _sets_password(parameters: Any, target: Any, origin: Any) -> bool:
 
 
 def _objects(document: Any) -> Iterator[Mapping[str, Any]]:
-    """The objects in a document, outermost first."""
+    """Go through the objects in a document, outermost first."""
     nodes = [document]
     for node in nodes:  # grows while it is walked
         if isinstance(node, dict):

@@ -1,8 +1,8 @@
-"""Keycloak: its admin events and user events become Events. Hides the three shapes in which they come.
+"""The source of Keycloak: its admin events and user events. Hides the three shapes in which they come.
 
 p2-inc's webhook wraps them (``type`` is ``admin.…`` or ``access.…``), Kafka listeners write Keycloak's own objects, and so does
-the admin API, which leaves out the realm's name. Whom an admin event is about is in its ``resourcePath``; who did it, in its
-``authDetails``. The same event has the same id in all three.
+the admin API, which leaves out the realm's name. The ``resourcePath`` of an admin event names the user, its ``authDetails`` the
+administrator. The same event has the same id in all three.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NAME = "keycloak"
 SIGNATURE = "x-keycloak-signature"
 """The hex HMAC-SHA256 of the raw body."""
 OUR_MARK: Mapping[str, str] = {"self": "urn:usher"}
-"""What our own updates of a user say beside what they change: a field that Keycloak ignores, and keeps in the admin event."""
+"""The mark in our own updates of a user: a field that Keycloak ignores, and keeps in the admin event."""
 REQUESTED = "password.reset_requested"
-"""What can't be marked as ours, since Keycloak keeps nothing of what we say: it is known by our account."""
+"""The type that can't carry our mark, since Keycloak keeps nothing of the call: it is recognised by our account."""
 PHONE_ATTRIBUTES = ("phoneNumber", "phone_number", "mobile")
 LOCALE_ATTRIBUTE = "locale"
 RequiredAction = Literal["any", "alone"]
@@ -39,7 +39,7 @@ _USER_EVENTS = {"REGISTER": "user.created", "UPDATE_PASSWORD": "password.changed
 _FAILED = "_ERROR"
 _OURS = "Usher itself did this, by its own call of the admin API"
 _MOST = 1_000
-"""Events in a body: what is read at once keeps everything else waiting."""
+"""Events in a body: everything else waits while a body is read."""
 _END_OF_TIME = 253_402_300_800_000
 
 
@@ -47,10 +47,10 @@ class KeycloakSource:
     """One realm, or several that share a webhook's secret or a topic.
 
     Args:
-        secrets: what webhooks are signed with; one of them is enough.
-        realm: the name of the realm of events that don't tell it.
-        phone_attributes: the user's attributes to look for a phone number in, best first.
-        locale_attribute: the one that has the language.
+        secrets: the keys that webhooks are signed with; one of them is enough.
+        realm: the name of the realm of events that don't say it.
+        phone_attributes: the user's attributes that may hold a phone number, best first.
+        locale_attribute: the one that holds the language.
         required_action: ``any`` update that has the required action UPDATE_PASSWORD in it expires the password, or only one
             that says it ``alone``: the admin console sends all fields whenever a user is saved, also where it was set before.
     """
@@ -73,7 +73,7 @@ class KeycloakSource:
         self._realm = realm
         self._phone_attributes, self._locale_attribute = phone_attributes, locale_attribute
         self.own_accounts: set[str] = set()
-        """Ids of the users that Usher acts as, as far as they are known by now."""
+        """Ids of the users that Usher acts as, as far as they are known so far."""
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
         return signed_by_any(self._secrets, body, headers.get(SIGNATURE, ""))
@@ -94,14 +94,14 @@ class KeycloakSource:
         return [self.arrival(item) for item in document]
 
     def arrival(self, document: Any) -> Arrival:
-        """The arrival of one event."""
+        """Make the arrival of one event."""
         try:
             return arrival(self._event(document))
         except Undecodable as refusal:
             return undecoded(NAME, self._realm or "", document, str(refusal))
 
     def recognized(self, given: Arrival) -> Arrival:
-        """*given* again, after `own_accounts` has become known."""
+        """Mark *given* as ours if it was made by one of `own_accounts`, which may have become known only now."""
         event = given.event
         if event is None or event.type != REQUESTED or event.context.already_notified_by:
             return given
@@ -111,7 +111,7 @@ class KeycloakSource:
         return arrival(event.model_copy(update={"context": context}))
 
     def user_fields(self, representation: Mapping[str, Any]) -> dict[str, str | None]:
-        """The fields of `usher.event.User` in a user as Keycloak writes one, without the id."""
+        """Read the fields of `usher.event.User` from a user as Keycloak writes one, without the id."""
         names = (text(representation.get("firstName")), text(representation.get("lastName")))
         attributes = _dict(representation.get("attributes"))
         phones = (_first(attributes.get(name)) for name in self._phone_attributes)
@@ -133,7 +133,7 @@ class KeycloakSource:
         raise Undecodable("no event: neither an admin event (operationType, resourcePath) nor a user event (type)")
 
     def _admin_event(self, document: Mapping[str, Any]) -> Event:
-        """Only calls of the admin API leave admin events, so an admin, or a program with an admin's rights, is behind each."""
+        """Make the Event of an admin event. Only calls of the admin API leave one: by an admin, or a program with an admin's rights."""
         operation, path = document["operationType"], document["resourcePath"]
         resource = text(document.get("resourceType")) or text(document.get("resourceTypeAsString")) or ""
         raw_type, failed = f"admin.{resource}-{operation}", bool(document.get("error"))
@@ -159,7 +159,7 @@ class KeycloakSource:
         )
 
     def _canonical(self, operation: str, action: str | None, user: Mapping[str, Any]) -> str | None:
-        """The canonical type of what an admin did to a user, where it has one."""
+        """Return the canonical type of an admin's operation on a user, if it has one."""
         if action is not None:
             return _ACTIONS.get(action) if operation in ("ACTION", "UPDATE") else None
         if operation == "CREATE":
@@ -170,7 +170,7 @@ class KeycloakSource:
         return None if self._alone and user.keys() - OUR_MARK.keys() != {"requiredActions"} else "password.expired"
 
     def _user_event(self, document: Mapping[str, Any], kind: str) -> Event:
-        """What a user did himself at Keycloak's pages or through an application."""
+        """Make the Event of what users do themselves, at Keycloak's pages or through an application."""
         failed = bool(document.get("error")) or kind.endswith(_FAILED)
         actor = _dict(document.get("authDetails"))
         user_id = text(document.get("userId")) or text(actor.get("userId"))
@@ -203,7 +203,7 @@ class KeycloakSource:
 
 
 def _representation(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The user in an admin event: a JSON text, and only there where the realm keeps it. Without its credentials."""
+    """Read the user in an admin event, without credentials. It is a JSON text, and only there if the realm keeps representations."""
     given = document.get("representation")
     if isinstance(given, str):
         try:
@@ -214,7 +214,7 @@ def _representation(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept(document: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
-    """What becomes the payload. Of representations only a user's: those of clients, realms and providers hold secrets."""
+    """Choose what becomes the payload. Only a user's representation is kept: those of clients, realms and providers hold secrets."""
     kept = {name: value for name, value in document.items() if name not in ("representation", "details")}
     if user:
         kept["representation"] = user
@@ -224,23 +224,23 @@ def _kept(document: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any
 
 
 def _username_in_details(document: Mapping[str, Any], user_id: str | None) -> str | None:
-    """The user name that p2-inc's webhook adds to an admin event about *user_id*."""
+    """Read the user name that p2-inc's webhook adds to an admin event about *user_id*."""
     details = _dict(document.get("details"))
     return text(details.get("username")) if user_id is not None and details.get("userId") == user_id else None
 
 
 def _username_of_actor(actor: Mapping[str, Any], user_id: str | None) -> str | None:
-    """The user name in a user event's ``authDetails``. The one in its ``details`` is what was typed: it may be an address."""
+    """Read the user name in a user event's ``authDetails``. The one in its ``details`` is what was typed: it may be an address."""
     return text(actor.get("username")) if user_id is not None and actor.get("userId") == user_id else None
 
 
 def _without_query(value: str) -> str:
-    """A link without what may make it work."""
+    """Cut off the part of a link that may make it work."""
     return re.split(r"[?#]", value, maxsplit=1)[0] if "://" in value else value
 
 
 def _id(document: Mapping[str, Any], *what: Any) -> str:
-    """The event's own; where a version of Keycloak or an extension leaves it out, what nothing else that happened can equal."""
+    """Return the event's own id; if a version of Keycloak or an extension leaves it out, make one that no other event can have."""
     realm = text(document.get("realmName")) or text(document.get("realmId"))
     return (
         text(document.get("id"))
@@ -249,13 +249,13 @@ def _id(document: Mapping[str, Any], *what: Any) -> str:
 
 
 def _moment(milliseconds: Any) -> float | None:
-    """Unix seconds."""
+    """Turn Keycloak's milliseconds into Unix seconds."""
     given = type(milliseconds) in (int, float) and 0 <= milliseconds < _END_OF_TIME
     return milliseconds / 1000 if given else None
 
 
 def _first(values: Any) -> str | None:
-    """An attribute's value: Keycloak writes a list."""
+    """Read an attribute's value: Keycloak writes a list."""
     return text(values[0] if isinstance(values, list) and values else values)
 
 

@@ -1,7 +1,7 @@
-"""The cheap question "may this be ours?", asked of a record's bytes before anything is parsed.
+"""The prefilter: it looks at a record's bytes, before anything is parsed, and drops those that no handler can be for.
 
-It rests on one fact: an event's ``triggered_by`` is a JSON string of its document, taken as it stands. So the bytes hold
-it between quotes, unless some character of it is written as an escape.
+It relies on one fact: an event's ``triggered_by`` is a JSON string of its document, unchanged. So the bytes hold it between
+quotes, unless one of its characters is written as an escape.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:@ -]+")
 
 _CLOUD_EVENT = b"application/cloudevents"
 _BACKSLASH = ord("\\")
-"""Looked for as a number: that is a memchr, and a text of two characters is fifty times slower to find."""
+"""A number, so that the search is a memchr: a search for a text of two characters is fifty times slower."""
 
 
 def prefilter(actors: Collection[str]) -> Callable[[bytes], bool]:
-    """A function that says no only to bytes that no source decodes to an event triggered by one of *actors*.
+    """Make a function that says no only to bytes that no source decodes to an event triggered by one of *actors*.
 
-    It says yes to what does not look like one JSON object, so that garbage is dead-lettered and not filtered. It is off
-    (always yes) where the bytes can't tell: an actor ``unknown`` may be one that is missing, and one with other
+    It says yes to bytes that do not look like one JSON object, so that garbage is dead-lettered and not filtered. It always
+    says yes where the bytes can't decide: an actor ``unknown`` may be one that is missing, and an actor with other
     characters than letters, digits and a few signs has many spellings.
     """
     if any(actor == UNKNOWN or not _PLAIN.fullmatch(actor) for actor in actors):
@@ -36,21 +36,21 @@ def prefilter(actors: Collection[str]) -> Callable[[bytes], bool]:
 
 
 def never_filtered(value: bytes) -> bytes:
-    """*value* in a form that every prefilter lets through: JSON objects get a line feed, which changes nothing in them.
+    """Change *value* so that every prefilter lets it through: JSON objects get a line feed, which changes nothing in them.
 
-    For what is known to be undecodable and must end as a dead letter, whoever it names.
+    For bytes that are known to be undecodable and must end as a dead letter, no matter which actor they name.
     """
     return value if _in_doubt(value) else value + b"\n"
 
 
 def in_an_envelope(headers: Headers) -> bool:
-    """Whether a record says that it is a CloudEvent in structured form, in which anything may be encoded (Kafka binding 1.0, 3.3)."""
+    """Return whether a record says that it is a CloudEvent in structured form, whose content may be encoded (Kafka binding 1.0, 3.3)."""
     return any(name.lower() == "content-type" and value.startswith(_CLOUD_EVENT) for name, value in headers)
 
 
 def _one(literal: bytes) -> Callable[[bytes], bool]:
     def may_be_ours(value: bytes) -> bool:
-        # `_in_doubt`, written out: this is asked of every record, and a call is a good part of what it costs.
+        # `_in_doubt`, written out: this runs for every record, and a call is a good part of its cost.
         return (
             value.rfind(literal) >= 0
             or value[:1] != b"{"

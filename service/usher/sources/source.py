@@ -1,6 +1,6 @@
-"""What every source offers, and what all of them do alike: one protocol, so that the rest of Usher knows no system by name.
+"""The protocol of all sources, and what they have in common. The rest of Usher knows no system by name.
 
-A `Source` is one tenant of one identity system. It is pure: it verifies and reads what it is given, and asks nobody.
+A `Source` is one tenant of one identity system. It is pure: it verifies and reads what it is given, and makes no request.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from usher.sources.texts import strip_deep
 
 
 class Arrival(NamedTuple):
-    """What a source made of one thing it was sent: the event, and the bytes to be stored, from which `decode` makes it again.
+    """What a source has made of one thing that came in: the event, and the bytes to store, which `decode` reads as the same event.
 
-    *event* is None where there is none in it: *reason* says why, and *value* is what an operator will see of it.
+    *event* is None if there is no event in it: *reason* says why, and *value* is what an operator will see of it.
     """
 
     event: Event | None
@@ -35,23 +35,23 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """The system's, as in ``event.source``."""
+        """The system's name, as in ``event.source``."""
 
     @property
     def plain(self) -> bool:
-        """Whether its own bytes hold ``context.triggered_by`` as it stands: only then may they be filtered unparsed."""
+        """Whether the system's own bytes hold ``context.triggered_by`` unchanged: only then may they be filtered unparsed."""
 
     @property
     def refusal(self) -> str:
-        """What to answer to a caller who could not prove itself."""
+        """The answer to a caller that has not proved who it is."""
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """Whether a webhook call is from the system. *headers* have lower-case names; compares in constant time."""
+        """Return whether a webhook call is from the system. *headers* have lower-case names; compares in constant time."""
 
     def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:
-        """What a webhook's body, or one record of a raw topic, holds, in order; nothing, where it is a test or a keep-alive.
+        """Read a webhook's body, or one record of a raw topic: its arrivals in order, none for a test or a keep-alive.
 
-        Credentials are gone from all of it. *received* is in Unix seconds.
+        All credentials are removed. *received* is in Unix seconds.
 
         Raises:
             NotJson: the body is of another format altogether.
@@ -59,23 +59,23 @@ class Source(Protocol):
 
 
 def arrival(event: Event) -> Arrival:
-    """The arrival of an event that a source has derived: it is stored in the canonical form."""
+    """Make the arrival of an event that a source has derived: it is stored in the canonical form."""
     return Arrival(event, dump(strip(event.model_dump(exclude_unset=True))))
 
 
 def undecoded(source: str, tenant: str, content: Any, reason: str) -> Arrival:
-    """The arrival of what is no event: a stub that tells it from others and holds nothing of it.
+    """Make the arrival of content that is no event: a stub with its size and digest, and with nothing of it.
 
-    What can't be read can't be stripped of credentials, so none of it is stored.
+    Content that can't be read can't be stripped of credentials, so none of it is stored.
     """
     body = content if isinstance(content, bytes) else dump(content)
-    digest, told = hashlib.sha256(body).hexdigest(), scrub(reason)
-    stub = {"undecodable": told, "source": source, "tenant": tenant, "bytes": len(body), "sha256": digest}
-    return Arrival(None, never_filtered(dump(stub)), told)
+    digest, why = hashlib.sha256(body).hexdigest(), scrub(reason)
+    stub = {"undecodable": why, "source": source, "tenant": tenant, "bytes": len(body), "sha256": digest}
+    return Arrival(None, never_filtered(dump(stub)), why)
 
 
 def too_large(arrival: Arrival) -> Arrival:
-    """The stub of an arrival that the log will never take: else it would hold up all that comes with it."""
+    """Make the stub of an arrival that the log will never take: else it would hold up all that comes with it."""
     event = arrival.event
     if event is None:
         return undecoded("", "", arrival.value, f"{arrival.reason}; and it is too large for the log")
@@ -96,18 +96,18 @@ def derive(
     user: Mapping[str, Any],
     context: Mapping[str, Any] | None = None,
 ) -> Event:
-    """The Event of a system that does not write the canonical form. *document* is what it wrote, and becomes the payload.
+    """Make the Event of a system that does not write the canonical form. *document* is what it wrote, and becomes the payload.
 
     Args:
         source: the system's name.
         document: kept as ``payload``, less credentials; it may be changed in place.
-        id: the event's own, or one that is derived from what makes it that event.
-        type: canonical where there is one, else as *raw_type*.
+        id: the event's own, or one that is derived from what makes the event unique.
+        type: canonical where there is such a type, else *raw_type*.
         raw_type: the system's own name for it.
         tenant: which of the system's tenants.
         triggered_by: ``admin_api``, ``user``, ``system`` or ``unknown``.
         basis: the rule that decided so, for `usher explain`.
-        timestamp: when it happened, in Unix seconds, where the system says.
+        timestamp: when it happened, in Unix seconds; None: the system does not say.
         user: fields of `usher.event.User`.
         context: further fields of the context.
     """
@@ -128,9 +128,9 @@ def derive(
 
 
 def read_record(source: Source, record: Record) -> Arrival | None:
-    """What a record of a raw topic holds; None: nothing that matters. CloudEvents in binary form have their headers.
+    """Read a record of a raw topic; None: it holds nothing that matters. CloudEvents in binary form need its headers.
 
-    Never raises: what can't be read is an arrival without an event.
+    Never raises: a record that can't be read is an arrival without an event.
     """
     headers = {name.lower(): value.decode("utf-8", "replace") for name, value in record.headers if value is not None}
     value = record.value or b""
@@ -144,7 +144,7 @@ def read_record(source: Source, record: Record) -> Arrival | None:
 
 
 def document_of(body: bytes) -> Any:
-    """The JSON document in a body or record; out of its envelope, where that is a CloudEvent.
+    """Parse the JSON document in a body or record; a CloudEvent around it is removed.
 
     Raises:
         NotJson, Undecodable
@@ -153,7 +153,7 @@ def document_of(body: bytes) -> Any:
 
 
 def signed_by_any(secrets: Sequence[str], body: bytes, given: str) -> bool:
-    """Whether *given* is the hex HMAC-SHA256 of *body* by one of the secrets. All are tried: the time tells nothing."""
+    """Return whether *given* is the hex HMAC-SHA256 of *body* by one of the secrets. All are tried: the time reveals nothing."""
     signature = _bytes(given.strip().lower())
     matches = [
         hmac.compare_digest(hmac.new(_bytes(secret), body, hashlib.sha256).hexdigest().encode(), signature)
@@ -163,22 +163,22 @@ def signed_by_any(secrets: Sequence[str], body: bytes, given: str) -> bool:
 
 
 def equal_to_any(secrets: Sequence[str], given: str) -> bool:
-    """Whether *given* is one of the secrets itself, compared in constant time."""
+    """Return whether *given* is one of the secrets itself, compared in constant time."""
     text = _bytes(given)
     matches = [hmac.compare_digest(_bytes(secret), text) for secret in secrets]
     return any(matches)
 
 
-def _bytes(told: str) -> bytes:
-    """The very bytes of an environment or a header, also where they are no UTF-8."""
-    return told.encode("utf-8", "surrogateescape")
+def _bytes(given: str) -> bytes:
+    """Return the very bytes of an environment or a header, also if they are no UTF-8."""
+    return given.encode("utf-8", "surrogateescape")
 
 
 def check_secrets(secrets: Sequence[str]) -> tuple[str, ...]:
-    """*secrets* as they are.
+    """Return *secrets* unchanged.
 
     Raises:
-        ValueError: one is empty: with it anybody could sign.
+        ValueError: one is empty: anybody could sign with it.
     """
     if isinstance(secrets, str) or not all(secrets):
         raise ValueError("secrets: a sequence is needed and none may be empty; an empty key signs for anybody")

@@ -1,4 +1,4 @@
-"""Documents within texts of a document: what is written twice as JSON may hide credentials from `strip`, which goes by names."""
+"""Removal of credentials from documents within texts of a document. `strip` goes by names, and would not see them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from usher.event import Undecodable
 from usher.sources.document import dump, parse, strip
 
 _NAMES = ("name", "key", "field", "type")
-"""How the name in a pair of name and value is called."""
+"""The fields that hold the name in a pair of name and value."""
 
 
 def strip_deep(document: Any, also: frozenset[str] = frozenset()) -> Any:
-    """*document* without credentials, also in documents within its texts; it may be changed in place.
+    """Remove credentials from *document*, also in documents within its texts; it may be changed in place.
 
-    A text that only begins like a document becomes None: what can't be read can't be stripped.
+    A text that only begins like a document becomes None: a text that can't be read can't be stripped.
 
     Args:
         also: names of fields to empty, whatever they hold.
@@ -25,7 +25,7 @@ def strip_deep(document: Any, also: frozenset[str] = frozenset()) -> Any:
 
 
 def _clean(document: Any, also: frozenset[str]) -> bool:
-    """Take out, in place, what `strip` can't see; whether anything was."""
+    """Take out, in place, what `strip` can't see; return whether there was anything."""
     nodes, changed = [document], False
     for node in nodes:  # grows while it is walked
         if isinstance(node, dict):
@@ -45,7 +45,7 @@ def _clean(document: Any, also: frozenset[str]) -> bool:
 
 
 def _paired(node: dict[str, Any]) -> set[str]:
-    """The field with a credential, where another field names it, as in ``{"name": "password", "value": …}``."""
+    """Find a field with a credential that another field names, as in ``{"name": "password", "value": …}``."""
     return {"value"} if "value" in node and any(names_credential(node.get(name)) for name in _NAMES) else set()
 
 

@@ -1,4 +1,4 @@
-"""The identity systems that the settings name: what connects the settings, the sources and the APIs. One file a system."""
+"""The identity systems that the settings name. Connects settings, sources and APIs; one file a system."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _OPEN: Mapping[str, Callable[[Any, str, Session], System]] = {
 
 
 class Systems(tuple[System, ...]):
-    """All of them, to be asked by event or topic."""
+    """All systems; finds one by event or topic."""
 
     __slots__ = ()
 
     def which(self, event: Event) -> System | None:
-        """The system that *event* came from; None where it can't be told.
+        """Find the system that *event* came from; None: it is not known.
 
-        By the tenant; where just one tenant of the system is set up and does not say which it is, it is that one.
+        It is found by the tenant. If just one tenant of the system is set up, without the tenant's name, it is that one.
         """
         ours = [system for system in self if system.source.name == event.source]
         for system in ours:
@@ -40,12 +40,12 @@ class Systems(tuple[System, ...]):
         return ours[0] if len(ours) == 1 and ours[0].tenant is None else None
 
     def of(self, event: Event) -> IdentitySystem | None:
-        """The API of the system that *event* came from; None where it can't be told, or there are no credentials."""
+        """Find the API of the system that *event* came from; None: the system is not known, or has no credentials."""
         system = self.which(event)
         return None if system is None else system.api
 
     def others(self, system: System) -> frozenset[str]:
-        """The tenants whose events come by webhooks or pollers of their own: the webhook of *system* can't speak for them."""
+        """List the tenants whose events come by webhooks or pollers of their own: the webhook of *system* can't speak for them."""
         return frozenset(
             other.tenant
             for other in self
@@ -55,13 +55,13 @@ class Systems(tuple[System, ...]):
         )
 
     def sources_of_topics(self, settings: Settings) -> Mapping[str, Source]:
-        """The topics that hold a system's own events, and what reads them."""
+        """Map the topics that hold a system's own events to the sources that read them."""
         by_name = {(system.source.name, system.name): system.source for system in self}
         return {topic.name: by_name[topic.source, topic.tenant] for topic in settings.topics if topic.source}
 
 
 def open_systems(settings: Settings, session: Session) -> Systems:
-    """The systems that the settings name, also those of which only a topic is told. Nothing is connected or asked yet."""
+    """Open the systems that the settings name, also those that only a topic names. No connection or request is made yet."""
     opened: list[System] = []
     for system in SYSTEMS:
         tenants: dict[str, TenantSettings] = dict(settings.tenants_of(system))
@@ -74,7 +74,7 @@ def open_systems(settings: Settings, session: Session) -> Systems:
 
 
 def open_source(settings: Settings, title: str) -> Source:
-    """What reads the events of the tenant *title*, as in ``keycloak`` or ``keycloak/shop``; the first one needs no settings.
+    """Open the source of the tenant *title*, as in ``keycloak`` or ``keycloak/shop``; the first one needs no settings.
 
     Raises:
         SettingsError: there is no such system or tenant.
@@ -95,4 +95,4 @@ def open_source(settings: Settings, title: str) -> Source:
 
 
 def _no_session() -> NoReturn:
-    raise RuntimeError("reading asks nobody")
+    raise RuntimeError("a source makes no request")

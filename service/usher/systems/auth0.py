@@ -1,4 +1,4 @@
-"""Auth0, as the settings describe it."""
+"""Auth0: opens a tenant as the settings describe it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from usher.sources.auth0_rules import Auth0Rules
 from usher.systems.system import Session, System
 
 _BATCH = 8 * 1024 * 1024
-"""Bytes of a log stream's batch that are taken: Auth0 would send one that is refused again and again, and nothing after it."""
+"""Bytes of a log stream's batch that are taken: Auth0 repeats a refused batch again and again, and sends nothing after it."""
 
 
 def open_system(settings: Auth0Settings, name: str, session: Session) -> System:
-    """One tenant of Auth0."""
+    """Open one tenant of Auth0."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_token]
     source = Auth0Source(secrets, tenant=settings.domain or "", rules=_rules(settings))
     api = _api(settings, name, session)
@@ -40,15 +40,15 @@ def open_system(settings: Auth0Settings, name: str, session: Session) -> System:
 
 
 def _warnings(settings: Auth0Settings, name: str) -> Iterator[str]:
-    """What fits together and yet welcomes nobody."""
+    """Warn of settings that are valid, and with which no user is welcomed."""
     prefix = _prefix(name)
     if settings.created_from == "events" and not (settings.admin_clients or settings.admin_markers):
         yield (
-            f"nobody is welcomed: events of new users do not say who made them; set {prefix}ADMIN_MARKERS or "
+            f"no user is welcomed: events of new users do not say who made them; set {prefix}ADMIN_MARKERS or "
             f"{prefix}ADMIN_CLIENTS, or {prefix}CREATED_FROM=logs"
         )
     if settings.poll and not settings.webhook_token and settings.created_from not in settings.feeds:
-        yield f"nobody is welcomed: new users are told of by {settings.created_from}, which {prefix}FEEDS does not pull"
+        yield f"no user is welcomed: new users are taken from {settings.created_from}, which {prefix}FEEDS does not pull"
 
 
 def _rules(settings: Auth0Settings) -> Auth0Rules:
@@ -80,5 +80,5 @@ def _api(settings: Auth0Settings, name: str, session: Session) -> Auth0Api | Non
 
 
 def _prefix(name: str) -> str:
-    """How the names of a tenant's settings begin."""
+    """Return the beginning of the names of a tenant's settings."""
     return "USHER_AUTH0__" + (f"{name.upper()}__" if name else "")

@@ -1,4 +1,4 @@
-"""Authgear, as the settings describe it."""
+"""Authgear: opens a project as the settings describe it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from usher.systems.system import Session, System
 
 
 def open_system(settings: AuthgearSettings, name: str, session: Session) -> System:
-    """One Authgear project."""
+    """Open one Authgear project."""
     prefix = f"USHER_AUTHGEAR__{name.upper()}__" if name else "USHER_AUTHGEAR__"
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
     habits = AuthgearHabits(frozenset(settings.sends_password), frozenset(settings.expires_password))

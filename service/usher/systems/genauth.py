@@ -1,4 +1,4 @@
-"""GenAuth and Authing, as the settings describe them, and what is asked of their API before an event is stored."""
+"""GenAuth and Authing: opens a user pool as the settings describe it, and completes its events by look-ups before they are stored."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from usher.systems.system import Session, System
 _T = TypeVar("_T")
 _BRANDS = {"genauth": "GenAuth", "authing": "Authing"}
 _BEFORE, _AFTER = 300.0, 60.0
-"""Seconds around a webhook in which an administrator's entry is looked for: both clocks and the log may be late."""
+"""Seconds before and after a webhook in which an administrator's entry is searched: both clocks and the log may be late."""
 _LATER = (2.0,)
-"""Seconds until the audit log is looked at again, where it has no entry yet."""
+"""Seconds until the audit log is read again, if it has no entry yet."""
 _AGAIN = (0.5, 2.0)
-"""Seconds until a look-up that failed is tried again: by default GenAuth sends no webhook twice."""
+"""Seconds until a failed look-up is tried again: by default GenAuth sends no webhook twice."""
 
 
 def open_system(settings: GenAuthSettings, name: str, session: Session) -> System:
-    """One user pool."""
+    """Open one user pool."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
     tenant, api = settings.tenant, _open_api(settings, name, session)
     source = GenAuthSource(
@@ -58,13 +58,13 @@ def open_system(settings: GenAuthSettings, name: str, session: Session) -> Syste
 def _blind(name: str) -> str:
     prefix = _prefix(name)
     return (
-        "nobody hears of a password that an administrator set: without an access key nobody can tell who set it; "
+        "no message is sent about a password that an administrator set: without an access key it is not known who set it; "
         f"set {prefix}ACCESS_KEY_ID and {prefix}ACCESS_KEY_SECRET"
     )
 
 
 def _prefix(name: str) -> str:
-    """How the names of a tenant's settings begin."""
+    """Return the beginning of the names of a tenant's settings."""
     return f"USHER_GENAUTH__{name.upper()}__" if name else "USHER_GENAUTH__"
 
 
@@ -83,13 +83,13 @@ def _open_api(settings: GenAuthSettings, name: str, session: Session) -> GenAuth
 
 @dataclass(slots=True)
 class GenAuthEnrichment:
-    """`System.enrich`: finds out who triggered an event, and which call of a webhook repeats which.
+    """`System.enrich`: finds out who triggered an event, and which webhook calls are repeats.
 
     Args:
-        api: None: nobody can be asked.
-        repeats: what this process has seen.
-        now: Unix seconds.
-        sleep: waits for as many seconds.
+        api: None: no request can be made.
+        repeats: the calls that this process has seen.
+        now: gives Unix seconds.
+        sleep: waits for so many seconds.
     """
 
     api: GenAuthApi | None
@@ -98,10 +98,10 @@ class GenAuthEnrichment:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def __call__(self, arrival: Arrival) -> Arrival:
-        """*arrival* with what could be found out.
+        """Complete *arrival* by what can be found out.
 
         Raises:
-            usher.outcome.Retry, usher.outcome.Hold: the API could not be asked.
+            usher.outcome.Retry, usher.outcome.Hold: the API did not answer.
         """
         event = arrival.event
         if event is None:
@@ -114,7 +114,7 @@ class GenAuthEnrichment:
         return arrival if completed is event else arrival_of(completed)
 
     async def _by_profile(self, event: Event) -> Event:
-        """Who created a user, by the user's ``userSourceType``: what else a webhook says is the older, weaker sign."""
+        """Find out who created a user, by the user's ``userSourceType``. Other fields of a webhook are the older, weaker sign."""
         sure = event.context.triggered_by_basis or ""
         user = event.user.id
         if self.api is None or user is None or event.type != "user.created":
@@ -125,12 +125,12 @@ class GenAuthEnrichment:
         try:
             profile = await self._patiently(lambda: api.profile(user))
         except (Skip, Reject) as refusal:
-            return _decided(event, UNKNOWN, f"get-user tells nothing: {refusal.reason}")
+            return _decided(event, UNKNOWN, f"get-user gives no answer: {refusal.reason}")
         actor, basis = who_made(profile.get("userSourceType"), profile.get("registerSource"))
         return _decided(event, actor, f"get-user: {basis}")
 
     async def _by_audit_log(self, event: Event, received: float) -> Arrival | None:
-        """The administrator's own entry about this change of a password, which then stands for it: its id is exact."""
+        """Find the administrator's own entry about this change of a password. It replaces the webhook's event: its id is exact."""
         api = self.api
         if api is None or event.raw_type != PASSWORD_CHANGED or event.user.id is None:
             return None
@@ -158,6 +158,6 @@ class GenAuthEnrichment:
 
 def _decided(event: Event, actor: str, basis: str) -> Event:
     context = event.context.model_copy(update={"triggered_by": actor, "triggered_by_basis": basis})
-    # Under the same id it would stand for the audit log's entry, which tells, and which the poller would then leave out.
+    # Under the same id it would replace the audit log's entry, which knows the actor, and the poller would leave that out.
     known = event.id if actor != UNKNOWN else f"{event.id}-{UNKNOWN}"
     return event.model_copy(update={"context": context, "id": known})

@@ -1,4 +1,4 @@
-"""Keycloak, as the settings describe it."""
+"""Keycloak: opens a realm as the settings describe it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from usher.systems.system import Session, System
 
 
 def open_system(settings: KeycloakSettings, name: str, session: Session) -> System:
-    """One realm."""
+    """Open one realm."""
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
     source = KeycloakSource(
         secrets,
@@ -39,13 +39,13 @@ def open_system(settings: KeycloakSettings, name: str, session: Session) -> Syst
 def _blind(name: str) -> str:
     prefix = _prefix(name)
     return (
-        "nobody hears of a password that an administrator set: its event has no address, and without the admin API "
-        f"nobody can be looked up; set {prefix}URL, {prefix}REALM, {prefix}CLIENT_ID and {prefix}CLIENT_SECRET"
+        "no message is sent about a password that an administrator set: its event has no address, and without the admin API "
+        f"no user can be looked up; set {prefix}URL, {prefix}REALM, {prefix}CLIENT_ID and {prefix}CLIENT_SECRET"
     )
 
 
 def _prefix(name: str) -> str:
-    """How the names of a tenant's settings begin."""
+    """Return the beginning of the names of a tenant's settings."""
     return "USHER_KEYCLOAK__" + (f"{name.upper()}__" if name else "")
 
 
