@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from usher.event import Event
-from usher.identity.poll import Feed
+from usher.systems.feed import Feed
 from usher.testing import an_event
 
 NOW = 1_767_600_000

@@ -22,9 +22,9 @@ from tests.service import Service, environment, running, usher
 
 from usher import Event, Skip
 from usher.event import User
-from usher.identity.keycloak import KeycloakApi
-from usher.sources import decode
-from usher.sources.keycloak import KeycloakSource
+from usher.systems.decode import decode
+from usher.systems.keycloak.api import KeycloakApi
+from usher.systems.keycloak.source import KeycloakSource
 from usher.testing import an_event
 
 pytestmark = pytest.mark.timeout(300)

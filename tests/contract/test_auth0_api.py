@@ -15,9 +15,9 @@ import pytest
 from tests.fakes.auth0 import CONNECTION, FakeAuth0
 
 from usher.event import Event
-from usher.identity.auth0 import Auth0Api
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.sources.auth0 import Auth0Source
+from usher.systems.auth0.api import Auth0Api
+from usher.systems.auth0.source import Auth0Source
 from usher.testing.providers import RESET, answer
 
 EMAIL = "eva.lund@example.com"
@@ -158,7 +158,7 @@ async def test_a_429_waits_until_the_reset_it_names() -> None:
 
 async def test_a_slow_auth0_holds_up_what_waits_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler's time would run out in our own queue: such a delivery is held, and counts no attempt."""
-    monkeypatch.setattr("usher.identity.auth0._QUEUE", 0.05)
+    monkeypatch.setattr("usher.systems.auth0.api._QUEUE", 0.05)
     async with tenant(fake={"slow": 0.3}) as (fake, api):
         event = about(fake, fake.create_user(email=EMAIL))
         ends = await asyncio.gather(*(api.user(event) for _ in range(8)), return_exceptions=True)

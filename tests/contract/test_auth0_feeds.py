@@ -14,11 +14,12 @@ import aiohttp
 import pytest
 from tests.fakes.auth0 import FakeAuth0
 
-from usher.identity.auth0 import Auth0Api
-from usher.identity.auth0_feeds import Auth0EventsFeed, Auth0LogsFeed
 from usher.outcome import Hold, Reject, Retry
-from usher.sources import Arrival, decode
-from usher.sources.auth0 import Auth0Source
+from usher.systems.auth0.api import Auth0Api
+from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
+from usher.systems.source import Arrival
 from usher.testing.providers import RESET, answer
 
 

@@ -13,9 +13,9 @@ from tests.ingress import LEAVES, Site, bombard, documents, hidden
 
 from usher.event import Undecodable
 from usher.eventlog.errors import LogUnavailable
-from usher.sources import decode
-from usher.sources.auth0 import Auth0Source
-from usher.sources.auth0_rules import Auth0Rules
+from usher.systems.auth0.rules import Auth0Rules
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
 
 TOKEN = "whsec-of-auth0"
 

@@ -21,15 +21,15 @@ from tests.fakes.authgear import FakeAuthgear
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.http import Answer
-from usher.identity.api import ApiClient
-from usher.identity.authgear import AuthgearApi, AuthgearKey
-from usher.identity.authgear_log import OVERLAP, AuthgearAuditFeed
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
 from usher.settings.authgear import signing_key
-from usher.sources import decode
-from usher.sources.authgear import AuthgearSource as Source
-from usher.systems import open_systems
+from usher.systems.api import ApiClient
+from usher.systems.authgear.api import AuthgearApi, AuthgearKey
+from usher.systems.authgear.feed import OVERLAP, AuthgearAuditFeed
+from usher.systems.authgear.source import AuthgearSource as Source
+from usher.systems.decode import decode
+from usher.systems.open import open_systems
 from usher.testing import Clock, an_event, raw_event
 from usher.testing.providers import DROP, RESET, answer
 
@@ -380,7 +380,7 @@ async def test_every_failure_keeps_the_position(fault: Any, ending: type[Outcome
 
 async def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow API is a failure like others."""
-    monkeypatch.setattr("usher.identity.api._PATIENCE", aiohttp.ClientTimeout(total=0.05))
+    monkeypatch.setattr("usher.systems.api._PATIENCE", aiohttp.ClientTimeout(total=0.05))
     async with scene(slow=5.0) as it:
         with pytest.raises(Retry, match="no answer in time"):
             await it.feed.page(None)

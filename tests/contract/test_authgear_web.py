@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.ingress import HIDDEN, LEAVES, Site, bombard, documents, hidden, sign
 
 from usher.event import Undecodable
-from usher.sources import decode
-from usher.sources.authgear import SIGNATURE, AuthgearHabits, AuthgearSource, Step
+from usher.systems.authgear.source import SIGNATURE, AuthgearHabits, AuthgearSource, Step
+from usher.systems.decode import decode
 
 SECRET = "whsec"
 _BOTH: frozenset[Step] = frozenset({"created", "reset"})

@@ -12,13 +12,14 @@ import pytest
 from tests.fakes.genauth import FakeGenAuth
 
 from usher.event import UNKNOWN, Event, User
-from usher.identity.genauth import GenAuthApi, string_to_sign
-from usher.identity.genauth_audit import GenAuthAuditFeed
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import GenAuthSettings, Settings, SettingsError
-from usher.sources import Arrival, decode
-from usher.systems import System
-from usher.systems.genauth import GenAuthEnrichment, open_system
+from usher.systems.decode import decode
+from usher.systems.genauth.api import GenAuthApi, string_to_sign
+from usher.systems.genauth.feed import GenAuthAuditFeed
+from usher.systems.genauth.open import GenAuthEnrichment, open_system
+from usher.systems.source import Arrival
+from usher.systems.system import System
 from usher.testing.providers import HANG, RESET, Fault, answer
 
 POOL, SECRET = "fake-user-pool", "whsec"
@@ -462,7 +463,7 @@ async def test_pages_are_read_to_their_end() -> None:
 
 async def test_a_stretch_with_too_many_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest comes with the next looks, which follow at once."""
-    monkeypatch.setattr("usher.identity.genauth_audit._MOST", 60)
+    monkeypatch.setattr("usher.systems.genauth.feed._MOST", 60)
     async with opened() as (fake, system):
         watch = Watch(system)
         _, cursor, _ = await watch.look(None)
@@ -525,7 +526,7 @@ async def test_a_position_that_is_not_readable_is_given_up() -> None:
 
 async def test_an_api_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer in time is an answer: later."""
-    monkeypatch.setattr("usher.identity.api._PATIENCE", aiohttp.ClientTimeout(total=0.2))
+    monkeypatch.setattr("usher.systems.api._PATIENCE", aiohttp.ClientTimeout(total=0.2))
     async with opened() as (fake, system):
         fake.script(HANG)
         with pytest.raises(Retry, match="could not be reached"):

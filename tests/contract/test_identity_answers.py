@@ -13,12 +13,13 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
-from usher.identity.api import ApiClient, Token
 from usher.outcome import Retry
-from usher.sources import Arrival, decode
-from usher.sources.auth0 import Auth0Source
-from usher.sources.authgear import AuthgearSource
-from usher.sources.keycloak import KeycloakSource
+from usher.systems.api import ApiClient, Token
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.authgear.source import AuthgearSource
+from usher.systems.decode import decode
+from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.source import Arrival
 
 
 def nested(levels: int) -> Any:

@@ -12,13 +12,13 @@ import pytest
 from tests.fakes.keycloak import ACCOUNT, FakeKeycloak
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
-from usher.identity.keycloak import KeycloakApi
-from usher.identity.keycloak_events import KeycloakAdminFeed
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
-from usher.sources import decode
-from usher.sources.keycloak import KeycloakSource
-from usher.systems import open_systems
+from usher.systems.decode import decode
+from usher.systems.keycloak.api import KeycloakApi
+from usher.systems.keycloak.feed import KeycloakAdminFeed
+from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.open import open_systems
 from usher.testing import Clock
 from usher.testing.providers import RESET, Fault, answer
 

@@ -11,8 +11,8 @@ from tests.fakes.keycloak import FakeKeycloak
 from tests.ingress import HIDDEN, LEAVES, Site, bombard, documents, hidden, sign
 
 from usher.eventlog.errors import LogUnavailable
-from usher.sources import decode
-from usher.sources.keycloak import KeycloakSource
+from usher.systems.decode import decode
+from usher.systems.keycloak.source import KeycloakSource
 
 SECRET = "whsec-of-keycloak"
 

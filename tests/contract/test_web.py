@@ -19,8 +19,8 @@ from tests.ingress import PATH, Site, Vitals, sign
 
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.metrics import Metrics
-from usher.sources import prefilter
-from usher.sources.authgear import SIGNATURE, AuthgearSource
+from usher.systems.authgear.source import SIGNATURE, AuthgearSource
+from usher.systems.prefilter import prefilter
 from usher.web import OK, WebServer, build_web
 
 SECRET = "whsec-first"

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from usher.delivery import StoredRecord
 from usher.event import Event
 from usher.handler import HandlerError, on
-from usher.sources import Arrival, NotJson, decode, read_record
-from usher.sources.auth0 import Auth0Source
-from usher.sources.auth0_rules import Auth0Rules
+from usher.systems.auth0.rules import Auth0Rules
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
+from usher.systems.document import NotJson
+from usher.systems.source import Arrival, read_record
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "auth0"
 SECRETS = (

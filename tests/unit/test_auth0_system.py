@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from usher.settings import Settings, SettingsError
-from usher.systems import Systems, open_systems
+from usher.systems.open import Systems, open_systems
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **given: str) -> Systems:

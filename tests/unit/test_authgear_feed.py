@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.authgear import FakeAuthgear
 
-from usher.identity.authgear import AuditLogPage
-from usher.identity.authgear_log import OVERLAP, AuthgearAuditFeed
-from usher.sources.authgear import AuthgearSource
+from usher.systems.authgear.api import AuditLogPage
+from usher.systems.authgear.feed import OVERLAP, AuthgearAuditFeed
+from usher.systems.authgear.source import AuthgearSource
 from usher.testing import raw_event
 
 NOW = 1_767_600_000

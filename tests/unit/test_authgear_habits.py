@@ -9,8 +9,8 @@ import pytest
 
 from usher import Handler
 from usher.event import Event
-from usher.sources import decode
-from usher.sources.authgear import OUR_CALLS, AuthgearHabits, AuthgearSource
+from usher.systems.authgear.source import OUR_CALLS, AuthgearHabits, AuthgearSource
+from usher.systems.decode import decode
 from usher.testing import raw_event, run
 from usher_handlers.reset_instructions import reset_instructions
 from usher_handlers.sms_notice import sms_notice

@@ -24,8 +24,9 @@ from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate import errors
 from usher.operate.errors import OperateError
 from usher.settings import Settings, settings_table
-from usher.sources import decode, event_key
 from usher.storage import browser
+from usher.systems.decode import decode
+from usher.systems.source import event_key
 from usher.testing import raw_event
 
 TOPIC = "identity.events"

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usher.event import UNKNOWN, Event, Undecodable
-from usher.sources import NotJson, decode, dump, event_key, parse, strip
+from usher.systems.decode import decode
+from usher.systems.document import NotJson, dump, parse, strip
+from usher.systems.source import event_key
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

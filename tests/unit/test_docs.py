@@ -20,7 +20,7 @@ from usher.engine import dead_letters
 from usher.event import CANONICAL_TYPES, EventContext
 from usher.metrics import Metrics
 from usher.settings import settings_table
-from usher.sources import decode
+from usher.systems.decode import decode
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service" / "usher"

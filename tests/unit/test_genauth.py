@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from usher.delivery import StoredRecord
 from usher.event import UNKNOWN, Event
 from usher.settings import Settings, SettingsError
-from usher.sources import Arrival, NotJson, decode, event_key, read_record
-from usher.sources.genauth import SECRET_HEADERS, GenAuthSource, Repeats, e164
-from usher.sources.genauth_audit import event_of_entry
-from usher.sources.source import arrival
+from usher.systems.decode import decode
+from usher.systems.document import NotJson
+from usher.systems.genauth.audit import event_of_entry
+from usher.systems.genauth.source import SECRET_HEADERS, GenAuthSource, Repeats, e164
+from usher.systems.source import Arrival, arrival, event_key, read_record
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "genauth"
 POOL = "64c0ffee0000000000000001"

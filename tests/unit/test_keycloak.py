@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from usher.delivery import StoredRecord
 from usher.event import Event
-from usher.sources import Arrival, NotJson, decode, event_key, read_record
-from usher.sources.keycloak import SIGNATURE, KeycloakSource
+from usher.systems.decode import decode
+from usher.systems.document import NotJson
+from usher.systems.keycloak.source import SIGNATURE, KeycloakSource
+from usher.systems.source import Arrival, event_key, read_record
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "keycloak"
 FILES = sorted(SAMPLES.glob("*.json"))

@@ -16,10 +16,12 @@ from tests.simulation.loop import Process, SimulatedLoop
 
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Claim, LogConfig, TopicPartition
-from usher.identity.poll import Feed, FeedPage, KnownEvents, Pollers
 from usher.metrics import Metrics
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.sources import Arrival, decode
+from usher.systems.decode import decode
+from usher.systems.feed import Feed, FeedPage
+from usher.systems.poll import KnownEvents, Pollers
+from usher.systems.source import Arrival
 from usher.testing import raw_event
 from usher.testing.log import MemoryBroker, MemoryLog
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usher.event import Undecodable
-from usher.sources import decode, prefilter
+from usher.systems.decode import decode
+from usher.systems.prefilter import prefilter
 
 ACTORS = [
     "admin_api",

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from usher.sources import Source, decode
-from usher.sources.auth0 import Auth0Source
-from usher.sources.genauth import GenAuthSource
-from usher.sources.keycloak import KeycloakSource
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
+from usher.systems.genauth.source import GenAuthSource
+from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.source import Source
 
 PAIRS = [
     {"name": "password", "value": "hunter2"},

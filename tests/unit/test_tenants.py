@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from usher.settings import Settings, SettingsError
-from usher.systems import Systems, open_systems
+from usher.systems.open import Systems, open_systems
 
 
 def opened(**given: str) -> Systems:

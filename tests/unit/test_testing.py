@@ -16,7 +16,7 @@ import pytest
 from usher import Context, Event, Reject, Retry, RetryPolicy, Skip, on
 from usher.event import CANONICAL_TYPES
 from usher.outcome import Hold, Unknown
-from usher.sources import decode
+from usher.systems.decode import decode
 from usher.testing import Clock, RecordingEmail, an_event, raw_event, run
 from usher_handlers.welcome_email import welcome_email
 

@@ -9,8 +9,9 @@ from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
 from usher.operate.fates import Fate
 from usher.operate.trace import Wanted, trace
-from usher.sources import decode, event_key
-from usher.sources.genauth import GenAuthSource
+from usher.systems.decode import decode
+from usher.systems.genauth.source import GenAuthSource
+from usher.systems.source import event_key
 from usher.testing import raw_event
 from usher.testing.broker import MemoryBroker
 from usher.testing.log import MemoryBrowser

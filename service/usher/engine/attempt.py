@@ -36,8 +36,8 @@ from usher.outcome import (
     decide,
 )
 from usher.redact import scrub
-from usher.sources import decode
 from usher.system import IdentitySystem
+from usher.systems.decode import decode
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

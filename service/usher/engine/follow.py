@@ -24,7 +24,7 @@ from usher.eventlog.port import CaughtUp, EventLog
 from usher.handler import Router
 from usher.outcome import Dead
 from usher.redact import scrub
-from usher.sources import decode
+from usher.systems.decode import decode
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

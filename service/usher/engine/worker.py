@@ -23,7 +23,7 @@ from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import Batch, Claim, EventLog
 from usher.metrics import Metrics
 from usher.redact import scrub
-from usher.sources import Source
+from usher.systems.source import Source
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -24,8 +24,8 @@ from usher.eventlog.browse import Browser
 from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate.errors import NotFound
 from usher.settings import Settings
-from usher.sources import decode
 from usher.storage import browser as open_browser
+from usher.systems.decode import decode
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from usher.outcome import Reject, Skip, duration_text
 from usher.parts import find_handlers, open_templates
 from usher.redact import scrub
 from usher.settings import Settings
-from usher.sources import dump
-from usher.systems import open_systems
+from usher.systems.document import dump
+from usher.systems.open import open_systems
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

@@ -16,9 +16,10 @@ from usher.operate.dead_letters import read as read_dead_letters
 from usher.operate.fates import Fate, Sighting, Traces, fates
 from usher.parts import find_handlers
 from usher.settings import Settings
-from usher.sources import Source, decode, read_record
 from usher.storage import browser as open_browser
-from usher.systems import open_systems
+from usher.systems.decode import decode
+from usher.systems.open import open_systems
+from usher.systems.source import Source, read_record
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from typing import Protocol
 
 import aiohttp
 
-from usher.identity.poll import Feed
-from usher.sources import Arrival, Source
 from usher.system import IdentitySystem
-from usher.web import DEFAULT_LIMIT
+from usher.systems.feed import Feed
+from usher.systems.source import Arrival, Source
+
+BODY_LIMIT = 512 * 1024
+"""The largest body of a webhook that is read, in bytes: a stored event with its headers must fit twice into a Kafka record of 1 MiB."""
 
 Session = Callable[[], aiohttp.ClientSession]
 """Gives the pooled HTTP session, once there is one."""
@@ -45,7 +47,7 @@ class System:
     api: SystemApi | None = None
     enrich: Callable[[Arrival], Awaitable[Arrival]] | None = None
     feeds: Sequence[Feed] = ()
-    limit: int = DEFAULT_LIMIT
+    limit: int = BODY_LIMIT
     warnings: Sequence[str] = ()
     messages_per_minute: int | None = None
 

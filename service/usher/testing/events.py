@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from usher.event import Event
-from usher.sources import decode
+from usher.systems.decode import decode
 
 _RAW: Mapping[str, str] = {
     "password.reset": "admin_api.mutation.reset_password.executed",

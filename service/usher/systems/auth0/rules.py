@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from usher.event import UNKNOWN
-from usher.sources.auth0_logs import Auth0LogEntry
-from usher.sources.auth0_values import dict_in
-from usher.sources.canonical import text
+from usher.systems.auth0.logs import Auth0LogEntry
+from usher.systems.auth0.values import dict_in
+from usher.systems.canonical import text
 
 _BY_USERS = frozenset(
     ("scp", "fcp", "scpr", "fcpr", "sce", "fce", "scpn", "fcpn", "scu", "fcu", "sv", "fv", "svr", "fvr")

@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from usher.event import Event, User
 from usher.http import Answer
-from usher.identity.api import ApiClient, BaseApi, Token
 from usher.outcome import Hold, Reject, Retry, Skip
-from usher.sources.authgear import OUR_CALLS
 from usher.system import PasswordLink
+from usher.systems.api import ApiClient, BaseApi, Token
+from usher.systems.authgear.source import OUR_CALLS
 
 PATH = "/_api/admin/graphql"
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from usher.credentials import names_credential
-from usher.sources.auth0_values import dict_in, unmasked, user_of
-from usher.sources.canonical import text
+from usher.systems.auth0.values import dict_in, unmasked, user_of
+from usher.systems.canonical import text
 
 _DASHBOARD = "https://manage.auth0.com"
 _USERS = re.compile(r"/api/v2/users(?:/(?P<id>[^/]+))?/?")

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from usher.event import Undecodable
-from usher.sources.auth0_logs import Auth0LogEntry
-from usher.sources.auth0_rules import Auth0Rules
-from usher.sources.auth0_values import dict_in, moment, user_of
-from usher.sources.canonical import text
-from usher.sources.document import NotJson, dump, parse
-from usher.sources.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
+from usher.systems.auth0.logs import Auth0LogEntry
+from usher.systems.auth0.rules import Auth0Rules
+from usher.systems.auth0.values import dict_in, moment, user_of
+from usher.systems.canonical import text
+from usher.systems.document import NotJson, dump, parse
+from usher.systems.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
 
 NAME = "auth0"
 _CREATED = "user.created"

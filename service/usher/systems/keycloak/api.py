@@ -12,11 +12,11 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer
-from usher.identity.api import ApiClient, BaseApi, Token
 from usher.outcome import Reject, Retry, Skip
-from usher.sources import Arrival
-from usher.sources.canonical import text
-from usher.sources.keycloak import OUR_MARK, REQUESTED, KeycloakSource
+from usher.systems.api import ApiClient, BaseApi, Token
+from usher.systems.canonical import text
+from usher.systems.keycloak.source import OUR_MARK, REQUESTED, KeycloakSource
+from usher.systems.source import Arrival
 
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
 _SLACK = 10.0

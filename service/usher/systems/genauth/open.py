@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from usher.event import UNKNOWN, Event
-from usher.identity.api import ApiClient
-from usher.identity.genauth import GenAuthApi
-from usher.identity.genauth_audit import GenAuthAuditFeed, events_of
 from usher.outcome import Reject, Retry, Skip
 from usher.settings import GenAuthSettings
-from usher.sources import Arrival
-from usher.sources.genauth import PASSWORD_CHANGED, GenAuthSource, Repeats, who_made
-from usher.sources.source import arrival as arrival_of
+from usher.systems.api import ApiClient
+from usher.systems.genauth.api import GenAuthApi
+from usher.systems.genauth.feed import GenAuthAuditFeed, events_of
+from usher.systems.genauth.source import PASSWORD_CHANGED, GenAuthSource, Repeats, who_made
+from usher.systems.source import Arrival
+from usher.systems.source import arrival as arrival_of
 from usher.systems.system import Session, System
 
 _T = TypeVar("_T")

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 from usher.delivery import Record
 from usher.event import Event, Undecodable
 from usher.redact import scrub
-from usher.sources.canonical import event_of
-from usher.sources.document import dump, parse, strip, unwrap
-from usher.sources.prefilter import never_filtered
-from usher.sources.texts import strip_deep
+from usher.systems.canonical import event_of
+from usher.systems.document import dump, parse, strip, unwrap
+from usher.systems.prefilter import never_filtered
+from usher.systems.texts import strip_deep
 
 
 class Arrival(NamedTuple):
@@ -141,6 +141,11 @@ def read_record(source: Source, record: Record) -> Arrival | None:
     if len(arrivals) > 1:
         return undecoded(source.name, "", value, f"a record holds one event, this one holds {len(arrivals)}")
     return arrivals[0] if arrivals else None
+
+
+def event_key(event: Event) -> bytes:
+    """Make the record key of an event: its user, so that a user's events stay in one partition; without a user, the event."""
+    return (event.user.id or f"{event.tenant}/{event.id}").encode()
 
 
 def document_of(body: bytes) -> Any:

@@ -11,7 +11,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from usher.event import Undecodable
 from usher.eventlog.errors import LeaseLost, LogError, TooLarge
@@ -19,7 +19,9 @@ from usher.eventlog.port import EventLog, Lease
 from usher.metrics import Metrics
 from usher.outcome import Outcome, Reject
 from usher.redact import scrub
-from usher.sources import Arrival, decode, event_key, too_large
+from usher.systems.decode import decode
+from usher.systems.feed import Feed, FeedPage
+from usher.systems.source import Arrival, event_key, too_large
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -34,44 +36,6 @@ _SKEW = 120.0
 _FRESH = 5.0
 """Seconds in which the topic is not read again: else a backlog of many pages would read it for each page. An event that comes
 meanwhile by another way, and is then appended again, lies so close to the first one that the engine knows it by its id."""
-
-
-class FeedPage(NamedTuple):
-    """The result of one look: arrivals in the order in which they happened, where to continue, and whether there is more at once.
-
-    *cursor* is the feed's own, at most some kilobytes.
-    """
-
-    arrivals: Sequence[Arrival]
-    cursor: bytes
-    more: bool = False
-
-
-class Feed(Protocol):
-    """A log of an identity system that can be read from a known position on. A feed that keeps a connection closes it in `close`."""
-
-    @property
-    def name(self) -> str:
-        """The name of the feed, unique in its group and for ever: its position is kept under this name."""
-
-    @property
-    def every(self) -> float:
-        """Seconds between looks while there is nothing new; 0 if `page` itself waits for news."""
-
-    async def page(self, cursor: bytes | None) -> FeedPage:
-        """Read what came after *cursor*, at most a page of it; None: begin now, bring nothing of the past.
-
-        Pages may overlap: events that were brought before are recognised by their ids.
-
-        Raises:
-            usher.outcome.Retry, usher.outcome.Hold: not now; says when.
-            usher.outcome.Reject: the cursor can't be used any more. Polling continues from now, and says so.
-        """
-
-    def since(self, cursor: bytes) -> float:
-        """Return the earliest time (Unix seconds, the system's clock) of an event in the page after *cursor*."""
-
-    async def close(self) -> None: ...
 
 
 class Pollers:

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from usher.event import Undecodable
-from usher.identity.auth0 import Auth0Api
-from usher.identity.poll import FeedPage
 from usher.outcome import Reject, Retry
-from usher.sources import Arrival, dump, parse
-from usher.sources.auth0 import Auth0Source
-from usher.sources.auth0_values import moment
-from usher.sources.canonical import text
-from usher.sources.source import undecoded
+from usher.systems.auth0.api import Auth0Api
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.auth0.values import moment
+from usher.systems.canonical import text
+from usher.systems.document import dump, parse
+from usher.systems.feed import FeedPage
+from usher.systems.source import Arrival, undecoded
 
 _EVENT_TYPES = ("user.created", "user.updated", "user.deleted")
 _REOPEN = 2.0

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from usher.identity.genauth import GenAuthApi
-from usher.identity.poll import FeedPage
 from usher.outcome import Reject
-from usher.sources import Arrival
-from usher.sources.genauth_audit import entry_time, event_of_entry
-from usher.sources.source import arrival
+from usher.systems.feed import FeedPage
+from usher.systems.genauth.api import GenAuthApi
+from usher.systems.genauth.audit import entry_time, event_of_entry
+from usher.systems.source import Arrival, arrival
 
 _LATE = 300.0
 """Seconds by which an entry may come late and the clocks may differ."""

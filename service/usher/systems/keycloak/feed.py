@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from usher.identity.keycloak import KeycloakApi
-from usher.identity.poll import FeedPage
 from usher.outcome import Reject
-from usher.sources.keycloak import KeycloakSource
+from usher.systems.feed import FeedPage
+from usher.systems.keycloak.api import KeycloakApi
+from usher.systems.keycloak.source import KeycloakSource
 
 _PAGE, _STEP = 100, 90
 """Events in a page, and from one page to the next: events of one millisecond may change places between two looks."""

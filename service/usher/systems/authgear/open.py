@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from usher.identity.authgear import AuthgearApi, AuthgearKey
-from usher.identity.authgear_log import AuthgearAuditFeed, activity_types
 from usher.settings import AuthgearSettings
-from usher.sources.authgear import AuthgearHabits, AuthgearSource
+from usher.systems.authgear.api import AuthgearApi, AuthgearKey
+from usher.systems.authgear.feed import AuthgearAuditFeed, activity_types
+from usher.systems.authgear.source import AuthgearHabits, AuthgearSource
 from usher.systems.system import Session, System
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from usher.identity.auth0 import Auth0Api
-from usher.identity.auth0_feeds import Auth0EventsFeed, Auth0LogsFeed
-from usher.identity.poll import Feed
 from usher.settings import Auth0Settings
-from usher.sources.auth0 import Auth0Source
-from usher.sources.auth0_rules import Auth0Rules
+from usher.systems.auth0.api import Auth0Api
+from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed
+from usher.systems.auth0.rules import Auth0Rules
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.feed import Feed
 from usher.systems.system import Session, System
 
 _BATCH = 8 * 1024 * 1024

@@ -1,21 +1,14 @@
-"""The sources: they turn what an identity system sends into Events. One file a system; `decode` reads what is stored.
+"""The reader of stored events. A system's `Source` reads what the system sends, once, before it is stored.
 
-A system's `Source` reads what the system sends, once, before it is stored. What is stored is in the canonical form.
+What is stored is in the canonical form, or as Authgear writes it, which is almost the same.
 """
 
 from __future__ import annotations
 
 from usher.event import Event, Undecodable
-from usher.sources import authgear
-from usher.sources.canonical import event_of, text
-from usher.sources.document import NotJson, dump, parse, strip, unwrap
-from usher.sources.prefilter import in_an_envelope, never_filtered, prefilter
-from usher.sources.source import Arrival, Source, read_record, too_large
-
-__all__ = [
-    "Arrival", "NotJson", "Source", "decode", "dump", "event_key", "in_an_envelope", "never_filtered", "parse", "prefilter",
-    "read_record", "strip", "too_large",
-]  # fmt: skip
+from usher.systems.authgear import source as authgear
+from usher.systems.canonical import event_of, text
+from usher.systems.document import parse, strip, unwrap
 
 
 def decode(value: bytes) -> Event:
@@ -42,8 +35,3 @@ def _inner(document: dict[str, object]) -> dict[str, object]:
         stub = text(document.get("undecodable"))  # `source.undecoded` made it
         raise Undecodable(stub or "no event: the field 'type' is missing, or is no text")
     return inner
-
-
-def event_key(event: Event) -> bytes:
-    """Make the record key of an event: its user, so that a user's events stay in one partition; without a user, the event."""
-    return (event.user.id or f"{event.tenant}/{event.id}").encode()

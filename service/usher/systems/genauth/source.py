@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import phonenumbers
 
 from usher.event import UNKNOWN, Event, Undecodable
-from usher.sources.canonical import text
-from usher.sources.document import NotJson, dump, parse, unwrap
-from usher.sources.forms import form_document
-from usher.sources.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
-from usher.sources.texts import strip_deep
+from usher.systems.canonical import text
+from usher.systems.document import NotJson, dump, parse, unwrap
+from usher.systems.genauth.forms import form_document
+from usher.systems.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
+from usher.systems.texts import strip_deep
 
 NAME = "genauth"
 SECRET_HEADERS = ("x-authing-webhook-secret", "x-authing-token", "x-genauth-token")

@@ -19,9 +19,9 @@ from email.utils import format_datetime
 from typing import Any, Literal
 
 from usher.event import Event, User
-from usher.identity.api import ApiClient, BaseApi
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.sources.genauth import user_fields
+from usher.systems.api import ApiClient, BaseApi
+from usher.systems.genauth.source import user_fields
 
 Brand = Literal["genauth", "authing"]
 

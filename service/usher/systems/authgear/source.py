@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from usher.event import Event, Undecodable
-from usher.sources.canonical import context_of, event_of, text
-from usher.sources.document import NotJson, dump, parse, unambiguous, unwrap
-from usher.sources.prefilter import never_filtered
-from usher.sources.source import Arrival, check_secrets, signed_by_any, undecoded
-from usher.sources.texts import strip_deep
+from usher.systems.canonical import context_of, event_of, text
+from usher.systems.document import NotJson, dump, parse, unambiguous, unwrap
+from usher.systems.prefilter import never_filtered
+from usher.systems.source import Arrival, check_secrets, signed_by_any, undecoded
+from usher.systems.texts import strip_deep
 
 NAME = "authgear"
 SIGNATURE = "x-authgear-body-signature"
@@ -132,7 +132,7 @@ _SMS_GATEWAY = frozenset({"to", "body"})
 
 
 def _native(document: Any) -> Any:
-    """Remove the fields that would make `usher.sources.decode` take it for another system's."""
+    """Remove the fields that would make `usher.systems.decode.decode` take it for another system's."""
     if not isinstance(document, dict) or not document.keys() & _OF_OTHERS:
         return document
     return {name: item for name, item in document.items() if name not in _OF_OTHERS}

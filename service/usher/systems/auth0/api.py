@@ -16,11 +16,11 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer, asked_wait
-from usher.identity.api import ApiClient, BaseApi, Token
 from usher.outcome import Hold, Reject, Retry, Skip
-from usher.sources.auth0_values import dict_in, moment, user_of
-from usher.sources.canonical import text
 from usher.system import PasswordLink
+from usher.systems.api import ApiClient, BaseApi, Token
+from usher.systems.auth0.values import dict_in, moment, user_of
+from usher.systems.canonical import text
 
 _AT_ONCE = 5
 """Calls at a time: more of them would all meet a rate limit that is used up."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from usher.credentials import names_credential
 from usher.event import Undecodable
-from usher.sources.document import dump, parse, strip
+from usher.systems.document import dump, parse, strip
 
 _NAMES = ("name", "key", "field", "type")
 """The fields that hold the name in a pair of name and value."""

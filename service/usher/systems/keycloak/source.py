@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from usher.event import UNKNOWN, Event, Undecodable
-from usher.sources.canonical import text
-from usher.sources.document import NotJson, dump, parse
-from usher.sources.source import Arrival, arrival, check_secrets, derive, document_of, signed_by_any, undecoded
+from usher.systems.canonical import text
+from usher.systems.document import NotJson, dump, parse
+from usher.systems.source import Arrival, arrival, check_secrets, derive, document_of, signed_by_any, undecoded
 
 NAME = "keycloak"
 SIGNATURE = "x-keycloak-signature"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from usher.identity.keycloak import KeycloakApi
-from usher.identity.keycloak_events import KeycloakAdminFeed
 from usher.settings import KeycloakSettings
-from usher.sources.keycloak import KeycloakSource
+from usher.systems.keycloak.api import KeycloakApi
+from usher.systems.keycloak.feed import KeycloakAdminFeed
+from usher.systems.keycloak.source import KeycloakSource
 from usher.systems.system import Session, System
 
 

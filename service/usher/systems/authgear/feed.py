@@ -16,12 +16,11 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from usher.event import RENAMED_TYPES
-from usher.identity.authgear import AuthgearApi, activity_type
-from usher.identity.poll import FeedPage
 from usher.outcome import Reject
-from usher.sources import Arrival
-from usher.sources.authgear import NAME, AuthgearSource
-from usher.sources.source import undecoded
+from usher.systems.authgear.api import AuthgearApi, activity_type
+from usher.systems.authgear.source import NAME, AuthgearSource
+from usher.systems.feed import FeedPage
+from usher.systems.source import Arrival, undecoded
 
 OVERLAP = 300.0
 """Seconds before the newest known entry at which a look begins."""

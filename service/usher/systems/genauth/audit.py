@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from usher.event import Event, Undecodable
-from usher.sources.canonical import text
-from usher.sources.document import dump, parse
-from usher.sources.genauth import NAME, created_id, iso_time, user_id_of
-from usher.sources.source import derive
+from usher.systems.canonical import text
+from usher.systems.document import dump, parse
+from usher.systems.genauth.source import NAME, created_id, iso_time, user_id_of
+from usher.systems.source import derive
 
 _KEPT = ("requestId", "operationType", "resourceType", "adminUserId", "timestamp")
 _SETS_PASSWORD = frozenset(("password", "newPassword", "autoGeneratePassword"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from usher.sources.canonical import END_OF_TIME, text
+from usher.systems.canonical import END_OF_TIME, text
 
 _LANGUAGES = ("locale", "lang", "language", "preferred_language")
 """Where in ``user_metadata`` teams keep the language: Auth0 has no field for it."""

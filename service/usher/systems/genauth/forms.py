@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from usher.sources.document import NotJson
+from usher.systems.document import NotJson
 
 _MOST_FIELDS = 2_000
 _DEEPEST = 20
