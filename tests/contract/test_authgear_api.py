@@ -23,10 +23,10 @@ from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 from usher.http import Answer
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
-from usher.settings.authgear import signing_key
 from usher.systems.api import ApiClient
 from usher.systems.authgear.api import AuthgearApi, AuthgearKey
 from usher.systems.authgear.feed import OVERLAP, AuthgearAuditFeed
+from usher.systems.authgear.settings import signing_key
 from usher.systems.authgear.source import AuthgearSource as Source
 from usher.systems.decode import decode
 from usher.systems.open import open_systems

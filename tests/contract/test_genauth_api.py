@@ -13,11 +13,12 @@ from tests.fakes.genauth import FakeGenAuth
 
 from usher.event import UNKNOWN, Event, User
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.settings import GenAuthSettings, Settings, SettingsError
+from usher.settings import Settings, SettingsError
 from usher.systems.decode import decode
 from usher.systems.genauth.api import GenAuthApi, string_to_sign
 from usher.systems.genauth.feed import GenAuthAuditFeed
 from usher.systems.genauth.open import GenAuthEnrichment, open_system
+from usher.systems.genauth.settings import GenAuthSettings
 from usher.systems.source import Arrival
 from usher.systems.system import System
 from usher.testing.providers import HANG, RESET, Fault, answer

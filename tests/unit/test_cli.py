@@ -329,11 +329,13 @@ def test_handlers_says_which_are_off(usher: Usher) -> None:
 
 
 def test_handlers_types_lists_what_a_handler_may_ask_for(usher: Usher) -> None:
-    """Canonical types first, with their meaning."""
+    """Canonical types first, with their meaning; each with the systems that send it."""
     ended = usher("handlers", "--types", "--json")
 
-    assert ended.rows[0] == {"type": "user.created", "meaning": "an account exists"}
-    assert {"type": "user.disabled", "meaning": None} in ended.rows
+    every = ["authgear", "auth0", "genauth", "keycloak"]
+    assert ended.rows[0] == {"type": "user.created", "meaning": "an account exists", "systems": every}
+    assert {"type": "user.disabled", "meaning": None, "systems": ["authgear"]} in ended.rows
+    assert re.search(r"access\.LOGIN +keycloak", usher("handlers", "--types").out)
 
 
 def test_explain_shows_what_each_handler_would_do(usher: Usher) -> None:

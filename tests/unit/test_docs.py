@@ -17,7 +17,8 @@ from tests.bench.report import with_short_form
 
 from usher import Context, Event, User, cli
 from usher.engine import dead_letters
-from usher.event import CANONICAL_TYPES, EventContext
+from usher.event import EventContext
+from usher.event_types import CANONICAL_TYPES
 from usher.metrics import Metrics
 from usher.settings import settings_table
 from usher.systems.decode import decode

@@ -17,6 +17,7 @@ from usher.settings import Settings, SettingsError
 from usher.systems.decode import decode
 from usher.systems.document import NotJson
 from usher.systems.genauth.audit import event_of_entry
+from usher.systems.genauth.settings import GenAuthSettings
 from usher.systems.genauth.source import SECRET_HEADERS, GenAuthSource, Repeats, e164
 from usher.systems.source import Arrival, arrival, event_key, read_record
 
@@ -368,7 +369,8 @@ def test_a_record_of_a_raw_topic_has_one_id_for_ever() -> None:
 def test_settings_that_follow_from_others(given: dict[str, str], brand: str, country: str, pool: str | None) -> None:
     """The brand from the address, the pool from the access key, unless they are set."""
     environ = {f"USHER_GENAUTH__{name}": text for name, text in given.items()}
-    settings = Settings.load(environ, env_file=None).genauth
+    settings = Settings.load(environ, env_file=None).tenants_of("genauth").get("", GenAuthSettings())
+    assert isinstance(settings, GenAuthSettings)
 
     assert (settings.brand, settings.country_code, settings.user_pool_id) == (brand, country, pool)
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 import usher
 from usher import Context, Event, Handler, HandlerError, Reject, RetryPolicy, Skip, on
 from usher.context import Outgoing, message_of
-from usher.event import EVENT_TYPES, EventContext
+from usher.event import EventContext
 from usher.handler import Router
 from usher.testing import an_event, run
 
@@ -223,11 +223,6 @@ def test_match_and_explain_agree(handlers: list[Handler], service: set[str], typ
     assert {ruling.handler.name for ruling in rulings if ruling.runs} == matched
     assert {ruling.handler.name for ruling in rulings} == {handler.name for handler in handlers}
     assert actor in router.actors or not matched
-
-
-def test_every_canonical_type_can_be_asked_for() -> None:
-    """And every raw one."""
-    assert named("all", *EVENT_TYPES).types == EVENT_TYPES
 
 
 # One message a delivery

@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, Skip, on
-from usher.event import CANONICAL_TYPES
+from usher.event_types import CANONICAL_TYPES
 from usher.outcome import Hold, Unknown
 from usher.systems.decode import decode
 from usher.testing import Clock, RecordingEmail, an_event, raw_event, run

@@ -1,27 +1,17 @@
-"""The identity systems that the settings name. Connects settings, sources and APIs; one file a system."""
+"""The identity systems that the settings name. The registry finds what opens each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from usher.event import Event
-from usher.settings import SYSTEMS, Settings, SettingsError, TenantSettings
+from usher.registry import SYSTEMS, part
+from usher.settings import Settings, SettingsError, TenantSettings, tenant_model
 from usher.system import IdentitySystem
-from usher.systems.auth0.open import open_system as open_auth0
-from usher.systems.authgear.open import open_system as open_authgear
-from usher.systems.genauth.open import open_system as open_genauth
-from usher.systems.keycloak.open import open_system as open_keycloak
 from usher.systems.source import Source
 from usher.systems.system import Session, System
-
-_OPEN: Mapping[str, Callable[[Any, str, Session], System]] = {
-    "authgear": open_authgear,
-    "auth0": open_auth0,
-    "genauth": open_genauth,
-    "keycloak": open_keycloak,
-}
 
 
 class Systems(tuple[System, ...]):
@@ -65,12 +55,11 @@ def open_systems(settings: Settings, session: Session) -> Systems:
     """Open the systems that the settings name, also those that only a topic names. No connection or request is made yet."""
     opened: list[System] = []
     for system in SYSTEMS:
-        tenants: dict[str, TenantSettings] = dict(settings.tenants_of(system))
+        tenants = dict(settings.tenants_of(system))
         if any((topic.source, topic.tenant) == (system, "") for topic in settings.topics):
-            tenants.setdefault("", getattr(settings, system))
+            tenants.setdefault("", tenant_model(system)())
         for name, tenant in tenants.items():
-            one = _OPEN[system](tenant, name, session)
-            opened.append(replace(one, messages_per_minute=tenant.messages_per_minute))
+            opened.append(_open(system, tenant, name, session))
     return Systems(opened)
 
 
@@ -81,18 +70,24 @@ def open_source(settings: Settings, title: str) -> Source:
         SettingsError: there is no such system or tenant.
     """
     system, _, name = title.partition("/")
-    if system not in _OPEN:
+    if system not in SYSTEMS:
         raise SettingsError(
-            [f"{title!r} is no source; write one of {', '.join(_OPEN)}, a tenant may follow: keycloak/shop"]
+            [f"{title!r} is no source; write one of {', '.join(SYSTEMS)}, a tenant may follow: keycloak/shop"]
         )
-    tenants: dict[str, TenantSettings] = {"": getattr(settings, system), **settings.tenants_of(system)}
+    tenants = {"": tenant_model(system)(), **settings.tenants_of(system)}
     if name not in tenants:
         raise SettingsError(
             [
                 f"{title!r}: nothing is set for a tenant {name!r}; set USHER_{system.upper()}__{name.upper()}__…, or leave it out"
             ]
         )
-    return _OPEN[system](tenants[name], name, _no_session).source
+    return _open(system, tenants[name], name, _no_session).source
+
+
+def _open(system: str, settings: TenantSettings, name: str, session: Session) -> System:
+    """Open one tenant."""
+    opened: System = part(system, "open").open_system(settings, name, session)
+    return replace(opened, messages_per_minute=settings.messages_per_minute)
 
 
 def _no_session() -> NoReturn:

@@ -10,13 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from usher.event import Event
+from usher.systems.authgear.event_types import RAW_TYPES
 from usher.systems.decode import decode
 
-_RAW: Mapping[str, str] = {
-    "password.reset": "admin_api.mutation.reset_password.executed",
-    "password.expired": "admin_api.mutation.set_password_expired.executed",
-    "password.reset_requested": "admin_api.mutation.send_reset_password_message.executed",
-}
 _PEOPLE = uuid.UUID("3e0a7f4c-6f0e-4b60-9d3c-2f6a4f1f7a11")
 _CREATED = "2026-01-05T09:30:00.000000Z"
 
@@ -82,7 +78,7 @@ def raw_event(
     document = {
         "id": event_id,
         "seq": int(event_id, 16) % 1_000_000 if _is_hex(event_id) else 1,
-        "type": _RAW.get(type, type),
+        "type": RAW_TYPES.get(type, type),
         "payload": {**payload, **overrides.pop("payload", {})},
         "context": {**_without_none(context), **overrides.pop("context", {})},
         **overrides,

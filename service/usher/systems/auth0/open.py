@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from usher.settings import Auth0Settings
 from usher.systems.auth0.api import Auth0Api
 from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed
 from usher.systems.auth0.rules import Auth0Rules
+from usher.systems.auth0.settings import Auth0Settings
 from usher.systems.auth0.source import Auth0Source
 from usher.systems.feed import Feed
 from usher.systems.system import Session, System

@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from usher.event import RENAMED_TYPES
 from usher.outcome import Reject
 from usher.systems.authgear.api import AuthgearApi, activity_type
+from usher.systems.authgear.event_types import RAW_TYPES
 from usher.systems.authgear.source import NAME, AuthgearSource
 from usher.systems.feed import FeedPage
 from usher.systems.source import Arrival, undecoded
@@ -28,11 +28,6 @@ _AHEAD = 3600.0
 """Seconds by which an entry may be ahead of our own clock: an entry with a wrong time must not make us skip all others."""
 PAGE = 100
 """Entries in a page; Authgear may give fewer."""
-_RAW_TYPES: Mapping[str, str] = {
-    **{name: raw for raw, name in RENAMED_TYPES.items()},
-    "password.expired": "admin_api.mutation.set_password_expired.executed",
-}
-"""Authgear's names of the canonical types that it names differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +126,7 @@ class AuthgearAuditFeed:
 
 def activity_types(types: Sequence[str]) -> list[str]:
     """Spell event types, canonical or raw, as the API does."""
-    return list(dict.fromkeys(activity_type(_RAW_TYPES.get(name, name)) for name in types))
+    return list(dict.fromkeys(activity_type(RAW_TYPES.get(name, name)) for name in types))
 
 
 def _within(position: _AuditPosition, times: Sequence[float], after: Any) -> _AuditPosition:

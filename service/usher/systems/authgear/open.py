@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from usher.settings import AuthgearSettings
 from usher.systems.authgear.api import AuthgearApi, AuthgearKey
 from usher.systems.authgear.feed import AuthgearAuditFeed, activity_types
+from usher.systems.authgear.settings import AuthgearSettings
 from usher.systems.authgear.source import AuthgearHabits, AuthgearSource
 from usher.systems.system import Session, System
 

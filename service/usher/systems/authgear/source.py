@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from usher.event import Event, Undecodable
+from usher.systems.authgear.event_types import RAW_TYPES, RENAMED_TYPES
 from usher.systems.canonical import context_of, event_of, text
 from usher.systems.document import NotJson, dump, parse, unambiguous, unwrap
 from usher.systems.prefilter import never_filtered
@@ -22,12 +23,6 @@ NAME = "authgear"
 SIGNATURE = "x-authgear-body-signature"
 """The hex HMAC-SHA256 of the raw body, without a time in it."""
 
-_MUTATION = "admin_api.mutation."
-_EXPIRED = f"{_MUTATION}set_password_expired.executed"
-_CANONICAL = {
-    f"{_MUTATION}reset_password.executed": "password.reset",
-    f"{_MUTATION}send_reset_password_message.executed": "password.reset_requested",
-}
 _LOGIN_ID_VALUE = "https://authgear.com/claims/login_id/value"
 _LOGIN_ID_TYPE = "https://authgear.com/claims/login_id/type"
 _CLAIMS: Mapping[str, str] = {"username": "preferred_username", "email": "email", "phone": "phone_number"}
@@ -161,9 +156,9 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
 
 
 def _canonical(raw_type: str, payload: Mapping[str, Any]) -> str:
-    if raw_type == _EXPIRED:
+    if raw_type == RAW_TYPES["password.expired"]:
         return "password.expired" if payload.get("expired") is True else raw_type
-    return _CANONICAL.get(raw_type, raw_type)
+    return RENAMED_TYPES.get(raw_type, raw_type)
 
 
 def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from usher.event import UNKNOWN, Event
 from usher.outcome import Reject, Retry, Skip
-from usher.settings import GenAuthSettings
 from usher.systems.api import ApiClient
 from usher.systems.genauth.api import GenAuthApi
 from usher.systems.genauth.feed import GenAuthAuditFeed, events_of
+from usher.systems.genauth.settings import GenAuthSettings
 from usher.systems.genauth.source import PASSWORD_CHANGED, GenAuthSource, Repeats, who_made
 from usher.systems.source import Arrival
 from usher.systems.source import arrival as arrival_of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from usher.settings import KeycloakSettings
 from usher.systems.keycloak.api import KeycloakApi
 from usher.systems.keycloak.feed import KeycloakAdminFeed
+from usher.systems.keycloak.settings import KeycloakSettings
 from usher.systems.keycloak.source import KeycloakSource
 from usher.systems.system import Session, System
 

@@ -64,3 +64,6 @@ class KeycloakSettings(TenantSettings):
         credentials = {"CLIENT_ID": self.client_id, "CLIENT_SECRET": self.client_secret}
         if self.poll or self.url or any(credentials.values()):
             yield from missing({**beginning, **credentials}, f"for {GROUP}POLL" if self.poll else "for the admin API")
+
+
+SETTINGS = KeycloakSettings

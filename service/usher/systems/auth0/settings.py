@@ -91,3 +91,6 @@ class Auth0Settings(TenantSettings):
         if self.poll or any(credentials.values()):
             why = f"for {GROUP}POLL" if self.poll else "for the API"
             yield from missing({"DOMAIN": self.domain, **credentials}, why)
+
+
+SETTINGS = Auth0Settings

@@ -9,27 +9,25 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BeforeValidator, Field, PlainValidator
 
-from usher.event import CANONICAL_TYPES, EVENT_TYPES
+from usher.event_types import CANONICAL_TYPES
 from usher.handler import nearest
 from usher.settings import values
 from usher.settings.tenant import TenantSettings, missing
+from usher.systems.authgear.event_types import EVENT_TYPES
 
 _SMALLEST_KEY = 2048
-_SILENT = {"password.changed"}
-"""Canonical types that Authgear has no event for."""
 POLLED = (
-    *(name for name in CANONICAL_TYPES if name not in _SILENT),
+    *(name for name in CANONICAL_TYPES if name in EVENT_TYPES),
     "admin_api.mutation.create_user.executed",
 )
 
 
 def _types(value: object) -> tuple[str, ...]:
     names: tuple[str, ...] = tuple(values.split(value))
-    known = EVENT_TYPES - _SILENT
     for name in names:
-        if name not in known:
+        if name not in EVENT_TYPES:
             raise ValueError(
-                f"{name} is no event type of Authgear's{nearest(name, known)}; `usher handlers --types` lists them"
+                f"{name} is no event type of Authgear's{nearest(name, EVENT_TYPES)}; `usher handlers --types` lists them"
             )
     if not names:
         raise ValueError("should name one event type or more, as in user.created,password.reset")
@@ -117,3 +115,6 @@ class AuthgearSettings(TenantSettings):
         if self.poll or self.endpoint or any(key.values()):  # an app id alone names the tenant
             why = "where the audit log is read" if self.poll else "where the Admin API is used"
             yield from missing({"ENDPOINT": self.endpoint, "APP_ID": self.app_id, **key}, why)
+
+
+SETTINGS = AuthgearSettings

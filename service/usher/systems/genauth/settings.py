@@ -85,3 +85,6 @@ class GenAuthSettings(TenantSettings):
         if self.poll or any(key.values()):
             why = f"for {GROUP}POLL" if self.poll else "beside the other half of the access key"
             yield from missing(key, why)
+
+
+SETTINGS = GenAuthSettings
