@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from usher.event import Event
-from usher.identity.poll import Feed
+from usher.systems.feed import Feed
 from usher.testing import an_event
 
 NOW = 1_767_600_000
 FIELDS_OF_ADA = {
     "id": "ada",
+    "username": "ada.k",
     "email": "ada@example.com",
     "phone": "+41440000019",
     "name": "Ada Keller",
@@ -20,13 +21,13 @@ FIELDS_OF_ADA = {
 
 
 def about(user_id: str | None = "ada", **details: Any) -> Event:
-    """A reset password of a user of whom no more is known than the id, or not even that."""
+    """A reset password of a user, of which only the id is known, or not even that."""
     event = an_event("password.reset", email=None, name=None, user_id=user_id, timestamp=NOW, **details)
     return event if user_id else event.model_copy(update={"user": event.user.model_copy(update={"id": None})})
 
 
 async def look(feed: Feed, cursor: bytes) -> tuple[list[str], bytes]:
-    """All pages of one look: the ids as they come, and the place after it, which never lies before that of an earlier page."""
+    """All pages of one look: the ids as they come, and the position after it, which never lies before that of an earlier page."""
     ids: list[str] = []
     for _ in range(200):
         page = await feed.page(cursor)

@@ -23,7 +23,7 @@ from usher.delivery import Headers
 from usher.eventlog.errors import TooLarge
 from usher.eventlog.port import TopicPartition
 from usher.metrics import Metrics
-from usher.sources import Source
+from usher.systems.source import Source
 from usher.web import OK, Ingress, WebServer, build_web
 
 PATH = "/ingest/here"

@@ -26,7 +26,7 @@ VERSION = "26.4.0"
 START_TIMEOUT = 110.0
 CLIENT_ID, CLIENT_SECRET = "usher", "the-secret-of-usher's-client"
 ROLES = ("view-users", "manage-users", "view-events")
-"""What the client of Usher may do: the roles that docs/keycloak.md tells to give."""
+"""What the client of Usher may do: the roles that docs/keycloak.md names."""
 
 ADMIN, ADMIN_PASSWORD = "root", "root-of-a-throw-away-server"
 _JAVA = " ".join((*SMALL, "-Dfile.encoding=UTF-8", "-Djava.net.preferIPv4Stack=true"))
@@ -111,7 +111,7 @@ class Realm:
         self._token = ""
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """How Usher is told of it."""
+        """Usher's settings for it."""
         own = {"url": self.server, "realm": self.name, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **more}
         return {f"keycloak__{name}": value for name, value in own.items()}
 
@@ -141,7 +141,7 @@ class Realm:
         await self._call("PUT", self._path("users/profile"), {**profile, "unmanagedAttributePolicy": "ADMIN_EDIT"})
 
     async def add_webhook(self, url: str, secret: str) -> None:
-        """As docs/keycloak.md tells: p2-inc's extension sends both kinds of events there."""
+        """As docs/keycloak.md says: p2-inc's extension sends both kinds of events there."""
         webhook = {"enabled": True, "url": url, "secret": secret, "eventTypes": ["admin.*", "access.*"]}
         await self._call("POST", f"{self.server}/realms/{self.name}/webhooks", webhook)
 

@@ -27,12 +27,13 @@ from usher.engine.worker import Worker
 from usher.event import Event
 from usher.eventlog.port import EventLog
 from usher.handler import Handler, Router
-from usher.identity.poll import Feed, Pollers
 from usher.metrics import Metrics
 from usher.parts import find_handlers, open_channels, open_templates
 from usher.settings import Settings
 from usher.storage import CALLS, LEAVE, drain_budget, open_storage
-from usher.systems import Systems, open_systems
+from usher.systems.feed import Feed
+from usher.systems.open import Systems, open_systems
+from usher.systems.poll import Pollers
 from usher.watchdog import Watchdog
 from usher.web import OK, Ingress, WebServer, build_web
 

@@ -1,4 +1,7 @@
-"""The Context: what a handler gets beside the event, with the one message that it may send."""
+"""The Context: what a handler gets beside the event, with the one message that it may send.
+
+Its public attributes are for handlers, and docs/handlers.md lists them. Those of the engine begin with an underscore.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,6 @@ class Outgoing:
     state: SendState = "new"
 
 
-@dataclass(slots=True)
 class Context:
     """What a handler gets beside the event. Each attempt has its own.
 
@@ -63,18 +65,31 @@ class Context:
     ``USHER_<HANDLER>__…``.
     """
 
-    event: Event
-    handler: str
-    attempt: int
-    sender: Sender
-    base_logger: FilteringBoundLogger
-    http: ClientSession
-    settings: Any = None
-    already_sent: bool = False
-    origin: Origin | None = None
-    clock: AttemptClock | None = None
-    message: Outgoing | None = None
-    system: IdentitySystem | None = None
+    __slots__ = (
+        "_already_sent", "_clock", "_logger", "_message", "_origin", "_sender", "_system",
+        "attempt", "event", "handler", "http", "settings",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        event: Event,
+        handler: str,
+        attempt: int,
+        *,
+        sender: Sender,
+        base_logger: FilteringBoundLogger,
+        http: ClientSession,
+        settings: Any = None,
+        already_sent: bool = False,
+        origin: Origin | None = None,
+        clock: AttemptClock | None = None,
+        system: IdentitySystem | None = None,
+    ) -> None:
+        self.event, self.handler, self.attempt = event, handler, attempt
+        self.http, self.settings = http, settings
+        self._sender, self._logger, self._origin = sender, base_logger, origin
+        self._already_sent, self._clock, self._system = already_sent, clock, system
+        self._message: Outgoing | None = None
 
     @property
     def idp(self) -> IdentitySystem:
@@ -83,19 +98,19 @@ class Context:
         Raises:
             Reject: there are no credentials for it, or the event does not say which one it is.
         """
-        if self.system is None:
+        if self._system is None:
             source = self.event.source
             raise Reject(
                 f"{self.handler} needs the API of {source} (tenant {self.event.tenant!r}), but it has no settings; "
                 f"set USHER_{source.upper()}__…, see `usher check`"
             )
-        return self.system
+        return self._system
 
     @property
     def logger(self) -> FilteringBoundLogger:
         """The logger, bound to this attempt: its lines carry event id, handler, attempt, topic, partition and offset."""
-        bound = self.base_logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt)
-        if (at := self.origin) is not None:
+        bound = self._logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt)
+        if (at := self._origin) is not None:
             bound = bound.bind(topic=at.topic, partition=at.partition, offset=at.offset)
         return bound
 
@@ -110,7 +125,7 @@ class Context:
             Skip, Retry, Reject, Unknown, Hold: do not catch them. They say what became of the message.
         """
         if (outgoing := self._one("email", template, to, variables)) is not None:
-            await self.sender.email(outgoing)
+            await self._sender.email(outgoing)
 
     async def sms(self, template: str, *, to: User | str, **variables: Any) -> None:
         """Send the SMS *template* to a user or a number: once in a delivery. A user without a number is a `Skip`.
@@ -119,20 +134,25 @@ class Context:
             Skip, Retry, Reject, Unknown, Hold: do not catch them. They say what became of the message.
         """
         if (outgoing := self._one("sms", template, to, variables)) is not None:
-            await self.sender.sms(outgoing)
+            await self._sender.sms(outgoing)
 
     def _one(
         self, channel: Literal["email", "sms"], template: str, to: User | str, variables: Mapping[str, Any]
     ) -> Outgoing | None:
-        if self.message is not None:
+        if self._message is not None:
             raise Reject(
-                f"{self.handler} sends a second message ({template!r} after {self.message.template!r}) for one delivery; "
+                f"{self.handler} sends a second message ({template!r} after {self._message.template!r}) for one delivery; "
                 "a retry would repeat the first: make it two handlers"
             )
-        self.message = Outgoing(
-            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.logger, self.clock
+        self._message = Outgoing(
+            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.logger, self._clock
         )
-        if self.already_sent:  # an earlier attempt sent it, and then failed: it must not be sent again
-            self.message.state = "sent"
+        if self._already_sent:  # an earlier attempt sent it, and then failed: it must not be sent again
+            self._message.state = "sent"
             return None
-        return self.message
+        return self._message
+
+
+def message_of(ctx: Context) -> Outgoing | None:
+    """Return the message of this attempt, with its state; None: the handler has sent none."""
+    return ctx._message

@@ -18,7 +18,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from usher.context import Context
-from usher.event import EVENT_TYPES, RENAMED_TYPES, UNKNOWN, Event
+from usher.event import UNKNOWN, Event
+from usher.event_types import event_types, renamed_types
 from usher.outcome import Duration, OnUnknown, RetryPolicy, seconds
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -249,12 +250,13 @@ def _check_values(values: Mapping[str, Any], where: str, name: str) -> None:
 def _check_types(types: Sequence[object], where: str, name: str) -> None:
     if not types or not all(isinstance(type_, str) for type_ in types):
         raise HandlerError(f'{where}: handler {name!r}: name at least one event type, as in @on("user.created")')
-    for type_ in types:
-        if (canonical := RENAMED_TYPES.get(str(type_))) is not None:
+    known, renamed = event_types(), renamed_types()
+    for type_ in map(str, types):
+        if (canonical := renamed.get(type_)) is not None:
             raise HandlerError(f"{where}: handler {name!r}: the event type {type_!r} is called {canonical!r} here")
-        if type_ not in EVENT_TYPES:
+        if type_ not in known:
             raise HandlerError(
-                f"{where}: handler {name!r}: there is no event type {type_!r}{nearest(str(type_), EVENT_TYPES)}; "
+                f"{where}: handler {name!r}: there is no event type {type_!r}{nearest(type_, known)}; "
                 "`usher handlers --types` lists them"
             )
 

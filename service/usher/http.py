@@ -16,7 +16,7 @@ import aiohttp
 from usher.outcome import LONGEST_WAIT
 
 _DEEPEST = 150
-"""Levels of a document that are read; `usher.sources` takes somewhat more."""
+"""Levels of a document that are read; `usher.systems.document` takes somewhat more."""
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 _MOMENT = re.compile(r"[0-9]{1,20}")
 

@@ -23,7 +23,7 @@ class IdentitySystem(Protocol):
     """One tenant of an identity system, through its API. Each call is about the user of the event."""
 
     async def user(self, event: Event) -> User:
-        """Return the user as the system has it now: addresses, name, language. Usher itself asks where an event has no address.
+        """Return the user as the system has it now: user name, addresses, name, language. Usher itself asks where an event has no address.
 
         Raises:
             Skip: there is no such user (any more).
@@ -39,4 +39,4 @@ class IdentitySystem(Protocol):
         """Return a new link to a page where the user sets a password, for a mail that Usher sends."""
 
     async def send_password_reset(self, event: Event) -> None:
-        """Let the system itself send the user its reset message."""
+        """Have the system itself send the user its reset message."""

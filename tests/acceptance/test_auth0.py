@@ -88,7 +88,7 @@ def stored_in(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("usher.db*"))
 
 
-async def test_an_event_stream_welcomes_whom_an_administrator_made(tmp_path: Path) -> None:
+async def test_an_event_stream_welcomes_users_that_an_administrator_made(tmp_path: Path) -> None:
     """One mail for a repeated delivery; none for a self-signup, of which explain says why; 401 for a wrong secret."""
     async with running(tmp_path, env()) as service:
         assert await send(service, created("eva")) == 200
@@ -99,18 +99,18 @@ async def test_an_event_stream_welcomes_whom_an_administrator_made(tmp_path: Pat
         assert await send(service, created("last"), "Basic " + base64.b64encode(TOKEN.encode()).decode()) == 200
         await service.wait(lambda: [line["event"] for line in service.lines].count("message sent") == 2)
     (tmp_path / "self.json").write_text(json.dumps(created("self", client="clPortal")))
-    _, told, _ = await usher("explain", "self.json", "--source", "auth0", cwd=tmp_path, env=env())
+    _, said, _ = await usher("explain", "self.json", "--source", "auth0", cwd=tmp_path, env=env())
 
     (tmp_path / "eva.json").write_text(json.dumps(created("eva")))
     linked = env(welcome_email__sending="link")
     _, would, _ = await usher("explain", "eva.json", "--source", "auth0", cwd=tmp_path, env=linked)
 
-    assert "the application is not in USHER_AUTH0__ADMIN_CLIENTS" in " ".join(told.split())
+    assert "the application is not in USHER_AUTH0__ADMIN_CLIENTS" in " ".join(said.split())
     assert "needs the API of auth0" in " ".join(would.split())
     assert set(mails(tmp_path)) == {"eva@example.com", "last@example.com"}
 
 
-async def test_the_logs_tell_of_passwords_and_leave_no_credential(tmp_path: Path) -> None:
+async def test_the_logs_report_passwords_and_leave_no_credential(tmp_path: Path) -> None:
     """All samples in each format of a log stream; a grep of log, log lines and dead letters finds none of their secrets."""
     logs = [sample(path.stem) for path in sorted(SAMPLES.glob("log.*.json"))]
     lines = "\n".join(json.dumps(entry) for entry in logs).encode()
@@ -142,7 +142,7 @@ async def test_the_logs_tell_of_passwords_and_leave_no_credential(tmp_path: Path
     assert len(subjects) == 3  # made, reset, expired: one message for each
 
 
-async def test_what_is_pulled_and_pushed_is_told_once(tmp_path: Path) -> None:
+async def test_what_is_pulled_and_pushed_is_one_message(tmp_path: Path) -> None:
     """Both streams are pulled, the event comes by webhook as well; after a restart what happened meanwhile comes, nothing again."""
     async with FakeAuth0() as fake:
         settings = env(**api(fake), auth0__poll="true", auth0__poll_every="100ms", auth0__admin_markers="created_by")
@@ -205,7 +205,7 @@ async def test_a_new_password_is_forced_at_the_first_login_and_the_flag_is_clear
         assert secret not in stored + said
 
 
-async def test_check_tells_whether_the_api_can_be_used(tmp_path: Path) -> None:
+async def test_check_says_whether_the_api_can_be_used(tmp_path: Path) -> None:
     """Good credentials are ok, wrong ones a problem that names the settings and not the secret."""
     async with FakeAuth0() as fake:
         code, good, _ = await usher("check", "--json", cwd=tmp_path, env=env(**api(fake)))

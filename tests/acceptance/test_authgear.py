@@ -49,7 +49,7 @@ class Scene:
         return raw_event(type_, id=id_, user_id=user, tenant=self.fake.app_id, timestamp=int(time.time()), **details)
 
     def mails(self) -> list[str]:
-        """To whom there is mail, with how many there are of each."""
+        """The recipients of mail, with how many mails each has."""
         texts = [path.read_text() for path in (self.folder / "outbox").glob("*.eml")]
         return sorted(
             line.removeprefix("To: ") for text in texts for line in text.splitlines() if line.startswith("To: ")
@@ -77,7 +77,7 @@ async def polling(service: Service, it: Scene) -> None:
 
 
 async def test_webhook_and_audit_log_together_are_one_message_each(tmp_path: Path) -> None:
-    """An admin's user is welcomed once, his password's reset is told once, and a self-signup is nobody's affair."""
+    """An admin's new user is welcomed once, the reset of the password is one message, and a self-signup none."""
     async with scene(tmp_path) as it, running(tmp_path, it.env()) as service:
         await polling(service, it)
         created = it.event("user.created", "ann")
@@ -133,7 +133,7 @@ async def test_each_project_has_a_path_and_secrets_of_its_own(tmp_path: Path) ->
 
 
 async def test_a_project_cannot_speak_for_another(tmp_path: Path) -> None:
-    """Whoever has one project's secret writes to none of the other's users: his event of theirs ends as a dead letter that says why."""
+    """The secret of one project can't speak for users of the other: such an event ends as a dead letter that says why."""
     async with scene(tmp_path) as it:
         env = environment(
             authgear__webhook_secret=SECRET,
@@ -163,7 +163,7 @@ async def test_an_event_without_an_address_is_looked_up(tmp_path: Path) -> None:
         assert "reset_instructions" in (await service.line("message sent"))["handler"]
 
 
-async def test_a_change_that_usher_forces_is_told_by_the_welcome_alone(tmp_path: Path) -> None:
+async def test_a_change_that_usher_forces_has_no_message_but_the_welcome(tmp_path: Path) -> None:
     """The expiry comes back from the audit log as an administrator's, and is known as our own."""
     handlers = "welcome_email,reset_instructions,force_password_change"
     async with scene(tmp_path) as it, running(tmp_path, it.env(handlers=handlers)) as service:
@@ -177,7 +177,7 @@ async def test_a_change_that_usher_forces_is_told_by_the_welcome_alone(tmp_path:
 
 
 async def test_who_hears_of_it_from_authgear_is_not_written_to(tmp_path: Path) -> None:
-    """Where the back office has Authgear mail the password, the settings say so, and `explain` tells it."""
+    """Where the back office has Authgear mail the password, the settings say so, and so does `explain`."""
     async with scene(tmp_path) as it:
         env = it.env(authgear__sends_password="created")
         event = it.event("user.created", "ann")

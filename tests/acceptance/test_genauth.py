@@ -59,7 +59,7 @@ async def send(service: Service, fake: FakeGenAuth, name: str, data: dict[str, A
 
 
 def mails(folder: Path) -> list[str]:
-    """To whom which mail went: address and subject."""
+    """The mails: address and subject of each."""
     heads = [path.read_text("utf-8").partition("\n\n")[0].splitlines() for path in (folder / "outbox").glob("*.eml")]
     lines = [dict(line.partition(": ")[::2] for line in head) for head in heads]
     return sorted(f"{line['To']} {line['Subject']}" for line in lines)
@@ -88,7 +88,7 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
             assert await send(service, fake, "user:password-changed", {"userId": "cat"}) == 200
             assert await send(service, fake, "user:password-changed", {"userId": "cat"}) == 200
             assert await send(service, fake, "user:password-changed", {"userId": "bob"}) == 200
-            fake.administrator("update", "dan", {"password": "set-by-an-admin"})  # no webhook tells of it
+            fake.administrator("update", "dan", {"password": "set-by-an-admin"})  # no webhook reports it
             await service.wait(lambda: len(mails(tmp_path)) >= 3)
             await fake.wait_answered(len(fake.answered) + 3)
             await _marker(service, fake)
@@ -126,7 +126,7 @@ def _files(folder: Path) -> list[str]:
     return [path.read_bytes().decode("utf-8", "replace") for path in folder.rglob("*") if path.is_file()]
 
 
-async def test_the_welcome_tells_where_to_log_in_and_as_whom(tmp_path: Path) -> None:
+async def test_the_welcome_says_where_and_with_which_account_to_log_in(tmp_path: Path) -> None:
     """Login address and account, as an invitation does, and no password; a user without a mail address gets an SMS."""
     async with FakeGenAuth() as fake, running(tmp_path, env(fake)) as service:
         imported = user("kim", registerSource=["import:manual"])
@@ -171,7 +171,7 @@ async def test_an_import_is_capped_and_what_is_over_it_is_parked(tmp_path: Path)
 
 
 async def test_an_api_that_is_down_costs_nothing_that_is_sent_again(tmp_path: Path) -> None:
-    """503 while nobody can say who made the user; the repeat is told once."""
+    """503 while nobody can say who made the user; the repeat is one message."""
     async with FakeGenAuth() as fake:
         fake.users["ann"] = {"userSourceType": "adminCreated"}
         async with running(tmp_path, env(fake)) as service:
@@ -210,8 +210,8 @@ async def test_what_genauth_wrote_to_a_topic_of_its_own_is_read_there(tmp_path: 
     assert [name for name in CREDENTIALS if name in said] == []
 
 
-async def test_check_and_explain_tell_what_a_new_team_asks(tmp_path: Path) -> None:
-    """Whether the access key is taken, and why a self-registration is told nothing."""
+async def test_check_and_explain_answer_what_a_new_team_asks(tmp_path: Path) -> None:
+    """Whether the access key is taken, and why a self-registration gets no message."""
     async with FakeGenAuth() as fake:
         good = await usher("check", cwd=tmp_path, env=env(fake))
         bad = await usher("check", cwd=tmp_path, env=env(fake, genauth__access_key_secret="another"))

@@ -37,7 +37,7 @@ async def send(service: Service, fake: FakeKeycloak, event: dict[str, Any], secr
 
 
 def outbox(folder: Path) -> list[str]:
-    """To whom which message went: address and subject; of an SMS the number."""
+    """The messages: address and subject of each; of an SMS the number."""
     messages = [message_from_bytes(path.read_bytes(), policy=default) for path in (folder / "outbox").iterdir()]
     return sorted(f"{message['To']} {message['Subject'] or 'SMS'}" for message in messages)
 
@@ -57,7 +57,7 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
             fake.users["bob"]["email"] = "bob@example.org"
             required = fake.happens(
                 "UPDATE", "users/bob", {"requiredActions": ["UPDATE_PASSWORD"]}
-            )  # no webhook tells of it
+            )  # no webhook reports it
             assert await send(service, fake, required, "guessed") == 401
             assert await send(service, fake, {**ann, "id": "failed", "error": "User exists"}) == 200
             registered = {"id": "r-1", "type": "REGISTER", "userId": "sam", "details": {"email": "sam@example.org"}}
@@ -82,8 +82,8 @@ async def test_the_right_people_hear_of_it_once(tmp_path: Path) -> None:
     assert json.loads(dead_letters) == []
 
 
-async def test_a_new_password_is_required_of_whom_an_admin_made_and_that_is_no_second_message(tmp_path: Path) -> None:
-    """`force_password_change` sets the required action; the admin event of that is Usher's own, and nobody is told of it."""
+async def test_a_new_password_is_required_of_an_admins_new_user_and_that_is_no_second_message(tmp_path: Path) -> None:
+    """`force_password_change` sets the required action; the admin event of that is Usher's own, and no message is sent about it."""
     async with FakeKeycloak() as fake:
         settings = env(fake, keycloak__poll="true", keycloak__poll_every="100ms", handlers="+force_password_change")
         async with running(tmp_path, settings) as service:

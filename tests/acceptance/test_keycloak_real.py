@@ -22,9 +22,9 @@ from tests.service import Service, environment, running, usher
 
 from usher import Event, Skip
 from usher.event import User
-from usher.identity.keycloak import KeycloakApi
-from usher.sources import decode
-from usher.sources.keycloak import Keycloak
+from usher.systems.decode import decode
+from usher.systems.keycloak.api import KeycloakApi
+from usher.systems.keycloak.source import KeycloakSource
 from usher.testing import an_event
 
 pytestmark = pytest.mark.timeout(300)
@@ -63,7 +63,7 @@ async def serving(folder: Path, realm: Realm, **more: object) -> AsyncIterator[S
 
 
 def outbox(folder: Path) -> Counter[tuple[str, str]]:
-    """How many mails there are, by whom they are to and what they are."""
+    """How many mails there are, by recipient and subject."""
     found: Counter[tuple[str, str]] = Counter()
     for path in (folder / "outbox").glob("*.eml"):
         mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
@@ -94,7 +94,7 @@ def nothing_of(secrets: tuple[str, ...], folder: Path, service: Service) -> bool
 
 
 async def test_the_webhook_brings_the_right_mails(keycloak: Server, tmp_path: Path) -> None:
-    """By p2-inc's extension: whom an admin made, reset or made to change gets one mail each; who registered himself gets none."""
+    """By p2-inc's extension: a user that an admin made, reset or made to change gets one mail each; one who registered gets none."""
     async with keycloak.realm() as realm, serving(tmp_path, realm, webhook_secret=SECRET) as service:
         await realm.add_webhook(f"{service.url}/ingest/keycloak", SECRET)
         await a_day_at_the_office(realm)
@@ -134,7 +134,7 @@ async def test_the_poller_brings_the_right_mails_without_an_extension(keycloak: 
 
 
 async def test_webhook_and_poller_together_are_one_message(keycloak: Server, tmp_path: Path) -> None:
-    """Both tell of one fact under one id: each mail is sent once, and the log holds each event once where the webhook was first."""
+    """Both report one fact under one id: each mail is sent once, and the log holds each event once where the webhook was first."""
     async with (
         keycloak.realm() as realm,
         serving(tmp_path, realm, webhook_secret=SECRET, poll="true", poll_every="1s") as service,
@@ -151,7 +151,7 @@ async def test_webhook_and_poller_together_are_one_message(keycloak: Server, tmp
 
 
 async def test_events_of_the_time_when_usher_was_down_are_polled(keycloak: Server, tmp_path: Path) -> None:
-    """What was done while Usher was stopped is told once it runs again; what it told before is not told again."""
+    """What was done while Usher was stopped leads to messages once it runs again; no message is sent a second time."""
     settings = {"poll": "true", "poll_every": "200ms"}
     async with keycloak.realm(eventsListeners=[]) as realm:
         await realm.create_user("before", email="before@example.org")
@@ -202,11 +202,13 @@ async def test_actions_do_in_keycloak_what_they_say(keycloak: Server) -> None:
         attributes = {"mobile": ["+447400123456"], "locale": ["de"]}
         kim = await realm.create_user("kim", **{**KIM, "attributes": attributes})
         await realm.update_user(kim, requiredActions=["VERIFY_EMAIL"])
-        source = Keycloak(realm=realm.name)
+        source = KeycloakSource(realm=realm.name)
         api, event = _api(realm, session, source), an_event("user.created", user_id=kim)
 
         found = await api.user(event)
-        assert found == User(id=kim, email=KIM["email"], phone="+447400123456", name="Kim Berg", locale="de")
+        assert found == User(
+            id=kim, username="kim", email=KIM["email"], phone="+447400123456", name="Kim Berg", locale="de"
+        )
         for _ in range(2):
             await api.require_password_change(event)
             assert set((await realm.user(kim))["requiredActions"]) == {"VERIFY_EMAIL", "UPDATE_PASSWORD"}
@@ -228,7 +230,7 @@ async def test_actions_do_in_keycloak_what_they_say(keycloak: Server) -> None:
 
 @asynccontextmanager
 async def _mail_server(mails: list[str]) -> AsyncIterator[int]:
-    """A mail server that notes whom it was given a mail for; its port."""
+    """A mail server that notes the recipients of its mails; gives its port."""
 
     class Handler:
         async def handle_DATA(self, server: object, session: object, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's
@@ -242,7 +244,7 @@ async def _mail_server(mails: list[str]) -> AsyncIterator[int]:
         server.close()
 
 
-def _api(realm: Realm, session: aiohttp.ClientSession, source: Keycloak) -> KeycloakApi:
+def _api(realm: Realm, session: aiohttp.ClientSession, source: KeycloakSource) -> KeycloakApi:
     given = {name.removeprefix("keycloak__"): value for name, value in realm.settings().items()}
     return KeycloakApi(
         given["url"], realm.name, client_id=given["client_id"], client_secret=given["client_secret"],
@@ -250,7 +252,7 @@ def _api(realm: Realm, session: aiohttp.ClientSession, source: Keycloak) -> Keyc
     )  # fmt: skip
 
 
-async def _read(realm: Realm, source: Keycloak) -> list[Event]:
+async def _read(realm: Realm, source: KeycloakSource) -> list[Event]:
     """The realm's admin events, as Usher reads them."""
     arrivals = [source.arrival(document) for document in await realm.admin_events()]
     return [arrival.event for arrival in arrivals if arrival.event is not None]

@@ -15,7 +15,7 @@ from tests.fakes.authgear import FakeAuthgear
 from tests.kafka import Broker, unique
 from tests.service import environment, running
 
-from usher.sources import decode
+from usher.systems.decode import decode
 from usher.testing import raw_event
 from usher.testing.providers import FakeProviders
 

@@ -107,8 +107,8 @@ async def test_topics_of_their_own_bring_the_right_mails_and_keep_no_credential(
             await service.line("dead-lettered", reason="undecodable")
             await until(lambda: len({request.to for request in provider.accepted}) == 4)
 
-    told = Counter(request.to for request in provider.accepted)
-    assert told == Counter(f"{name}@example.org" for name in ("plain", "wrapped", "binary", "canonical"))
+    written_to = Counter(request.to for request in provider.accepted)
+    assert written_to == Counter(f"{name}@example.org" for name in ("plain", "wrapped", "binary", "canonical"))
     kept = await _all_of(kafka, [f"{group}.{kc}-retry", f"{group}.{kc}-dlt"])
     assert len(kept) == 3
     assert not [value for value in kept if SECRET.encode() in value]

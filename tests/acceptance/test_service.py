@@ -24,9 +24,17 @@ PEOPLE = ("ann.other@example.org", "+447400123456", "refused@example.org", "bob.
 
 
 def _event(
-    user: str, *, email: str = "", phone: str = "", by: str = "admin_api", type_: str = "user.created", id_: str = ""
+    user: str,
+    *,
+    email: str = "",
+    phone: str = "",
+    by: str = "admin_api",
+    type_: str = "user.created",
+    id_: str = "",
+    username: str = "",
 ) -> bytes:
-    attributes = {name: value for name, value in {"email": email, "phone_number": phone}.items() if value}
+    given = {"email": email, "phone_number": phone, "preferred_username": username}
+    attributes = {name: value for name, value in given.items() if value}
     return json.dumps(
         {
             "id": id_ or hashlib.sha256(f"{user}{type_}".encode()).hexdigest()[:16],
@@ -203,8 +211,13 @@ async def test_the_whole_flow_leaves_no_personal_data_and_no_secret_in_the_logs(
             bodies = [
                 _event("ann", email=PEOPLE[0]),
                 _event("bob", phone=PEOPLE[1]),
-                _event("cat", email=PEOPLE[2]),
-                _event("dan", email=PEOPLE[3], type_="admin_api.mutation.reset_password.executed"),
+                _event("cat", email=PEOPLE[2], username="user-name-of-cat"),
+                _event(
+                    "dan",
+                    email=PEOPLE[3],
+                    username="user-name-of-dan",
+                    type_="admin_api.mutation.reset_password.executed",
+                ),
                 _event("eve", email="not an address of eve"),
                 _event("fay", phone="07400 123456"),
                 json.dumps({"mail": PEOPLE[0]}).encode(),
@@ -218,7 +231,7 @@ async def test_the_whole_flow_leaves_no_personal_data_and_no_secret_in_the_logs(
         code, listing, err = await usher("dlq", "list", "--json", cwd=tmp_path, env=env)
 
     assert code == 0, err
-    for private in (*PEOPLE, *secrets, "address of eve", "07400 123456", provider.twilio_account_sid):
+    for private in (*PEOPLE, *secrets, "address of eve", "user-name-of", "07400 123456", provider.twilio_account_sid):
         assert private not in said
         assert private not in listing
 

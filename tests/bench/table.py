@@ -16,7 +16,7 @@ from tests.kafka import Broker
 from usher.delivery import Delivery, Origin, lane_of
 from usher.eventlog.port import retry_topic
 from usher.headers import delivery_headers
-from usher.sources import decode
+from usher.systems.decode import decode
 
 HANDLER = "bench"
 _FIRST_USER = 10_000_000

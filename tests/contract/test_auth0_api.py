@@ -15,9 +15,9 @@ import pytest
 from tests.fakes.auth0 import CONNECTION, FakeAuth0
 
 from usher.event import Event
-from usher.identity.auth0 import Auth0Api
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.sources.auth0 import Auth0
+from usher.systems.auth0.api import Auth0Api
+from usher.systems.auth0.source import Auth0Source
 from usher.testing.providers import RESET, answer
 
 EMAIL = "eva.lund@example.com"
@@ -40,7 +40,7 @@ async def tenant(
 
 
 def about(fake: FakeAuth0, user: dict[str, Any], type_: str = "user.created") -> Event:
-    (arrival,) = Auth0(tenant=fake.domain).arrivals(json.dumps(fake.event_of(user, type_)).encode(), {}, 0.0)
+    (arrival,) = Auth0Source(tenant=fake.domain).arrivals(json.dumps(fake.event_of(user, type_)).encode(), {}, 0.0)
     assert arrival.event is not None
     return arrival.event
 
@@ -57,13 +57,17 @@ def metadata(fake: FakeAuth0, user: dict[str, Any]) -> dict[str, Any]:
 async def test_a_user_is_looked_up_with_one_token() -> None:
     """Address, phone, name and language; the token is kept for the next call."""
     async with tenant() as (fake, api):
-        user = fake.create_user(email=EMAIL, phone_number="+12025550147", name="Eva", user_metadata={"lang": "de"})
+        user = fake.create_user(
+            username="eva.l", email=EMAIL, phone_number="+12025550147", name="Eva", user_metadata={"lang": "de"}
+        )
         event = about(fake, user)
 
         found = await api.user(event)
         await api.user(event)
 
-    assert (found.email, found.phone, found.name, found.locale) == (EMAIL, "+12025550147", "Eva", "de")
+    assert found.model_dump(exclude={"id"}) == {
+        "username": "eva.l", "email": EMAIL, "phone": "+12025550147", "name": "Eva", "locale": "de",
+    }  # fmt: skip
     assert fake.asked.count("POST /oauth/token") == 1
 
 
@@ -80,7 +84,7 @@ async def test_a_token_that_is_refused_is_fetched_anew_once() -> None:
 
 @pytest.mark.parametrize("call", ["user", "require_password_change", "clear_password_change", "password_link"])
 async def test_a_user_who_is_gone_is_nobodys_failure(call: str) -> None:
-    """There is nothing to do for him."""
+    """There is nothing to do for the user."""
     async with tenant() as (fake, api):
         event = about(fake, fake.create_user(email=EMAIL))
         fake.users.clear()
@@ -154,7 +158,7 @@ async def test_a_429_waits_until_the_reset_it_names() -> None:
 
 async def test_a_slow_auth0_holds_up_what_waits_for_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler's time would run out in our own queue: such a delivery is held, and counts no attempt."""
-    monkeypatch.setattr("usher.identity.auth0._QUEUE", 0.05)
+    monkeypatch.setattr("usher.systems.auth0.api._QUEUE", 0.05)
     async with tenant(fake={"slow": 0.3}) as (fake, api):
         event = about(fake, fake.create_user(email=EMAIL))
         ends = await asyncio.gather(*(api.user(event) for _ in range(8)), return_exceptions=True)
@@ -219,14 +223,14 @@ async def test_an_event_without_an_id_is_about_who_has_a_password_under_its_addr
         assert metadata(fake, user)["needsPasswordReset"] is True
         fake.create_user(email=EMAIL)
 
-        for about_whom, expected in (({"email": EMAIL}, Reject), ({"email": "nobody@example.com"}, Skip), ({}, Reject)):
+        for given, expected in (({"email": EMAIL}, Reject), ({"email": "nobody@example.com"}, Skip), ({}, Reject)):
             with pytest.raises(expected) as caught:
-                await api.require_password_change(about(fake, about_whom))
+                await api.require_password_change(about(fake, given))
             assert "@" not in str(caught.value)
 
 
 async def test_a_later_event_requires_a_later_change() -> None:
-    """Else a change between the two, told late, would clear what the second one asked for."""
+    """Else a change between the two, reported late, would clear what the second one asked for."""
     async with tenant() as (fake, api):
         user = fake.create_user(email=EMAIL)
         event, now = about(fake, user), time.time()
@@ -281,7 +285,7 @@ async def test_auth0_sends_its_own_mail() -> None:
     assert fake.users.popitem()[1]["identities"][0]["connection"] == CONNECTION
 
 
-async def test_check_proves_credentials_and_tells_what_is_not_granted() -> None:
+async def test_check_proves_credentials_and_reports_what_is_not_granted() -> None:
     """Good ones; ones without a permission that only an action needs; and without one that polling needs."""
     async with tenant() as (_, api):
         assert await api.check() == "acme.eu.auth0.com takes our credentials"

@@ -1,4 +1,4 @@
-"""What Usher pulls from Auth0, against the loopback Auth0: nothing is missed and no place is lost, however it ends."""
+"""What Usher pulls from Auth0, against the loopback Auth0: nothing is missed and no position is lost, however it ends."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import aiohttp
 import pytest
 from tests.fakes.auth0 import FakeAuth0
 
-from usher.identity.auth0 import Auth0Api
-from usher.identity.auth0_feeds import EventsFeed, LogsFeed
 from usher.outcome import Hold, Reject, Retry
-from usher.sources import Arrival, decode
-from usher.sources.auth0 import Auth0
+from usher.systems.auth0.api import Auth0Api
+from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
+from usher.systems.source import Arrival
 from usher.testing.providers import RESET, answer
 
 
@@ -28,16 +29,16 @@ class Tenant:
 
     fake: FakeAuth0
     api: Auth0Api
-    source: Auth0
+    source: Auth0Source
     now: Callable[[], float] = time.time
-    feeds: list[EventsFeed] = field(default_factory=list)
+    feeds: list[Auth0EventsFeed] = field(default_factory=list)
 
-    def events(self) -> EventsFeed:
-        self.feeds.append(EventsFeed(self.api, self.source, now=self.now))
+    def events(self) -> Auth0EventsFeed:
+        self.feeds.append(Auth0EventsFeed(self.api, self.source, now=self.now))
         return self.feeds[-1]
 
-    def logs(self, *types: str) -> LogsFeed:
-        return LogsFeed(self.api, self.source, every=1.0, types=types or ("sapi", "scp"), now=self.now)
+    def logs(self, *types: str) -> Auth0LogsFeed:
+        return Auth0LogsFeed(self.api, self.source, every=1.0, types=types or ("sapi", "scp"), now=self.now)
 
 
 @asynccontextmanager
@@ -51,7 +52,7 @@ async def tenant(now: Callable[[], float] = time.time, **options: Any) -> AsyncI
             session=lambda: session,
             now=now,
         )
-        made = Tenant(fake, api, Auth0(tenant=fake.domain), now)
+        made = Tenant(fake, api, Auth0Source(tenant=fake.domain), now)
         try:
             yield made
         finally:
@@ -59,7 +60,7 @@ async def tenant(now: Callable[[], float] = time.time, **options: Any) -> AsyncI
                 await feed.close()
 
 
-async def read(feed: EventsFeed | LogsFeed, cursor: bytes | None, count: int) -> tuple[list[Arrival], bytes]:
+async def read(feed: Auth0EventsFeed | Auth0LogsFeed, cursor: bytes | None, count: int) -> tuple[list[Arrival], bytes]:
     """Pages until there are *count* arrivals."""
     arrivals: list[Arrival] = []
     async with asyncio.timeout(20):
@@ -152,7 +153,7 @@ async def test_a_stream_that_ends_is_opened_again_where_it_was(how: Any, trouble
 
 
 async def test_an_expired_offset_goes_on_from_its_moment() -> None:
-    """As Auth0 advises: what is known already comes again, and is told by its id."""
+    """As Auth0 advises: known events come again, and are recognised by their ids."""
     async with tenant() as at:
         feed = at.events()
         first, second = (at.fake.event_of(at.fake.create_user()) for _ in range(2))
@@ -168,7 +169,7 @@ async def test_an_expired_offset_goes_on_from_its_moment() -> None:
     assert "from_timestamp" in at.fake.stream.opened[-1]
 
 
-async def test_a_place_that_nothing_can_be_had_from_is_refused() -> None:
+async def test_a_position_that_nothing_can_be_read_from_is_refused() -> None:
     """Polling then begins anew, and says so."""
     async with tenant() as at:
         await at.api.check()
@@ -191,7 +192,7 @@ async def test_a_place_that_nothing_can_be_had_from_is_refused() -> None:
 )
 @pytest.mark.parametrize("kind", ["events", "logs"])
 async def test_a_refusal_says_when_to_come_back(kind: str, faults: Any, expected: Any, after: float | None) -> None:
-    """With the wait that it asks for; and the place stays."""
+    """With the wait that it asks for; and the position stays."""
     async with tenant() as at:
         feed = at.events() if kind == "events" else at.logs()
         at.fake.log(type="scp")
@@ -305,8 +306,8 @@ async def test_an_entry_that_becomes_visible_late_is_not_missed() -> None:
         assert (await at.logs().page(cursor)).arrivals == []
 
 
-async def test_entries_out_of_order_do_not_set_the_place_back() -> None:
-    """The place is that of the greatest id of a page, wherever it stands in it."""
+async def test_entries_out_of_order_do_not_set_the_position_back() -> None:
+    """The position is that of the greatest id of a page, wherever it stands in it."""
     moment = [1_800_000_000.0]
     async with tenant(now=lambda: moment[0]) as at:
         at.fake.log(type="scp")
@@ -342,7 +343,7 @@ async def test_a_checkpoint_that_is_gone_goes_on_from_its_moment() -> None:
         assert (await at.logs().page(after)).arrivals == []
 
 
-async def test_logs_that_can_not_be_had_at_all_are_told() -> None:
+async def test_logs_that_can_not_be_read_at_all_are_reported() -> None:
     """Neither from the checkpoint nor from its moment: polling then begins anew, and says so."""
     async with tenant() as at:
         at.fake.log(type="scp")
@@ -353,7 +354,7 @@ async def test_logs_that_can_not_be_had_at_all_are_told() -> None:
             await at.logs().page(cursor)
 
 
-async def test_a_place_says_how_far_back_its_next_page_may_tell() -> None:
+async def test_a_position_says_how_far_back_its_next_page_may_reach() -> None:
     """What is in the log since then is known already."""
     moment = 1_800_000_000.0
     async with tenant(now=lambda: moment) as at:
@@ -365,7 +366,7 @@ async def test_a_place_says_how_far_back_its_next_page_may_tell() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["9998-01-01T00:00:00.000Z", "not a time"])
-async def test_a_wrong_clock_does_not_set_a_place_into_the_future(wrong: str) -> None:
+async def test_a_wrong_clock_does_not_set_a_position_into_the_future(wrong: str) -> None:
     """Nothing would be recognised as known from there on."""
     moment = 1_800_000_000.0
     async with tenant(now=lambda: moment) as at:

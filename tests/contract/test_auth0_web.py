@@ -13,9 +13,9 @@ from tests.ingress import LEAVES, Site, bombard, documents, hidden
 
 from usher.event import Undecodable
 from usher.eventlog.errors import LogUnavailable
-from usher.sources import decode
-from usher.sources.auth0 import Auth0
-from usher.sources.auth0_rules import Rules
+from usher.systems.auth0.rules import Auth0Rules
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
 
 TOKEN = "whsec-of-auth0"
 
@@ -26,7 +26,7 @@ def scp(number: int) -> dict[str, Any]:
 
 
 def auth0() -> Site:
-    source = Auth0([TOKEN, "usher:pass"], "acme", Rules(created_from="logs", admin_markers=("created_by",)))
+    source = Auth0Source([TOKEN, "usher:pass"], "acme", Auth0Rules(created_from="logs", admin_markers=("created_by",)))
     return Site(source, lambda _: {"authorization": f"Bearer {TOKEN}"})
 
 

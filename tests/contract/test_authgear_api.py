@@ -21,19 +21,22 @@ from tests.fakes.authgear import FakeAuthgear
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
 from usher.http import Answer
-from usher.identity.api import Api
-from usher.identity.authgear import AdminApi, ApiKey
-from usher.identity.authgear_log import OVERLAP, AuditLog
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
-from usher.settings.authgear import signing_key
-from usher.sources import decode
-from usher.sources.authgear import Authgear as Source
-from usher.systems import open_systems
+from usher.systems.api import ApiClient
+from usher.systems.authgear.api import AuthgearApi, AuthgearKey
+from usher.systems.authgear.feed import OVERLAP, AuthgearAuditFeed
+from usher.systems.authgear.settings import signing_key
+from usher.systems.authgear.source import AuthgearSource as Source
+from usher.systems.decode import decode
+from usher.systems.open import open_systems
 from usher.testing import Clock, an_event, raw_event
 from usher.testing.providers import DROP, RESET, answer
 
-ADA = {"email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller", "locale": "de-CH"}
+ADA = {
+    "preferred_username": "ada.k", "email": "ada@example.com", "phone_number": "+41440000019", "name": "Ada Keller",
+    "locale": "de-CH",
+}  # fmt: skip
 TYPES = ("user.created", "password.reset", "password.expired", "password.reset_requested")
 
 
@@ -42,13 +45,13 @@ class Scene:
 
     def __init__(self, fake: FakeAuthgear, session: aiohttp.ClientSession, clock: Clock) -> None:
         self.fake, self.clock = fake, clock
-        self.key = ApiKey(fake.app_id, fake.key_id, signing_key(fake.private_key))
+        self.key = AuthgearKey(fake.app_id, fake.key_id, signing_key(fake.private_key))
         self.session = session
         self.api = self.client(self.key)
-        self.feed = AuditLog(self.api, fake.app_id, Source(), TYPES, 15.0, now=clock)
+        self.feed = AuthgearAuditFeed(self.api, fake.app_id, Source(), TYPES, 15.0, now=clock)
 
-    def client(self, key: ApiKey, url: str = "") -> AdminApi:
-        return AdminApi(url or self.fake.url, key, lambda: self.session)
+    def client(self, key: AuthgearKey, url: str = "") -> AuthgearApi:
+        return AuthgearApi(url or self.fake.url, key, lambda: self.session)
 
     def happens(self, id_: str, type_: str = "user.created", at: float = 0, **details: Any) -> None:
         self.fake.happens(
@@ -102,7 +105,7 @@ async def test_an_event_without_a_user_is_no_reason_to_ask() -> None:
 
 
 async def test_a_password_is_expired_and_the_event_says_that_it_was_us() -> None:
-    """The call comes back from the audit log like an administrator's, marked as told: nobody is written to about it."""
+    """The call comes back from the audit log like an administrator's, with our mark: no message is sent about it."""
     async with scene() as it:
         start = (await it.feed.page(None)).cursor
         await it.api.require_password_change(about())
@@ -145,7 +148,7 @@ async def test_authgear_sends_its_own_reset_message(details: Mapping[str, str], 
 
 
 async def test_what_authgear_says_of_an_address_stays_there() -> None:
-    """Its messages quote the login id; the reason that is told does not."""
+    """Its messages quote the login id; our reason does not."""
     async with scene() as it:
         with pytest.raises(Skip) as refusal:
             await it.api.send_password_reset(an_event("password.reset", email="eve@example.com"))
@@ -201,13 +204,13 @@ async def test_credentials_that_are_refused_are_the_operators(wrong: str) -> Non
     async with scene() as it:
         other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         key = {**it.key._asdict(), wrong: other if wrong == "private" else "other"}
-        api = it.client(ApiKey(**key))
+        api = it.client(AuthgearKey(**key))
         with pytest.raises(Hold, match=r"\(403\); see USHER_AUTHGEAR__APP_ID"):
             await api.check()
 
 
 async def test_check_says_that_key_and_log_are_good_and_else_what_is_not() -> None:
-    """An address without the API, and a type that this Authgear does not know, are told as what they are."""
+    """An address without the API, and a type that this Authgear does not know, are reported as what they are."""
     async with scene() as it:
         assert "takes our key" in await it.api.check()
         it.fake.script(answer(404))
@@ -215,7 +218,7 @@ async def test_check_says_that_key_and_log_are_good_and_else_what_is_not() -> No
             Hold, match=r"no Admin API at its endpoint \(it answered 404\); see USHER_AUTHGEAR__ENDPOINT"
         ):
             await it.api.check()
-        unknown = AdminApi(it.fake.url, it.key, lambda: it.session, types=["USER_TELEPORTED"])
+        unknown = AuthgearApi(it.fake.url, it.key, lambda: it.session, types=["USER_TELEPORTED"])
         with pytest.raises(Hold, match="USHER_AUTHGEAR__POLL_TYPES"):
             await unknown.check()
 
@@ -315,7 +318,7 @@ async def test_what_is_written_late_is_found_by_the_next_look() -> None:
 
 
 async def test_a_day_without_usher_is_caught_up() -> None:
-    """The place holds: everything since comes, a page at a time, oldest first."""
+    """The position holds: everything since comes, a page at a time, oldest first."""
     async with scene(page_size=10) as it:
         start = (await it.feed.page(None)).cursor
         for hour in range(36):
@@ -359,8 +362,8 @@ async def test_webhook_and_audit_log_give_one_fact_one_id() -> None:
     ],
     ids=lambda value: "" if isinstance(value, type) or value is None or isinstance(value, int) else f"{value.how}{value.status}",
 )  # fmt: skip
-async def test_every_failure_keeps_the_place(fault: Any, ending: type[Outcome], wait: float | None) -> None:
-    """The feed says when to come again; the same place brings what was missed. No reason quotes what was answered."""
+async def test_every_failure_keeps_the_position(fault: Any, ending: type[Outcome], wait: float | None) -> None:
+    """The feed says when to come again; the same position brings what was missed. No reason quotes what was answered."""
     async with scene() as it:
         start = (await it.feed.page(None)).cursor
         it.happens("e1")
@@ -377,7 +380,7 @@ async def test_every_failure_keeps_the_place(fault: Any, ending: type[Outcome], 
 
 async def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow API is a failure like others."""
-    monkeypatch.setattr("usher.identity.api._PATIENCE", aiohttp.ClientTimeout(total=0.05))
+    monkeypatch.setattr("usher.systems.api._PATIENCE", aiohttp.ClientTimeout(total=0.05))
     async with scene(slow=5.0) as it:
         with pytest.raises(Retry, match="no answer in time"):
             await it.feed.page(None)
@@ -399,14 +402,14 @@ async def test_an_expired_token_is_made_anew() -> None:
 @pytest.mark.parametrize(
     "cursor", [b"", b"{}", b"[1]", b"\xff", b'["a", 1, null, null]', b"[1e300, 1e300, null, null]"]
 )
-async def test_a_place_that_is_none_is_refused(cursor: bytes) -> None:
-    """Another version's, or garbage: polling goes on from now."""
+async def test_a_position_that_is_none_is_refused(cursor: bytes) -> None:
+    """Another version's, or garbage: polling continues from now."""
     async with scene() as it:
         with pytest.raises(Reject, match="can't be read"):
             await it.feed.page(cursor)
 
 
-async def test_an_entry_without_its_event_is_told_and_one_that_is_gone_is_not() -> None:
+async def test_an_entry_without_its_event_is_reported_and_one_that_is_gone_is_not() -> None:
     """A stub for what can't be read; nothing for a row that vanished while the page was made."""
     body = {
         "data": {
@@ -428,7 +431,7 @@ async def test_an_entry_without_its_event_is_told_and_one_that_is_gone_is_not() 
     assert [(arrival.event, bool(arrival.reason)) for arrival in page.arrivals] == [(None, True)] * 2
 
 
-async def test_an_entry_of_a_false_time_does_not_carry_the_place_past_all_others() -> None:
+async def test_an_entry_with_a_wrong_time_does_not_carry_the_position_past_all_others() -> None:
     """It is brought; the next look is where it would have been."""
     async with scene() as it:
         start = (await it.feed.page(None)).cursor
@@ -478,14 +481,14 @@ _ERRORS = st.builds(lambda errors: {"data": None, "errors": errors}, _ANY)
 def test_whatever_the_api_answers_is_an_answer_or_an_outcome(answered: Any) -> None:
     """No document of any form ends in another exception, in feed, look-up or action."""
 
-    class Canned(Api):
+    class Canned(ApiClient):
         async def call(self, *_: Any, **__: Any) -> Answer:
             return Answer(200, {}, json.dumps(answered).encode())
 
     async def ask() -> None:
-        api = AdminApi("http://127.0.0.1:1", _KEY, lambda: None)  # type: ignore[arg-type, return-value]
+        api = AuthgearApi("http://127.0.0.1:1", _KEY, lambda: None)  # type: ignore[arg-type, return-value]
         api._api = Canned("Authgear", "http://127.0.0.1:1", lambda: None)  # type: ignore[arg-type, return-value]
-        feed = AuditLog(api, "example", Source(), TYPES, 15.0, now=lambda: NOW)
+        feed = AuthgearAuditFeed(api, "example", Source(), TYPES, 15.0, now=lambda: NOW)
         for attempt in (
             feed.page(None),
             feed.page(b"[1, 1, null, null]"),
@@ -498,7 +501,7 @@ def test_whatever_the_api_answers_is_an_answer_or_an_outcome(answered: Any) -> N
     asyncio.run(ask())
 
 
-_KEY = ApiKey("example", "k", rsa.generate_private_key(public_exponent=65537, key_size=2048))
+_KEY = AuthgearKey("example", "k", rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 
 async def test_two_calls_at_once_share_one_token() -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.ingress import HIDDEN, LEAVES, Site, bombard, documents, hidden, sign
 
 from usher.event import Undecodable
-from usher.sources import decode
-from usher.sources.authgear import SIGNATURE, Authgear, Habits, Step
+from usher.systems.authgear.source import SIGNATURE, AuthgearHabits, AuthgearSource, Step
+from usher.systems.decode import decode
 
 SECRET = "whsec"
 _BOTH: frozenset[Step] = frozenset({"created", "reset"})
@@ -48,7 +48,9 @@ async def test_no_body_is_too_strange() -> None:
     def is_what_was_answered(status: int) -> None:
         assert [_decodes(kept.value) for kept in site.kept] == ([] if status == 400 else [status == 200])
 
-    async with Site(Authgear([SECRET], Habits(_BOTH, _BOTH)), lambda body: sign(SIGNATURE, body, SECRET)) as site:
+    async with Site(
+        AuthgearSource([SECRET], AuthgearHabits(_BOTH, _BOTH)), lambda body: sign(SIGNATURE, body, SECRET)
+    ) as site:
         await bombard(site, _BODIES, is_what_was_answered, examples=200)
 
 

@@ -12,13 +12,15 @@ import pytest
 from tests.fakes.genauth import FakeGenAuth
 
 from usher.event import UNKNOWN, Event, User
-from usher.identity.genauth import GenAuthApi, string_to_sign
-from usher.identity.genauth_audit import AuditFeed
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.settings import GenAuth, Settings, SettingsError
-from usher.sources import Arrival, decode
-from usher.systems import System
-from usher.systems.genauth import Enrichment, open_system
+from usher.settings import Settings, SettingsError
+from usher.systems.decode import decode
+from usher.systems.genauth.api import GenAuthApi, string_to_sign
+from usher.systems.genauth.feed import GenAuthAuditFeed
+from usher.systems.genauth.open import GenAuthEnrichment, open_system
+from usher.systems.genauth.settings import GenAuthSettings
+from usher.systems.source import Arrival
+from usher.systems.system import System
 from usher.testing.providers import HANG, RESET, Fault, answer
 
 POOL, SECRET = "fake-user-pool", "whsec"
@@ -37,7 +39,7 @@ async def opened(fake: FakeGenAuth | None = None, **more: Any) -> AsyncIterator[
             "webhook_secret": SECRET,
             **more,
         }
-        yield running, open_system(GenAuth.model_validate(given), "", lambda: session)
+        yield running, open_system(GenAuthSettings.model_validate(given), "", lambda: session)
 
 
 def an_arrival(fake: FakeGenAuth, system: System, name: str, data: dict[str, Any], at: float = NOW) -> Arrival:
@@ -54,7 +56,7 @@ def api_of(system: System) -> GenAuthApi:
 async def completed(system: System, arrival: Arrival, at: float = NOW) -> Event:
     """The event that is stored, with no time lost in waiting."""
     enrich = system.enrich
-    assert isinstance(enrich, Enrichment)
+    assert isinstance(enrich, GenAuthEnrichment)
     enrich.now = lambda: at
     enrich.sleep = _no_sleep
     event = (await enrich(arrival)).event
@@ -101,16 +103,19 @@ async def test_requests_are_signed_as_either_brand_wants(brand: str) -> None:
         assert fake.asked == ["/api/v3/get-user", "/api/v3/update-user"]
 
 
-async def test_a_user_is_told_with_one_number() -> None:
+async def test_a_user_is_looked_up_with_one_number() -> None:
     """In the newer shape, number and country code apart."""
     async with opened() as (fake, system):
         fake.users["u-1"] = {
-            "email": "kim.berg@example.com", "phone": "07400123456", "phoneCountryCode": "+44", "nickname": "Kim", "locale": "en-GB",
+            "username": "kim.b", "email": "kim.berg@example.com", "phone": "07400123456", "phoneCountryCode": "+44", "nickname": "Kim",
+            "locale": "en-GB",
         }  # fmt: skip
 
         user = await api_of(system).user(created())
 
-        assert user == User(id="u-1", email="kim.berg@example.com", phone="+447400123456", name="Kim", locale="en-GB")
+        assert user == User(
+            id="u-1", username="kim.b", email="kim.berg@example.com", phone="+447400123456", name="Kim", locale="en-GB"
+        )
 
 
 async def test_a_user_who_is_gone_is_a_skip() -> None:
@@ -143,13 +148,13 @@ async def test_a_new_password_is_required_at_the_first_login_or_the_next() -> No
 async def test_what_genauth_does_not_offer_is_refused_by_name() -> None:
     """It sends codes and has no link that could be sent."""
     async with opened() as (_fake, system):
-        with pytest.raises(Reject, match="GenAuth has not a link"):
+        with pytest.raises(Reject, match="GenAuth does not have a link"):
             await api_of(system).password_link(created())
         with pytest.raises(Reject, match="names no user"):
             await api_of(system).user(created(""))
 
 
-def told(status: int, **more: Any) -> Fault:
+def answered(status: int, **more: Any) -> Fault:
     """An answer as GenAuth gives it: 200, and the real status in its body."""
     return answer(200, body=json.dumps({"statusCode": status, "message": "kim.berg@example.com", **more}).encode())
 
@@ -166,16 +171,16 @@ def told(status: int, **more: Any) -> Fault:
         (answer(200, body=b"[]"), Retry, None),
         (answer(400), Reject, None),
         (RESET, Retry, None),
-        (told(401, apiCode=2020), Hold, 60.0),
-        (told(403), Hold, 60.0),
-        (told(429), Retry, 60.0),
-        (told(500), Retry, None),
-        (told(499, apiCode=1234), Reject, None),
+        (answered(401, apiCode=2020), Hold, 60.0),
+        (answered(403), Hold, 60.0),
+        (answered(429), Retry, 60.0),
+        (answered(500), Retry, None),
+        (answered(499, apiCode=1234), Reject, None),
     ],
     ids=lambda value: f"{value.how}{value.status}{(value.body or b'')[:22]!r}" if isinstance(value, Fault) else "",
 )
 async def test_what_an_answer_means(fault: Fault, kind: type[Outcome], after: float | None) -> None:
-    """Trouble of theirs is tried again, our credentials are the operator's affair, a refusal is one; no text of theirs is told."""
+    """Their trouble is tried again, our credentials are the operator's to mend, a refusal is final; no text of theirs is quoted."""
     async with opened() as (fake, system):
         fake.users["u-1"] = {}
         fake.script(fault)
@@ -189,11 +194,11 @@ async def test_what_an_answer_means(fault: Fault, kind: type[Outcome], after: fl
         assert await api_of(system).user(created()) == User(id="u-1")
 
 
-async def test_check_tells_good_credentials_from_bad() -> None:
+async def test_check_distinguishes_good_credentials_from_bad() -> None:
     """It proves them without reading anybody's data."""
     async with opened() as (fake, system):
         assert f"{fake.url} takes the access key {POOL}" in await api_of(system).check()
-        fake.script(told(404, apiCode=2004), told(403))
+        fake.script(answered(404, apiCode=2004), answered(403))
         with pytest.raises(Hold, match="but not for get-admin-audit-logs"):
             await api_of(system).check()
         fake.key_secret = "another"
@@ -220,11 +225,11 @@ def test_half_an_access_key_is_a_mistake() -> None:
         ({"userSourceType": "adminCreated"}, "admin_api", "get-user: userSourceType adminCreated"),
         ({"userSourceType": "register"}, "user", "get-user: userSourceType register"),
         ({"registerSource": ["import:manual"]}, "admin_api", "get-user: registerSource import:manual"),
-        ({}, UNKNOWN, "get-user: neither userSourceType nor registerSource tells"),
+        ({}, UNKNOWN, "get-user: neither userSourceType nor registerSource says it"),
     ],
 )
 async def test_who_made_a_user_is_looked_up(profile: dict[str, Any], actor: str, basis: str) -> None:
-    """Whatever the webhook's older shape says: a user whom an administrator made may look like a self-registration there."""
+    """No matter what the webhook's older shape says: an administrator's new user may look like a self-registration there."""
     async with opened() as (fake, system):
         fake.users["u-1"] = profile
         arrival = an_arrival(fake, system, "user:created", {"id": "u-1", "registerSource": ["basic:email"]})
@@ -253,8 +258,8 @@ async def test_a_user_who_is_gone_at_once_is_unknown() -> None:
         assert event.context.triggered_by == UNKNOWN
 
 
-async def test_an_entry_of_the_audit_log_counts_although_the_webhook_told_nothing() -> None:
-    """They are one fact, but the one that tells who did it must not be taken for known because of the other."""
+async def test_an_entry_of_the_audit_log_counts_although_the_webhook_named_no_actor() -> None:
+    """They are one fact, but the one that names the actor must not count as known because of the other."""
     async with opened() as (fake, system):
         fake.users["u-1"] = {}
         watch = Watch(system)
@@ -306,7 +311,7 @@ async def test_an_entry_that_comes_late_is_waited_for() -> None:
     async with opened() as (fake, system):
         arrival = an_arrival(fake, system, "user:password-changed", {"userId": "u-1"})
         enrich = system.enrich
-        assert isinstance(enrich, Enrichment)
+        assert isinstance(enrich, GenAuthEnrichment)
         enrich.now = lambda: NOW
 
         async def meanwhile(_seconds: float) -> None:
@@ -376,7 +381,7 @@ class Watch:
 
     def __init__(self, system: System) -> None:
         self.now = NOW
-        self.feed = AuditFeed(api_of(system), name="genauth:audit", tenant=POOL, every=30, now=lambda: self.now)
+        self.feed = GenAuthAuditFeed(api_of(system), name="genauth:audit", tenant=POOL, every=30, now=lambda: self.now)
 
     async def look(self, cursor: bytes | None) -> tuple[list[Event], bytes, bool]:
         page = await self.feed.page(cursor)
@@ -425,7 +430,7 @@ async def test_an_entry_that_turns_up_late_is_still_brought() -> None:
 
 
 async def test_webhook_and_feed_give_one_fact_one_id() -> None:
-    """A created user and a set password: whoever tells first, the other is known."""
+    """A created user and a set password: the report that comes second is known."""
     async with opened() as (fake, system):
         fake.users["u-1"] = {"userSourceType": "adminCreated"}
         watch = Watch(system)
@@ -459,7 +464,7 @@ async def test_pages_are_read_to_their_end() -> None:
 
 async def test_a_stretch_with_too_many_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest comes with the next looks, which follow at once."""
-    monkeypatch.setattr("usher.identity.genauth_audit._MOST", 60)
+    monkeypatch.setattr("usher.systems.genauth.feed._MOST", 60)
     async with opened() as (fake, system):
         watch = Watch(system)
         _, cursor, _ = await watch.look(None)
@@ -496,10 +501,10 @@ async def test_entries_out_of_order_are_put_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [answer(503), answer(429), answer(401), RESET, answer(200, body=b"{}"), told(200, data={})]
+    "fault", [answer(503), answer(429), answer(401), RESET, answer(200, body=b"{}"), answered(200, data={})]
 )
 async def test_a_look_that_fails_loses_nothing(fault: Fault) -> None:
-    """The place stays, and the next look brings it all."""
+    """The position stays, and the next look brings it all."""
     async with opened() as (fake, system):
         watch = Watch(system)
         _, cursor, _ = await watch.look(None)
@@ -513,17 +518,17 @@ async def test_a_look_that_fails_loses_nothing(fault: Fault) -> None:
         assert [event.user.id for event in found] == ["u-1"]
 
 
-async def test_a_place_that_is_not_readable_is_given_up() -> None:
-    """Polling then goes on from now, and says so."""
+async def test_a_position_that_is_not_readable_is_given_up() -> None:
+    """Polling then continues from now, and says so."""
     async with opened() as (_fake, system):
-        with pytest.raises(Reject, match="not readable"):
+        with pytest.raises(Reject, match="that was kept for the audit log"):
             await Watch(system).look(b"yesterday")
 
 
 async def test_an_api_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer in time is an answer: later."""
-    monkeypatch.setattr("usher.identity.api._PATIENCE", aiohttp.ClientTimeout(total=0.2))
+    monkeypatch.setattr("usher.systems.api._PATIENCE", aiohttp.ClientTimeout(total=0.2))
     async with opened() as (fake, system):
         fake.script(HANG)
-        with pytest.raises(Retry, match="could not be asked"):
+        with pytest.raises(Retry, match="could not be reached"):
             await api_of(system).check()

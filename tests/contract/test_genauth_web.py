@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tests.ingress import HIDDEN, LEAVES, Site, documents, hidden
 
 from usher.outcome import Retry
-from usher.sources import Arrival, decode
-from usher.sources.genauth import SECRET_HEADERS, GenAuth
+from usher.systems.decode import decode
+from usher.systems.genauth.source import SECRET_HEADERS, GenAuthSource
+from usher.systems.source import Arrival
 
 SECRET = "whsec-of-genauth"
 PROOF = {SECRET_HEADERS[0]: SECRET}
@@ -27,7 +28,7 @@ CREATED = {
 
 
 def genauth(**options: Any) -> Site:
-    return Site(GenAuth([SECRET]), lambda _: PROOF, **options)
+    return Site(GenAuthSource([SECRET]), lambda _: PROOF, **options)
 
 
 @pytest.mark.parametrize("header", SECRET_HEADERS)

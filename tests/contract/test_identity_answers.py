@@ -13,12 +13,13 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
-from usher.identity.api import Api, Token
 from usher.outcome import Retry
-from usher.sources import Arrival, decode
-from usher.sources.auth0 import Auth0
-from usher.sources.authgear import Authgear
-from usher.sources.keycloak import Keycloak
+from usher.systems.api import ApiClient, Token
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.authgear.source import AuthgearSource
+from usher.systems.decode import decode
+from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.source import Arrival
 
 
 def nested(levels: int) -> Any:
@@ -45,27 +46,33 @@ def answered(aiohttp_client: AiohttpClient) -> Answered:
         application = web.Application()
         application.router.add_get("/", give)
         client = await aiohttp_client(application)
-        api = Api("the API", str(client.make_url("")).rstrip("/"), lambda: client.session, fetch_token=token)
+        api = ApiClient("the API", str(client.make_url("")).rstrip("/"), lambda: client.session, fetch_token=token)
         return (await api.call("GET", "/")).document
 
     return ask
 
 
 def auth0_event(odd: Any) -> Arrival | None:
-    return Auth0().of_document({"id": "1", "type": "user.created", "data": {"object": {"user_id": "u", "x": odd}}})
+    return Auth0Source().of_document(
+        {"id": "1", "type": "user.created", "data": {"object": {"user_id": "u", "x": odd}}}
+    )
 
 
 def auth0_log(odd: Any) -> Arrival | None:
-    return Auth0().of_document({"log_id": "1", "type": "scp", "details": odd if isinstance(odd, dict) else {"x": odd}})
+    return Auth0Source().of_document(
+        {"log_id": "1", "type": "scp", "details": odd if isinstance(odd, dict) else {"x": odd}}
+    )
 
 
 def authgear(odd: Any) -> Arrival | None:
-    return Authgear().arrival({"id": "1", "type": "user.created", "payload": {"user": {"custom_attributes": odd}}})
+    return AuthgearSource().arrival(
+        {"id": "1", "type": "user.created", "payload": {"user": {"custom_attributes": odd}}}
+    )
 
 
 def keycloak(odd: Any) -> Arrival | None:
     user = {"attributes": odd, "firstName": odd}
-    return Keycloak().arrival(
+    return KeycloakSource().arrival(
         {
             "id": "1",
             "operationType": "CREATE",
@@ -88,7 +95,7 @@ def keycloak(odd: Any) -> Arrival | None:
     ids=["half a character", "in names", "deep", "no number"],
 )
 async def test_nothing_in_an_answer_holds_up_a_feed(arrival_of: Any, body: bytes, answered: Answered) -> None:
-    """A user may call himself half a character, and nest his metadata: his entry is an event like any other, or a feed would stop at it."""
+    """A name may hold half a character, and metadata may be nested: the entry is an event like any other, else a feed would stop there."""
     arrival = arrival_of(await answered(body))
     assert arrival.event is not None
     assert decode(arrival.value) == arrival.event
@@ -116,7 +123,7 @@ async def test_a_port_without_tls_is_no_riddle() -> None:
 
     server = await asyncio.start_server(plain, "127.0.0.1", 0)
     async with server, aiohttp.ClientSession() as session:
-        api = Api("the API", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", lambda: session)
+        api = ApiClient("the API", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", lambda: session)
         with pytest.raises(Retry, match="TLS"):
             await api.ask("GET", "/")
 
@@ -124,11 +131,11 @@ async def test_a_port_without_tls_is_no_riddle() -> None:
 async def test_what_cannot_be_reached_is_named_without_its_login() -> None:
     """An operator reads which host it was and why; neither the login in the address nor the path, which may hold a user."""
     async with aiohttp.ClientSession() as session:
-        api = Api("the API", "http://login:hush@127.0.0.1:1/auth", lambda: session)
+        api = ApiClient("the API", "http://login:hush@127.0.0.1:1/auth", lambda: session)
         with pytest.raises(Retry) as caught:
             await api.ask("GET", "/users/ann@example.org")
 
-    assert caught.value.reason.startswith("the API could not be asked at 127.0.0.1:1: ")
+    assert caught.value.reason.startswith("the API could not be reached at 127.0.0.1:1: ")
     assert "refused" in caught.value.reason.lower()
     assert "hush" not in caught.value.reason
     assert "ann" not in caught.value.reason

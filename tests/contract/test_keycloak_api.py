@@ -12,18 +12,18 @@ import pytest
 from tests.fakes.keycloak import ACCOUNT, FakeKeycloak
 from tests.identity_api import FIELDS_OF_ADA, NOW, about, look
 
-from usher.identity.keycloak import KeycloakApi
-from usher.identity.keycloak_events import AdminEvents
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
-from usher.sources import decode
-from usher.sources.keycloak import Keycloak
-from usher.systems import open_systems
+from usher.systems.decode import decode
+from usher.systems.keycloak.api import KeycloakApi
+from usher.systems.keycloak.feed import KeycloakAdminFeed
+from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.open import open_systems
 from usher.testing import Clock
 from usher.testing.providers import RESET, Fault, answer
 
 ADA = {
-    "email": "ada@example.com", "firstName": "Ada", "lastName": "Keller",
+    "username": "ada.k", "email": "ada@example.com", "firstName": "Ada", "lastName": "Keller",
     "attributes": {"mobile": ["+41440000019"], "locale": ["de-CH"]},
 }  # fmt: skip
 
@@ -34,12 +34,14 @@ class Scene:
     def __init__(self, fake: FakeKeycloak, session: aiohttp.ClientSession, clock: Clock) -> None:
         self.fake, self.clock, self.session = fake, clock, session
         self.api = self.client()
-        self.feed = AdminEvents(self.api, Keycloak(realm=fake.realm), name="keycloak", every=10.0, now=clock)
+        self.feed = KeycloakAdminFeed(
+            self.api, KeycloakSource(realm=fake.realm), name="keycloak", every=10.0, now=clock
+        )
 
     def client(self, **options: Any) -> KeycloakApi:
         given = {"url": self.fake.url, "realm": self.fake.realm, "client_secret": self.fake.client_secret, **options}
         url, realm = given.pop("url"), given.pop("realm")
-        given.setdefault("source", Keycloak(realm=realm))
+        given.setdefault("source", KeycloakSource(realm=realm))
         return KeycloakApi(url, realm, client_id=self.fake.client_id, session=lambda: self.session, **given)
 
     def resets(self, count: int, apart: float = 1.0) -> list[str]:
@@ -124,7 +126,7 @@ async def test_a_password_that_was_reset_since_is_still_to_be_changed() -> None:
         assert it.fake.users["ada"]["requiredActions"] == ["UPDATE_PASSWORD"]
 
 
-async def test_keycloak_sends_its_own_mail_to_whom_it_can() -> None:
+async def test_keycloak_sends_its_own_mail_to_users_with_an_address() -> None:
     """Without an address there is nothing to send; there is no link that we could send."""
     async with scene() as it:
         it.fake.create_user("bob")
@@ -132,7 +134,7 @@ async def test_keycloak_sends_its_own_mail_to_whom_it_can() -> None:
         with pytest.raises(Skip, match="no email address"):
             await it.api.send_password_reset(about("bob"))
         assert it.fake.sent == ["ada"]
-        with pytest.raises(Reject, match="has not a link"):
+        with pytest.raises(Reject, match="does not have a link"):
             await it.api.password_link(about())
 
 
@@ -209,17 +211,17 @@ async def test_check_says_what_the_realm_keeps() -> None:
 
 
 async def test_a_mail_that_we_had_sent_is_known_by_our_account() -> None:
-    """A process that never asked before finds out who it is; what an administrator had sent stays his."""
+    """A process that made no call before finds out who it is; what an administrator had sent stays the administrator's."""
     async with scene() as it:
-        source = Keycloak(realm="example")
+        source = KeycloakSource(realm="example")
         api = it.client(source=source)
         path = "users/ada/execute-actions-email"
-        by_us, by_him = (
+        by_us, by_admin = (
             source.arrival(it.fake.happens("ACTION", path, by=who)) for who in (ACCOUNT, "an-administrator")
         )
-        told = [(await api.recognize(arrival)).event for arrival in (by_us, by_him)]
-        assert [event.context.already_notified_by is not None for event in told if event] == [True, False]
-        assert decode((await api.recognize(by_us)).value) == told[0]
+        events = [(await api.recognize(arrival)).event for arrival in (by_us, by_admin)]
+        assert [event.context.already_notified_by is not None for event in events if event] == [True, False]
+        assert decode((await api.recognize(by_us)).value) == events[0]
         assert source.arrival(it.fake.happens("ACTION", path, by=ACCOUNT)).event.context.already_notified_by  # type: ignore[union-attr]
 
 
@@ -327,7 +329,7 @@ async def test_a_cursor_that_can_not_be_read_is_refused() -> None:
 async def test_two_workers_in_turn_bring_everything() -> None:
     """A feed that was idle while another worker polled goes on from the cursor, not from what it remembers."""
     async with scene() as it:
-        other = AdminEvents(it.api, Keycloak(realm="example"), name="keycloak", every=10.0, now=it.clock)
+        other = KeycloakAdminFeed(it.api, KeycloakSource(realm="example"), name="keycloak", every=10.0, now=it.clock)
         cursor = (await it.feed.page(None)).cursor
         ids = it.resets(250)
         page = await it.feed.page(cursor)
@@ -347,7 +349,7 @@ def _open(**given: Any) -> Any:
 
 
 def test_half_of_the_settings_is_a_mistake_that_names_the_others() -> None:
-    """Polling without credentials, credentials without a realm: each missing name is told."""
+    """Polling without credentials, credentials without a realm: each missing name is reported."""
     with pytest.raises(SettingsError) as mistake:
         _open(poll="true", realm="shop")
     assert [line.partition(":")[0] for line in mistake.value.problems] == [

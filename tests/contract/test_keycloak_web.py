@@ -11,8 +11,8 @@ from tests.fakes.keycloak import FakeKeycloak
 from tests.ingress import HIDDEN, LEAVES, Site, bombard, documents, hidden, sign
 
 from usher.eventlog.errors import LogUnavailable
-from usher.sources import decode
-from usher.sources.keycloak import Keycloak
+from usher.systems.decode import decode
+from usher.systems.keycloak.source import KeycloakSource
 
 SECRET = "whsec-of-keycloak"
 
@@ -22,7 +22,7 @@ def signed(body: bytes) -> dict[str, str]:
 
 
 def keycloak() -> Site:
-    return Site(Keycloak([SECRET, "another"]), signed)
+    return Site(KeycloakSource([SECRET, "another"]), signed)
 
 
 async def test_a_signed_event_is_stored_under_its_user() -> None:

@@ -19,8 +19,8 @@ from tests.ingress import PATH, Site, Vitals, sign
 
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.metrics import Metrics
-from usher.sources import prefilter
-from usher.sources.authgear import SIGNATURE, Authgear
+from usher.systems.authgear.source import SIGNATURE, AuthgearSource
+from usher.systems.prefilter import prefilter
 from usher.web import OK, WebServer, build_web
 
 SECRET = "whsec-first"
@@ -34,7 +34,7 @@ EVENT = {
 
 @asynccontextmanager
 async def running(secrets: tuple[str, ...] = (SECRET,), **options: Any) -> AsyncIterator[Site]:
-    async with Site(Authgear(secrets) if secrets else None, signed, **options) as site:
+    async with Site(AuthgearSource(secrets) if secrets else None, signed, **options) as site:
         yield site
 
 
@@ -130,7 +130,7 @@ async def test_without_a_secret_there_is_no_such_path() -> None:
 def test_an_empty_secret_is_refused_at_construction(secrets: Any) -> None:
     """An empty key would sign for anybody, and a text is not a list of secrets."""
     with pytest.raises(ValueError, match="secrets"):
-        Authgear(secrets)
+        AuthgearSource(secrets)
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"{", b'{"a": NaN}', b"\xff{}", b"a=1&b=2", gzip.compress(BODY)])

@@ -71,8 +71,8 @@ class Handlers:
     async def _act(self, name: str, event: Event, ctx: Context) -> None:
         process = PROCESS.get()
         assert process is not None
-        assert ctx.origin is not None
-        partition, offset = ctx.origin.partition, ctx.origin.offset
+        assert ctx._origin is not None
+        partition, offset = ctx._origin.partition, ctx._origin.offset
         tenure = self._history.tenure(process.name, partition)
         attempt = Attempt(process.name, name, event.id, ctx.attempt, partition, offset, tenure, self._now())
         self._history.attempts.append(attempt)

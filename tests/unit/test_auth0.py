@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from usher.delivery import StoredRecord
 from usher.event import Event
 from usher.handler import HandlerError, on
-from usher.sources import Arrival, NotJson, decode, read_record
-from usher.sources.auth0 import Auth0
-from usher.sources.auth0_rules import Rules
+from usher.systems.auth0.rules import Auth0Rules
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
+from usher.systems.document import NotJson
+from usher.systems.source import Arrival, read_record
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "auth0"
 SECRETS = (
@@ -43,7 +45,7 @@ def body(name: str) -> bytes:
 
 
 def arrivals(content: bytes, headers: dict[str, str] | None = None, **rules: Any) -> list[Arrival]:
-    return list(Auth0(("token",), TENANT, Rules(**rules)).arrivals(content, headers or {}, 0.0))
+    return list(Auth0Source(("token",), TENANT, Auth0Rules(**rules)).arrivals(content, headers or {}, 0.0))
 
 
 def event(document: Any, **rules: Any) -> Event:
@@ -112,7 +114,7 @@ def test_an_offset_alone_is_nothing() -> None:
     ],
 )
 def test_what_the_samples_become(name: str, type_: str, by: str, user_id: str | None, email: str | None) -> None:
-    """Type, whose doing, and whom it is about: of a Management API call never the administrator who made it."""
+    """Type, actor, and user: of a Management API call never the administrator who made it."""
     found = event(sample(name))
 
     assert (found.type, found.context.triggered_by) == (type_, by)
@@ -125,14 +127,24 @@ def test_a_profile_becomes_a_user() -> None:
     full, bare = event(sample("user.created.full")).user, event(created()).user
     written = event(sample("log.sapi.set-password")).user
 
-    assert (full.phone, full.name) == ("+12025550147", "Kai Wolf")
-    assert (bare.email, bare.name) == (EVA, None)
+    assert (full.username, full.phone, full.name) == ("kaiwolf", "+12025550147", "Kai Wolf")
+    assert (bare.username, bare.email, bare.name) == (None, EVA, None)
     assert (written.name, written.locale) == ("Eva Lund", "de")
+
+
+def test_the_username_of_a_database_connection_is_in_events_calls_and_requests() -> None:
+    """In the profile, in a call that makes a user, and in a request for a new password; a masked one is none."""
+    call, request = sample("log.sapi.create-user"), sample("log.scpr")
+    call["data"]["details"]["request"]["body"]["username"] = "eva.l"
+    request["data"]["details"]["body"]["username"] = "eva.l"
+    masked = json.loads(json.dumps(call).replace("eva.l", "e***l"))
+
+    assert [event(document).user.username for document in (call, request, masked)] == ["eva.l", "eva.l", None]
 
 
 @pytest.mark.parametrize("masked", ["e*******d@e*****e.com", "9f86d081884c7d65"])
 def test_a_masked_address_is_none(masked: str) -> None:
-    """Log streams may be told to mask: the user is looked up then, and nobody is written to at what is left."""
+    """Log streams may mask: the user is looked up then, and no message goes to what is left of an address."""
     answered = json.loads(json.dumps(sample("log.sapi.set-password")).replace(EVA, masked))
 
     assert event(answered).user.email is None
@@ -141,11 +153,11 @@ def test_a_masked_address_is_none(masked: str) -> None:
 
 @pytest.mark.parametrize("name", ["user.created", "log.sapi.create-user", "log.ss"])
 @pytest.mark.parametrize("created_from", ["events", "logs"])
-def test_one_new_user_is_told_of_once(name: str, created_from: str) -> None:
+def test_one_new_user_is_one_event(name: str, created_from: str) -> None:
     """By the event or by the log entry, as the setting says; never by both, and never by the sign-up entry."""
-    told = event(sample(name), created_from=created_from).type == "user.created"
+    counts = event(sample(name), created_from=created_from).type == "user.created"
 
-    assert told == ((name, created_from) in {("user.created", "events"), ("log.sapi.create-user", "logs")})
+    assert counts == ((name, created_from) in {("user.created", "events"), ("log.sapi.create-user", "logs")})
 
 
 def test_no_handler_is_for_the_report_that_is_set_aside() -> None:
@@ -187,7 +199,7 @@ def test_who_triggered_it(document: Any, rules: dict[str, Any], by: str, basis: 
     assert (context.triggered_by_basis or "").startswith(f"{basis}: ")
 
 
-def test_the_marker_tells_only_who_made_the_user() -> None:
+def test_the_marker_says_only_who_made_the_user() -> None:
     """It stays with the user for ever: who changed the user later it does not say."""
     document = created(created_by="hr") | {"type": "user.updated"}
 
@@ -278,7 +290,7 @@ def test_a_bridges_cloud_events_are_unwrapped() -> None:
 
     assert event(around) == event(document)
     assert event(entry) == event(sample("log.scp"))
-    read = read_record(Auth0(tenant=TENANT), record)
+    read = read_record(Auth0Source(tenant=TENANT), record)
     assert read is not None
     assert read.event == event(document)
 
@@ -301,11 +313,11 @@ def test_a_bridges_cloud_events_are_unwrapped() -> None:
 )
 def test_a_caller_proves_itself_by_its_authorization(header: str, known: bool) -> None:
     """As a token, as the whole value, or as user and password; empty ones prove nothing."""
-    source = Auth0(("older", "token", "usher:pass"))
+    source = Auth0Source(("older", "token", "usher:pass"))
 
     assert source.verified({"authorization": header}, b"") is known
     assert not source.verified({}, b"")
-    assert not Auth0().verified({"authorization": header}, b"")
+    assert not Auth0Source().verified({"authorization": header}, b"")
 
 
 def test_configuration_is_not_kept() -> None:
@@ -335,7 +347,7 @@ def test_configuration_is_not_kept() -> None:
 )
 @pytest.mark.parametrize("code", ["sapi", "scpr", "f"])
 def test_live_links_and_tokens_are_gone(details: dict[str, Any], code: str) -> None:
-    """By name, by place, and out of URLs."""
+    """By their names, by the fields they are in, and out of URLs."""
     (arrival,) = arrivals(json.dumps(changed("log.scpr", type=code, details=details)).encode())
 
     assert arrival.event is not None

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from usher.settings import Settings, SettingsError
-from usher.systems import Systems, open_systems
+from usher.systems.open import Systems, open_systems
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **given: str) -> Systems:
@@ -27,7 +27,7 @@ def test_a_token_is_a_webhook_and_no_api(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert (system.api, system.feeds) == (None, ())
 
 
-def test_two_tenants_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_two_tenants_are_distinguished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each has its own path, token, API and feeds."""
     eu, shop = opened(
         monkeypatch,
@@ -56,7 +56,7 @@ def test_two_tenants_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ({"auth0__created_from": "both"}, "should be one of 'events' or 'logs'"),
     ],
 )
-def test_what_does_not_fit_is_told_with_its_name(
+def test_what_does_not_fit_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, str], problem: str
 ) -> None:
     """And never with a secret."""
@@ -82,7 +82,7 @@ def test_a_tenant_that_welcomes_nobody_is_warned_of(
     """Everything works, and no mail ever goes out: `usher check` says what to set."""
     (system,) = opened(monkeypatch, tmp_path, auth0__webhook_token="token", **given)
 
-    assert [warning in told for told in system.warnings if warning] == [True] * len(system.warnings)
+    assert [warning in given for given in system.warnings if warning] == [True] * len(system.warnings)
     assert bool(system.warnings) == bool(warning)
 
 
@@ -93,5 +93,5 @@ def test_feeds_that_do_not_bring_new_users_are_warned_of(monkeypatch: pytest.Mon
     (system,) = opened(monkeypatch, tmp_path, **{f"auth0__{name}": value for name, value in given.items()})
 
     assert system.warnings == (
-        "nobody is welcomed: new users are told of by logs, which USHER_AUTH0__FEEDS does not pull",
+        "no user is welcomed: new users are taken from logs, which USHER_AUTH0__FEEDS does not pull",
     )

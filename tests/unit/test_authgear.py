@@ -12,8 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from usher.event import UNKNOWN, Event, Undecodable
-from usher.sources import NotJson, decode, event_key, prefilter, strip
-from usher.sources.authgear import Authgear, Habits
+from usher.systems.authgear.source import AuthgearHabits, AuthgearSource
+from usher.systems.decode import decode
+from usher.systems.document import NotJson, strip
+from usher.systems.prefilter import prefilter
+from usher.systems.source import event_key
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "authgear"
 MIRA, MIRA_ID = "mira.halloran@example.com", "5b0c7a52-3f0e-4d0b-9a55-0d3f5c1f7a01"
@@ -81,8 +84,30 @@ def test_addresses(name: str, email: str | None, phone: str | None) -> None:
     assert (user.email, user.phone) == (email, phone)
 
 
+@pytest.mark.parametrize(
+    ("payload", "username"),
+    [
+        ({"user": {"standard_attributes": {"preferred_username": "mira"}}}, "mira"),
+        ({"user": {}, "identities": [{"claims": {"preferred_username": "mira"}}]}, "mira"),
+        ({"login_id": {"type": "username", "value": "mira"}}, "mira"),
+        ({"login_id": {"type": "email", "value": "mira@example.com"}}, None),
+        ({"login_id": "mira"}, None),  # of what kind it is nobody says
+    ],
+)
+def test_a_username_is_in_the_attributes_the_identities_or_the_login_id(
+    payload: dict[str, Any], username: str | None
+) -> None:
+    """In this order, as with addresses."""
+    assert decoded(payload=payload).user.username == username
+
+
+def test_the_username_of_the_sample_is_read() -> None:
+    """It is in the attributes and in the identity."""
+    assert decode(sample("identity.username.added")).user.username == "mira"
+
+
 def test_a_complete_event() -> None:
-    """Who, where, when, by whom and in which language are all read."""
+    """User, tenant, time, actor and language are all read."""
     event = decode(sample("user.created.admin"))
     assert event.uid == ("authgear", "harbour", "0000000000001005")
     assert event.seq == 4101
@@ -121,16 +146,16 @@ def test_unknown_fields_are_kept() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, "x", [], [1], {"a": 1}, True, 1e300, -1, 10**30], ids=repr)
 @pytest.mark.parametrize(
-    "place",
+    "field",
     ["id", "seq", "tenant", "user", "context", "payload", "source", "raw_type"]
     + [f"context.{name}" for name in ("timestamp", "user_id", "language", "preferred_languages", "app_id")]
     + [f"payload.{name}" for name in ("user", "identities", "identity", "new_identity", "login_id")]
     + [f"payload.user.{name}" for name in ("id", "standard_attributes")],
 )
-def test_a_field_of_a_wrong_type_is_left_out(place: str, wrong: object) -> None:
+def test_a_field_of_a_wrong_type_is_left_out(field: str, wrong: object) -> None:
     """No optional field makes an event undecodable, and the rest of it is still read."""
     document: dict[str, Any] = json.loads(sample("user.created.admin"))
-    *path, name = place.split(".")
+    *path, name = field.split(".")
     node = document
     for step in path:
         node = node[step]
@@ -138,7 +163,7 @@ def test_a_field_of_a_wrong_type_is_left_out(place: str, wrong: object) -> None:
     event = decode(json.dumps(document).encode())
     assert event.type == "user.created"
     assert event.time is None or event.time.year < 10_000
-    if not place.startswith("context"):
+    if not field.startswith("context"):
         assert event.context.triggered_by == "admin_api"
     assert event_key(event)
 
@@ -189,14 +214,14 @@ HOOKABLE = [
     "project.app.updated", "project.billing.checkout.created", "project.collaborator.invitation.created",
     "project.domain.verified",
 ]  # fmt: skip
-EVERY_HABIT = Habits(frozenset({"created", "reset"}), frozenset({"created", "reset"}))
+EVERY_HABIT = AuthgearHabits(frozenset({"created", "reset"}), frozenset({"created", "reset"}))
 
 
-@pytest.mark.parametrize("habits", [Habits(), EVERY_HABIT], ids=["no habits", "every habit"])
+@pytest.mark.parametrize("habits", [AuthgearHabits(), EVERY_HABIT], ids=["no habits", "every habit"])
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.json")), ids=lambda path: path.stem)
-def test_what_is_stored_gives_the_very_event_back(path: Path, habits: Habits) -> None:
+def test_what_is_stored_gives_the_very_event_back(path: Path, habits: AuthgearHabits) -> None:
     """Whatever a sample becomes on arrival, decoding what was stored of it gives the same, and storing it again changes nothing."""
-    source = Authgear(["secret"], habits)
+    source = AuthgearSource(["secret"], habits)
     [arrival] = source.arrivals(path.read_bytes(), {}, 0.0)
     if arrival.event is None:
         with pytest.raises(Undecodable):
@@ -212,7 +237,7 @@ def test_every_hookable_type_is_taken(type_: str, actor: str) -> None:
     """Each passes under its own name, with the actor that Authgear names."""
     document = json.loads(sample("user.created.admin"))
     document["type"], document["context"]["triggered_by"] = type_, actor
-    [arrival] = Authgear(["secret"]).arrivals(json.dumps(document).encode(), {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(json.dumps(document).encode(), {}, 0.0)
 
     assert arrival.event is not None
     assert (arrival.event.type, arrival.event.context.triggered_by) == (type_, actor)
@@ -222,7 +247,7 @@ def test_every_hookable_type_is_taken(type_: str, actor: str) -> None:
 def test_a_call_of_the_sms_gateway_leaves_nothing_of_its_code() -> None:
     """It is signed with the same kind of secret, and easily given the wrong URL: a stub says so, without message or number."""
     body = sample("sms_gateway.request")
-    [arrival] = Authgear(["secret"]).arrivals(body, {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(body, {}, 0.0)
 
     assert arrival.event is None
     assert "SMS gateway" in arrival.reason
@@ -254,7 +279,7 @@ def test_no_credential_by_name_is_stored_wherever_it_is(name: str, path: list[st
     for step in path:
         node = {step: [node] if listed else node, "rest": rest}
     for document in (node, {**node, "type": "user.created"}, {"specversion": "1.0", "type": "x", "data": node}):
-        for arrival in Authgear(["secret"], EVERY_HABIT).arrivals(json.dumps(document).encode(), {}, 0.0):
+        for arrival in AuthgearSource(["secret"], EVERY_HABIT).arrivals(json.dumps(document).encode(), {}, 0.0):
             assert b"hunter2" not in arrival.value
 
 
@@ -262,7 +287,7 @@ def test_no_credential_by_name_is_stored_wherever_it_is(name: str, path: list[st
 def test_any_body_is_an_arrival_or_no_json(body: bytes) -> None:
     """Nothing else is ever raised, and what is stored of an event is that event."""
     try:
-        arrivals = Authgear(["secret"], EVERY_HABIT).arrivals(body, {}, 0.0)
+        arrivals = AuthgearSource(["secret"], EVERY_HABIT).arrivals(body, {}, 0.0)
     except NotJson:
         return
     for arrival in arrivals:
@@ -298,7 +323,7 @@ _PLAIN_EVENT: dict[str, Any] = {
 )
 def test_no_credential_is_stored_however_it_is_wrapped(body: str) -> None:
     """In texts that are documents, behind a repeated field, in an envelope: what is stored is what was read, less credentials."""
-    [arrival] = Authgear(["secret"]).arrivals(body.encode(), {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(body.encode(), {}, 0.0)
     assert b"hunter2" not in arrival.value
     if arrival.event is not None:
         assert decode(arrival.value) == arrival.event
@@ -309,7 +334,7 @@ def test_no_credential_is_stored_however_it_is_wrapped(body: str) -> None:
 )
 def test_an_event_of_authgears_stays_one(foreign: dict[str, Any]) -> None:
     """A field that would name another system or an envelope is not stored: who signs for one system speaks for no other."""
-    [arrival] = Authgear(["secret"]).arrivals(json.dumps({**_PLAIN_EVENT, **foreign}).encode(), {}, 0.0)
+    [arrival] = AuthgearSource(["secret"]).arrivals(json.dumps({**_PLAIN_EVENT, **foreign}).encode(), {}, 0.0)
     assert arrival.event is not None
     assert arrival.event.uid == ("authgear", "harbour", "1")
     assert decode(arrival.value) == arrival.event

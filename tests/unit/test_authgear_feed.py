@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes.authgear import FakeAuthgear
 
-from usher.identity.authgear import Logs
-from usher.identity.authgear_log import OVERLAP, AuditLog
-from usher.sources.authgear import Authgear
+from usher.systems.authgear.api import AuditLogPage
+from usher.systems.authgear.feed import OVERLAP, AuthgearAuditFeed
+from usher.systems.authgear.source import AuthgearSource
 from usher.testing import raw_event
 
 NOW = 1_767_600_000
 _FAKE = FakeAuthgear()
 
 
-class Api:
+class FakeApi:
     """What the feed asks, answered by the fake without HTTP between them."""
 
     def __init__(self, page_size: int) -> None:
@@ -27,12 +27,14 @@ class Api:
         self.fake.audit_log.clear()
         self.fake.page_size = page_size
 
-    async def logs(self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None) -> Logs:
+    async def logs(
+        self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None
+    ) -> AuditLogPage:
         self.asked += 1
         found: Mapping[str, Any] = self.fake._audit_logs(
             {"from": since, "types": types, "first": first, "after": after}, {}
         )
-        return Logs(found["edges"], bool(found["edges"]) and found["pageInfo"]["hasNextPage"], "")
+        return AuditLogPage(found["edges"], bool(found["edges"]) and found["pageInfo"]["hasNextPage"], "")
 
 
 _STEPS = st.lists(
@@ -52,8 +54,8 @@ def test_nothing_is_missed(steps: list[tuple[str, int]], page_size: int) -> None
 
     async def story() -> tuple[set[str], set[str]]:
         clock = NOW
-        api = Api(page_size)
-        feed = AuditLog(api, "example", Authgear(), ["user.created"], 15.0, now=lambda: clock)  # type: ignore[arg-type]
+        api = FakeApi(page_size)
+        feed = AuthgearAuditFeed(api, "example", AuthgearSource(), ["user.created"], 15.0, now=lambda: clock)  # type: ignore[arg-type]
         cursor = (await feed.page(None)).cursor
         written: dict[str, int] = {}
         found: set[str] = set()
@@ -95,11 +97,11 @@ def test_a_second_fuller_than_a_page_ends_all_the_same(count: int, page_size: in
     """The API's own numbering is used within it; what follows is reached."""
 
     async def story() -> set[str]:
-        api = Api(page_size)
+        api = FakeApi(page_size)
         for number in range(count):
             api.fake.happens(raw_event(id=f"e{number}", tenant="example", timestamp=NOW))
         api.fake.happens(raw_event(id="after", tenant="example", timestamp=NOW + 1))
-        feed = AuditLog(api, "example", Authgear(), ["user.created"], 15.0, now=lambda: NOW)  # type: ignore[arg-type]
+        feed = AuthgearAuditFeed(api, "example", AuthgearSource(), ["user.created"], 15.0, now=lambda: NOW)  # type: ignore[arg-type]
         cursor, found, more = (await feed.page(None)).cursor, set(), True
         while more:
             page = await feed.page(cursor)

@@ -1,4 +1,4 @@
-"""What Authgear's events do not say: what the user hears without us. Settings and marks tell, and nobody hears twice."""
+"""What the user hears without us. Authgear's events do not say it: settings and marks do, and no user hears twice."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import pytest
 
 from usher import Handler
 from usher.event import Event
-from usher.sources import decode
-from usher.sources.authgear import OUR_CALLS, Authgear, Habits
+from usher.systems.authgear.source import OUR_CALLS, AuthgearHabits, AuthgearSource
+from usher.systems.decode import decode
 from usher.testing import raw_event, run
 from usher_handlers.reset_instructions import reset_instructions
 from usher_handlers.sms_notice import sms_notice
 from usher_handlers.welcome_email import welcome_email
 
 CREATED, EARLY, LATE = 1_767_600_000, 1_767_600_060, 1_767_700_000
-MAILS_BOTH = Habits(mails=frozenset({"created", "reset"}))
-EXPIRES_BOTH = Habits(expires=frozenset({"created", "reset"}))
-ALL = Habits(MAILS_BOTH.mails, EXPIRES_BOTH.expires)
+MAILS_BOTH = AuthgearHabits(mails=frozenset({"created", "reset"}))
+EXPIRES_BOTH = AuthgearHabits(expires=frozenset({"created", "reset"}))
+ALL = AuthgearHabits(MAILS_BOTH.mails, EXPIRES_BOTH.expires)
 NUMBER = "+12025550123"
 
 
-def arrived(type_: str, habits: Habits, **details: Any) -> Event:
+def arrived(type_: str, habits: AuthgearHabits, **details: Any) -> Event:
     """The event as it is stored and read again; both are the same."""
     user = {"id": "kim", "created_at": "2026-01-05T08:00:00.123456Z", "standard_attributes": {}}
     for name, field in (("email", "email"), ("phone", "phone_number")):
@@ -31,7 +31,7 @@ def arrived(type_: str, habits: Habits, **details: Any) -> Event:
             user["standard_attributes"][field] = details[name]  # type: ignore[index]
     details = {"email": None, "timestamp": CREATED, "payload": {"user": user}, **details}
     body = raw_event(type_, **details)
-    [arrival] = Authgear(["secret"], habits).arrivals(body, {}, 0.0)
+    [arrival] = AuthgearSource(["secret"], habits).arrivals(body, {}, 0.0)
     assert arrival.event is not None
     assert decode(arrival.value) == arrival.event
     assert arrival.event.uid == decode(body).uid
@@ -39,17 +39,17 @@ def arrived(type_: str, habits: Habits, **details: Any) -> Event:
 
 
 @pytest.mark.parametrize(
-    ("habits", "type_", "details", "told"),
+    ("habits", "type_", "details", "reason"),
     [
-        (Habits(), "user.created", {"email": "kim@example.com"}, None),
-        (Habits(), "password.expired", {"email": "kim@example.com"}, None),
+        (AuthgearHabits(), "user.created", {"email": "kim@example.com"}, None),
+        (AuthgearHabits(), "password.expired", {"email": "kim@example.com"}, None),
         (MAILS_BOTH, "user.created", {"email": "kim@example.com"}, "SENDS_PASSWORD"),
         (MAILS_BOTH, "user.created", {"phone": NUMBER}, None),
         (MAILS_BOTH, "user.created", {"email": "kim@example.com", "triggered_by": "user"}, None),
         (MAILS_BOTH, "password.reset", {"email": "kim@example.com"}, "SENDS_PASSWORD"),
         (MAILS_BOTH, "password.expired", {"email": "kim@example.com"}, None),
-        (Habits(mails=frozenset({"created"})), "password.reset", {"email": "kim@example.com"}, None),
-        (Habits(mails=frozenset({"reset"})), "user.created", {"email": "kim@example.com"}, None),
+        (AuthgearHabits(mails=frozenset({"created"})), "password.reset", {"email": "kim@example.com"}, None),
+        (AuthgearHabits(mails=frozenset({"reset"})), "user.created", {"email": "kim@example.com"}, None),
         (EXPIRES_BOTH, "user.created", {"email": "kim@example.com"}, None),
         (EXPIRES_BOTH, "password.reset", {"email": "kim@example.com"}, "EXPIRES_PASSWORD"),
         (EXPIRES_BOTH, "password.expired", {"email": "kim@example.com", "timestamp": EARLY}, "EXPIRES_PASSWORD"),
@@ -61,18 +61,20 @@ def arrived(type_: str, habits: Habits, **details: Any) -> Event:
         (ALL, "user.disabled", {"email": "kim@example.com"}, None),
     ],
 )
-def test_what_the_back_office_does(habits: Habits, type_: str, details: dict[str, Any], told: str | None) -> None:
+def test_what_the_back_office_does(
+    habits: AuthgearHabits, type_: str, details: dict[str, Any], reason: str | None
+) -> None:
     """Held back is what Authgear mails itself, and of two events of one doing the second; never anything else."""
     found = arrived(type_, habits, **details).context.already_notified_by
 
-    assert found is None if told is None else found is not None and told in found
+    assert found is None if reason is None else found is not None and reason in found
 
 
 @pytest.mark.parametrize("created_at", [None, 5, "yesterday", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+00:00"])
 def test_a_creation_that_cannot_be_dated(created_at: object) -> None:
     """No date, no part of the creation; one that lies ahead is still being created by Authgear's own clock."""
     body = json.loads(raw_event("password.expired", payload={"user": {"id": "k", "created_at": created_at}}))
-    [arrival] = Authgear((), EXPIRES_BOTH).arrivals(json.dumps(body).encode(), {}, 0.0)
+    [arrival] = AuthgearSource((), EXPIRES_BOTH).arrivals(json.dumps(body).encode(), {}, 0.0)
 
     assert arrival.event is not None
     assert bool(arrival.event.context.already_notified_by) == (created_at == "9999-12-31T23:59:59+00:00")
@@ -80,11 +82,11 @@ def test_a_creation_that_cannot_be_dated(created_at: object) -> None:
 
 @pytest.mark.parametrize(
     ("create", "reset"),
-    [(Habits(), Habits()), (MAILS_BOTH, MAILS_BOTH), (EXPIRES_BOTH, EXPIRES_BOTH), (ALL, ALL)],
+    [(AuthgearHabits(), AuthgearHabits()), (MAILS_BOTH, MAILS_BOTH), (EXPIRES_BOTH, EXPIRES_BOTH), (ALL, ALL)],
     ids=["neither", "mails", "expires", "both"],
 )
 @pytest.mark.parametrize("address", [{"email": "kim@example.com"}, {"phone": NUMBER}], ids=["email", "phone"])
-async def test_nobody_hears_twice(create: Habits, reset: Habits, address: dict[str, str]) -> None:
+async def test_nobody_hears_twice(create: AuthgearHabits, reset: AuthgearHabits, address: dict[str, str]) -> None:
     """An account is made, and later its password reset, by a back office of these habits: one message of each doing.
 
     It comes from Authgear where that mails the password, and from us otherwise.
@@ -121,7 +123,7 @@ def test_our_own_calls_are_known_again_wherever_they_are_read() -> None:
         assert decode(raw_event("password.expired", context=other)).context.already_notified_by is None
 
 
-@pytest.mark.parametrize("told", [5, ["x"], {"a": 1}, True])
-def test_what_is_no_text_tells_nothing(told: object) -> None:
+@pytest.mark.parametrize("given", [5, ["x"], {"a": 1}, True])
+def test_a_mark_that_is_no_text_does_not_count(given: object) -> None:
     """A bridge's field of a wrong type is left out, as others are."""
-    assert decode(raw_event(context={"already_notified_by": told})).context.already_notified_by is None
+    assert decode(raw_event(context={"already_notified_by": given})).context.already_notified_by is None

@@ -13,7 +13,7 @@ from tests.bench.records import OURS, mix
 from tests.bench.report import goals, page
 from tests.bench.stats import median, percentile, ratio
 
-from usher.sources import decode
+from usher.systems.decode import decode
 
 _RATES = Rates("handler of 1 ms", {USHER: 30_000.0, LANES: 60_000.0}, {USHER: 90.0, LANES: 75.0})
 

@@ -25,8 +25,9 @@ from usher.headers import delivery_headers
 from usher.operate import errors
 from usher.operate.errors import OperateError
 from usher.settings import Settings, settings_table
-from usher.sources import decode, event_key
 from usher.storage import browser
+from usher.systems.decode import decode
+from usher.systems.source import event_key
 from usher.testing import raw_event
 
 TOPIC = "identity.events"
@@ -89,9 +90,10 @@ def bury(
     *,
     expires_at: int | None = None,
     replays: int = 0,
+    username: str | None = None,
 ) -> None:
     """Put a dead letter into the event log, as a worker does."""
-    value = raw_event(id=id_, email=KIM)
+    value = raw_event(id=id_, username=username, email=KIM)
     event = decode(value)
     origin = Origin(TOPIC, 0, 1000, 1_750_000_000_000, event_key(event))
     delivery = Delivery(handler, event.uid, "lane", origin, value, attempt=5, error="550 no such user", replays=replays)
@@ -330,11 +332,13 @@ def test_handlers_says_which_are_off(usher: Usher) -> None:
 
 
 def test_handlers_types_lists_what_a_handler_may_ask_for(usher: Usher) -> None:
-    """Canonical types first, with their meaning."""
+    """Canonical types first, with their meaning; each with the systems that send it."""
     ended = usher("handlers", "--types", "--json")
 
-    assert ended.rows[0] == {"type": "user.created", "meaning": "an account exists"}
-    assert {"type": "user.disabled", "meaning": None} in ended.rows
+    every = ["authgear", "auth0", "genauth", "keycloak"]
+    assert ended.rows[0] == {"type": "user.created", "meaning": "an account exists", "systems": every}
+    assert {"type": "user.disabled", "meaning": None, "systems": ["authgear"]} in ended.rows
+    assert re.search(r"access\.LOGIN +keycloak", usher("handlers", "--types").out)
 
 
 def test_explain_shows_what_each_handler_would_do(usher: Usher) -> None:
@@ -582,10 +586,10 @@ def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
 
 
 def test_why_of_a_user_shows_all_their_events(usher: Usher) -> None:
-    """A person who misses a mail knows their address, not an event's id; the user's id in the system works too."""
+    """A person who misses a mail knows their address or user name, not an event's id; the user's id in the system works too."""
     events = [
-        raw_event(id="00a1", email=KIM, user_id="u-kim", triggered_by="user"),
-        raw_event("password.reset", id="00a2", email=KIM, user_id="u-kim"),
+        raw_event(id="00a1", username="kim.b", email=KIM, user_id="u-kim", triggered_by="user"),
+        raw_event("password.reset", id="00a2", username="kim.b", email=KIM, user_id="u-kim"),
         raw_event(id="00b1", email="lee@example.com", user_id="u-lee"),
     ]
     usher("emit", file("events.json", b"\n".join(events)))
@@ -593,6 +597,7 @@ def test_why_of_a_user_shows_all_their_events(usher: Usher) -> None:
 
     assert {row["event_id"] for row in by_id.rows} == {"00a1", "00a2"}
     assert by_address.rows == by_id.rows
+    assert usher("why", "--user", "Kim.B", "--json").rows == by_id.rows
     assert "00a2" in usher("why", "--user", "u-kim").out
     assert usher("why", "--user", "u-nobody").code == Exit.NOT_FOUND
     assert usher("why").code == Exit.USAGE
@@ -632,6 +637,18 @@ def test_dlq_show_masks_addresses(usher: Usher) -> None:
     assert KIM not in ended.out
     assert KIM in usher("dlq", "show", dead_letter["id"], "--payload").out
     assert usher("dlq", "show", "0@999").code == Exit.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("username", "shown"),
+    [("kim.berg@example.org", "k…@example.org"), ("kimberly", "…ly"), ("kim", "…"), ("+447400123456", "…56")],
+)
+def test_dlq_show_masks_a_username_like_an_address(usher: Usher, username: str, shown: str) -> None:
+    """It may be an address; of a short one nothing is left."""
+    bury("0001", username=username)
+    (row,) = usher("dlq", "show", usher("dlq", "list", "--json").rows[0]["id"], "--json").rows
+
+    assert row["username"] == shown
 
 
 def test_replay_of_nothing_is_a_usage_error(usher: Usher) -> None:

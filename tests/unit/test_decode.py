@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usher.event import UNKNOWN, Event, Undecodable
-from usher.sources import NotJson, decode, dump, event_key, parse, strip
+from usher.systems.decode import decode
+from usher.systems.document import NotJson, dump, parse, strip
+from usher.systems.source import event_key
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -59,7 +61,7 @@ def test_any_bytes_are_an_event_or_undecodable(value: bytes) -> None:
 
 @given(DOCUMENTS)
 def test_any_document_is_an_event_or_undecodable(document: dict[str, Any]) -> None:
-    """An event made of whatever fields has a key, a time that can be told or none, and can be written again."""
+    """An event made of whatever fields has a key, a valid time or none, and can be written again."""
     event = outcome(json.dumps(document).encode())
     if isinstance(event, Event):
         assert event_key(event)
@@ -95,7 +97,7 @@ def test_any_document_is_an_event_or_undecodable(document: dict[str, Any]) -> No
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else value.__name__,
 )
 def test_what_is_no_event(value: bytes, kind: type[Undecodable]) -> None:
-    """Bytes that are not JSON are told from JSON that is no event."""
+    """Bytes that are not JSON are distinguished from JSON that is no event."""
     with pytest.raises(Undecodable) as caught:
         decode(value)
     assert type(caught.value) is kind
@@ -103,7 +105,7 @@ def test_what_is_no_event(value: bytes, kind: type[Undecodable]) -> None:
 
 @pytest.mark.parametrize("value", [b'{"type": "ada@example.com', b'{"ada@example.com": \\', b'["ada@example.com"]'])
 def test_the_reason_is_short_and_quotes_nothing(value: bytes) -> None:
-    """The reason becomes a header and a log line: it tells what is wrong and nothing of the content."""
+    """The reason becomes a header and a log line: it says what is wrong and nothing of the content."""
     with pytest.raises(Undecodable) as caught:
         decode(value)
     assert "ada" not in str(caught.value)

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import typer
 from prometheus_client import Counter
+from pydantic import BaseModel
 from tests.bench.report import with_short_form
 
-from usher import cli
+from usher import Context, Event, User, cli
 from usher.engine import dead_letters
-from usher.event import CANONICAL_TYPES
+from usher.event import EventContext
+from usher.event_types import CANONICAL_TYPES
 from usher.metrics import Metrics
 from usher.settings import settings_table
-from usher.sources import decode
+from usher.systems.decode import decode
 
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service" / "usher"
@@ -207,6 +209,31 @@ def test_the_canonical_shape_is_decoded_as_it_is_shown() -> None:
     event = decode(shown.encode()).model_dump(exclude_none=True, exclude_unset=True, mode="json")
 
     assert event == json.loads(shown)
+
+
+def public(kind: type) -> set[str]:
+    """The public attributes of a class, less those of every pydantic model."""
+    return {name for name in {*dir(kind), *getattr(kind, "model_fields", ())} - {*dir(BaseModel)} if name[0] != "_"}
+
+
+@pytest.mark.parametrize(
+    ("section", "root", "kind"),
+    [
+        ("The event", "event", Event),
+        ("The event", "event.user", User),
+        ("The event", "event.context", EventContext),
+        ("The context", "ctx", Context),
+    ],
+)
+def test_all_that_a_handler_is_given_is_listed(section: str, root: str, kind: type) -> None:
+    """docs/handlers.md has a row for each public attribute of what a handler gets, and for nothing else."""
+    page = (ROOT / "docs" / "handlers.md").read_text("utf-8")
+    rows = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    firsts = "".join(row.split("|")[1] for row in rows.splitlines() if row.startswith("|"))
+    listed = re.findall(rf"`(?:await )?{re.escape(root)}\.(\w+)(?:\([^`]*)?`", firsts)
+    parts = {"user", "context"} if kind is Event else set()
+
+    assert sorted(listed) == sorted(public(kind) - parts)
 
 
 @pytest.mark.parametrize("rule", range(1, 11))

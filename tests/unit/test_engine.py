@@ -241,8 +241,8 @@ async def test_a_retry_that_waits_for_its_turn_at_a_stop_is_the_next_workers(ben
     async def wait_for_a_turn(_event: Event, ctx: Context) -> None:
         if ctx.attempt == 1:
             raise Retry("not now", after=0.05)
-        assert ctx.clock is not None
-        ctx.clock.stop()
+        assert ctx._clock is not None
+        ctx._clock.stop()
         waits.set()
         await asyncio.Event().wait()
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from usher.delivery import StoredRecord
 from usher.event import UNKNOWN, Event
 from usher.settings import Settings, SettingsError
-from usher.sources import Arrival, NotJson, decode, event_key, read_record
-from usher.sources.genauth import SECRET_HEADERS, GenAuth, Repeats, e164
-from usher.sources.genauth_audit import event_of_entry
-from usher.sources.source import arrival
+from usher.systems.decode import decode
+from usher.systems.document import NotJson
+from usher.systems.genauth.audit import event_of_entry
+from usher.systems.genauth.settings import GenAuthSettings
+from usher.systems.genauth.source import SECRET_HEADERS, GenAuthSource, Repeats, e164
+from usher.systems.source import Arrival, arrival, event_key, read_record
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "genauth"
 POOL = "64c0ffee0000000000000001"
@@ -39,7 +41,7 @@ def sample(name: str) -> bytes:
 def arrivals(
     body: bytes, headers: dict[str, str] | None = None, received: float = NOON, **options: Any
 ) -> list[Arrival]:
-    return list(GenAuth(**options).arrivals(body, headers or {}, received))
+    return list(GenAuthSource(**options).arrivals(body, headers or {}, received))
 
 
 def event(
@@ -119,6 +121,7 @@ def test_an_imported_user_is_complete() -> None:
 
     assert found.user.model_dump() == {
         "id": IDA,
+        "username": None,
         "email": "ida.moreno@example.com",
         "phone": "+41440000017",
         "name": "Ida Moreno",
@@ -128,6 +131,11 @@ def test_an_imported_user_is_complete() -> None:
     assert found.time is not None
     assert found.time.isoformat() == "2025-03-01T08:12:30+00:00"
     assert event_key(found) == IDA.encode()
+
+
+def test_a_username_is_the_users() -> None:
+    """Where the pool has user names."""
+    assert event(sample("user.updated")).user.username == "noa.lindqvist"
 
 
 def test_a_form_is_read_like_json() -> None:
@@ -162,7 +170,7 @@ def test_a_form_with_a_document_as_data() -> None:
 def test_what_is_neither_json_nor_a_form_is_refused(body: bytes) -> None:
     """Whoever sends it sent something else."""
     with pytest.raises(NotJson):
-        GenAuth().arrivals(body, FORM, NOON)
+        GenAuthSource().arrivals(body, FORM, NOON)
 
 
 @pytest.mark.parametrize(
@@ -195,13 +203,13 @@ def test_what_is_no_event_leaves_a_stub_and_nothing_of_it(body: bytes) -> None:
         ({"registerSource": ["basic:email"]}, "user", "registerSource basic:email"),
         ({"registerSource": ["social:github"]}, "user", "registerSource social:github"),
         ({"registerSource": ["basic:email", "import:manual"]}, "admin_api", "registerSource import:manual"),
-        ({"registerSource": ["ldap:x"]}, UNKNOWN, "neither userSourceType nor registerSource tells"),
-        ({"registerSource": [{}]}, UNKNOWN, "neither userSourceType nor registerSource tells"),
-        ({}, UNKNOWN, "neither userSourceType nor registerSource tells"),
+        ({"registerSource": ["ldap:x"]}, UNKNOWN, "neither userSourceType nor registerSource says it"),
+        ({"registerSource": [{}]}, UNKNOWN, "neither userSourceType nor registerSource says it"),
+        ({}, UNKNOWN, "neither userSourceType nor registerSource says it"),
     ],
 )
 def test_who_made_a_user(user: dict[str, Any], actor: str, basis: str) -> None:
-    """userSourceType is believed first, then registerSource; what neither tells is unknown."""
+    """userSourceType decides first, then registerSource; if neither does, it is unknown."""
     context = event({"eventName": "user:created", "data": {"id": IDA, **user}}).context
 
     assert (context.triggered_by, context.triggered_by_basis) == (actor, basis)
@@ -239,20 +247,20 @@ def test_the_pool_is_the_configured_one_else_the_headers_else_the_bodys() -> Non
 @pytest.mark.parametrize("header", SECRET_HEADERS)
 def test_the_secret_counts_in_each_header(header: str) -> None:
     """Any secret in any of the three; a wrong one, an empty one or none does not."""
-    source = GenAuth(["old", "new"])
+    source = GenAuthSource(["old", "new"])
 
     assert source.verified({header: "new"}, b"")
     assert source.verified({header: "old"}, b"")
     assert not source.verified({header: "other"}, b"")
     assert not source.verified({header: ""}, b"")
     assert not source.verified({"authorization": "new"}, b"")
-    assert not GenAuth().verified({header: ""}, b"")
+    assert not GenAuthSource().verified({header: ""}, b"")
 
 
 def test_an_empty_secret_is_refused() -> None:
     """With it anybody could send."""
     with pytest.raises(ValueError, match="empty"):
-        GenAuth([""])
+        GenAuthSource([""])
 
 
 def test_created_and_register_are_one_event() -> None:
@@ -262,7 +270,7 @@ def test_created_and_register_are_one_event() -> None:
     assert first.uid == second.uid
 
 
-def test_an_update_is_told_apart_by_its_own_time() -> None:
+def test_an_update_is_distinguished_by_its_own_time() -> None:
     """A repeat days later is the same update; another update at once is another."""
     document = json.loads(sample("user.updated"))
     first = event(document)
@@ -273,7 +281,7 @@ def test_an_update_is_told_apart_by_its_own_time() -> None:
 
 
 def test_a_token_of_the_moment_makes_no_other_event() -> None:
-    """What is not stored does not tell two calls apart."""
+    """Fields that are not stored do not distinguish two calls."""
     document = json.loads(sample("user.updated"))
     first = event(document)
     document["data"]["user"]["token"] = "another"
@@ -313,15 +321,15 @@ def test_repeats_of_different_users_and_pools_are_not_joined() -> None:
     """Each user, and each pool, has repeats of its own."""
     repeats = Repeats(120.0, most=2)
 
-    def told(user: str, tenant: str = POOL, at: float = NOON) -> str:
+    def id_of(user: str, tenant: str = POOL, at: float = NOON) -> str:
         body = {"eventName": "user:password-changed", "data": {"userId": user}}
         return repeats.joined(event(body, received=at, tenant=tenant), at).id
 
-    first = told("a", at=NOON - 1)
-    assert told("a") == first
-    assert told("b") != first
-    assert told("a", tenant="other") != first  # the third thing to be known: the first is forgotten
-    assert told("a") != first
+    first = id_of("a", at=NOON - 1)
+    assert id_of("a") == first
+    assert id_of("b") != first
+    assert id_of("a", tenant="other") != first  # the third thing to be known: the first is forgotten
+    assert id_of("a") != first
 
 
 @given(
@@ -331,7 +339,7 @@ def test_repeats_of_different_users_and_pools_are_not_joined() -> None:
 def test_no_record_of_a_raw_topic_is_too_strange(value: bytes | str) -> None:
     """It is an event, a stub that says why not, or nothing; reading it never fails."""
     raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
-    came = read_record(GenAuth(), StoredRecord("raw", 0, 0, 0, None, raw))
+    came = read_record(GenAuthSource(), StoredRecord("raw", 0, 0, 0, None, raw))
 
     assert came is None or came.event is not None or came.reason
 
@@ -339,7 +347,7 @@ def test_no_record_of_a_raw_topic_is_too_strange(value: bytes | str) -> None:
 def test_a_record_of_a_raw_topic_has_one_id_for_ever() -> None:
     """Read again after a restart, a record is the same event: only its own timestamp counts."""
     record = StoredRecord("genauth-raw", 0, 7, int(NOON * 1000) + 119_999, None, sample("user.password-changed"), ())
-    source = GenAuth()
+    source = GenAuthSource()
 
     first, again = read_record(source, record), read_record(source, record)
 
@@ -361,7 +369,8 @@ def test_a_record_of_a_raw_topic_has_one_id_for_ever() -> None:
 def test_settings_that_follow_from_others(given: dict[str, str], brand: str, country: str, pool: str | None) -> None:
     """The brand from the address, the pool from the access key, unless they are set."""
     environ = {f"USHER_GENAUTH__{name}": text for name, text in given.items()}
-    settings = Settings.load(environ, env_file=None).genauth
+    settings = Settings.load(environ, env_file=None).tenants_of("genauth").get("", GenAuthSettings())
+    assert isinstance(settings, GenAuthSettings)
 
     assert (settings.brand, settings.country_code, settings.user_pool_id) == (brand, country, pool)
 

@@ -38,6 +38,21 @@ async def test_a_user_made_by_an_admin_is_welcomed() -> None:
         assert "kim.berg@example.com" in part
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize(
+    ("handler", "type_"), [(welcome_email, "user.created"), (reset_instructions, "password.reset")]
+)
+async def test_a_mail_names_the_account_as_the_user_logs_in(handler: Handler, type_: str, language: str) -> None:
+    """By the user name where there is one, else by the address."""
+    named = await run(handler, an_event(type_, username="kim.b", email="kim.berg@example.com", language=language))
+    unnamed = await run(handler, an_event(type_, email="kim.berg@example.com", language=language))
+
+    for result, account in ((named, "kim.b"), (unnamed, "kim.berg@example.com")):
+        (mail,) = result.emails
+        assert f" {account}.\n" in mail.text
+        assert f" <strong>{account}</strong>." in (mail.html or "")
+
+
 async def test_a_self_signup_is_not_welcomed() -> None:
     """A user who signs up knows it already."""
     result = await run(welcome_email, an_event(triggered_by="user"))

@@ -1,4 +1,4 @@
-"""Keycloak's events: what each sample becomes, whom it is about, who did it, and what of it is never kept."""
+"""Keycloak's events: what each sample becomes, which user it is about, who did it, and what of it is never kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from usher.delivery import StoredRecord
 from usher.event import Event
-from usher.sources import Arrival, NotJson, decode, event_key, read_record
-from usher.sources.keycloak import SIGNATURE, Keycloak
+from usher.systems.decode import decode
+from usher.systems.document import NotJson
+from usher.systems.keycloak.source import SIGNATURE, KeycloakSource
+from usher.systems.source import Arrival, event_key, read_record
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "keycloak"
 FILES = sorted(SAMPLES.glob("*.json"))
@@ -39,7 +41,7 @@ FAILED = ("unknown", "failed: nothing has changed")
 
 def arrivals(body: bytes | dict[str, Any], **options: Any) -> list[Arrival]:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return list(Keycloak(**{"realm": "harbour", **options}).arrivals(raw, {}, 0.0))
+    return list(KeycloakSource(**{"realm": "harbour", **options}).arrivals(raw, {}, 0.0))
 
 
 def sample(name: str) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def test_the_samples_hold_what_the_search_looks_for() -> None:
     ],
 )
 def test_types_and_who_triggered_it(name: str, type_: str, who: tuple[str, str]) -> None:
-    """What an admin did is told by its structure; users' own events are the user's; what failed is never anybody's."""
+    """The structure shows what an admin did; users' own events are the user's; a failed operation has no actor."""
     found = event(name)
     assert found.type == type_
     assert (found.context.triggered_by, found.context.triggered_by_basis) == who
@@ -102,7 +104,8 @@ def test_the_subject_is_in_the_path_and_not_the_actor() -> None:
     """An admin event is about the user in its path, with the addresses that the representation has, under that user's key."""
     found = event("webhook.admin.USER-CREATE")
     assert found.user.model_dump() == {
-        "id": MIRA, "email": "mira.halloran@example.com", "phone": "+41440000017", "name": "Mira Halloran", "locale": "de-CH",
+        "id": MIRA, "username": "mira", "email": "mira.halloran@example.com",
+        "phone": "+41440000017", "name": "Mira Halloran", "locale": "de-CH",
     }  # fmt: skip
     assert event_key(found) == MIRA.encode()
     assert found.time is not None
@@ -117,9 +120,38 @@ def test_a_reset_password_has_no_address_and_says_whose_it_is() -> None:
 
 
 def test_what_a_user_did_is_about_that_user() -> None:
-    """A registration tells addresses and names in its details."""
+    """A registration has addresses and names in its details."""
     found = event("webhook.access.REGISTER")
     assert (found.user.id, found.user.email, found.user.name) == (SAM, "sam.self@example.com", "Sam Self")
+
+
+@pytest.mark.parametrize(
+    ("name", "username"),
+    [
+        ("webhook.admin.USER-CREATE", "mira"),
+        ("webhook.admin.USER-UPDATE.required-action", "mira"),  # only the details say it
+        ("webhook.admin.USER-ACTION.reset-password", None),  # the only name in it is the administrator's
+        ("webhook.access.REGISTER", "sam"),
+        ("webhook.access.UPDATE_PASSWORD", "mira"),
+        ("kafka.Event.REGISTER", "sam"),
+    ],
+)
+def test_the_username_is_the_users_and_never_the_administrators(name: str, username: str | None) -> None:
+    """It is in the representation, in what the webhook adds about the user, or in a registration's details."""
+    assert event(name).user.username == username
+
+
+def test_what_a_user_typed_at_the_login_is_no_username() -> None:
+    """Keycloak's own event has it under the same name, and it may be an address."""
+    document = {**sample("kafka.Event.REGISTER"), "type": "UPDATE_PASSWORD"}
+    document["details"] = {**document["details"], "username": "sam.self@example.com"}
+    assert event(document).user.username is None
+
+
+def test_the_username_in_the_details_counts_only_where_they_are_about_the_same_user() -> None:
+    """An admin event may have details about something else."""
+    document = sample("webhook.admin.USER-UPDATE.required-action")
+    assert event({**document, "details": {"userId": SAM, "username": "sam"}}).user.username is None
 
 
 def test_our_own_update_says_that_the_user_hears_of_it_already() -> None:
@@ -156,7 +188,7 @@ def test_an_event_without_an_id_has_one_that_repeats_with_it_and_with_nothing_el
 
 def test_a_body_full_of_events_is_refused_as_a_whole() -> None:
     """Nobody sends thousands at once, and reading them would hold up everything else."""
-    (arrival,) = Keycloak().arrivals(json.dumps([{}] * 1_001).encode(), {}, 0.0)
+    (arrival,) = KeycloakSource().arrivals(json.dumps([{}] * 1_001).encode(), {}, 0.0)
     assert arrival.event is None
     assert "at most 1000 events" in arrival.reason
 
@@ -214,11 +246,11 @@ def test_a_webhook_is_verified_by_the_hmac_of_its_raw_body() -> None:
     """Any of the secrets will do, the body has to be the very one, and without a secret nobody is let in."""
     body = (SAMPLES / "webhook.admin.USER-CREATE.json").read_bytes()
     headers = {SIGNATURE: hmac.new(b"new", body, hashlib.sha256).hexdigest()}
-    assert Keycloak(["old", "new"]).verified(headers, body)
-    assert not Keycloak(["old", "new"]).verified(headers, body + b" ")
-    assert not Keycloak(["old"]).verified(headers, body)
-    assert not Keycloak(["old"]).verified({}, body)
-    assert not Keycloak().verified(headers, body)
+    assert KeycloakSource(["old", "new"]).verified(headers, body)
+    assert not KeycloakSource(["old", "new"]).verified(headers, body + b" ")
+    assert not KeycloakSource(["old"]).verified(headers, body)
+    assert not KeycloakSource(["old"]).verified({}, body)
+    assert not KeycloakSource().verified(headers, body)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +280,7 @@ def test_a_record_of_a_raw_topic_may_be_a_cloud_event() -> None:
         "data": sample("kafka.AdminEvent.USER-CREATE"),
     }
     record = StoredRecord("keycloak-admin", 0, 0, 0, None, json.dumps(cloud).encode(), ())
-    arrival = read_record(Keycloak(), record)
+    arrival = read_record(KeycloakSource(), record)
     assert arrival is not None
     assert arrival.event is not None
     assert arrival.event.type == "user.created"

@@ -16,10 +16,12 @@ from tests.simulation.loop import Process, SimulatedLoop
 
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Claim, LogConfig, TopicPartition
-from usher.identity.poll import Feed, Known, Page, Pollers
 from usher.metrics import Metrics
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.sources import Arrival, decode
+from usher.systems.decode import decode
+from usher.systems.feed import Feed, FeedPage
+from usher.systems.poll import KnownEvents, Pollers
+from usher.systems.source import Arrival
 from usher.testing import raw_event
 from usher.testing.log import MemoryBroker, MemoryLog
 
@@ -36,7 +38,7 @@ class Nobody:
 
 
 class Book:
-    """An identity system's log, read two entries at a time; each page begins two entries before its place."""
+    """An identity system's log, read two entries at a time; each page begins two entries before its position."""
 
     def __init__(self, name: str = "book", every: float = 10.0) -> None:
         self.name, self.every = name, every
@@ -46,24 +48,24 @@ class Book:
         self.closed = 0
 
     def write(self, id_: str, **details: Any) -> bytes:
-        """Let something happen now; the bytes in which a webhook would tell it."""
+        """Let something happen now; the bytes that a webhook would send."""
         now = EPOCH + asyncio.get_running_loop().time()
         value = raw_event(id=id_, user_id=details.pop("user_id", id_), timestamp=now, **details)
         self.entries.append((now, Arrival(decode(value), value)))
         return value
 
-    async def page(self, cursor: bytes | None) -> Page:
+    async def page(self, cursor: bytes | None) -> FeedPage:
         self.asked.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.01)
         if self.trouble:
             raise self.trouble.pop(0)
         if cursor is None:
-            return Page((), f"{len(self.entries)} {len(self.entries)}".encode())
+            return FeedPage((), f"{len(self.entries)} {len(self.entries)}".encode())
         begin, at = (int(part) for part in cursor.split())
         start = max(begin, at - 2)
         found = self.entries[start : at + 2]
         end = start + len(found)
-        return Page([arrival for _, arrival in found], f"{begin} {end}".encode(), end < len(self.entries))
+        return FeedPage([arrival for _, arrival in found], f"{begin} {end}".encode(), end < len(self.entries))
 
     def since(self, cursor: bytes) -> float:
         begin, at = (int(part) for part in cursor.split())
@@ -193,7 +195,7 @@ def test_a_long_backlog_does_not_have_the_topic_read_for_each_page() -> None:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_worker_killed_at_any_moment_loses_nothing_and_doubles_nothing(seed: int) -> None:
-    """Its successor reads the page again: what was appended before the place was kept is known by its id."""
+    """Its successor reads the page again: what was appended before the position was kept is known by its id."""
 
     async def story(world: World) -> None:
         rng = random.Random(seed)
@@ -217,7 +219,7 @@ def test_a_worker_killed_at_any_moment_loses_nothing_and_doubles_nothing(seed: i
     assert sorted(world.stored()) == [f"e{number:02}" for number in range(30)]
 
 
-def test_killed_between_the_append_and_the_keeping_of_the_place() -> None:
+def test_killed_between_the_append_and_the_keeping_of_the_position() -> None:
     """The very moment at which the log has more than the note says."""
 
     async def story(world: World) -> None:
@@ -264,7 +266,7 @@ def test_a_restart_appends_nothing_again() -> None:
 
 
 def test_what_happened_while_no_worker_was_there_is_brought() -> None:
-    """The place is the group's: a start after a pause goes on from it."""
+    """The position is the group's: a start after a pause continues from it."""
 
     async def story(world: World) -> None:
         book = Book()
@@ -353,7 +355,7 @@ def test_a_log_that_fails_is_tried_again(lands_after: float | None) -> None:
     assert (line["feed"], line["error"], line["log_level"]) == ("book", "no broker", "warning")
 
 
-def test_a_place_that_cannot_be_kept_holds_up_nobody() -> None:
+def test_a_position_that_cannot_be_kept_holds_up_no_other_feed() -> None:
     """The note's write fails: the page is read again and known, other feeds have not noticed, and nobody begins anew."""
 
     async def story(world: World) -> None:
@@ -422,7 +424,7 @@ def test_the_wait_that_is_asked_for_is_obeyed_and_else_it_grows() -> None:
 @pytest.mark.parametrize(
     "trouble", [Skip("odd"), Retry("busy", after=5), Hold("paused", after=5), KeyError("ada@example.com")]
 )
-def test_no_other_failure_loses_the_place(trouble: BaseException) -> None:
+def test_no_other_failure_loses_the_position(trouble: BaseException) -> None:
     """Also what a feed should not raise: it is tried again from where it was."""
 
     async def story(world: World) -> None:
@@ -438,17 +440,17 @@ def test_no_other_failure_loses_the_place(trouble: BaseException) -> None:
     assert world.stored() == ["e1"]
     [line] = world.said("polling failed, trying again")
     assert line["error"] == (trouble.reason if isinstance(trouble, Outcome) else "KeyError")
-    assert world.said("polling has lost its place, and goes on from now") == []
+    assert world.said("polling has lost its position, and continues from now") == []
 
 
-def test_a_place_of_no_use_is_given_up_and_told() -> None:
-    """Polling goes on from now: what lies before is not brought, and a line says so."""
+def test_a_position_of_no_use_is_given_up_and_logged() -> None:
+    """Polling continues from now: what lies before is not brought, and a line says so."""
 
     async def story(world: World) -> None:
         book = Book()
         await world.worker(book)
         await asyncio.sleep(1)
-        book.trouble = [Reject("the place is too old")]
+        book.trouble = [Reject("the position is too old")]
         book.write("e1")
         await asyncio.sleep(100)
         book.write("e2")
@@ -457,8 +459,8 @@ def test_a_place_of_no_use_is_given_up_and_told() -> None:
     world = play(story)
 
     assert world.stored() == ["e2"]
-    [line] = world.said("polling has lost its place, and goes on from now")
-    assert (line["feed"], line["error"]) == ("book", "the place is too old")
+    [line] = world.said("polling has lost its position, and continues from now")
+    assert (line["feed"], line["error"]) == ("book", "the position is too old")
 
 
 def test_a_feed_that_never_works_holds_up_no_other() -> None:
@@ -480,7 +482,7 @@ def test_a_feed_that_never_works_holds_up_no_other() -> None:
 
 
 def test_what_a_webhook_brought_is_not_brought_again() -> None:
-    """The id tells, whatever else differs between the two."""
+    """The id decides, no matter what else differs between the two."""
 
     async def story(world: World) -> None:
         book = Book()
@@ -503,14 +505,14 @@ def test_webhook_and_poller_in_one_moment_meet_in_one_partition() -> None:
         book = Book()
         _, log, _ = await world.worker(book)
         await asyncio.sleep(1)
-        since, told = log.since, False
+        since, heard = log.since, False
 
         async def look_then_webhook(topic: str, moment: float) -> Any:
-            nonlocal told
+            nonlocal heard
             async for records in since(topic, moment):
                 yield records
-            if not told:
-                told = True
+            if not heard:
+                heard = True
                 world.broker.put(TopicPartition(TOPIC, world.broker.partition_of(b"ann")), b"ann", value)
 
         log.since = look_then_webhook  # type: ignore[method-assign]
@@ -546,7 +548,7 @@ def test_an_event_that_the_log_never_takes_becomes_a_stub() -> None:
     assert world.said("polling failed, trying again") == []
 
 
-def test_no_duty_to_be_had_is_told_more_and_more_seldom() -> None:
+def test_a_lease_that_cannot_be_had_is_logged_more_and_more_seldom() -> None:
     """A topic of the notes that can't be had is one line a minute in the end, not one every few seconds."""
 
     async def story(world: World) -> None:
@@ -575,7 +577,7 @@ async def test_a_record_from_the_future_hides_nothing() -> None:
     """A producer whose clock is ahead does not keep what comes after it from being known."""
     now = EPOCH
     broker = MemoryBroker(clock=lambda: now)
-    log, known = MemoryLog(CONFIG, broker), Known(MemoryLog(CONFIG, broker), TOPIC, lambda: now)
+    log, known = MemoryLog(CONFIG, broker), KnownEvents(MemoryLog(CONFIG, broker), TOPIC, lambda: now)
     event = raw_event(id="next")
     now += 86_400
     await log.append(TOPIC, b"k", raw_event(id="ahead"))
@@ -590,11 +592,11 @@ async def test_a_record_from_the_future_hides_nothing() -> None:
 
 
 async def test_what_was_forgotten_is_learnt_again_where_a_feed_goes_back() -> None:
-    """A feed may tell of an earlier time than it did before; what the log has of that time is known then."""
+    """A feed may go back to an earlier time than before; what the log has of that time is known then."""
     now = EPOCH
     broker = MemoryBroker(clock=lambda: now)
     log = MemoryLog(CONFIG, broker)
-    known = Known(log, TOPIC, lambda: now)
+    known = KnownEvents(log, TOPIC, lambda: now)
     event = raw_event(id="early")
     arrival = Arrival(decode(event), event)
     await log.append(TOPIC, b"k", event)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usher.event import Undecodable
-from usher.sources import decode, prefilter
+from usher.systems.decode import decode
+from usher.systems.prefilter import prefilter
 
 ACTORS = [
     "admin_api",
@@ -150,6 +151,6 @@ def test_what_does_not_look_like_one_object_passes(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("actor", ["unknown", "ümläut", 'quo"te', "sl/ash", ""])
-def test_it_is_off_where_bytes_cannot_tell(actor: str) -> None:
+def test_it_is_off_where_bytes_cannot_decide(actor: str) -> None:
     """An actor that may be missing, or may be spelled in many ways, lets everything through."""
     assert prefilter({"admin_api", actor})(b'{"type":"x","context":{"triggered_by":"user"}}')

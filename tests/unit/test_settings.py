@@ -1,7 +1,7 @@
 """The settings: what an operator writes, what the service gets, and what is said about mistakes."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, SecretStr
@@ -13,6 +13,11 @@ from usher.settings import Address, Settings, SettingsError, settings_table
 
 def load(**environ: str) -> Settings:
     return Settings.load(environ, env_file=None)
+
+
+def first(settings: Settings, system: str) -> Any:
+    """The settings of a system's tenant that has no name."""
+    return settings.tenants_of(system)[""]
 
 
 def problems(**environ: str) -> tuple[str, ...]:
@@ -86,7 +91,7 @@ def test_every_kind_of_value_is_read_as_it_is_written() -> None:
     assert settings.mail_from == MailSender("accounts@example.com", "Accounts")
     assert settings.smtp.url == SmtpServer("mail.example.com", 587, user="usher", password="p@ss/wörd")
     assert settings.sendgrid.base_url == "http://127.0.0.1:9999"
-    assert [secret.get_secret_value() for secret in settings.authgear.webhook_secret] == ["new", "old"]
+    assert [secret.get_secret_value() for secret in first(settings, "authgear").webhook_secret] == ["new", "old"]
     assert settings.kafka.given == {"client_id": "usher-eu"}
     assert settings.reset_url == "https://id.example.com/login"
 
@@ -232,7 +237,8 @@ def test_what_is_no_text_is_refused() -> None:
     assert problems(USHER_LOGIN_URL="https://example.com/\udcff") == (
         "USHER_LOGIN_URL: is not UTF-8 text; write it anew",
     )
-    assert load(USHER_AUTHGEAR__WEBHOOK_SECRET="\udcff").authgear.brings_events
+    assert first(load(USHER_AUTHGEAR__WEBHOOK_SECRET="\udcff"), "authgear").brings_events
+    assert load(USHER_AUTHGEAR__SHOP__WEBHOOK_SECRET="\udcff").tenants_of("authgear")["shop"].brings_events
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -312,7 +318,7 @@ def test_a_secret_can_be_a_file(tmp_path: Path) -> None:
 
     assert settings.sendgrid.api_key is not None
     assert settings.sendgrid.api_key.get_secret_value() == "hush-hush"
-    assert [key.get_secret_value() for key in settings.authgear.webhook_secret] == ["hush-hush"]
+    assert [key.get_secret_value() for key in first(settings, "authgear").webhook_secret] == ["hush-hush"]
     assert settings.kafka.common["sasl_plain_password"] == "hush-hush"
 
 

@@ -18,8 +18,8 @@ from tests.service import environment, usher
 from usher.app import build
 from usher.cli import main
 from usher.cli._exits import Exit
-from usher.settings import SYSTEMS, Settings, SettingsError
-from usher.settings.environment import leaves
+from usher.registry import SYSTEMS
+from usher.settings import Settings, SettingsError, every_setting
 
 SID = "AC" + "0" * 32
 LONG = "x" * 300
@@ -51,7 +51,7 @@ TEXTS = [
     "outbox", "smtp", "sendgrid", "twilio", "SASL_SSL", "PLAIN", "events", "created", "sapi", "user.created",
 ]  # fmt: skip
 """What is written by mistake, and what is right for some setting and wrong for others."""
-NAMES = [leaf.name for leaf in leaves(Settings) if leaf.name != "USHER_HANDLERS"]
+NAMES = [leaf.name for leaf in every_setting() if leaf.name != "USHER_HANDLERS"]
 NAMES += [f"USHER_{system.upper()}__SHOP__{name}" for system in SYSTEMS for name in ("REALM", "APP_ID", "POLL")]
 NAMES += [f"USHER_KAFKA__{name}" for name in ("SECURITY_PROTOCOL", "SESSION_TIMEOUT_MS", "SSL_CAFILE", "ACKS")]
 CASES = [

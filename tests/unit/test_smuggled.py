@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from usher.sources import Source, decode
-from usher.sources.auth0 import Auth0
-from usher.sources.genauth import GenAuth
-from usher.sources.keycloak import Keycloak
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.decode import decode
+from usher.systems.genauth.source import GenAuthSource
+from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.source import Source
 
 PAIRS = [
     {"name": "password", "value": "hunter2"},
@@ -41,10 +42,10 @@ ADMIN_EVENT: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("source", "document"),
     [
-        (Auth0(["k"]), USER_CREATED),
-        (Auth0(["k"]), USER_CALL),
-        (GenAuth(["k"]), {"eventName": "user:created", "data": {"userId": "u-1", "note": NOTE}}),
-        (Keycloak(["k"]), ADMIN_EVENT),
+        (Auth0Source(["k"]), USER_CREATED),
+        (Auth0Source(["k"]), USER_CALL),
+        (GenAuthSource(["k"]), {"eventName": "user:created", "data": {"userId": "u-1", "note": NOTE}}),
+        (KeycloakSource(["k"]), ADMIN_EVENT),
     ],
     ids=["auth0", "auth0 log", "genauth", "keycloak"],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from usher.settings import Settings, SettingsError
-from usher.systems import Systems, open_systems
+from usher.systems.open import Systems, open_systems
 
 
 def opened(**given: str) -> Systems:
@@ -20,7 +20,7 @@ def opened(**given: str) -> Systems:
     [("authgear", "app_id"), ("auth0", "domain"), ("genauth", "user_pool_id"), ("keycloak", "realm")],
 )
 def test_the_same_tenant_twice_is_refused(system: str, tenant: str) -> None:
-    """Both names are told: of an event it could not be told which of two APIs knows its user."""
+    """Both are named: it would not be known which of two APIs knows the user of an event."""
     with pytest.raises(SettingsError) as caught:
         opened(**{f"{system}__{tenant}": "acme.example.com", f"{system}__shop__{tenant}": "acme.example.com"})
     [problem] = caught.value.problems
@@ -41,10 +41,10 @@ def test_the_same_tenant_of_two_systems_is_none_twice() -> None:
             {"shop"},
         ),
         ({"realm": "shop"}, set()),  # it has no webhook: the first one's may be for all realms
-        ({"webhook_secret": "s"}, set()),  # of any realm: nothing tells them apart
+        ({"webhook_secret": "s"}, set()),  # of any realm: nothing distinguishes them
     ],
 )
-def test_who_has_a_way_of_his_own(shop: dict[str, Any], others: set[str]) -> None:
+def test_which_tenants_have_a_way_of_their_own(shop: dict[str, Any], others: set[str]) -> None:
     """Tenants whose events come by their own webhook or poller, as seen by the first one."""
     given = {f"keycloak__shop__{name}": value for name, value in shop.items()}
     systems = opened(keycloak__webhook_secret="s", authgear__webhook_secret="s", authgear__app_id="app", **given)

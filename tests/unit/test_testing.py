@@ -14,9 +14,9 @@ import pydantic
 import pytest
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, Skip, on
-from usher.event import CANONICAL_TYPES
+from usher.event_types import CANONICAL_TYPES
 from usher.outcome import Hold, Unknown
-from usher.sources import decode
+from usher.systems.decode import decode
 from usher.testing import Clock, RecordingEmail, an_event, raw_event, run
 from usher_handlers.welcome_email import welcome_email
 
@@ -50,10 +50,11 @@ async def test_a_handlers_test_is_five_lines() -> None:
 @pytest.mark.parametrize("type_", [*CANONICAL_TYPES, "user.deleted"])
 def test_an_event_is_what_the_source_would_make_of_its_bytes(type_: str) -> None:
     """Canonical types keep their names through the wire."""
-    event = an_event(type_, phone="+12025550123", triggered_by="portal", language="de", tenant="shop")
+    event = an_event(type_, username="kim.b", phone="+12025550123", triggered_by="portal", language="de", tenant="shop")
 
     assert (event.type, event.source, event.tenant) == (type_, "authgear", "shop")
     assert (event.user.email, event.user.phone, event.user.name) == ("kim.berg@example.com", "+12025550123", "Kim Berg")
+    assert event.user.username == "kim.b"
     assert (event.context.triggered_by, event.languages) == ("portal", ("de",))
 
 

@@ -10,8 +10,9 @@ from usher.handler import Router
 from usher.headers import delivery_headers
 from usher.operate.fates import Fate
 from usher.operate.trace import Wanted, trace
-from usher.sources import decode, event_key
-from usher.sources.genauth import GenAuth
+from usher.systems.decode import decode
+from usher.systems.genauth.source import GenAuthSource
+from usher.systems.source import event_key
 from usher.testing import raw_event
 from usher.testing.broker import MemoryBroker
 from usher.testing.log import MemoryBrowser
@@ -140,7 +141,13 @@ async def test_a_raw_topic_is_read_through_its_source() -> None:
         await browser.append(raw, None, value, partition=0)
 
     fates = await trace(
-        browser, GROUP, [raw], ROUTER, Wanted("created-u-1"), dedupe_window=600.0, sources={raw: GenAuth(tenant="pool")}
+        browser,
+        GROUP,
+        [raw],
+        ROUTER,
+        Wanted("created-u-1"),
+        dedupe_window=600.0,
+        sources={raw: GenAuthSource(tenant="pool")},
     )
 
     assert {(fate.handler, fate.state, fate.sighting.offset) for fate in fates} == {

@@ -272,7 +272,9 @@ def _refuse(path: str, error: Exception) -> NoReturn:
 
 def _sample() -> Event:
     """An event in which everything is there, to try templates on."""
-    user = User(id="a1b2c3", email="kim.berg@example.com", phone="+12025550123", name="Kim Berg", locale="en")
+    user = User(
+        id="a1b2c3", username="kim.b", email="kim.berg@example.com", phone="+12025550123", name="Kim Berg", locale="en"
+    )
     context = EventContext(timestamp=1750000000.0, user_id="a1b2c3", triggered_by="admin_api", language="en")
     event = Event(
         id="0001", type="user.created", raw_type="user.created", source="authgear", user=user, context=context

@@ -71,6 +71,7 @@ def details(dead_letter: DeadLetter, *, payload: bool) -> dict[str, object]:
             "type": event.type,
             "triggered_by": event.context.triggered_by,
             "happened_at": None if event.time is None else _whole(event.time),
+            "username": masked(event.user.username),
             "email": masked(event.user.email),
             "phone": masked(event.user.phone),
         }

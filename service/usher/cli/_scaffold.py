@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from usher.cli._exits import Exit, Stop
-from usher.event import EVENT_TYPES
+from usher.event_types import event_types
 from usher.handler import nearest
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -101,8 +101,8 @@ def _check(name: str, type_: str) -> None:
         raise Stop(f"{name!r} is a keyword of Python; name what the handler does, as in welcome_back", Exit.USAGE)
     if name.startswith("test_") or name.endswith("_test") or name == "conftest":
         raise Stop(f"{name!r} is the name of a test file; name what the handler does, as in welcome_back", Exit.USAGE)
-    if type_ not in EVENT_TYPES:
+    if type_ not in (known := event_types()):
         raise Stop(
-            f"there is no event type {type_!r}{nearest(type_, EVENT_TYPES)}; `usher handlers --types` lists them",
+            f"there is no event type {type_!r}{nearest(type_, known)}; `usher handlers --types` lists them",
             Exit.USAGE,
         )

@@ -47,10 +47,14 @@ def _cells(row: RunningHandler) -> list[object]:
 
 
 def _types(*, json: bool) -> None:
-    from usher.event import CANONICAL_TYPES, EVENT_TYPES
+    from usher.event_types import CANONICAL_TYPES, event_types
 
-    shown = [*CANONICAL_TYPES, *sorted(EVENT_TYPES - CANONICAL_TYPES.keys())]
+    senders = event_types()
+    shown = [*CANONICAL_TYPES, *sorted(senders.keys() - CANONICAL_TYPES.keys())]
     if json:
-        print_json({"type": name, "meaning": CANONICAL_TYPES.get(name)} for name in shown)
+        print_json(
+            {"type": name, "meaning": CANONICAL_TYPES.get(name), "systems": list(senders[name])} for name in shown
+        )
     else:
-        table(("type", "means"), ((name, CANONICAL_TYPES.get(name, "(as its source says)")) for name in shown))
+        rows = ((name, ", ".join(senders[name]), CANONICAL_TYPES.get(name, "(as its source says)")) for name in shown)
+        table(("type", "sent by", "means"), rows)

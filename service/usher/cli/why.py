@@ -21,7 +21,8 @@ def why(
         str | None, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source wrote it.")
     ] = None,
     user: Annotated[
-        str | None, typer.Option(help="Show all events of this user instead: an id, email address or phone number.")
+        str | None,
+        typer.Option(help="Show all events of this user instead: an id, user name, email address or phone number."),
     ] = None,
     source: Annotated[str | None, typer.Option(help="Only events of this source, as in authgear.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Only events of this tenant.")] = None,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from usher.demo import systems
-from usher.sources import decode
+from usher.systems.decode import decode
 from usher.testing import raw_event
 
 SERVICE_NAME = "Harbour Rowing Club"

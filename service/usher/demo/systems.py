@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from usher.sources.authgear import SIGNATURE as AUTHGEAR_SIGNATURE
-from usher.sources.keycloak import SIGNATURE as KEYCLOAK_SIGNATURE
+from usher.systems.authgear.source import SIGNATURE as AUTHGEAR_SIGNATURE
+from usher.systems.keycloak.source import SIGNATURE as KEYCLOAK_SIGNATURE
 
 _SECRET = "demo-webhook-secret"  # noqa: S105 - no secret: it is for a server on loopback that lives for seconds
 _INITIAL = "Spring-2026!"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from usher.context import Context, Outgoing, Sender
+from usher.context import Context, Outgoing, Sender, message_of
 from usher.delivery import Delivery
 from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE
 from usher.engine.deadline import Deadlines, Limit
@@ -37,8 +37,8 @@ from usher.outcome import (
     decide,
 )
 from usher.redact import scrub
-from usher.sources import decode
 from usher.system import IdentitySystem
+from usher.systems.decode import decode
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -131,6 +131,7 @@ class Attempts:
 
     async def _run(self, handler: Handler, event: Event, delivery: Delivery, limit: Limit) -> Ending:
         """Run *handler* once. Raises nothing but `asyncio.CancelledError`."""
+        system = self.system_of(event)
         ctx = Context(
             event=event,
             handler=handler.name,
@@ -142,14 +143,14 @@ class Attempts:
             http=self.http,
             settings=self.settings.get(handler.name),
             already_sent=delivery.sent,
-            system=self.system_of(event),
+            system=system,
         )
         error: BaseException | None = None
         began = time.perf_counter()
         try:
             with limit:
-                if ctx.system is not None and not (event.user.email or event.user.phone):
-                    event = ctx.event = await _looked_up(event, ctx.system)
+                if system is not None and not (event.user.email or event.user.phone):
+                    event = ctx.event = await _looked_up(event, system)
                 await handler.function(event, ctx)
         except TimeoutError as ended:
             error = _timed_out(ctx, handler, ended, ours=limit.expired)
@@ -160,7 +161,7 @@ class Attempts:
             error = ended
         except (Exception, SystemExit) as ended:  # noqa: BLE001 - any exception of a handler is an outcome
             error = ended
-        return Ending(error, ctx.message, time.perf_counter() - began)
+        return Ending(error, message_of(ctx), time.perf_counter() - began)
 
     def _report(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
         self.metrics.attempt(handler.name, verdict.label, ending.seconds)
@@ -189,7 +190,7 @@ async def _looked_up(event: Event, system: IdentitySystem) -> Event:
 
 
 def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:
-    message = ctx.message
+    message = message_of(ctx)
     if message is not None and message.state == "left":
         otherwise: OnUnknown = "resend" if message.channel == "email" else "dead-letter"
         text = f"no answer within the handler's {handler.timeout:g} s: it may have been sent"

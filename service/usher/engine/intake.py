@@ -17,7 +17,9 @@ from usher.event import Event, Undecodable
 from usher.eventlog.port import Batch
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
-from usher.sources import Source, decode, in_an_envelope, prefilter, read_record
+from usher.systems.decode import decode
+from usher.systems.prefilter import in_an_envelope, prefilter
+from usher.systems.source import Source, read_record
 
 _UNDECODED = "undecoded"
 _WINDOW = 100

@@ -16,7 +16,7 @@ from usher.engine.settle import Settler, Writes
 from usher.event import Undecodable
 from usher.handler import Router
 from usher.outcome import Dead, Done
-from usher.sources import decode
+from usher.systems.decode import decode
 
 
 @dataclass(frozen=True, slots=True)

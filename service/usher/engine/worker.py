@@ -25,7 +25,7 @@ from usher.engine.settle import Settler, Writes
 from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import EventLog
 from usher.metrics import Metrics
-from usher.sources import Source
+from usher.systems.source import Source
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

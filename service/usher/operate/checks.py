@@ -17,7 +17,8 @@ from usher.parts import find_handlers, open_templates
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
-from usher.systems import System, open_systems
+from usher.systems.open import open_systems
+from usher.systems.system import System
 
 
 @dataclass(frozen=True, slots=True)

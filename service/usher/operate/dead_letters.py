@@ -24,8 +24,8 @@ from usher.eventlog.browse import Browser
 from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate.errors import NotFound
 from usher.settings import Settings
-from usher.sources import decode
 from usher.storage import browser as open_browser
+from usher.systems.decode import decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +186,13 @@ def event_in(dead_letter: DeadLetter) -> Event | None:
 
 
 def masked(address: str | None) -> str | None:
-    """Mask an address so that only a person who knows it can recognize it: ``s…@example.com``, ``…89``."""
+    """Mask an address or user name so that only a person who knows it can recognize it: ``s…@example.com``, ``…89``."""
     if address is None:
         return None
     local, at, domain = address.rpartition("@")
-    return f"{local[:1]}…@{domain}" if at else f"…{address[-2:]}"
+    if at:
+        return f"{local[:1]}…@{domain}"
+    return f"…{address[-2:]}" if len(address) > 4 else "…"
 
 
 async def drop(browser: Browser, group: str, dead_letters: Iterable[DeadLetterEntry]) -> None:

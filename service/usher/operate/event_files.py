@@ -16,9 +16,10 @@ from typing import Any
 from usher.event import Event, Undecodable
 from usher.operate.errors import NotDecodable, NotFound, OperateError
 from usher.settings import Settings
-from usher.sources import Arrival, NotJson, Source, decode, dump, event_key, parse, strip
-from usher.sources.source import undecoded
-from usher.systems import open_source
+from usher.systems.decode import decode
+from usher.systems.document import NotJson, dump, parse, strip
+from usher.systems.open import open_source
+from usher.systems.source import Arrival, Source, event_key, undecoded
 
 STDIN = "-"
 

@@ -14,15 +14,15 @@ from usher.channels import Mail, Progress, SmsMessage
 from usher.channels.sender import MessageSender
 from usher.channels.templates import Templates
 from usher.channels.transport import Transport
-from usher.context import Context, Outgoing
+from usher.context import Context, Outgoing, message_of
 from usher.event import Event
 from usher.handler import Handler, Router, Ruling
 from usher.outcome import Reject, Skip, duration_text
 from usher.parts import find_handlers, open_templates
 from usher.redact import scrub
 from usher.settings import Settings
-from usher.sources import dump
-from usher.systems import open_systems
+from usher.systems.document import dump
+from usher.systems.open import open_systems
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -133,6 +133,7 @@ class Rehearsal:
             return ""
         if self._expired(handler, event):
             return f"would be dead-lettered as expired: it is older than {duration_text(handler.expires_after or 0)}"
+        has_api = self._has_api(event)
         ctx = Context(
             event=event,
             handler=handler.name,
@@ -143,7 +144,7 @@ class Rehearsal:
             ),
             http=cast("ClientSession", _NoHttp()),
             settings=self._own.get(handler.name),
-            system=cast("IdentitySystem", _NoApi(event.source)) if self._has_api(event) else None,
+            system=cast("IdentitySystem", _NoApi(event.source)) if has_api else None,
         )
         error: BaseException | None = None
         try:
@@ -151,8 +152,8 @@ class Rehearsal:
                 await handler.function(event, ctx)
         except (Exception, SystemExit) as raised:  # noqa: BLE001 - a handler may raise anything, and the answer says what
             error = raised
-        ending = _ending(error, ctx.message, self._templates, event)
-        if ctx.system is not None and not (event.user.email or event.user.phone):
+        ending = _ending(error, message_of(ctx), self._templates, event)
+        if has_api and not (event.user.email or event.user.phone):
             return (
                 f"would look the user up in {event.source}, which explain does not; if nothing is found there, {ending}"
             )

@@ -17,9 +17,10 @@ from usher.operate.dead_letters import read as read_dead_letters
 from usher.operate.fates import Fate, Sighting, Traces, fates
 from usher.parts import find_handlers
 from usher.settings import Settings
-from usher.sources import Source, decode, read_record
 from usher.storage import browser as open_browser
-from usher.systems import open_systems
+from usher.systems.decode import decode
+from usher.systems.open import open_systems
+from usher.systems.source import Source, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ async def trace(
 async def uids_about(
     browser: Browser, topics: Sequence[str], user: str, *, sources: Mapping[str, Source]
 ) -> list[EventUid]:
-    """Return the events of a *user*, in the order of the topics. The user is named by id, email address or phone number.
+    """Return the events of a *user*, in the order of the topics. The user is given by id, user name, email address or phone number.
 
     Raises:
         LogUnavailable
@@ -140,7 +141,8 @@ async def uids_about(
 def _is_about(event: Event, user: str) -> bool:
     if user in {event.user.id, event.context.user_id, event.user.phone}:
         return True
-    return event.user.email is not None and event.user.email.casefold() == user.casefold()
+    names = (event.user.email, event.user.username)
+    return any(name is not None and name.casefold() == user.casefold() for name in names)
 
 
 async def _read_traces(browser: Browser, group: str, topics: Sequence[str], wanted: Wanted) -> Traces:

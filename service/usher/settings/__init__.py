@@ -8,29 +8,28 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from usher.addresses import Address, MailSender, SqliteAddress
 from usher.handler import Handler, nearest
 from usher.kafka_options import NO_OPTIONS
 from usher.outcome import RetryPolicy
+from usher.registry import SYSTEMS
 from usher.settings import values
-from usher.settings.auth0 import Auth0
-from usher.settings.authgear import Authgear
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
-from usher.settings.genauth import GenAuth
-from usher.settings.keycloak import Keycloak
-from usher.settings.report import SettingRow, current, default_text, option_row, sentences
-from usher.settings.tenant import Tenant
+from usher.settings.providers import SendGrid, Smtp, Twilio
+from usher.settings.report import SettingRow, current, default_text, mistakes, option_row
+from usher.settings.tenant import TenantSettings
+from usher.settings.tenants import read_tenants, tenant_model, tenant_prefix
 from usher.settings.together import misfits
-from usher.settings.values import SYSTEMS, SourceTopic
+from usher.settings.values import SourceTopic
 
 __all__ = [
-    "SYSTEMS", "Address", "Auth0", "Authgear", "GenAuth", "Keycloak", "Row", "SendGrid", "Settings", "SettingsError", "Smtp",
-    "SourceTopic", "Tenant", "Twilio", "settings_table",
+    "Address", "SendGrid", "Settings", "SettingsError", "Smtp", "SourceTopic", "TenantSettings", "Twilio", "every_setting",
+    "settings_table", "tenant_model",
 ]  # fmt: skip
 
 
@@ -40,38 +39,6 @@ class SettingsError(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
-
-
-class SendGrid(BaseModel):
-    model_config = ConfigDict(frozen=True, validate_default=True)
-
-    api_key: values.Credential | None = Field(None, description="SendGrid's API key; needed for `USHER_EMAIL=sendgrid`")
-    base_url: values.BaseUrl = Field("https://api.sendgrid.com", description="SendGrid's address, without a path")
-
-
-class Twilio(BaseModel):
-    model_config = ConfigDict(frozen=True, validate_default=True)
-
-    account_sid: values.AccountSid | None = Field(
-        None, description="Twilio's account (`AC…`); needed for `USHER_SMS=twilio`"
-    )
-    auth_token: values.Credential | None = Field(None, description="its auth token")
-    from_: values.TwilioFrom | None = Field(
-        None, description="the number (`+…`) or messaging service (`MG…`) that SMS come from"
-    )
-    base_url: values.BaseUrl = Field("https://api.twilio.com", description="Twilio's address, without a path")
-
-
-class Smtp(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    url: values.Smtp | None = Field(
-        None, description="`smtp://user:password@host:587` or `smtps://…`; needed for `USHER_EMAIL=smtp`"
-    )
-    connections: values.Count = Field(
-        8,
-        description="how many connections to the SMTP server a worker has at once, one mail each: servers take few of one client",
-    )
 
 
 class Settings(BaseSettings):
@@ -136,10 +103,6 @@ class Settings(BaseSettings):
     sendgrid: SendGrid = SendGrid()
     twilio: Twilio = Twilio()
     smtp: Smtp = Smtp()
-    authgear: Authgear = Authgear()
-    auth0: Auth0 = Auth0()
-    genauth: GenAuth = GenAuth()
-    keycloak: Keycloak = Keycloak()
     ingest_topic: str = Field(
         default_factory=lambda given: next((topic.name for topic in given.get("topics", ()) if not topic.source), ""),
         description="the topic that webhooks, pollers and `usher emit` append to; default: the first of `USHER_TOPICS` "
@@ -172,8 +135,8 @@ class Settings(BaseSettings):
     )
     kafka: values.Kafka = Field(NO_OPTIONS, exclude=True, repr=False)
     """The Kafka client's own options."""
-    tenants: Mapping[str, Mapping[str, Tenant]] = Field({}, exclude=True, repr=False)
-    """Further tenants: by system, by name. `tenants_of` has all of them."""
+    tenants: Mapping[str, Mapping[str, TenantSettings]] = Field({}, exclude=True, repr=False)
+    """The tenants of identity systems for which anything is set: by system, by name. The first one has none, and is first."""
     handler_options: Mapping[str, Mapping[str, str]] = Field({}, exclude=True, repr=False)
     """What the environment says for handlers, by handler and field; `for_handlers` checks and types it."""
 
@@ -208,11 +171,11 @@ class Settings(BaseSettings):
         for name, value in overrides.items():
             if value is not None:
                 found.put(tuple(name.split("__")), value)
-        tenants = {system: _tenants(cls, system, given, found.problems) for system, given in found.tenants.items()}
+        tenants = {system: read_tenants(system, texts, found.problems) for system, texts in found.tenants.items()}
         try:
             settings = cls(**found.values, kafka=found.kafka, handler_options=found.options, tenants=tenants)
         except ValidationError as error:
-            found.problems += _mistakes(error, found, leaves(cls))
+            found.problems += mistakes(error, found, leaves(cls))
         if found.problems:
             raise SettingsError(found.problems)
         return settings
@@ -238,10 +201,9 @@ class Settings(BaseSettings):
         """The topics to read, by name alone."""
         return tuple(topic.name for topic in self.topics)
 
-    def tenants_of(self, system: str) -> Mapping[str, Tenant]:
-        """The tenants of an identity system for which anything is set, by name; the one without a name is first."""
-        first: Tenant = getattr(self, system)
-        return {**({"": first} if first.model_fields_set else {}), **self.tenants.get(system, {})}
+    def tenants_of(self, system: str) -> Mapping[str, TenantSettings]:
+        """Return the tenants of an identity system for which anything is set, by name; the one without a name is first."""
+        return self.tenants.get(system, {})
 
     def check_handler_options(self, names: Iterable[str]) -> None:
         """See that every ``USHER_<HANDLER>__…`` is for one of the handlers *names*: all found, not only those that run.
@@ -250,7 +212,7 @@ class Settings(BaseSettings):
             SettingsError
         """
         groups = {leaf.path[0] for leaf in leaves(type(self)) if len(leaf.path) > 1}
-        known = [PREFIX + name.upper() for name in (*names, *groups, FREE_GROUP)]
+        known = [PREFIX + name.upper() for name in (*names, *groups, *SYSTEMS, FREE_GROUP)]
         strangers = [group for group in self.handler_options if PREFIX + group.upper() not in known]
         if strangers:
             raise SettingsError(
@@ -280,9 +242,9 @@ class Settings(BaseSettings):
     def shown(self) -> list[SettingRow]:
         """Every setting as it is in force, secrets masked; the note is ``set`` or ``default``."""
         rows = [current(leaf, self) for leaf in leaves(type(self))]
-        for system, tenants in self.tenants.items():
-            for name, tenant in tenants.items():
-                rows += [current(leaf, tenant) for leaf in leaves(type(tenant), _prefix(system, name))]
+        for system in SYSTEMS:
+            for name, tenant in {"": tenant_model(system)(), **self.tenants_of(system)}.items():
+                rows += [current(leaf, tenant) for leaf in leaves(type(tenant), tenant_prefix(system, name))]
         for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka.given}.items()):
             rows += [
                 option_row(f"{PREFIX}{group.upper()}__{name.upper()}", text) for name, text in sorted(options.items())
@@ -290,10 +252,17 @@ class Settings(BaseSettings):
         return rows
 
 
+def every_setting() -> Iterator[Leaf]:
+    """Go through all settings with a name of their own: the service's, then those of each identity system."""
+    yield from leaves(Settings)
+    for system in SYSTEMS:
+        yield from leaves(tenant_model(system), tenant_prefix(system))
+
+
 def settings_table() -> list[SettingRow]:
-    """Every environment name with its default and meaning: what the README shows."""
+    """List every environment name with its default and meaning, as the README shows them."""
     return [
-        *(SettingRow(leaf.name, default_text(leaf), leaf.field.description or "") for leaf in leaves(Settings)),
+        *(SettingRow(leaf.name, default_text(leaf), leaf.field.description or "") for leaf in every_setting()),
         SettingRow(
             "USHER_<SYSTEM>__<NAME>__…",
             "",
@@ -302,32 +271,6 @@ def settings_table() -> list[SettingRow]:
         SettingRow("USHER_KAFKA__…", "", "an option of the Kafka client, as in `USHER_KAFKA__SECURITY_PROTOCOL`"),
         SettingRow("USHER_<HANDLER>__…", "", "a setting of a handler's own; `usher handlers` lists them"),
     ]
-
-
-def _prefix(system: str, tenant: str) -> str:
-    return f"{PREFIX}{system.upper()}__{tenant.upper()}__"
-
-
-def _tenants(
-    settings: type[Settings], system: str, given: Mapping[str, Mapping[str, str]], problems: list[str]
-) -> dict[str, Tenant]:
-    """The further tenants of a system, by name."""
-    model = cast("type[Tenant]", settings.model_fields[system].annotation)
-    made: dict[str, Tenant] = {}
-    for name, texts in given.items():
-        prefix = _prefix(system, name)
-        filled = Environment(texts, model, prefix)
-        problems += filled.problems
-        try:
-            made[name] = model.model_validate(filled.values)
-        except ValidationError as error:
-            problems += _mistakes(error, filled, leaves(model, prefix), prefix)
-    return made
-
-
-def _mistakes(error: ValidationError, found: Environment, known: Iterable[Leaf], prefix: str = PREFIX) -> Iterator[str]:
-    """The sentences of *error*. A secret whose file can't be read is not called missing: its file has a line already."""
-    return (line for line in sentences(error, known, prefix) if line.partition(":")[0] not in found.unread)
 
 
 def _handler_settings(handler: Handler, options: Mapping[str, str], problems: list[str]) -> BaseModel | None:
@@ -341,5 +284,5 @@ def _handler_settings(handler: Handler, options: Mapping[str, str], problems: li
     try:
         return handler.settings.model_validate(filled.values)
     except ValidationError as error:
-        problems += _mistakes(error, filled, leaves(handler.settings, prefix), prefix)
+        problems += mistakes(error, filled, leaves(handler.settings, prefix), prefix)
         return None

@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from usher.credentials import names_credential
 from usher.handler import nearest
-from usher.settings.tenant import TENANT_NAME, Tenant
+from usher.registry import SYSTEMS
+from usher.settings.tenant import TENANT_NAME
 from usher.settings.values import SECRETS, split
 
 PREFIX = "USHER_"
@@ -74,7 +75,7 @@ class Environment:
 
     *unread* are the names of those secrets whose files can't be read. *values* is nested as the model is. Where the
     *prefix* is the service's own, *kafka* has the client's options, *options* the groups that may belong to handlers, and
-    *tenants* what is set for further tenants: by system, by the tenant's name, then as it was given.
+    *tenants* what is set for identity systems: by system, by the tenant's name (empty for the first), then as it was given.
     """
 
     def __init__(self, given: Mapping[str, str], model: type[BaseModel], prefix: str = PREFIX) -> None:
@@ -87,21 +88,21 @@ class Environment:
         self._given = given
         self._prefix = prefix
         self._leaves = {leaf.name: leaf for leaf in leaves(model, prefix)}
-        self._tenanted = {
-            key
-            for key, field in model.model_fields.items()
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Tenant)
-        }
         self._groups = {leaf.path[0].upper() for leaf in self._leaves.values() if len(leaf.path) > 1}
         for name, text in given.items():
             if name.startswith(prefix) and text and not _is_service_link(name, text):
                 self._take(name, text)
 
     def _take(self, name: str, text: str) -> None:
+        group, nested, field = name.removeprefix(PREFIX).partition("__")
+        if self._prefix == PREFIX and nested and group.lower() in SYSTEMS:
+            first, more, _ = field.lower().partition("__")
+            tenant = first if more and TENANT_NAME.fullmatch(first) else ""
+            self.tenants.setdefault(group.lower(), {}).setdefault(tenant, {})[name] = text
+            return
         if not _is_utf8(text) and not ((leaf := self._leaves.get(name)) and leaf.secret and leaf.several):
             self.problems.append(f"{name}: is not UTF-8 text; write it anew")
             return
-        group, nested, field = name.removeprefix(PREFIX).partition("__")
         free = self._prefix == PREFIX and nested and field and group not in self._groups
         plain = name.removesuffix(_FILE)
         if leaf := self._leaves.get(name):
@@ -109,12 +110,6 @@ class Environment:
         elif plain != name and (leaf := self._leaves.get(plain)) and leaf.secret:
             if (content := self._from_file(name, text)) is not None:
                 self.put(leaf.path, split(content) if leaf.several else content)
-        elif (
-            group.lower() in self._tenanted
-            and TENANT_NAME.fullmatch(tenant := field.partition("__")[0].lower())
-            and "__" in field
-        ):
-            self.tenants.setdefault(group.lower(), {}).setdefault(tenant, {})[name] = text
         elif free and group.lower() == FREE_GROUP:
             self._take_kafka(name, field.lower(), text)
         elif free:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from usher.credentials import names_credential
-from usher.settings.environment import PREFIX, Leaf
+from usher.settings.environment import PREFIX, Environment, Leaf
 from usher.settings.tenant import GROUP
 
 MASK = "********"
@@ -64,6 +64,11 @@ def sentences(error: ValidationError, known: Iterable[Leaf], prefix: str = PREFI
             name = leaf.name if leaf else "__".join(path).upper()
             value = "" if leaf is None or leaf.secret or detail["type"] == "missing" else f"={_quoted(detail['input'])}"
             yield f"{name}{value}: {_hint(detail)}"
+
+
+def mistakes(error: ValidationError, found: Environment, known: Iterable[Leaf], prefix: str = PREFIX) -> Iterator[str]:
+    """Write what *error* holds as sentences, but not that a secret is missing whose file can't be read: *found* says that."""
+    return (line for line in sentences(error, known, prefix) if line.partition(":")[0] not in found.unread)
 
 
 def _hint(detail: ErrorDetails) -> str:

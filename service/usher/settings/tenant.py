@@ -1,4 +1,4 @@
-"""What the settings of all identity systems have in common: there may be several tenants of each, with a name each."""
+"""The base of the settings of all identity systems. There may be several tenants of each, with a name each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from usher.settings import values
 
 TENANT_NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""A tenant's name: it is part of an environment name and of the webhook's path."""
+"""The form of a tenant's name: it is part of an environment name and of the webhook's path."""
 GROUP = "{group}"
-"""Stands in a model's sentences for the beginning of its settings' names, as ``USHER_KEYCLOAK__SHOP__``: the model does not know it."""
+"""Stands in a tenant's mistakes for the beginning of the settings' names, which only their reader knows."""
 
 
-class Tenant(BaseModel, ABC):
-    """One tenant of an identity system. ``USHER_KEYCLOAK__URL`` is the first one's, ``USHER_KEYCLOAK__SHOP__URL`` that of ``shop``."""
+class TenantSettings(BaseModel, ABC):
+    """The settings of one tenant. ``USHER_KEYCLOAK__URL`` is the first one's, ``USHER_KEYCLOAK__SHOP__URL`` that of ``shop``."""
 
     model_config = ConfigDict(frozen=True, validate_default=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class Tenant(BaseModel, ABC):
     @property
     @abstractmethod
     def tenant(self) -> str | None:
-        """What its events carry as ``event.tenant``; None where they say it themselves."""
+        """The ``event.tenant`` of its events; None: each event says it."""
 
     @property
     @abstractmethod
@@ -38,7 +38,7 @@ class Tenant(BaseModel, ABC):
 
     @abstractmethod
     def lacks(self) -> Iterator[str]:
-        """One line for each setting that is missing beside the others; `GROUP` stands for how their names begin."""
+        """Name each setting that is missing beside the others, in one line; `GROUP` stands for the beginning of its name."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -48,5 +48,5 @@ class Tenant(BaseModel, ABC):
 
 
 def missing(wanted: Mapping[str, object], why: str) -> Iterator[str]:
-    """A line for each of the settings *wanted*, by name, that has no value; *why* says when it is needed."""
+    """Make a line for each of the settings *wanted*, by name, that has no value; *why* says when it is needed."""
     return (f"{GROUP}{name}: is needed {why}; set it" for name, value in wanted.items() if not value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from usher.eventlog.port import retry_topic
-from usher.settings.values import SYSTEMS, SourceTopic
+from usher.settings.values import SourceTopic
 
 if TYPE_CHECKING:
     from usher.settings import Settings
@@ -44,7 +44,7 @@ def _topics(settings: Settings) -> Iterator[str]:
             "appended there is Usher's own form, and nobody else would read it"
         )
     if not settings.ingest_topic and any(
-        tenant.brings_events for system in SYSTEMS for tenant in settings.tenants_of(system).values()
+        tenant.brings_events for tenants in settings.tenants.values() for tenant in tenants.values()
     ):
         yield (
             "USHER_TOPICS: webhooks and pollers need a topic without a source, to append to; add one, as in identity.events"
@@ -56,7 +56,7 @@ def _topics(settings: Settings) -> Iterator[str]:
                 f"USHER_TOPICS={topic}: with USHER_GROUP before it and -retry after it, which names a topic of Usher's own, it is "
                 f"longer than the {_LONGEST_TOPIC} characters that Kafka takes; shorten the group's name"
             )
-        if topic.tenant and topic.tenant not in settings.tenants.get(topic.source, {}):
+        if topic.tenant and topic.tenant not in settings.tenants_of(topic.source):
             yield (
                 f"USHER_TOPICS={topic}: nothing is set for a tenant {topic.tenant!r}; set USHER_{topic.source.upper()}__"
                 f"{topic.tenant.upper()}__…, or leave it out"
@@ -74,9 +74,9 @@ def _limits(settings: Settings) -> Iterator[str]:
 
 def _alike(settings: Settings) -> Iterator[str]:
     """Tenants whose events look alike: the wrong API would be asked about their users."""
-    for system in SYSTEMS:
+    for system, tenants in settings.tenants.items():
         first: dict[str, str] = {}
-        for name, tenant in settings.tenants_of(system).items():
+        for name, tenant in tenants.items():
             title = f"{system}/{name}" if name else system
             if tenant.tenant is not None and (other := first.setdefault(tenant.tenant, title)) != title:
                 yield (

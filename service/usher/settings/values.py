@@ -28,10 +28,9 @@ from usher.addresses import (
 )
 from usher.kafka_options import KafkaOptions, kafka_options
 from usher.outcome import LONGEST_WAIT, seconds
+from usher.registry import SYSTEMS
 
 _T = TypeVar("_T")
-SYSTEMS = ("authgear", "auth0", "genauth", "keycloak")
-"""The identity systems: names of sources, of groups of settings, and in the paths of webhooks."""
 SECRETS = (SecretStr, SmtpServer, RSAPrivateKey)
 """The types whose values are never shown: all of one, or a part of it, is a secret."""
 _LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()

@@ -10,13 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from usher.event import Event
-from usher.sources import decode
+from usher.systems.authgear.event_types import RAW_TYPES
+from usher.systems.decode import decode
 
-_RAW: Mapping[str, str] = {
-    "password.reset": "admin_api.mutation.reset_password.executed",
-    "password.expired": "admin_api.mutation.set_password_expired.executed",
-    "password.reset_requested": "admin_api.mutation.send_reset_password_message.executed",
-}
 _PEOPLE = uuid.UUID("3e0a7f4c-6f0e-4b60-9d3c-2f6a4f1f7a11")
 _CREATED = "2026-01-05T09:30:00.000000Z"
 
@@ -30,6 +26,7 @@ def raw_event(
     type: str = "user.created",  # noqa: A002
     *,
     id: str | None = None,  # noqa: A002
+    username: str | None = None,
     email: str | None = "kim.berg@example.com",
     phone: str | None = None,
     name: str | None = "Kim Berg",
@@ -47,6 +44,7 @@ def raw_event(
     Args:
         type: canonical or raw; a canonical one is written under Authgear's name for it.
         id: the event's id; default: a new one each time.
+        username: the name that the user logs in with; None: the user has none.
         email: the user's address; None: the user has none.
         phone: the user's number, in E.164; None: the user has none.
         name: the user's name.
@@ -67,7 +65,10 @@ def raw_event(
         "language": language, "preferred_languages": list(preferred_languages),
         "ip_address": "192.0.2.10", "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
     }  # fmt: skip
-    attributes = {"email": email, "phone_number": phone, "name": name, "locale": locale, "updated_at": int(stamp)}
+    attributes = {
+        "preferred_username": username, "email": email, "phone_number": phone, "name": name, "locale": locale,
+        "updated_at": int(stamp),
+    }  # fmt: skip
     payload: dict[str, Any] = {
         "user": _user(user, _without_none(attributes)),
         "identities": [_identity(user, kind, value) for kind, value in (("email", email), ("phone", phone)) if value],
@@ -77,7 +78,7 @@ def raw_event(
     document = {
         "id": event_id,
         "seq": int(event_id, 16) % 1_000_000 if _is_hex(event_id) else 1,
-        "type": _RAW.get(type, type),
+        "type": RAW_TYPES.get(type, type),
         "payload": {**payload, **overrides.pop("payload", {})},
         "context": {**_without_none(context), **overrides.pop("context", {})},
         **overrides,

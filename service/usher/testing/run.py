@@ -28,8 +28,8 @@ from usher.event import Event
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, RetryPolicy, Verdict
-from usher.sources import event_key
 from usher.system import IdentitySystem
+from usher.systems.source import event_key
 from usher.testing.channels import RecordingEmail, RecordingSms
 from usher.testing.clock import Clock
 

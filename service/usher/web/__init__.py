@@ -12,13 +12,13 @@ from aiohttp import hdrs, web
 
 from usher.metrics import Metrics
 from usher.web.health import OK, Vital, health_routes
-from usher.web.ingress import DEFAULT_LIMIT, Enrich, Ingress, Sink
+from usher.web.ingress import Enrich, Ingress, Sink
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["DEFAULT_LIMIT", "OK", "Enrich", "Ingress", "WebServer", "Sink", "Vital", "build_web"]
+__all__ = ["OK", "Enrich", "Ingress", "WebServer", "Sink", "Vital", "build_web"]
 
 _LINGER = 1.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the sender gets the answer and no reset."""

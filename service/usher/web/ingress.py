@@ -23,14 +23,11 @@ from usher.eventlog.port import TopicPartition
 from usher.metrics import Metrics
 from usher.outcome import Outcome
 from usher.redact import scrub
-from usher.sources import Arrival, Source, event_key, too_large
-from usher.sources.source import undecoded
+from usher.systems.source import Arrival, Source, event_key, too_large, undecoded
+from usher.systems.system import BODY_LIMIT
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
-
-DEFAULT_LIMIT = 512 * 1024
-"""The largest body that is read, in bytes: a stored event with its headers must fit twice into a Kafka record of 1 MiB."""
 
 _RETRY_AFTER = "5"
 _WARN_EVERY = 60.0
@@ -75,7 +72,7 @@ class Ingress:
     logger: FilteringBoundLogger
     others: Collection[str] = ()
     enrich: Enrich | None = None
-    limit: int = DEFAULT_LIMIT
+    limit: int = BODY_LIMIT
     patience: float = 30.0
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time

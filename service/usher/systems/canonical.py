@@ -1,0 +1,76 @@
+"""The reader of documents in the canonical shape. All but the type may be missing or wrong.
+
+Fields that are missing, null or of a wrong type are left out; fields that are not known are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from usher.delivery import bounded
+from usher.event import UNKNOWN, Event, EventContext, User
+
+_Model = TypeVar("_Model", bound=BaseModel)
+END_OF_TIME = 253_402_300_800
+"""1 January 10000, in Unix seconds: the first time that `Event.time` can't express."""
+
+
+def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event:
+    """Make the Event of a document that has a type and a source.
+
+    Args:
+        document: the parsed document, less credentials.
+        value: the bytes it came from; their SHA-256 stands for an id that is missing.
+        derived: what the source found out; it takes precedence over the document's own fields.
+    """
+    fields = {**document, **derived}
+    fields["id"] = bounded(text(fields.get("id")) or hashlib.sha256(value).hexdigest())
+    fields["tenant"] = bounded(text(fields.get("tenant")) or "")
+    fields["raw_type"] = text(fields.get("raw_type")) or fields["type"]
+    if "context" not in derived:
+        fields["context"] = context_of(document, basis=None)
+    try:
+        return Event.model_validate(fields)  # all at once: most events are as they should be
+    except ValidationError:
+        fields["user"] = _lenient(User, fields.get("user"))
+        fields["context"] = _lenient(EventContext, fields["context"])
+        return _lenient(Event, fields)
+
+
+def context_of(document: Mapping[str, Any], *, basis: str | None) -> dict[str, Any]:
+    """Read the fields of the context; *basis* is how its source knows ``triggered_by``, where the document has no basis itself."""
+    given = document.get("context")
+    fields = dict(given) if isinstance(given, dict) else {}
+    if text(fields.get("triggered_by")) is None:
+        fields.update(triggered_by=UNKNOWN, triggered_by_basis="absent")
+    elif basis is not None and text(fields.get("triggered_by_basis")) is None:
+        fields["triggered_by_basis"] = basis
+    if "timestamp" in fields and not _is_time(fields["timestamp"]):
+        del fields["timestamp"]
+    return fields
+
+
+def text(value: object) -> str | None:
+    """Return *value* if it is a text that is not empty, else None."""
+    return value if isinstance(value, str) and value else None
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < END_OF_TIME  # type: ignore[operator]
+
+
+def _lenient(model: type[_Model], fields: object) -> _Model:
+    """Make a *model* of the *fields* that are valid; its other fields are as if they had not been given."""
+    if not isinstance(fields, dict):
+        return model()
+    try:
+        return model.model_validate(fields)
+    except ValidationError as refusal:
+        wrong = {
+            error["loc"][0] for error in refusal.errors(include_url=False, include_input=False, include_context=False)
+        }
+        return model.model_validate({name: item for name, item in fields.items() if name not in wrong})

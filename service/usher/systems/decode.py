@@ -1,0 +1,37 @@
+"""The reader of stored events. A system's `Source` reads what the system sends, once, before it is stored.
+
+What is stored is in the canonical form, or as Authgear writes it, which is almost the same.
+"""
+
+from __future__ import annotations
+
+from usher.event import Event, Undecodable
+from usher.systems.authgear import source as authgear
+from usher.systems.canonical import event_of, text
+from usher.systems.document import parse, strip, unwrap
+
+
+def decode(value: bytes) -> Event:
+    """Read the event in these stored bytes, less credentials. A document that names no other source is Authgear's.
+
+    Raises:
+        Undecodable: there is no event; the reason is short and quotes nothing of the content.
+    """
+    document = parse(value)
+    if not isinstance(document, dict):
+        raise Undecodable(f"no event: a JSON object was expected, this is a {type(document).__name__}")
+    if text(document.get("type")) is None or "specversion" in document:
+        document = _inner(document)
+    source = text(document.get("source")) or authgear.NAME
+    if source == authgear.NAME:
+        return authgear.event(strip(document), value)
+    return event_of(strip(document), value)
+
+
+def _inner(document: dict[str, object]) -> dict[str, object]:
+    """Take the document out of a CloudEvent."""
+    inner = unwrap(document)
+    if not isinstance(inner, dict) or text(inner.get("type")) is None:
+        stub = text(document.get("undecodable"))  # `source.undecoded` made it
+        raise Undecodable(stub or "no event: the field 'type' is missing, or is no text")
+    return inner

@@ -1,0 +1,1 @@
+"""GenAuth, and Authing, which is the same product under another name."""
