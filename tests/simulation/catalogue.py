@@ -104,8 +104,8 @@ MUTANTS = (
         (
             Edit(
                 "engine.claims:Claims._follow",
-                "await self._follower.load(state, stream)\nawait self._open(state)",
-                "await self._open(state)\nawait asyncio.sleep(1)\nawait self._follower.load(state, stream)",
+                "await self.follower.load(state, stream)\nawait self._open(state)",
+                "await self._open(state)\nawait asyncio.sleep(1)\nawait self.follower.load(state, stream)",
             ),
         ),
         family="burst",
@@ -291,7 +291,7 @@ expires_at = self.attempts.expiry_of(in_flight)
     Mutant(
         "no-drain",
         "promise 4: a graceful move repeats nothing",
-        (Edit("engine.claims:Claims._drain", "clock() + self._limits.drain", "clock()"),),
+        (Edit("engine.claims:Claims._drain", "clock() + self.limits.drain", "clock()"),),
         family="moves",
     ),
     Mutant(
@@ -300,7 +300,7 @@ expires_at = self.attempts.expiry_of(in_flight)
         (
             Edit(
                 "engine.claims:Claims._release",
-                "await self._commits.commit([state for state in states if state.loaded], orderly=True)",
+                "await self.commits.commit([state for state in states if state.loaded], orderly=True)",
                 "",
             ),
         ),
@@ -414,10 +414,10 @@ expires_at = self.attempts.expiry_of(in_flight)
                 """
 for state in states:
     state.ours = False
-await self._commits.commit([state for state in states if state.loaded], orderly=True)
+await self.commits.commit([state for state in states if state.loaded], orderly=True)
 """,
                 """
-await self._commits.commit([state for state in states if state.loaded], orderly=True)
+await self.commits.commit([state for state in states if state.loaded], orderly=True)
 for state in states:
     state.ours = False
 """,

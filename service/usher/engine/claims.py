@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from usher.engine.claim_state import ClaimState
@@ -20,39 +21,27 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 
+@dataclass(eq=False, slots=True)
 class Claims:
     """The `Owner` of a worker's claims. *writer* names the worker in records; *failed* is for errors that nothing expects."""
 
-    def __init__(
-        self,
-        event_log: EventLog,
-        follower: RetryFollower,
-        driver: Driver,
-        commits: Commits,
-        *,
-        handlers: Collection[str],
-        writer: str,
-        limits: Limits,
-        logger: FilteringBoundLogger,
-        failed: Callable[[BaseException], None],
-    ) -> None:
-        self._event_log = event_log
-        self._follower = follower
-        self._driver = driver
-        self._commits = commits
-        self._handlers = handlers
-        self._writer = writer
-        self._limits = limits
-        self._logger = logger
-        self._failed = failed
-        self._count = 0
-        self.states: dict[Claim, ClaimState] = {}
-        self.late: set[asyncio.Task[Any]] = set()
-        """The tasks that outlived their claims."""
-        self.assigned = False
-        """Whether the event log has said which claims are ours."""
-        self.leaving = False
-        """Set when the worker stops: no claim begins after that."""
+    event_log: EventLog
+    follower: RetryFollower
+    driver: Driver
+    commits: Commits
+    handlers: Collection[str]
+    writer: str
+    limits: Limits
+    logger: FilteringBoundLogger
+    failed: Callable[[BaseException], None]
+    states: dict[Claim, ClaimState] = field(default_factory=dict, init=False)
+    late: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
+    """The tasks that outlived their claims."""
+    assigned: bool = field(default=False, init=False)
+    """Whether the event log has said which claims are ours."""
+    leaving: bool = field(default=False, init=False)
+    """Set when the worker stops: no claim begins after that."""
+    _count: int = field(default=0, init=False)
 
     @property
     def open(self) -> list[ClaimState]:
@@ -68,48 +57,48 @@ class Claims:
             return  # nothing begins any more: the next owner starts where this claim does
         for claim in claims:
             self._count += 1
-            writer = f"{self._writer}.{self._count}"
-            state = ClaimState(claim, writer, self._handlers, self._limits.dedupe_window, self._failed)
+            writer = f"{self.writer}.{self._count}"
+            state = ClaimState(claim, writer, self.handlers, self.limits.dedupe_window, self.failed)
             self.states[claim] = state
             state.follower = state.spawn(self._follow(state), kept=False)
         self.assigned = True
 
     async def _follow(self, state: ClaimState) -> None:
         """Load the claim, open it, and follow its retry partition until cancelled."""
-        stream = self._event_log.parked(state.claim)
-        await self._follower.load(state, stream)
+        stream = self.event_log.parked(state.claim)
+        await self.follower.load(state, stream)
         await self._open(state)
-        await self._follower.listen(state, stream)
+        await self.follower.listen(state, stream)
 
     async def _open(self, state: ClaimState) -> None:
         """Commit that a worker began here; then let the claim be read, and its due deliveries run."""
-        await self._commits.commit([state])
+        await self.commits.commit([state])
         if state.releasing is not None:
             return
-        state.calm_at = self._driver.now_ms() + int(self._limits.calm_after * 1000)
+        state.calm_at = self.driver.now_ms() + int(self.limits.calm_after * 1000)
         if state.ledger.careful:
-            self._logger.warning(
+            self.logger.warning(
                 "worker after worker has ended here: deliveries run one at a time for a while",
                 topic=state.claim.topic,
                 partition=state.claim.partition,
             )
         state.loaded = state.open = True
-        self._logger.info(
+        self.logger.info(
             "claim loaded",
             topic=state.claim.topic,
             partition=state.claim.partition,
             position=state.position,
             parked=len(state.table),
         )
-        self._driver.due_soon.set()
+        self.driver.due_soon.set()
 
     async def released(self, claims: Sequence[Claim]) -> None:
         """`Owner.released`: close the claims, drain within the budget, commit, forget (rule 9)."""
         going = [state for claim in claims if (state := self.states.get(claim)) is not None]
         for state in going:
             state.open = False
-            self._driver.drop_replays(state)
-            self._driver.end_waiting(state)
+            self.driver.drop_replays(state)
+            self.driver.end_waiting(state)
         if fresh := [state for state in going if state.releasing is None]:
             releasing = asyncio.create_task(self._release(fresh))
             for state in fresh:
@@ -124,13 +113,13 @@ class Claims:
         await asyncio.gather(*(self._drain(state) for state in states))
         for state in states:
             state.ours = False  # from here on a success needs a tombstone: the commit does not cover it
-        await self._commits.commit([state for state in states if state.loaded], orderly=True)
+        await self.commits.commit([state for state in states if state.loaded], orderly=True)
         for state in states:
             self._forget(state)
 
     async def _drain(self, state: ClaimState) -> None:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._limits.drain
+        deadline = clock() + self.limits.drain
         while state.tasks and (left := deadline - clock()) > 0:  # a task that ends may leave others to be parked
             await asyncio.wait(state.tasks, timeout=left)
 
@@ -138,11 +127,11 @@ class Claims:
         if state.follower is not None:
             state.follower.cancel()
         self.states.pop(state.claim, None)
-        self._driver.forget_queued(state)
+        self.driver.forget_queued(state)
         if not state.tasks:
             state.table.close()
             return
-        self._logger.warning("deliveries outlived their claim", partition=state.claim.partition, count=len(state.tasks))
+        self.logger.warning("deliveries outlived their claim", partition=state.claim.partition, count=len(state.tasks))
         late = asyncio.ensure_future(asyncio.gather(*state.tasks, return_exceptions=True))
         late.add_done_callback(lambda _: state.table.close())
         self.late |= state.tasks

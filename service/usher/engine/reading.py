@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usher.engine.claim_state import ClaimState
@@ -24,68 +25,58 @@ _PART = 200
 """How many records are taken in at a stretch."""
 
 
+@dataclass(eq=False, slots=True)
 class Reader:
     """Reads the open claims of a worker."""
 
-    def __init__(
-        self,
-        event_log: EventLog,
-        claims: Claims,
-        intake: Intake,
-        driver: Driver,
-        *,
-        limits: Limits,
-        metrics: Metrics,
-        logger: FilteringBoundLogger,
-    ) -> None:
-        self._event_log = event_log
-        self._claims = claims
-        self._intake = intake
-        self._driver = driver
-        self._limits = limits
-        self._metrics = metrics
-        self._logger = logger
-        self._record_size = 16_384.0
-        """How many bytes a record has lately: before a read it is a guess how many fit."""
-        self.polled = 0.0
-        """When the event log was last polled, by the clock of the loop; 0 before the first poll."""
+    event_log: EventLog
+    claims: Claims
+    intake: Intake
+    driver: Driver
+    limits: Limits
+    metrics: Metrics
+    logger: FilteringBoundLogger
+    polled: float = field(default=0.0, init=False)
+    """When the event log was last polled, by the clock of the loop; 0 before the first poll."""
+    _record_size: float = field(default=16_384.0, init=False)
+    """How many bytes a record has lately: before a read it is a guess how many fit."""
 
     async def poll(self) -> None:
         """Read once, and take in what came."""
         claims, limit = self._readable()
         try:
-            batches = await self._event_log.read(claims, limit, 0.2 if claims else 0.02)
+            batches = await self.event_log.read(claims, limit, 0.2 if claims else 0.02)
         except LogUnavailable as error:
-            self._logger.warning("the event log can't be read, trying again", error=scrub(error))
+            self.logger.warning("the event log can't be read, trying again", error=scrub(error))
             await asyncio.sleep(0.5)
             return
         self.polled = asyncio.get_running_loop().time()
         for batch in batches:
             await self._take_in_parts(batch)
-        for state in self._claims.open:
-            if state.backlog is not None and self._driver.now_ms() >= state.rests_until:
+        for state in self.claims.open:
+            if state.backlog is not None and self.driver.now_ms() >= state.rests_until:
                 self._take(state, state.backlog)
 
     def _readable(self) -> tuple[list[Claim], int]:
         """Return the claims that may be read, and how many records: their Marks must have room for all of them."""
-        if self._driver.full:
+        if self.driver.full:
             return [], 0
-        limits = self._limits
+        limits = self.limits
         ready: list[ClaimState] = []
         room = limits.read
-        for state in self._claims.open:
+        for state in self.claims.open:
             if state.backlog is None and len(state.ledger) < limits.intake_stops:
                 fits = state.ledger.room
                 if fits > 0:
                     ready.append(state)
                     room = min(room, fits)
         fullest = max((len(state.ledger) for state in ready), default=0)
-        fitting = int(self._driver.space / self._record_size)
+        fitting = int(self.driver.space / self._record_size)
         most = min(limits.read, limits.per_claim - fullest, fitting)
         return [state.claim for state in ready], max(1, min(most, room))
 
     async def _take_in_parts(self, batch: Batch) -> None:
-        state = self._claims.states.get(batch.claim)
+        state = self.claims.states.get(batch.claim)
         for part in _parts(batch):
             if state is None or not state.open:
                 return  # the next owner reads it
@@ -98,8 +89,8 @@ class Reader:
 
     def _take(self, state: ClaimState, batch: Batch) -> None:
         position = state.position
-        for in_flight in self._intake.take(state, batch):
-            self._driver.begin(state, in_flight)
+        for in_flight in self.intake.take(state, batch):
+            self.driver.begin(state, in_flight)
         state.forget_passed()
         if batch.records:
             size = sum(len(record.value or b"") for record in batch.records[-_SAMPLE:]) / min(
@@ -108,17 +99,17 @@ class Reader:
             self._record_size += (max(size, 1.0) - self._record_size) / 4
         if state.table.highest >= position:  # rule 7: deliveries that waited for the position to move may run
             state.table.soonest = 0.0
-            self._driver.due_soon.set()
+            self.driver.due_soon.set()
         resting = state.backlog is not None
-        self._metrics.resting.labels(state.claim.topic, str(state.claim.partition)).set(resting)
+        self.metrics.resting.labels(state.claim.topic, str(state.claim.partition)).set(resting)
         if resting:
-            state.rests_until = self._driver.now_ms() + int(self._limits.undecodable_rest * 1000)
-            self._logger.error(
+            state.rests_until = self.driver.now_ms() + int(self.limits.undecodable_rest * 1000)
+            self.logger.error(
                 "partition rests: most of its last records are undecodable; see what writes to it, and in which format",
                 topic=state.claim.topic,
                 partition=state.claim.partition,
                 position=state.position,
-                tries_again_in=self._limits.undecodable_rest,
+                tries_again_in=self.limits.undecodable_rest,
             )
 
 

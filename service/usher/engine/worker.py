@@ -56,20 +56,11 @@ class Worker:
         intake = Intake(router, metrics, limits, sources)
         replays = Replays(router, self.driver, settler, writes, asyncio.Semaphore(limits.replays))
         follower = RetryFollower(event_log, intake, self.driver, replays, writes, limits, logger)
+        handlers, writer = router.handlers, uuid.UUID(int=rng.getrandbits(128)).hex[:12]
         self.claims = Claims(
-            event_log,
-            follower,
-            self.driver,
-            self._commits,
-            handlers=router.handlers,
-            writer=uuid.UUID(int=rng.getrandbits(128)).hex[:12],
-            limits=limits,
-            logger=logger,
-            failed=self._fail,
+            event_log, follower, self.driver, self._commits, handlers, writer, limits, logger, self._fail
         )
-        self._reader = Reader(
-            event_log, self.claims, intake, self.driver, limits=limits, metrics=metrics, logger=logger
-        )
+        self._reader = Reader(event_log, self.claims, intake, self.driver, limits, metrics, logger)
         self._stopping = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self._opened = False

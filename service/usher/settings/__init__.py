@@ -20,7 +20,7 @@ from usher.outcome import RetryPolicy
 from usher.registry import SYSTEMS
 from usher.settings import values
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
-from usher.settings.providers import SendGrid, Smtp, Twilio
+from usher.settings.providers import SendGridSettings, SmtpSettings, TwilioSettings
 from usher.settings.report import SettingRow, current, default_text, mistakes, option_row
 from usher.settings.tenant import TenantSettings
 from usher.settings.tenants import read_tenants, tenant_model, tenant_prefix
@@ -28,7 +28,7 @@ from usher.settings.together import misfits
 from usher.settings.values import SourceTopic
 
 __all__ = [
-    "Address", "SendGrid", "Settings", "SettingsError", "Smtp", "SourceTopic", "TenantSettings", "Twilio", "every_setting",
+    "Address", "SendGridSettings", "Settings", "SettingsError", "SmtpSettings", "SourceTopic", "TenantSettings", "TwilioSettings", "every_setting",
     "settings_table", "tenant_model",
 ]  # fmt: skip
 
@@ -100,9 +100,9 @@ class Settings(BaseSettings):
         default_factory=lambda given: given.get("login_url"),
         description="the page where a password is set anew; default: `USHER_LOGIN_URL`",
     )
-    sendgrid: SendGrid = SendGrid()
-    twilio: Twilio = Twilio()
-    smtp: Smtp = Smtp()
+    sendgrid: SendGridSettings = SendGridSettings()
+    twilio: TwilioSettings = TwilioSettings()
+    smtp: SmtpSettings = SmtpSettings()
     ingest_topic: str = Field(
         default_factory=lambda given: next((topic.name for topic in given.get("topics", ()) if not topic.source), ""),
         description="the topic that webhooks, pollers and `usher emit` append to; default: the first of `USHER_TOPICS` "

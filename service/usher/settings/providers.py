@@ -7,14 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from usher.settings import values
 
 
-class SendGrid(BaseModel):
+class SendGridSettings(BaseModel):
     model_config = ConfigDict(frozen=True, validate_default=True)
 
     api_key: values.Credential | None = Field(None, description="SendGrid's API key; needed for `USHER_EMAIL=sendgrid`")
     base_url: values.BaseUrl = Field("https://api.sendgrid.com", description="SendGrid's address, without a path")
 
 
-class Twilio(BaseModel):
+class TwilioSettings(BaseModel):
     model_config = ConfigDict(frozen=True, validate_default=True)
 
     account_sid: values.AccountSid | None = Field(
@@ -27,7 +27,7 @@ class Twilio(BaseModel):
     base_url: values.BaseUrl = Field("https://api.twilio.com", description="Twilio's address, without a path")
 
 
-class Smtp(BaseModel):
+class SmtpSettings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     url: values.Smtp | None = Field(

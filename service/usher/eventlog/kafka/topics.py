@@ -197,10 +197,8 @@ class KafkaTopics:
     async def _widen(self, name: str, partitions: int) -> None:
         try:
             await self._admin.create_partitions({name: NewPartitions(partitions)})
-        except (
-            InvalidPartitionsError
-        ):  # it has them: another worker was quicker, or a broker answered with an old state
-            return
+        except InvalidPartitionsError:
+            return  # it has them: another worker was quicker, or a broker answered with an old state
         except KafkaError as error:
             if error.retriable:
                 raise
