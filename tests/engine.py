@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import structlog
+from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher import Context, Event, RetryPolicy, on
 from usher.delivery import Delivery
@@ -24,7 +25,6 @@ from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, re
 from usher.handler import Handler, Router
 from usher.headers import read_delivery
 from usher.metrics import Metrics
-from usher.testing.log import MemoryBroker, MemoryLog
 
 TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")

@@ -138,7 +138,7 @@ class Harness(ABC):
 class MemoryHarness(Harness):
     def __init__(self) -> None:
         super().__init__()
-        from usher.testing.log import MemoryBroker
+        from tests.fakes.memory_log import MemoryBroker
 
         self._now = 1_700_000_000.0
         self.broker = MemoryBroker(partitions=self.partitions, clock=lambda: self._now)
@@ -147,12 +147,12 @@ class MemoryHarness(Harness):
         """Its topics are there from the first use."""
 
     def log(self) -> EventLog:
-        from usher.testing.log import MemoryLog
+        from tests.fakes.memory_log import MemoryLog
 
         return MemoryLog(self.config, broker=self.broker)
 
     def browser(self) -> Browser:
-        from usher.testing.log import MemoryBrowser
+        from tests.fakes.memory_log import MemoryBrowser
 
         return MemoryBrowser(self.config, broker=self.broker)
 

@@ -13,12 +13,12 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpServer
 from tests.engine import CONFIG, Bench, raw, until
+from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher import Context, Event, on
 from usher.app import App, build
 from usher.channels import Mail, Progress
 from usher.settings import Settings, SettingsError
-from usher.testing.log import MemoryBroker, MemoryLog
 
 
 @dataclass

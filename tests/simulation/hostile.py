@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tests.fakes.memory_broker import Group, GroupMember, MemoryBroker
+from tests.fakes.memory_log import MemoryLog
 from tests.simulation.history import History, Tenure, Trouble, shortened
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
@@ -20,8 +22,6 @@ from usher.delivery import Headers, StoredRecord
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Batch, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
 from usher.headers import WRITER, Head
-from usher.testing.broker import Group, GroupMember, MemoryBroker
-from usher.testing.log import MemoryLog
 
 TOPIC = "events"
 GROUP = "usher"

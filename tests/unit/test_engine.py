@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.engine import CONFIG, NOW, PATIENCE, TOPIC, Bench, Script, raw, until
+from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher import Context, Event, Reject, Retry, Skip
 from usher.delivery import Delivery, idempotency_key
@@ -17,7 +18,6 @@ from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
 from usher.eventlog.port import Claim, Position, TopicPartition, retry_topic
 from usher.outcome import Dead, Done, Hold
-from usher.testing.log import MemoryBroker, MemoryLog
 
 
 @pytest.fixture

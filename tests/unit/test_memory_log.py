@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from tests.contract.logs import Worker, drained, following, loaded, parked
+from tests.fakes.memory_log import MemoryBroker, MemoryBrowser, MemoryLog
 
 from usher.eventlog.errors import ClaimLost, LogUnavailable, TooLarge
 from usher.eventlog.port import Claim, LogConfig, Position, retry_topic
 from usher.testing.clock import Clock
-from usher.testing.log import MemoryBroker, MemoryBrowser, MemoryLog
 
 TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")

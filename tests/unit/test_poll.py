@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 from structlog.testing import LogCapture
+from tests.fakes.memory_log import MemoryBroker, MemoryLog
 from tests.simulation.loop import Process, SimulatedLoop
 
 from usher.eventlog.errors import LogUnavailable
@@ -23,7 +24,6 @@ from usher.systems.feed import Feed, FeedPage
 from usher.systems.poll import KnownEvents, Pollers
 from usher.systems.source import Arrival
 from usher.testing import raw_event
-from usher.testing.log import MemoryBroker, MemoryLog
 
 TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine import Bench, Script, raw, until
+from tests.fakes.memory_broker import MemoryBroker
 
 from usher import Context, Event, User
 from usher.addresses import MailSender
@@ -27,7 +28,6 @@ from usher.metrics import Metrics
 from usher.outcome import Hold, NoAddress
 from usher.settings import Settings
 from usher.testing import RecordingEmail, RecordingSms, an_event
-from usher.testing.broker import MemoryBroker
 
 
 class Hand:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tests.fakes.memory_broker import MemoryBroker
+from tests.fakes.memory_log import MemoryBrowser
+
 from usher import Context, Event, on
 from usher.delivery import Delivery, Origin
 from usher.engine.ledger import Mark, handlers_hash
@@ -14,8 +17,6 @@ from usher.systems.decode import decode
 from usher.systems.genauth.source import GenAuthSource
 from usher.systems.source import event_key
 from usher.testing import raw_event
-from usher.testing.broker import MemoryBroker
-from usher.testing.log import MemoryBrowser
 
 TOPIC, GROUP = "identity.events", "usher"
 PARTITION = TopicPartition(TOPIC, 0)

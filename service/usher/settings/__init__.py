@@ -28,8 +28,8 @@ from usher.settings.together import misfits
 from usher.settings.values import SourceTopic
 
 __all__ = [
-    "Address", "SendGridSettings", "Settings", "SettingsError", "SmtpSettings", "SourceTopic", "TenantSettings", "TwilioSettings", "every_setting",
-    "settings_table", "tenant_model",
+    "Address", "SendGridSettings", "Settings", "SettingsError", "SmtpSettings", "SourceTopic", "TenantSettings",
+    "TwilioSettings", "every_setting", "settings_table", "tenant_model",
 ]  # fmt: skip
 
 

@@ -7,8 +7,8 @@
         assert result.outcome == "done"
         assert result.emails[0].to == "kim.berg@example.com"
 
-For tests of a whole service there are `usher.testing.providers`, a SendGrid and a Twilio on loopback, and
-`usher.testing.log`, an event log in memory. Both fail on demand; `usher.testing.server` says how.
+For tests of a whole service there is `usher.testing.providers`, a SendGrid and a Twilio on loopback. They fail on demand;
+`usher.testing.server` says how.
 """
 
 from usher.testing.channels import RecordingEmail, RecordingSms

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tests.fakes.memory_lease_queue import LeaseQueue
+
 from usher.delivery import Headers, StoredRecord
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.eventlog.port import Claim, LogConfig, Owner, Position, TopicPartition
-from usher.testing.lease_queue import LeaseQueue
 
 MAX_BYTES = 1_048_576
 

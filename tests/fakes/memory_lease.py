@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from tests.fakes.memory_broker import GroupMember, MemoryBroker
+
 from usher.delivery import Record
 from usher.eventlog.errors import LeaseLost
 from usher.eventlog.lease import HeldLease
 from usher.eventlog.port import Lease, TopicPartition, checkpoints_topic
-from usher.testing.broker import GroupMember, MemoryBroker
 
 
 @contextlib.asynccontextmanager

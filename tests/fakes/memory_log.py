@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from tests.fakes.memory_broker import MemoryBroker
+from tests.fakes.memory_lease import memory_lease
+
 from usher.delivery import Headers, Record
 from usher.eventlog.browse import Committed, TopicState
 from usher.eventlog.errors import ClaimLost, LogError
@@ -22,8 +25,6 @@ from usher.eventlog.port import (
     dead_letter_topic,
     retry_topic,
 )
-from usher.testing.broker import MemoryBroker
-from usher.testing.lease import memory_lease
 
 __all__ = ["MemoryBroker", "MemoryBrowser", "MemoryLog"]
 
