@@ -109,15 +109,7 @@ def on(
         _check_values(
             {"retry": retry, "on_unknown": on_unknown, "settings": settings, "triggered_by": triggered_by}, where, name
         )
-        try:
-            timeout_s = seconds(timeout)
-            expiry_s = None if expires_after is None else seconds(expires_after)
-        except ValueError as error:
-            raise HandlerError(f"{where}: handler {name!r}: {error}") from None
-        if timeout_s == 0:
-            raise HandlerError(
-                f"{where}: handler {name!r}: timeout={timeout!r} leaves it no time; write a longer one, as in '60s'"
-            )
+        timeout_s, expiry_s = _checked_times(timeout, expires_after, where, name)
         return Handler(
             name=name,
             function=function,
@@ -134,6 +126,21 @@ def on(
         )
 
     return declare
+
+
+def _checked_times(
+    timeout: Duration, expires_after: Duration | None, where: str, name: str
+) -> tuple[float, float | None]:
+    """Return the two in seconds."""
+    try:
+        timeout_s, expiry_s = seconds(timeout), None if expires_after is None else seconds(expires_after)
+    except ValueError as error:
+        raise HandlerError(f"{where}: handler {name!r}: {error}") from None
+    if timeout_s == 0:
+        raise HandlerError(
+            f"{where}: handler {name!r}: timeout={timeout!r} leaves it no time; write a longer one, as in '60s'"
+        )
+    return timeout_s, expiry_s
 
 
 @dataclass(frozen=True, slots=True)

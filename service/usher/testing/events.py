@@ -69,10 +69,7 @@ def raw_event(
         "preferred_username": username, "email": email, "phone_number": phone, "name": name, "locale": locale,
         "updated_at": int(stamp),
     }  # fmt: skip
-    payload: dict[str, Any] = {
-        "user": _user(user, _without_none(attributes)),
-        "identities": [_identity(user, kind, value) for kind, value in (("email", email), ("phone", phone)) if value],
-    }
+    payload = _payload(user, _without_none(attributes), {"email": email, "phone": phone})
     if type == "password.expired":
         payload["expired"] = True
     document = {
@@ -84,6 +81,11 @@ def raw_event(
         **overrides,
     }
     return json.dumps(document).encode()
+
+
+def _payload(user: str, attributes: Mapping[str, Any], logins: Mapping[str, str | None]) -> dict[str, Any]:
+    identities = [_identity(user, kind, value) for kind, value in logins.items() if value]
+    return {"user": _user(user, attributes), "identities": identities}
 
 
 def _user(user_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import queue
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 
 from usher.eventlog.errors import LogError, LogMisconfigured, LogMissing, LogUnavailable
 from usher.eventlog.sqlite import tables
+from usher.eventlog.sqlite.access import for_the_owner_alone, identity
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
@@ -85,7 +85,7 @@ class DatabaseFile:
     @property
     def gone(self) -> bool:
         """Whether the open file is not the one at its path any more: it was removed, or another one took its place."""
-        return self._identity is None or _identity(self.path) != self._identity
+        return self._identity is None or identity(self.path) != self._identity
 
     async def write(self, job: Job[T]) -> T:
         """Run *job* in the next transaction. Returns its result once the transaction is on the disk.
@@ -138,7 +138,7 @@ class DatabaseFile:
                 )
                 self._set_up(opened[-1])
             tables.prepare(opened[0], str(self.path))
-            self._identity = _identity(self.path)
+            self._identity = identity(self.path)
             opened[1].execute("PRAGMA query_only = 1")
         except (sqlite3.Error, LogError) as error:
             for connection in opened:
@@ -242,53 +242,6 @@ class DatabaseFile:
 
     def _unavailable(self, error: Exception) -> LogUnavailable:
         return LogUnavailable(f"the event log {self.path} fails: {error}")
-
-
-def only_worker(path: Path) -> int:
-    """Take the lock of *path*, so that no second worker opens it. Returns the descriptor: to close it releases the lock.
-
-    Raises:
-        LogMisconfigured: another process has the lock; names its process id.
-    """
-    lock = path.resolve().with_name(path.resolve().name + ".lock")
-    for_the_owner_alone(lock)
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise LogMisconfigured(f"{lock} can't be opened for writing: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        raise LogMisconfigured(
-            f"{path} is in use by another worker (process id {owner}): the embedded log has one worker; "
-            "stop that one, or use Kafka to run several"
-        ) from error
-    except OSError as error:
-        os.close(descriptor)
-        raise LogMisconfigured(
-            f"{lock} can't be locked ({error.strerror}): put the event log on a local disk"
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
-
-
-def for_the_owner_alone(path: Path) -> None:
-    """Let only the owner of a file read and write it, if there is one and this process may say so."""
-    with contextlib.suppress(FileNotFoundError, PermissionError):
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return the device and the number of the file at *path*; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _is_outage(error: Exception) -> bool:

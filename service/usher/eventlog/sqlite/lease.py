@@ -19,7 +19,7 @@ _PAUSE_SECONDS = 1.0
 Write = Callable[[str, bytes | None, bytes | None, Headers], Awaitable[object]]
 
 
-class Checkpoints:
+class SqliteCheckpoints:
     """The checkpoints in *topic* of an open *file*, and the lease on them. *write* appends to a topic."""
 
     def __init__(self, file: DatabaseFile, topic: str, write: Write) -> None:

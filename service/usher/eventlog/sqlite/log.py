@@ -32,8 +32,9 @@ from usher.eventlog.port import (
     retry_topic,
 )
 from usher.eventlog.sqlite import tables
-from usher.eventlog.sqlite.file import DatabaseFile, only_worker
-from usher.eventlog.sqlite.lease import Checkpoints
+from usher.eventlog.sqlite.access import only_worker
+from usher.eventlog.sqlite.file import DatabaseFile
+from usher.eventlog.sqlite.lease import SqliteCheckpoints
 from usher.eventlog.sqlite.topics import PAGE, SqliteTopics
 
 DAY = 86_400.0
@@ -75,7 +76,7 @@ class SqliteLog:
         self._bells = dict.fromkeys(config.topics, self._read_bell)
         self._bells.update((retry_topic(config.group, topic), _Bell()) for topic in config.topics)
         self._turn = 0
-        self._checkpoints = Checkpoints(self._file, checkpoints_topic(config.group), self._write)
+        self._checkpoints = SqliteCheckpoints(self._file, checkpoints_topic(config.group), self._write)
 
     async def open(self, owner: Owner) -> None:
         """As the port says.

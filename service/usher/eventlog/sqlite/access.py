@@ -1,0 +1,57 @@
+"""Access to the embedded log's file: one worker at a time, its owner's eyes only, and which file it is."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from usher.eventlog.errors import LogMisconfigured
+
+
+def only_worker(path: Path) -> int:
+    """Take the lock of *path*, so that no second worker opens it. Returns the descriptor: to close it releases the lock.
+
+    Raises:
+        LogMisconfigured: another process has the lock; names its process id.
+    """
+    lock = path.resolve().with_name(path.resolve().name + ".lock")
+    for_the_owner_alone(lock)
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LogMisconfigured(f"{lock} can't be opened for writing: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise LogMisconfigured(
+            f"{path} is in use by another worker (process id {owner}): the embedded log has one worker; "
+            "stop that one, or use Kafka to run several"
+        ) from error
+    except OSError as error:
+        os.close(descriptor)
+        raise LogMisconfigured(
+            f"{lock} can't be locked ({error.strerror}): put the event log on a local disk"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def for_the_owner_alone(path: Path) -> None:
+    """Let only the owner of a file read and write it, if there is one and this process may say so."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and the number of the file at *path*; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
