@@ -101,8 +101,7 @@ def on(
         raise HandlerError(f'{_where(types[0])}: write @on("user.created"), with the event types; @on alone names none')
 
     def declare(function: HandlerFunction) -> Handler:
-        where = _where(function)
-        name = getattr(function, "__name__", repr(function))
+        where, name = _where(function), getattr(function, "__name__", repr(function))
         _check_function(function, name, where)
         _check_options(unknown, where, name)
         _check_types(types, where, name)

@@ -72,14 +72,17 @@ def raw_event(
     payload = _payload(user, _without_none(attributes), {"email": email, "phone": phone})
     if type == "password.expired":
         payload["expired"] = True
-    document = {
+    return _json({
         "id": event_id,
         "seq": int(event_id, 16) % 1_000_000 if _is_hex(event_id) else 1,
         "type": RAW_TYPES.get(type, type),
         "payload": {**payload, **overrides.pop("payload", {})},
         "context": {**_without_none(context), **overrides.pop("context", {})},
         **overrides,
-    }
+    })  # fmt: skip
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document).encode()
 
 
