@@ -16,8 +16,9 @@ from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.settings import Settings, SettingsError
 from usher.systems.decode import decode
 from usher.systems.genauth.api import GenAuthApi, string_to_sign
+from usher.systems.genauth.enrichment import GenAuthEnrichment
 from usher.systems.genauth.feed import GenAuthAuditFeed
-from usher.systems.genauth.open import GenAuthEnrichment, open_system
+from usher.systems.genauth.open import open_system
 from usher.systems.genauth.settings import GenAuthSettings
 from usher.systems.source import Arrival
 from usher.systems.system import System

@@ -29,7 +29,7 @@ from usher.settings.values import SourceTopic
 
 __all__ = [
     "Address", "SendGridSettings", "Settings", "SettingsError", "SmtpSettings", "SourceTopic", "TenantSettings",
-    "TwilioSettings", "every_setting", "settings_table", "tenant_model",
+    "TwilioSettings", "every_setting", "settings_table", "tenant_model", "tenant_prefix",
 ]  # fmt: skip
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from usher.settings import tenant_prefix
 from usher.systems.auth0.api import Auth0Api
 from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed
 from usher.systems.auth0.rules import Auth0Rules
 from usher.systems.auth0.settings import Auth0Settings
-from usher.systems.auth0.source import Auth0Source
+from usher.systems.auth0.source import NAME, Auth0Source
 from usher.systems.feed import Feed
 from usher.systems.system import Session, System
 
@@ -41,7 +42,7 @@ def open_system(settings: Auth0Settings, name: str, session: Session) -> System:
 
 def _warnings(settings: Auth0Settings, name: str) -> Iterator[str]:
     """Warn of settings that are valid, and with which no user is welcomed."""
-    prefix = _prefix(name)
+    prefix = tenant_prefix(NAME, name)
     if settings.created_from == "events" and not (settings.admin_clients or settings.admin_markers):
         yield (
             f"no user is welcomed: events of new users do not say who made them; set {prefix}ADMIN_MARKERS or "
@@ -71,14 +72,9 @@ def _api(settings: Auth0Settings, name: str, session: Session) -> Auth0Api | Non
         client_secret=access.client_secret,
         base_url=access.base_url,
         session=session,
-        settings_prefix=_prefix(name),
+        settings_prefix=tenant_prefix(NAME, name),
         feeds=settings.feeds if settings.poll else (),
         reset_flag=settings.reset_flag,
         app_client_id=settings.app_client_id,
         link_expires_after=settings.link_expires_after,
     )
-
-
-def _prefix(name: str) -> str:
-    """Return the beginning of the names of a tenant's settings."""
-    return "USHER_AUTH0__" + (f"{name.upper()}__" if name else "")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from usher.settings import tenant_prefix
 from usher.systems.authgear.api import AuthgearApi, AuthgearKey
 from usher.systems.authgear.feed import AuthgearAuditFeed, activity_types
 from usher.systems.authgear.settings import AuthgearSettings
-from usher.systems.authgear.source import AuthgearHabits, AuthgearSource
+from usher.systems.authgear.source import NAME, AuthgearHabits, AuthgearSource
 from usher.systems.system import Session, System
 
 
 def open_system(settings: AuthgearSettings, name: str, session: Session) -> System:
     """Open one Authgear project."""
-    prefix = f"USHER_AUTHGEAR__{name.upper()}__" if name else "USHER_AUTHGEAR__"
+    prefix = tenant_prefix(NAME, name)
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
     habits = AuthgearHabits(frozenset(settings.sends_password), frozenset(settings.expires_password))
     source = AuthgearSource(secrets, habits)

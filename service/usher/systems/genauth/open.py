@@ -1,32 +1,19 @@
-"""GenAuth and Authing: opens a user pool as the settings describe it, and completes its events by look-ups before they are stored."""
+"""GenAuth and Authing: opens a user pool as the settings describe it."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Sequence
 
-from usher.event import UNKNOWN, Event
-from usher.outcome import Reject, Retry, Skip
+from usher.settings import tenant_prefix
 from usher.systems.api import ApiClient
 from usher.systems.genauth.api import GenAuthApi
-from usher.systems.genauth.feed import GenAuthAuditFeed, events_of
+from usher.systems.genauth.enrichment import GenAuthEnrichment
+from usher.systems.genauth.feed import GenAuthAuditFeed
 from usher.systems.genauth.settings import GenAuthSettings
-from usher.systems.genauth.source import PASSWORD_CHANGED, GenAuthSource, Repeats, who_made
-from usher.systems.source import Arrival
-from usher.systems.source import arrival as arrival_of
+from usher.systems.genauth.source import NAME, GenAuthSource, Repeats
 from usher.systems.system import Session, System
 
-_T = TypeVar("_T")
 _BRANDS = {"genauth": "GenAuth", "authing": "Authing"}
-_BEFORE, _AFTER = 300.0, 60.0
-"""Seconds before and after a webhook in which an administrator's entry is searched: both clocks and the log may be late."""
-_LATER = (2.0,)
-"""Seconds until the audit log is read again, if it has no entry yet."""
-_AGAIN = (0.5, 2.0)
-"""Seconds until a failed look-up is tried again: by default GenAuth sends no webhook twice."""
 
 
 def open_system(settings: GenAuthSettings, name: str, session: Session) -> System:
@@ -56,22 +43,17 @@ def open_system(settings: GenAuthSettings, name: str, session: Session) -> Syste
 
 
 def _blind(name: str) -> str:
-    prefix = _prefix(name)
+    prefix = tenant_prefix(NAME, name)
     return (
         "no message is sent about a password that an administrator set: without an access key it is not known who set it; "
         f"set {prefix}ACCESS_KEY_ID and {prefix}ACCESS_KEY_SECRET"
     )
 
 
-def _prefix(name: str) -> str:
-    """Return the beginning of the names of a tenant's settings."""
-    return f"USHER_GENAUTH__{name.upper()}__" if name else "USHER_GENAUTH__"
-
-
 def _open_api(settings: GenAuthSettings, name: str, session: Session) -> GenAuthApi | None:
     if (access := settings.access) is None:
         return None
-    prefix = _prefix(name)
+    prefix = tenant_prefix(NAME, name)
     what = f"{_BRANDS[settings.brand]} (user pool {settings.user_pool_id})"
     api = ApiClient(
         what, settings.url, session, hint=f"{prefix}ACCESS_KEY_ID, {prefix}ACCESS_KEY_SECRET and {prefix}BRAND"
@@ -79,85 +61,3 @@ def _open_api(settings: GenAuthSettings, name: str, session: Session) -> GenAuth
     return GenAuthApi(
         api, key_id=access.id, key_secret=access.secret, brand=settings.brand, country_code=settings.country_code
     )
-
-
-@dataclass(slots=True)
-class GenAuthEnrichment:
-    """`System.enrich`: finds out who triggered an event, and which webhook calls are repeats.
-
-    Args:
-        api: None: no request can be made.
-        repeats: the calls that this process has seen.
-        now: gives Unix seconds.
-        sleep: waits for so many seconds.
-    """
-
-    api: GenAuthApi | None
-    repeats: Repeats
-    now: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-
-    async def __call__(self, arrival: Arrival) -> Arrival:
-        """Complete *arrival* by what can be found out.
-
-        Raises:
-            usher.outcome.Retry, usher.outcome.Hold: the API did not answer.
-        """
-        event = arrival.event
-        if event is None:
-            return arrival
-        received = self.now()
-        found = await self._by_audit_log(event, received)
-        if found is not None:
-            return found
-        completed = self.repeats.joined(await self._by_profile(event), received)
-        return arrival if completed is event else arrival_of(completed)
-
-    async def _by_profile(self, event: Event) -> Event:
-        """Find out who created a user, by the user's ``userSourceType``. Other fields of a webhook are the older, weaker sign."""
-        sure = event.context.triggered_by_basis or ""
-        user = event.user.id
-        if self.api is None or user is None or event.type != "user.created":
-            return event
-        if event.context.triggered_by == "admin_api" or sure.startswith("userSourceType"):
-            return event
-        api = self.api
-        try:
-            profile = await self._patiently(lambda: api.profile(user))
-        except (Skip, Reject) as refusal:
-            return _decided(event, UNKNOWN, f"get-user gives no answer: {refusal.reason}")
-        actor, basis = who_made(profile.get("userSourceType"), profile.get("registerSource"))
-        return _decided(event, actor, f"get-user: {basis}")
-
-    async def _by_audit_log(self, event: Event, received: float) -> Arrival | None:
-        """Find the administrator's own entry about this change of a password. It replaces the webhook's event: its id is exact."""
-        api = self.api
-        if api is None or event.raw_type != PASSWORD_CHANGED or event.user.id is None:
-            return None
-        start, end = received - _BEFORE, received + _AFTER
-        for wait in (0.0, *_LATER):
-            if wait:
-                await self.sleep(wait)
-            entries = await self._patiently(lambda: api.audits(start, end)) or ()
-            for found in reversed(events_of(entries, event.tenant)):
-                change = found.event
-                if change is not None and change.type == "password.reset" and change.user.id == event.user.id:
-                    return found
-        return None
-
-    async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        for wait in _AGAIN:
-            try:
-                return await ask()
-            except Retry as trouble:
-                if trouble.after is not None:
-                    raise
-                await self.sleep(wait)
-        return await ask()
-
-
-def _decided(event: Event, actor: str, basis: str) -> Event:
-    context = event.context.model_copy(update={"triggered_by": actor, "triggered_by_basis": basis})
-    # Under the same id it would replace the audit log's entry, which knows the actor, and the poller would leave that out.
-    known = event.id if actor != UNKNOWN else f"{event.id}-{UNKNOWN}"
-    return event.model_copy(update={"context": context, "id": known})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from usher.settings import tenant_prefix
 from usher.systems.keycloak.api import KeycloakApi
 from usher.systems.keycloak.feed import KeycloakAdminFeed
 from usher.systems.keycloak.settings import KeycloakSettings
-from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.keycloak.source import NAME, KeycloakSource
 from usher.systems.system import Session, System
 
 
@@ -37,16 +38,11 @@ def open_system(settings: KeycloakSettings, name: str, session: Session) -> Syst
 
 
 def _blind(name: str) -> str:
-    prefix = _prefix(name)
+    prefix = tenant_prefix(NAME, name)
     return (
         "no message is sent about a password that an administrator set: its event has no address, and without the admin API "
         f"no user can be looked up; set {prefix}URL, {prefix}REALM, {prefix}CLIENT_ID and {prefix}CLIENT_SECRET"
     )
-
-
-def _prefix(name: str) -> str:
-    """Return the beginning of the names of a tenant's settings."""
-    return "USHER_KEYCLOAK__" + (f"{name.upper()}__" if name else "")
 
 
 def _open_api(settings: KeycloakSettings, name: str, session: Session, source: KeycloakSource) -> KeycloakApi | None:
@@ -59,6 +55,6 @@ def _open_api(settings: KeycloakSettings, name: str, session: Session, source: K
         client_secret=access.client_secret,
         session=session,
         source=source,
-        settings_prefix=_prefix(name),
+        settings_prefix=tenant_prefix(NAME, name),
         polls=settings.poll,
     )
