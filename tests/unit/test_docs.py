@@ -211,6 +211,15 @@ def test_the_canonical_shape_is_decoded_as_it_is_shown() -> None:
     assert event == json.loads(shown)
 
 
+@pytest.mark.parametrize("name", ["event_types.py", "settings.py", "source.py", "open.py"])
+def test_a_further_system_is_shown_as_it_is_tested(name: str) -> None:
+    """docs/sources.md shows the very files of the system that tests/acceptance/test_toy_system.py runs."""
+    sources = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    shown = sources.partition(f"<!-- test: toy {name} -->\n```python\n")[2].partition("```")[0]
+
+    assert shown == (ROOT / "tests" / "acceptance" / "toy" / name).read_text("utf-8")
+
+
 def public(kind: type) -> set[str]:
     """The public attributes of a class, less those of every pydantic model."""
     return {name for name in {*dir(kind), *getattr(kind, "model_fields", ())} - {*dir(BaseModel)} if name[0] != "_"}
