@@ -27,6 +27,7 @@ thresholds a quarter of the time goes into searching them again and again."""
 _ONE_SIGNAL = 1.0
 """Seconds in which a second signal counts as the first: terminals, `timeout` and init signal a process and also its group."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
+_HANGUP = "SIGHUP"
 _BEAT = 0.5
 """Seconds between two looks at the grace, and at log lines that wait to be written."""
 _LAST_LINES = 1.0
@@ -82,7 +83,7 @@ class Shutdown:
         """Start, and take the signals by which terminals, supervisors and container engines end a service."""
         threading.Thread(target=self._watch, name="shutdown", daemon=True).start()
         for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` wants it so
+            if number.name != _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` wants it ignored
                 signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: object) -> None:

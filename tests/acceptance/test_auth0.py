@@ -224,7 +224,7 @@ async def test_a_topic_of_raw_events_is_read_as_auth0s(tmp_path: Path) -> None:
     settings = env(topics="identity.events,auth0-raw=auth0")
     log = Settings.load({**settings, "USHER_EVENT_LOG": f"sqlite:///{tmp_path}/usher.db"}, env_file=None)
     async with running(tmp_path, settings) as service:
-        async with browser(log) as raw:
+        async with browser(log, create=True) as raw:
             for document in (created("eva"), sample("log.sapi.set-password"), {"password": "pw-Chosen-New-3"}):
                 await raw.append("auth0-raw", None, json.dumps(document).encode(), ())
         await service.line("message sent", template="welcome_email")

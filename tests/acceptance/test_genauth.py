@@ -191,7 +191,9 @@ async def test_what_genauth_wrote_to_a_topic_of_its_own_is_read_there(tmp_path: 
             user("ann", registerSource=["import:excel"]),
             user("bob", registerSource=["import:excel"], email="no address"),
         ]
-        async with browser(Settings.load({"USHER_EVENT_LOG": f"sqlite:///{tmp_path}/usher.db"}, env_file=None)) as log:
+        async with browser(
+            Settings.load({"USHER_EVENT_LOG": f"sqlite:///{tmp_path}/usher.db"}, env_file=None), create=True
+        ) as log:
             for person in people:
                 await log.append(
                     "genauth-raw", None, json.dumps({"eventName": "user:created", "data": person}).encode()

@@ -138,6 +138,23 @@ async def test_each_signal_that_ends_a_service_lets_it_end_in_order(tmp_path: Pa
         assert [request.to for request in provider.accepted] == [PEOPLE[0], PEOPLE[3]]
 
 
+async def test_a_parent_that_ignores_signals_keeps_only_the_hang_up(tmp_path: Path) -> None:
+    """A script's background jobs inherit SIGINT and SIGQUIT ignored: those end the service all the same. `nohup` is kept."""
+    script = "trap '' INT QUIT HUP; exec \"$0\" -m usher run"
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", script, sys.executable, cwd=tmp_path, env=_env(), stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    while b'"ready"' not in await process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGINT)
+    said = await process.stderr.read()
+
+    assert await process.wait() == 0
+    assert said.count(b'"stopping"') == 1
+
+
 async def test_a_stop_ends_within_the_grace_also_where_a_handler_blocks_the_loop(tmp_path: Path) -> None:
     """The grace is watched beside the event loop: a handler that never gives it back can't hold up an orchestrator."""
     (tmp_path / "handlers").mkdir()
