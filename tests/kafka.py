@@ -207,7 +207,7 @@ class Broker:
             for _, error, message in answer.topic_errors:  # type: ignore[attr-defined]  # aiokafka's answers are untyped
                 assert error == 0, message or error
             async with asyncio.timeout(START_TIMEOUT):
-                while not await _is_seen(client, name, partitions):  # noqa: ASYNC110 - only asking tells
+                while not await _is_seen(client, name, partitions):  # noqa: ASYNC110 - only asking shows it
                     await asyncio.sleep(0.02)
 
     async def produce(

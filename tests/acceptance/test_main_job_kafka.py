@@ -73,7 +73,7 @@ class _Rule:
 
 @pytest.mark.timeout(240)
 async def test_ten_thousand_events_give_exactly_the_right_messages(kafka: Broker, tmp_path: Path) -> None:
-    """Every admin's event is told once; the refused are dead letters with reasons, and are sent by a replay once allowed."""
+    """Every admin's event is reported once; the refused are dead letters with reasons, and are sent by a replay once allowed."""
     topic, group = unique("events"), unique("usher")
     await kafka.create_topic(topic, 6)
     refused = {_address(number) for number in range(0, USERS, 100)}

@@ -93,7 +93,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=2, help="how often each is measured; the medians count")
     parser.add_argument("--full", action="store_true", help="at the size of the goals")
-    parser.add_argument("--profile", action="store_true", help="tell where the time of each child in Python goes")
+    parser.add_argument("--profile", action="store_true", help="show where the time of each child in Python goes")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What a contender's process is told, what it answers, and how it measures itself; hides how the two are passed."""
+"""The orders of a contender's process, its answers, and how it measures itself. Hides how they are passed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 
 READY = "ready"
-"""The first word of the line on stdout by which a child says so; what it tells along with it follows as name=number."""
+"""The first word of the line on stdout by which a child says so; what it adds follows as name=number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Job:
     """One run of one contender: read *topic* from its beginning until *read* records were read and *handled* handlers ended.
 
     *work* is what a handler awaits, *limit* ends the run early; both in seconds. *folder* is for files of the run,
-    *options* are a workload's own. *profile*: tell on stderr where the time went.
+    *options* are a workload's own. *profile*: show on stderr where the time went.
     """
 
     servers: str
@@ -104,12 +104,12 @@ class Stopwatch:
 
 
 def say_ready(**figures: float) -> None:
-    """Tell whoever started this child that it is ready."""
+    """Say to the parent process that this child is ready."""
     print(READY, *(f"{name}={value}" for name, value in figures.items()), flush=True)
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had, in MB; 0 where the system does not tell (not Linux)."""
+    """The most memory that this process has had, in MB; 0 where the system does not say (not Linux)."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0.0

@@ -1,4 +1,4 @@
-"""How late things were: what is collected in a child, and told in its run."""
+"""How late things were: collected in a child, reported in its run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.bench.stats import percentile
 
 
 class Latencies:
-    """Milliseconds since the moments that it is told of; those of the first *warm_up* seconds do not count."""
+    """Milliseconds since the moments that it is given; those of the first *warm_up* seconds do not count."""
 
     def __init__(self, warm_up: float = 0.0) -> None:
         self._counts_from = 0.0

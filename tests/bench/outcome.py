@@ -38,7 +38,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """All that a workload has to tell. *notes* are figures without a goal, in words."""
+    """All that a workload reports. *notes* are figures without a goal, in words."""
 
     measures: Sequence[Measure] = ()
     rates: Rates | None = None

@@ -28,7 +28,7 @@ class Child:
             self._process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=said, text=True)
 
     def ready(self) -> dict[str, float]:
-        """Wait until it says that it is ready; what it tells along with that.
+        """Wait until it says that it is ready; what it adds to that.
 
         Raises:
             RuntimeError: it failed before.

@@ -83,7 +83,7 @@ _INTRODUCTION = """\
 # Benchmarks
 
 `make bench` wrote this page. It runs everybody side by side: on the same machine, broker and records, each in a process of its own, in
-turns; the medians of the rounds count. The broker and whoever produces share the machine's cores with the one that is
+turns; the medians of the rounds count. The broker and the producer share the machine's cores with the one that is
 measured, so the ratios are the result, not the times. Records are Authgear's events of about 1.3 kB, of 1,000 users, keyed
 by user, on 6 partitions. A run is measured by the process that does the work, from its first record to its last.
 

@@ -24,7 +24,7 @@ from usher.storage import log_config
 
 
 class WatchedLog(KafkaLog):
-    """The log, with a stopwatch on what is read, and a gate: nothing is read while it is closed."""
+    """The log, with a stopwatch on what is read, and a switch: nothing is read while it is off."""
 
     watch: Stopwatch
     breaker = True

@@ -1,6 +1,6 @@
 """The parking table as a bench needs it: thousands of parked deliveries, written where a worker finds them.
 
-Hides that they are written by us and not by failures of a handler: a worker can't tell the difference.
+Hides that they are written by us and not by failures of a handler: a worker sees no difference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gate in front of a provider: when it closes, who probes, what is said, and that nobody's attempt is burnt."""
+"""The circuit breaker in front of a provider: when it pauses, what probes, what is logged, and that no attempt is burnt."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Clock:
 
 @dataclass
 class Provider:
-    """Ends as it is told, then well; *asked* counts. With *entered* and *leave*, it waits to be let go."""
+    """Ends as the test says, then well; *asked* counts. With *entered* and *leave*, it waits to be let go."""
 
     name: str = "fake"
     endings: list[Exception | None] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Provider:
 
 
 class Bench:
-    """A gate with its provider, clock and metrics."""
+    """A breaker with its provider, clock and metrics."""
 
     def __init__(self, endings: Iterable[Exception | None] = ()) -> None:
         self.provider = Provider(endings=list(endings))
@@ -97,7 +97,7 @@ async def test_an_operators_answer_pauses_and_holds_that_very_delivery() -> None
 
 
 async def test_one_delivery_a_minute_probes_and_the_first_success_resumes() -> None:
-    """A probe that fails leaves it paused for another minute; one that is sent opens the gate for all."""
+    """A probe that fails leaves it paused for another minute; one that is sent ends the pause for all."""
     bench = Bench([BAD_KEY, BAD_KEY])
     await bench.send()
     bench.clock.now += 60
@@ -176,7 +176,7 @@ async def test_an_operators_answer_to_a_circuits_probe_changes_the_reason() -> N
 
 
 async def test_one_probe_at_a_time_and_a_cancelled_one_frees_the_place() -> None:
-    """While a probe is under way the others are held; a handler's timeout does not close the gate for good."""
+    """While a probe is under way the others are held; a handler's timeout does not pause it for good."""
     bench = Bench([BAD_KEY])
     await bench.send()
     bench.clock.now += 60
@@ -197,7 +197,7 @@ async def test_one_probe_at_a_time_and_a_cancelled_one_frees_the_place() -> None
 
 
 async def test_what_was_under_way_does_not_open_the_gate() -> None:
-    """A success of a request from before the pause may tell of better days."""
+    """A success of a request from before the pause is news of the time before."""
     bench = Bench([None, BAD_KEY])
     bench.provider.leave = asyncio.Event()
     early, failing = asyncio.create_task(bench.send()), asyncio.create_task(bench.send())

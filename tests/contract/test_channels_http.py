@@ -43,7 +43,7 @@ TEXT = SmsMessage(
 
 @dataclass
 class Progress:
-    """What a delivery's message would be told."""
+    """The progress that a delivery's message would get."""
 
     state: SendState = "new"
 

@@ -298,7 +298,7 @@ async def test_a_connection_lost_after_the_data_is_unknown(box: Mailbox) -> None
 
 
 async def test_a_send_that_takes_too_long_in_all_is_unknown_too(box: Mailbox) -> None:
-    """The limit for the whole message is told apart from a connection that failed."""
+    """The limit for the whole message is distinguished from a connection that failed."""
     box.hang = True
     async with serving(box) as port:
         with pytest.raises(Unknown):

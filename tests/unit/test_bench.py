@@ -83,7 +83,7 @@ def test_the_records_are_what_the_page_says() -> None:
 
 
 def test_a_job_and_a_run_survive_the_way() -> None:
-    """What a child is told, and what it answers, are lines of JSON."""
+    """The orders of a child and its answers are lines of JSON."""
     job = Job("127.0.0.1:1", "topic", "group", "folder", work=0.05, options={"rate": 2.0})
     assert Job.loads(job.dumps()) == job
     assert Run.loads('{"read": 1, "handled": 2, "seconds": 0.5, "memory": 60.0}') == Run(1, 2, 0.5, 60.0)

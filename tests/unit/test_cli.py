@@ -177,7 +177,7 @@ def test_each_error_of_operate_has_an_exit_code(kind: type[OperateError]) -> Non
 
 
 def test_a_log_that_is_not_there_is_exit_code_3(usher: Usher) -> None:
-    """Scripts can tell an unreachable broker from a refusal."""
+    """Scripts can distinguish an unreachable broker from a refusal."""
     ended = usher("dlq", "list", "--event-log", "kafka://127.0.0.1:1")
 
     assert ended.code == Exit.LOG_UNREACHABLE

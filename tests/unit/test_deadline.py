@@ -63,7 +63,7 @@ async def test_a_clock_that_is_stopped_does_not_count() -> None:
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
-    """Whoever ends the task is not told of a timeout."""
+    """A task that is ended from outside gets no timeout."""
 
     async def attempt() -> None:
         with Deadlines().limit(60):

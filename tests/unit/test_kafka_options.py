@@ -70,7 +70,7 @@ def test_a_wrong_setting_is_named_with_the_way_out(options: dict[str, object], s
     assert "hunter2" not in str(refusal.value)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     """One line for each."""
     with pytest.raises(ValueError, match="ACKS") as refusal:
         kafka_options({"acks": "1", "zzz": "1", "security_protocol": "TLS"})

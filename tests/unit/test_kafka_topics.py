@@ -13,7 +13,7 @@ from usher.eventlog.kafka.topics import KafkaTopics
 
 
 class _Admin:
-    """Of a cluster whose source topic has grown; what it tells of the other two is old at first."""
+    """Of a cluster whose source topic has grown; what it says of the other two is old at first."""
 
     def __init__(self) -> None:
         self._partitions = {"events": 7, "usher.events-retry": 6, "usher.events-dlt": 6}

@@ -87,7 +87,7 @@ def test_what_there_is_no_room_for_is_counted_where_it_is_missing(pipe: tuple[in
 
 
 def test_a_reader_that_has_gone_raises_nothing() -> None:
-    """A broken pipe is no concern of whoever logs."""
+    """A broken pipe is no concern of the code that logs."""
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         os.close(reader)
@@ -98,7 +98,7 @@ def test_a_reader_that_has_gone_raises_nothing() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_a_full_disk_raises_nothing() -> None:
-    """A disk without space is no concern of whoever logs."""
+    """A disk without space is no concern of the code that logs."""
     with Path("/dev/full").open("w") as stream:
         write(LogStream(stream, notice), "one", "two")
 

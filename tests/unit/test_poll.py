@@ -284,7 +284,7 @@ def test_what_happened_while_no_worker_was_there_is_brought() -> None:
 
 
 def test_only_one_worker_polls_and_the_next_goes_on_where_it_was() -> None:
-    """The second waits; when the first has lost its duty and learns of it, it stops, and nothing is there twice."""
+    """The second waits; when the first has lost its lease and learns of it, it stops, and nothing is there twice."""
 
     async def story(world: World) -> None:
         one, two = Book(), Book()
@@ -313,7 +313,7 @@ def test_only_one_worker_polls_and_the_next_goes_on_where_it_was() -> None:
     assert set(world.stored()) == {"e1", "e2", "e3"}
     assert (
         len(world.stored()) <= 4
-    )  # e2 may be there twice: two believed to have the duty; the engine knows it by its id
+    )  # e2 may be there twice: two believed to have the lease; the engine knows it by its id
 
 
 def test_a_worker_that_hears_of_its_loss_stops_at_once() -> None:

@@ -1,4 +1,4 @@
-"""The cap of messages a minute: never more, in order, nobody lost, and no crowd comes back at once."""
+"""The rate limit of a tenant: never more messages a minute, in order, none lost, and no crowd comes back at once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def wait_of(rate_limit: RateLimit, key: str) -> float:
 
 
 def test_up_to_the_cap_nothing_waits() -> None:
-    """Who stays below it never notices it; the one above is told when."""
+    """A tenant below it never notices it; a message above it learns when to come."""
     rate_limit, _clock, metrics = made(3)
 
     assert [wait_of(rate_limit, key) for key in "abc"] == [0, 0, 0]
@@ -78,7 +78,7 @@ def test_a_minute_later_there_is_room_again() -> None:
 
 
 def test_a_thousand_at_once_get_a_moment_each() -> None:
-    """Spread as far apart as the cap says; none of the waits is the same."""
+    """Spread as far apart as the limit says; none of the waits is the same."""
     rate_limit, _clock, _ = made(60)
     waits = [wait_of(rate_limit, f"k{number}") for number in range(1000)]
 
@@ -118,7 +118,7 @@ def test_those_who_do_not_come_back_block_nobody() -> None:
 def test_never_more_than_the_cap_in_any_minute_and_all_are_sent(
     bursts: list[tuple[float, int]], per_minute: int, late: list[float]
 ) -> None:
-    """Bursts at any time, each delivery coming back at its moment or a little late: the cap holds, and nobody waits for ever."""
+    """Bursts at any time, each delivery coming back at its moment or a little late: the limit holds, and none waits for ever."""
     rate_limit, clock, _ = made(per_minute)
     due: list[tuple[float, str]] = []
     at = clock.now
@@ -142,7 +142,7 @@ def test_never_more_than_the_cap_in_any_minute_and_all_are_sent(
 
 
 async def test_the_post_asks_the_cap_before_the_provider(tmp_path: Path) -> None:
-    """What is over the cap never leaves; what has no address, or another tenant's user, takes none of it."""
+    """What is over the limit never leaves; what has no address, or another tenant's user, takes none of it."""
     (tmp_path / "hi").mkdir()
     (tmp_path / "hi/en.txt").write_text("Subject: Hi\n\nHello")
     rate_limit, _clock, _metrics = made(1)

@@ -166,7 +166,7 @@ def test_no_retry_at_all_can_be_said() -> None:
         ("USHER_INGEST_TOPIC", "elsewhere", "one of USHER_TOPICS"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_name_and_the_way_out(name: str, value: str, hint: str) -> None:
+def test_a_wrong_value_is_reported_with_its_name_and_the_way_out(name: str, value: str, hint: str) -> None:
     """One line: the name and value as they were written, then what should be there."""
     (line,) = problems(**{name: value})
 
@@ -241,7 +241,7 @@ def test_what_is_no_text_is_refused() -> None:
     assert load(USHER_AUTHGEAR__SHOP__WEBHOOK_SECRET="\udcff").tenants_of("authgear")["shop"].brings_events
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     """Nobody has to start the service five times to find five mistakes."""
     lines = problems(USHER_HTTP="x", USHER_SMS="y", USHER_TOPIC="z", USHER_SENDGRID__API_KEY_FILE="/nowhere")
 
@@ -264,7 +264,7 @@ def test_all_mistakes_are_told_at_once() -> None:
     ],
 )
 def test_an_unknown_name_refuses_and_names_the_nearest(name: str, nearest: str) -> None:
-    """Its value is not told: it may well be a secret under a misspelt name."""
+    """Its value is not shown: it may well be a secret under a misspelt name."""
     (line,) = problems(**{name: "hush-hush-1234"})
 
     assert line.startswith(f"{name}: there is no such setting (did you mean '{nearest}'?)")
@@ -474,7 +474,7 @@ def test_a_handlers_secret_can_be_a_file(tmp_path: Path) -> None:
         ({"USHER_PLAIN__WHEN": "x"}, "USHER_PLAIN__WHEN: the handler plain has no settings; remove it"),
     ],
 )
-def test_a_mistake_in_a_handlers_settings_is_told_like_any_other(environ: dict[str, str], line: str) -> None:
+def test_a_mistake_in_a_handlers_settings_is_reported_like_any_other(environ: dict[str, str], line: str) -> None:
     """Once it is known which handlers there are."""
     settings = load(**environ)
 

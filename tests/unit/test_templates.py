@@ -287,7 +287,7 @@ def test_the_check_names_templates_that_are_asked_for_and_missing(tmp_path: Path
     assert found[0].startswith("there is no template 'ho'")
 
 
-def test_two_packages_with_one_template_are_told_apart(tmp_path: Path) -> None:
+def test_two_packages_with_one_template_are_distinguished(tmp_path: Path) -> None:
     """Only the user's folder may override silently."""
     one, two = write(tmp_path / "one", mail("1")), write(tmp_path / "two", mail("2"))
 

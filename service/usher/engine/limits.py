@@ -11,7 +11,7 @@ class Limits:
 
     Intake stops at *fresh* of the process's limits, so that due retries always find room: else a full house of records
     that wait and retries that wait would block each other. A claim is not read while *intake_stops* of its offsets are
-    unsettled, nor so far that there could be more than *per_claim*, or more than its Mark can tell (`Ledger.room`).
+    unsettled, nor so far that there could be more than *per_claim*, or more than its Mark can hold (`Ledger.room`).
     So many *replays* run at once.
     """
 
