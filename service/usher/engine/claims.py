@@ -50,7 +50,8 @@ class Claims:
         self.late: set[asyncio.Task[Any]] = set()
         """The tasks that outlived their claims."""
         self.assigned = False
-        """Whether the event log has said which claims are ours."""
+        """Whether the event log has said which claims are ours, and has not taken them back."""
+        self._assignments = 0
         self.leaving = False
         """Set when the worker stops: no claim begins after that."""
 
@@ -72,6 +73,7 @@ class Claims:
             state = ClaimState(claim, writer, self._handlers, self._limits.dedupe_window, self._failed)
             self.states[claim] = state
             state.follower = state.spawn(self._follow(state), kept=False)
+        self._assignments += 1
         self.assigned = True
 
     async def _follow(self, state: ClaimState) -> None:
@@ -118,6 +120,7 @@ class Claims:
 
     async def _release(self, states: Sequence[ClaimState]) -> None:
         """Release claims that go together: one commit for all of them, or the last ones would exceed the budget."""
+        assignments = self._assignments
         for state in states:
             if state.follower is not None and not state.loaded:
                 state.follower.cancel()  # otherwise it goes on: only it can take back a late park record of another worker
@@ -127,6 +130,8 @@ class Claims:
         await self._commits.commit([state for state in states if state.loaded], orderly=True)
         for state in states:
             self._forget(state)
+        if self._assignments == assignments and not self.states:
+            self.assigned = False
 
     async def _drain(self, state: ClaimState) -> None:
         clock = asyncio.get_running_loop().time
