@@ -25,7 +25,7 @@ from usher.engine.attempt import Attempts
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
 from usher.event import Event
-from usher.eventlog.port import EventLog
+from usher.eventlog.port import EventLog, TopicPartition
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.parts import find_handlers, open_channels, open_templates
@@ -105,9 +105,10 @@ class App:
     async def ready(self) -> Mapping[str, str]:
         if self._stopping.is_set():
             return {"worker": "stopping"}
+        partitions = {"partitions": _standing(self.event_log.stopped())}
         if self.worker is None or not self.worker.ready:
-            return {"worker": "starting"}
-        return {"worker": OK, "event_log": OK if await self.event_log.writable() else "takes no writes"}
+            return {"worker": "starting", **partitions}
+        return {"worker": OK, "event_log": OK if await self.event_log.writable() else "takes no writes", **partitions}
 
     def _make_worker(self) -> Worker:
         settings = self.settings
@@ -198,6 +199,14 @@ class App:
     async def _until_ready(self) -> None:
         while self.worker is None or not self.worker.ready:  # noqa: ASYNC110 - probes ask by themselves
             await asyncio.sleep(0.05)
+
+
+def _standing(stopped: Mapping[TopicPartition, str]) -> str:
+    """Return which partitions stand still, and why: those with the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for (topic, partition), reason in sorted(stopped.items()):
+        by_reason.setdefault(reason, []).append(f"{topic}/{partition}")
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()) or OK
 
 
 def build(

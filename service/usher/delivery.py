@@ -42,6 +42,17 @@ class Record(Protocol):
     def headers(self) -> Headers: ...
 
 
+class Unreadable(bytes):
+    """The value of a record that is in its place and can't be read: it is empty, and says why."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> Unreadable:
+        value = super().__new__(cls)
+        value.reason = reason
+        return value
+
+
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
     """A `Record` that our own event logs make."""

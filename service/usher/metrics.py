@@ -6,7 +6,8 @@ Apps in one process (tests) are counted apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -55,6 +56,12 @@ class Metrics:
         self.resting = Gauge(
             "usher_partition_resting",
             "1 while a partition is not read because most of its last records are undecodable.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.stopped = Gauge(
+            "usher_partition_stopped",
+            "1 while a partition of this worker stands still: it can't be claimed, or can't be read.",
             ["topic", "partition"],
             registry=registry,
         )
@@ -128,15 +135,26 @@ class Metrics:
         if seconds is not None:
             self._took(handler).observe(seconds)
 
-    def partitions(self, parked: Mapping[tuple[str, int], int], lag: Mapping[tuple[str, int], int]) -> None:
-        """Set what is parked and unread in each partition that is held now; partitions no longer held are removed."""
-        held = {(topic, str(partition)) for topic, partition in parked}
+    def partitions(
+        self,
+        parked: Mapping[tuple[str, int], int],
+        lag: Mapping[tuple[str, int], int],
+        stopped: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """Set what is parked and unread in each partition that is held now, and which stand still; others are removed.
+
+        A lag that is not known now keeps its last value: it must not look like none.
+        """
+        held = {(topic, str(partition)) for topic, partition in (*parked, *stopped)}
         for labels in self._partitions - held:
-            for gauge in (self.parked, self.lag, self.resting):
-                gauge.remove(*labels)
+            for gauge in (self.parked, self.lag, self.resting, self.stopped):
+                with suppress(KeyError):
+                    gauge.remove(*labels)
         self._partitions = held
-        for labels in held:
-            self.resting.labels(*labels)  # creates it, so that it can be removed
+        for topic, partition in parked:
+            self.resting.labels(topic, str(partition))
+        for topic, number in held:
+            self.stopped.labels(topic, number).set((topic, int(number)) in stopped)
         for gauge, values in ((self.parked, parked), (self.lag, lag)):
             for (topic, partition), value in values.items():
                 gauge.labels(topic, str(partition)).set(value)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import TopicAuthorizationFailedError
 from aiokafka.protocol.admin import CreateAclsRequest_v1
 from aiokafka.protocol.api import Request
@@ -180,5 +180,56 @@ async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -
         await has_lease(broker)
         await is_kept_out(broker)
         assert [line for line in service.lines if line.get("level") in {"warning", "error"}] == []
+    finally:
+        await asyncio.to_thread(broker.stop)
+
+
+async def _widen(broker: Broker, *topics: str) -> None:
+    async with administered(broker) as admin:
+        await admin.create_partitions({topic: NewPartitions(3) for topic in topics})
+
+
+async def test_a_new_partition_that_may_not_be_opened_waits_alone(tmp_path: Path) -> None:
+    """Without the right to widen our topics the old partitions are delivered, also after a restart; the new one says what it needs."""
+    broker = Broker(tmp_path / "kafka", listener="SASL_PLAINTEXT", properties=_PROPERTIES)
+    await asyncio.to_thread(broker.start)
+    own = [f"{GROUP}.{TOPIC}-{kind}" for kind in ("retry", "dlt")]
+    env = environment(
+        event_log=f"kafka://{broker.servers}",
+        start_from="earliest",
+        kafka__security_protocol="SASL_PLAINTEXT",
+        kafka__sasl_mechanism="PLAIN",
+        kafka__sasl_plain_username="usher",
+        kafka__sasl_plain_password="u",
+        kafka__metadata_max_age_ms=1000,
+    )
+
+    async def put(partition: int, id_: str) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=broker.servers, **_ADMIN, sasl_plain_password="a") as producer:
+            event = raw_event(id=id_, email=f"{id_}@example.org")
+            await producer.send_and_wait(TOPIC, event, key=id_.encode(), partition=partition)
+
+    try:
+        await prepare(broker)
+        async with running(tmp_path, env) as service:
+            await _widen(broker, TOPIC)
+            line = await service.line("partition stopped", partition=2)
+            assert f"--alter --topic {own[0]} --partitions 3" in line["hint"]
+            for partition in range(3):
+                await put(partition, f"c{partition}")
+            await service.line("message sent", event_id="c0")
+            await service.line("message sent", event_id="c1")
+            status, body = await service.get("/readyz")
+            assert (status, f"{TOPIC}/2" in body, "kafka-topics.sh" in body) == (503, True, True)
+            labels = f'{{partition="2",topic="{TOPIC}"}}'
+            assert f"usher_partition_stopped{labels} 1.0" in (await service.get("/metrics"))[1]
+        async with running(tmp_path, env) as service:
+            await put(0, "d0")
+            await service.line("message sent", event_id="d0")
+            await _widen(broker, *own)
+            await service.line("message sent", event_id="c2")
+            async with asyncio.timeout(PATIENCE):
+                while (await service.get("/readyz"))[0] != 200:  # noqa: ASYNC110 only asking tells
+                    await asyncio.sleep(0.1)
     finally:
         await asyncio.to_thread(broker.stop)

@@ -81,7 +81,7 @@ class MemoryBroker:
     """A broker that several `MemoryLog`s share. A topic exists from its first use, with *partitions* partitions.
 
     *clock* gives Unix seconds for the timestamps. Faults: `unavailable`, `fail_next`, `latency`, `lands_after_cancel`,
-    `evict` and `readmit`, `compact`.
+    `evict` and `readmit`, `compact`, `stopped`.
     """
 
     def __init__(
@@ -92,6 +92,10 @@ class MemoryBroker:
         self.max_bytes = max_bytes
         self.unavailable = False
         """Whether nothing can be read, and every write and commit raises `LogUnavailable`."""
+        self.stopped: dict[TopicPartition, str] = {}
+        """The partitions that stand still, each with the reason: nothing of them is read."""
+        self.uncommitted: dict[str, list[StoredRecord]] = {}
+        """The records of a topic that an open transaction holds back."""
         self.latency: Callable[[], float] = lambda: 0.0
         """Gives for each write the seconds until it is acknowledged: writes that are under way together land in any order."""
         self.lands_after_cancel: Callable[[], float | None] = lambda: None

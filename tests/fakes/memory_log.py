@@ -166,6 +166,9 @@ class MemoryLog:
     async def writable(self) -> bool:
         return self._owner is not None and not self.broker.unavailable
 
+    def stopped(self) -> Mapping[TopicPartition, str]:
+        return {each: why for each, why in self.broker.stopped.items() if each in self.held}
+
     def _start(self, topic: str, partition: int) -> int:
         log, start = self.broker.partition(topic, partition), self.config.start_from
         if isinstance(start, str):
@@ -174,6 +177,7 @@ class MemoryLog:
 
     def _fetch(self, claims: Collection[Claim], limit: int) -> Sequence[Batch]:
         mine = [claim for claim in claims if self.held.get(claim.topic_partition) is claim]
+        mine = [claim for claim in mine if claim.topic_partition not in self.broker.stopped]
         if self.broker.unavailable or not mine:
             return ()
         self._positions = {claim: self._positions.get(claim, claim.start) for claim in self.held.values()}
@@ -240,6 +244,10 @@ class MemoryBrowser:
         wanted = [log for number, log in enumerate(self.broker.topic(topic)) if partition in {None, number}]
         for records in [list(log.records) for log in wanted]:
             yield records
+
+    async def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:
+        for records in self.broker.uncommitted.get(topic, []):
+            yield [records]
 
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None

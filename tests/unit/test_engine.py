@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.engine import CONFIG, NOW, PATIENCE, TOPIC, Bench, Script, raw, until
 from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher import Context, Event, Reject, Retry, Skip
-from usher.delivery import Delivery, idempotency_key
+from usher.delivery import Delivery, Unreadable, idempotency_key
 from usher.engine.dead_letters import request
 from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
-from usher.eventlog.port import Claim, Position, TopicPartition, retry_topic
+from usher.eventlog.port import Claim, Position, TopicPartition, dead_letter_topic, retry_topic
+from usher.headers import STUB
 from usher.outcome import Dead, Done, Hold
 
 
@@ -742,3 +744,94 @@ async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: B
             await until(lambda: not event_log.held)
             await until(lambda: registry.get_sample_value("usher_parked", labels) is None)
             assert registry.get_sample_value("usher_lag", labels) is None
+
+
+async def test_a_record_that_cannot_be_read_becomes_a_stub_and_reading_goes_on(bench: Bench) -> None:
+    """Its dead letter has its place and says why; nothing is decoded of it, and the next record is delivered."""
+    script = Script()
+    async with bench.running(script.handler()):
+        partition = TopicPartition(TOPIC, 0)
+        bench.broker.put(partition, None, Unreadable("the header name is no text"))
+        await bench.emit(raw("bob"))
+        await until(lambda: script.done and bench.dead_letters())
+        await until(lambda: bench.committed() == 2)
+
+    [dead] = bench.dead_letters()
+    assert (dead.reason, dead.delivery.error) == ("undecodable", "the header name is no text")
+    assert (dead.delivery.origin.topic, dead.delivery.origin.partition, dead.delivery.offset) == (TOPIC, 0, 0)
+    [stored] = bench.broker.partition(dead_letter_topic("usher", TOPIC), 0).records
+    assert STUB in dict(stored.headers)
+
+
+async def test_a_partition_that_stands_still_shows_in_the_metrics() -> None:
+    """By its name, while the others go on; and not any more once it goes on too."""
+    bench = Bench(MemoryBroker(partitions=2))
+    stopped, script = TopicPartition(TOPIC, 1), Script()
+    labels = {"topic": TOPIC, "partition": "1"}
+    bench.broker.stopped[stopped] = "its records can't be read"
+    async with bench.running(script.handler()) as worker:
+        registry = worker.metrics.registry
+        await until(lambda: registry.get_sample_value("usher_partition_stopped", labels) == 1)
+        assert registry.get_sample_value("usher_partition_stopped", {**labels, "partition": "0"}) == 0
+        for number in range(4):
+            await bench.emit(raw(f"u{number}"), key=str(number).encode())
+        await until(lambda: (registry.get_sample_value("usher_lag", labels) or 0) > 0)
+        bench.broker.stopped.clear()
+        await until(lambda: registry.get_sample_value("usher_partition_stopped", labels) == 0)
+        await until(lambda: len(script.done) == 4)
+
+
+async def test_a_lag_that_is_not_known_does_not_look_like_none(bench: Bench) -> None:
+    """While the log can't be asked the last value stays."""
+    script, labels = Script(), {"topic": TOPIC, "partition": "0"}
+    async with bench.running(script.handler()) as worker:
+        bench.broker.stopped[TopicPartition(TOPIC, 0)] = "for the test"
+        await bench.emit(raw(), raw())
+
+        def lag() -> float | None:
+            return worker.metrics.registry.get_sample_value("usher_lag", labels)
+
+        await until(lambda: lag() == 2)
+        bench.broker.unavailable = True
+        await worker.measures.take()
+        assert lag() == 2
+        bench.broker.unavailable = False
+        bench.broker.stopped.clear()
+
+
+async def test_a_partition_that_ends_before_what_was_read_is_told(bench: Bench) -> None:
+    """It was truncated or made anew: the lag is negative and not 0, and there is a line."""
+    script, labels = Script(), {"topic": TOPIC, "partition": "0"}
+    with capture_logs() as lines:
+        async with bench.running(script.handler()) as worker:
+            await bench.emit(raw(), raw())
+            await until(lambda: bench.committed() == 2)
+            log = bench.broker.partition(TOPIC, 0)
+            log.end = 1
+            await worker.measures.take()
+            await worker.measures.take()
+            assert worker.metrics.registry.get_sample_value("usher_lag", labels) == -1
+            log.end = 2
+
+    [line] = [line for line in lines if line["event"] == "a partition ends before what was read of it"]
+    assert (line["topic"], line["partition"], line["position"], line["end"]) == (TOPIC, 0, 2, 1)
+
+
+async def test_what_is_due_and_waits_for_a_partition_that_stands_still_is_overdue(bench: Bench) -> None:
+    """Its age grows, although nothing may run it before the position has passed it."""
+    script = Script(act=_fail)
+    async with bench.running(script.handler()) as first:
+        await bench.emit(raw("ann"))
+        await until(bench.parked)
+        first.stop()
+    [claim] = [*bench.broker.group("usher").committed]
+    bench.broker.group("usher").committed[claim] = Position(0)
+    bench.broker.stopped[claim] = "for the test"
+
+    async with bench.running(Script().handler()) as second:
+        await until(lambda: second.metrics.registry.get_sample_value("usher_oldest_due_age_seconds"))
+        bench.broker.stopped.clear()
+
+
+def _fail(_event: Event, _ctx: Context) -> None:
+    raise RuntimeError("not yet")

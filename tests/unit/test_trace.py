@@ -6,7 +6,7 @@ from tests.fakes.memory_broker import MemoryBroker
 from tests.fakes.memory_log import MemoryBrowser
 
 from usher import Context, Event, on
-from usher.delivery import Delivery, Origin
+from usher.delivery import Delivery, Origin, StoredRecord
 from usher.engine.ledger import Mark, handlers_hash
 from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
@@ -156,3 +156,19 @@ async def test_a_raw_topic_is_read_through_its_source() -> None:
         ("second", "waiting", 2),
     }
     assert {fate.sighting.uid.tenant for fate in fates} == {"pool"}
+
+
+async def test_what_an_open_transaction_holds_is_not_committed_yet() -> None:
+    """It is found, and told apart from what waits for the worker; what no handler runs for is filtered all the same."""
+    browser = await _log(raw_event(id="0a"))
+    held = [raw_event(id="0b"), raw_event(id="0c", triggered_by="user")]
+    browser.broker.uncommitted[TOPIC] = [
+        StoredRecord(TOPIC, 0, offset, 1_000, b"k", value) for offset, value in enumerate(held, 2)
+    ]
+    _commit(browser, 1)
+
+    fates = await _why(browser, "0b")
+
+    assert {fate.handler: fate.state for fate in fates} == {"first": "waiting", "second": "waiting"}
+    assert all("not committed yet" in fate.detail for fate in fates)
+    assert await _states(browser, "0c") == {"first": "filtered", "second": "filtered"}

@@ -38,9 +38,10 @@ class Claims:
     late: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
     """The tasks that outlived their claims."""
     assigned: bool = field(default=False, init=False)
-    """Whether the event log has said which claims are ours."""
+    """Whether the event log has said which claims are ours, and has not taken them back."""
     leaving: bool = field(default=False, init=False)
     """Set when the worker stops: no claim begins after that."""
+    _assignments: int = field(default=0, init=False)
     _count: int = field(default=0, init=False)
 
     @property
@@ -61,6 +62,7 @@ class Claims:
             state = ClaimState(claim, writer, self.handlers, self.limits.dedupe_window, self.failed)
             self.states[claim] = state
             state.follower = state.spawn(self._follow(state), kept=False)
+        self._assignments += 1
         self.assigned = True
 
     async def _follow(self, state: ClaimState) -> None:
@@ -107,6 +109,7 @@ class Claims:
 
     async def _release(self, states: Sequence[ClaimState]) -> None:
         """Release claims that go together: one commit for all of them, or the last ones would exceed the budget."""
+        assignments = self._assignments
         for state in states:
             if state.follower is not None and not state.loaded:
                 state.follower.cancel()  # otherwise it goes on: only it can take back a late park record of another worker
@@ -116,6 +119,8 @@ class Claims:
         await self.commits.commit([state for state in states if state.loaded], orderly=True)
         for state in states:
             self._forget(state)
+        if self._assignments == assignments and not self.states:
+            self.assigned = False
 
     async def _drain(self, state: ClaimState) -> None:
         clock = asyncio.get_running_loop().time

@@ -76,7 +76,7 @@ def dead_letter_id(partition: int, offset: int) -> str:
 
 def undecodable(record: Record, reason: str) -> Delivery:
     """Return the delivery that stands for bytes that are no event: it has no handler and no user."""
-    origin, value = Origin.of(record), record.value or b""
+    origin, value = Origin.of(record), b"" if record.value is None else record.value
     return not_an_event(Delivery("", EventUid("", "", ""), "", origin, value), reason)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from usher.delivery import Delivery, Origin, Record, StoredRecord, lane_of
+from usher.delivery import Delivery, Origin, Record, StoredRecord, Unreadable, lane_of
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import undecodable
 from usher.engine.lanes import InFlight
@@ -58,7 +58,11 @@ class Intake:
             value = record.value
             if value is None:
                 filtered["empty"] += 1
-            elif not may_be_ours(value) and not (record.headers and in_an_envelope(record.headers)):
+            elif (
+                (value or not isinstance(value, Unreadable))
+                and not may_be_ours(value)
+                and not (record.headers and in_an_envelope(record.headers))
+            ):
                 filtered["prefilter"] += 1
             elif ledger.already_done(record.offset):
                 self.remember(state, [record])  # so that its second arrival is a duplicate
@@ -113,6 +117,8 @@ class Intake:
         self, state: ClaimState, record: Record, value: bytes, source: Source | None, todo: list[InFlight]
     ) -> str | None:
         """Add to *todo* what is to be done about a record. Returns why nothing is, or that it could not be decoded."""
+        if isinstance(value, Unreadable):
+            return self._undecoded(state, record, value.reason, todo)
         if source is None:
             try:
                 event = decode(value)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from usher.delivery import OUR_HEADERS, Delivery, Headers, Replay
+from usher.delivery import OUR_HEADERS, Delivery, Headers, Replay, Unreadable
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import (
@@ -225,7 +225,9 @@ class Writes:
         return await self._durable(state, lambda: self.event_log.unpark(state.claim, request_key(request_id)))
 
     async def bury(self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
-        """Append to the dead-letter topic. A record that is too large becomes a stub that says where the original is."""
+        """Append to the dead-letter topic. A record that is too large, or can't be read, becomes a stub that names the original."""
+        if isinstance(value, Unreadable):
+            value, headers = b"", [*headers, (STUB, b"can't be read: see the original topic, partition and offset")]
         try:
             return await self._durable(state, lambda: self.event_log.bury(state.claim, key, value, headers))
         except TooLarge:

@@ -19,10 +19,10 @@ from usher.engine.driver import Driver
 from usher.engine.follow import RetryFollower
 from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.limits import Limits
+from usher.engine.measures import Measures
 from usher.engine.reading import Reader
 from usher.engine.replays import Replays
 from usher.engine.settle import Settler, Writes
-from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import EventLog
 from usher.metrics import Metrics
 from usher.systems.source import Source
@@ -61,6 +61,7 @@ class Worker:
             event_log, follower, self.driver, self._commits, handlers, writer, limits, logger, self._fail
         )
         self._reader = Reader(event_log, self.claims, intake, self.driver, limits, metrics, logger)
+        self.measures = Measures(event_log, self.claims, self.driver, metrics, logger)
         self._stopping = asyncio.Event()
         self._broken: asyncio.Future[None] | None = None
         self._opened = False
@@ -93,7 +94,8 @@ class Worker:
                 return
             self._opened = True
             loops = [
-                asyncio.create_task(loop()) for loop in (self._read, self._run_due, self._commit_often, self._measure)
+                asyncio.create_task(loop())
+                for loop in (self._read, self._run_due, self._commit_often, self.measures.run)
             ]
             stopping = asyncio.create_task(self._stopping.wait())
             waiting: list[asyncio.Future[Any]] = [stopping, self._broken, *loops]
@@ -150,27 +152,6 @@ class Worker:
                 if self.driver.now_ms() >= state.calm_at:
                     state.ledger.calm()
             await self._commits.commit(loaded)
-
-    async def _measure(self) -> None:
-        while True:
-            states = self.claims.open
-            self.metrics.claims.set(len(states))
-            self.metrics.in_flight.set(self.driver.records)
-            now = self.driver.now_ms()
-            overdue = [due for state in states if (due := state.table.oldest_due(state.position)) is not None]
-            self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
-            try:
-                ends = await self.event_log.ends([state.claim for state in states])
-            except (LogUnavailable, ClaimLost):
-                ends = {}
-            self.metrics.partitions(
-                {state.claim.topic_partition: len(state.table) for state in states},
-                {
-                    state.claim.topic_partition: max(0, ends.get(state.claim, state.position) - state.position)
-                    for state in states
-                },
-            )
-            await asyncio.sleep(1.0)
 
     def _fail(self, error: BaseException) -> None:
         """Stop: an error of ours means that the state can't be trusted any more."""

@@ -60,6 +60,9 @@ class Browser(Protocol):
     def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
         """Read a topic (or one partition) from its beginning to the end that it had at the call, in batches."""
 
+    def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:
+        """Read what is in a topic and may not be read yet, because a transaction is open: `scan` ends before it."""
+
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
     ) -> TopicPartition:

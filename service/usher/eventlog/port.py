@@ -196,10 +196,16 @@ class EventLog(Protocol):
         """
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
-        """Return for each claim the offset after its last record. The lag is that less the position."""
+        """Return for each claim the offset after its last record, whether it may be read yet or not. The lag is that less the position.
+
+        A claim whose end is not known now is left out.
+        """
 
     async def writable(self) -> bool:
         """Return whether the event log would take a write now: for readiness. Cheap, and writes nothing."""
+
+    def stopped(self) -> Mapping[TopicPartition, str]:
+        """Return the partitions that are this worker's and stand still, each with the reason and the way out. Never waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +219,11 @@ class LogConfig:
     topics: tuple[str, ...]
     start_from: str | float = "latest"
     drain: float = 20.0
+
+
+def has_shrunk(end: int, position: int) -> bool:
+    """Return whether a partition ends before *position*, which was read: it was truncated or made anew."""
+    return end < position
 
 
 def retry_topic(group: str, topic: str) -> str:

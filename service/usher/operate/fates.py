@@ -21,7 +21,10 @@ from usher.operate.dead_letters import DeadLetterEntry
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One arrival of the event. *event* is None if the source topic does not have it any more; *stored_at*: Unix milliseconds."""
+    """One arrival of the event. *event* is None if the source topic does not have it any more; *stored_at*: Unix milliseconds.
+
+    Not *committed*: it is in the topic, and an open transaction keeps it from being read.
+    """
 
     topic_partition: TopicPartition
     offset: int
@@ -29,6 +32,7 @@ class Sighting:
     uid: EventUid
     event: Event | None
     duplicate_of: int | None = None
+    committed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,8 @@ def _by_commit(sighting: Sighting, handler: str, ruling: Ruling, router: Router,
     """Return the fate that the commit shows, for a delivery that left no other trace."""
     if not ruling.runs:
         return Fate(sighting, handler, "filtered", ruling.condition)
+    if not sighting.committed:
+        return Fate(sighting, handler, "waiting", "not committed yet: a transaction is open, and holds the partition")
     if sighting.duplicate_of is not None:
         return Fate(sighting, handler, "filtered", f"duplicate of offset {sighting.duplicate_of}")
     commit, offset = traces.committed.get(sighting.topic_partition), sighting.offset

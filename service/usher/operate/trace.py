@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from usher.delivery import Record
@@ -108,9 +108,9 @@ async def trace(
     sightings: dict[tuple[TopicPartition, int], Sighting] = {}
     for topic in topics:
         if topic in existing:
-            async for batch in browser.scan(topic):
-                for found in _sightings(batch, wanted, sources.get(topic)):
-                    sightings[found.topic_partition, found.offset] = found
+            async for batch, committed in _all_of(browser, topic):
+                for found in _sightings(batch, wanted, sources.get(topic), committed=committed):
+                    sightings.setdefault((found.topic_partition, found.offset), found)
     for delivery in traces.deliveries():
         origin = delivery.origin
         topic_partition = TopicPartition(origin.topic, origin.partition)
@@ -132,10 +132,18 @@ async def uids_about(
     existing = {state.topic for state in await browser.topics() if state.partitions}
     for topic in topics:
         if topic in existing:
-            async for batch in browser.scan(topic):
+            async for batch, _ in _all_of(browser, topic):
                 events = (_event_in(record, sources.get(topic)) for record in batch)
                 found |= {event.uid: None for event in events if event is not None and _is_about(event, user)}
     return list(found)
+
+
+async def _all_of(browser: Browser, topic: str) -> AsyncIterator[tuple[Sequence[Record], bool]]:
+    """Read what is in a topic, in batches, each with whether it is committed."""
+    async for batch in browser.scan(topic):
+        yield batch, True
+    async for batch in browser.uncommitted(topic):
+        yield batch, False
 
 
 def _is_about(event: Event, user: str) -> bool:
@@ -178,12 +186,14 @@ def _fold_retries(batch: Iterable[Record], topic: str, wanted: Wanted, traces: T
             traces.parked[topic, key] = delivery
 
 
-def _sightings(batch: Iterable[Record], wanted: Wanted, source: Source | None) -> Iterator[Sighting]:
+def _sightings(
+    batch: Iterable[Record], wanted: Wanted, source: Source | None, *, committed: bool
+) -> Iterator[Sighting]:
     for record in batch:
         event = _event_in(record, source)
         if event is not None and wanted.is_(event.uid):
             topic_partition = TopicPartition(record.topic, record.partition)
-            yield Sighting(topic_partition, record.offset, record.timestamp, event.uid, event)
+            yield Sighting(topic_partition, record.offset, record.timestamp, event.uid, event, committed=committed)
 
 
 def _event_in(record: Record, source: Source | None) -> Event | None:
@@ -203,14 +213,7 @@ def _with_duplicates(sightings: Iterable[Sighting], window: float) -> Iterator[S
         key = (sighting.topic_partition, sighting.uid)
         earlier = first.get(key)
         if earlier is not None and sighting.stored_at - earlier.stored_at <= window * 1000:
-            yield Sighting(
-                sighting.topic_partition,
-                sighting.offset,
-                sighting.stored_at,
-                sighting.uid,
-                sighting.event,
-                earlier.offset,
-            )
+            yield replace(sighting, duplicate_of=earlier.offset)
         else:
             first[key] = sighting
             yield sighting

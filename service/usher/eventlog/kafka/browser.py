@@ -44,13 +44,16 @@ class KafkaBrowser:
         self._writer = Writer(self._clients)
         self._admin: AIOKafkaAdminClient
         self._consumer: AIOKafkaConsumer
+        self._measurer: AIOKafkaConsumer
         self._topics: KafkaTopics
 
     async def __aenter__(self) -> Self:
         self._admin, self._consumer = self._clients.admin(), self._clients.reader()
+        self._measurer = self._clients.reader(committed=False)
         try:
             await self._admin.start()
             await self._consumer.start()
+            await self._measurer.start()
         except (KafkaError, TimeoutError) as error:
             await self.__aexit__()
             reason = await self._clients.diagnose()
@@ -64,6 +67,7 @@ class KafkaBrowser:
     async def __aexit__(self, *exc: object) -> None:
         await self._writer.close()
         await stop(self._consumer)
+        await stop(self._measurer)
         await bounded(self._admin.close())
 
     async def topics(self) -> Sequence[TopicState]:
@@ -90,7 +94,7 @@ class KafkaBrowser:
             partitions = await self._partitions(topic)
             known = await self._committed(partitions)
             first = await self._consumer.beginning_offsets(partitions)
-            ends = await self._consumer.end_offsets(partitions)
+            ends = await self._measurer.end_offsets(partitions)
         return [
             Committed(
                 TopicPartition(*each),
@@ -127,6 +131,25 @@ class KafkaBrowser:
                 first = await consumer.beginning_offsets(partitions)
                 ends = await consumer.end_offsets(partitions)
                 async for records in read_between(consumer, {each: (first[each], ends[each]) for each in partitions}):
+                    yield records
+        finally:
+            await stop(consumer)
+
+    async def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:
+        """As `Browser.uncommitted`.
+
+        Raises:
+            LogUnavailable
+        """
+        consumer = self._clients.reader(committed=False)
+        try:
+            with self._asking(f"read {topic}"):
+                partitions = await self._partitions(topic)
+                readable = await self._consumer.end_offsets(partitions)
+                ends = await self._measurer.end_offsets(partitions)
+                await consumer.start()
+                bounds = {each: (readable[each], ends[each]) for each in partitions}
+                async for records in read_between(consumer, bounds):
                     yield records
         finally:
             await stop(consumer)

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka import unpacking
 from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
 from usher.kafka_options import KafkaOptions
 
@@ -34,6 +35,7 @@ class Clients:
         self._options = options
         self._common = {**options.common, "bootstrap_servers": list(address.servers)}
         _quiet()
+        unpacking.install()
 
     def _timed(self, seconds: float) -> dict[str, Any]:
         return {**self._common, "request_timeout_ms": int(seconds * 1_000)}
@@ -62,10 +64,11 @@ class Clients:
         """Make a consumer that can commit for *group* while the group has no members."""
         return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, group_id=group)
 
-    def reader(self) -> AIOKafkaConsumer:
-        """Make a consumer without a group."""
+    def reader(self, *, committed: bool = True) -> AIOKafkaConsumer:
+        """Make a consumer without a group. Not *committed*: it also sees the records of transactions that are open, or aborted."""
         rack = self._options.consumer["client_rack"]
-        return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, client_rack=rack)
+        reading = _READING if committed else {**_READING, "isolation_level": "read_uncommitted"}
+        return AIOKafkaConsumer(**self._timed(self.timeout), **reading, client_rack=rack)
 
     def producer(self, max_size: int) -> AIOKafkaProducer:
         """Make a producer whose writes are durable and in order. *max_size* is the largest batch that any topic takes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -20,11 +20,12 @@ from usher.eventlog.errors import LogError, LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
-from usher.eventlog.kafka.member import Beginning, Member
+from usher.eventlog.kafka.member import Beginning, Located, Member
 from usher.eventlog.kafka.ranges import read_between, read_since
 from usher.eventlog.kafka.start import Offsets, Start, committed
 from usher.eventlog.kafka.table import TableReader
 from usher.eventlog.kafka.topics import KafkaTopics, Topic
+from usher.eventlog.kafka.transactions import Holds
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.port import (
     Batch,
@@ -56,6 +57,8 @@ class KafkaLog:
         self._starts: Offsets = {}
         self._admin: AIOKafkaAdminClient | None = None
         self._asker: AIOKafkaConsumer | None = None
+        self._measurer: AIOKafkaConsumer | None = None
+        self._holds = Holds(self._clients)
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
         self._member = Member(self._clients, config.group, config.topics, config.drain, self._locate)
@@ -82,15 +85,21 @@ class KafkaLog:
     async def _connect(self) -> None:
         """Start the clients. Where something fails, stop those that were started."""
         async with contextlib.AsyncExitStack() as started:
-            admin, asker = self._clients.admin(), self._clients.reader()
+            admin, asker, measurer = (
+                self._clients.admin(),
+                self._clients.reader(),
+                self._clients.reader(committed=False),
+            )
             started.push_async_callback(lambda: bounded(admin.close()))
             started.push_async_callback(lambda: stop(asker))
+            started.push_async_callback(lambda: stop(measurer))
             await admin.start()
             await self._verify_topics(admin)
             start = Start(self._clients, admin, self._config.group, self._config.start_from)
             self._starts = await start.ensure({name: self._topics[name].partitions for name in self._config.topics})
             await asker.start()
-            self._admin, self._asker = admin, asker
+            await measurer.start()
+            self._admin, self._asker, self._measurer = admin, asker, measurer
             started.pop_all()  # all are started: close() stops them
 
     async def _verify_topics(self, admin: AIOKafkaAdminClient) -> None:
@@ -108,10 +117,11 @@ class KafkaLog:
     async def close(self) -> None:
         """As `EventLog.close`. Takes some seconds at most, even when Kafka is dead."""
         await asyncio.gather(self._member.leave(), self._table.close(), self._writer.close())
-        admin, self._admin = self._admin, None
-        asker, self._asker = self._asker, None
-        if asker is not None:
-            await stop(asker)
+        admin, asker, measurer = self._admin, self._asker, self._measurer
+        self._admin = self._asker = self._measurer = None
+        for consumer in (asker, measurer):
+            if consumer is not None:
+                await stop(consumer)
         if admin is not None:
             await bounded(admin.close())
 
@@ -181,38 +191,73 @@ class KafkaLog:
             await stop(consumer)
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
-        """As `EventLog.ends`.
+        """As `EventLog.ends`. Says which partitions an open transaction holds.
 
         Raises:
             LogUnavailable
         """
         if not claims:
             return {}
-        if self._asker is None:
+        if self._asker is None or self._measurer is None:
             raise LogUnavailable("the event log is not open")
+        partitions = {KafkaPartition(*claim.topic_partition): claim for claim in claims}
         try:
-            ends = await self._asker.end_offsets([KafkaPartition(*claim.topic_partition) for claim in claims])
+            ends = await _ends(self._measurer, partitions)
+            await self._holds.look(self._asker, self._member.read_to, ends)
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "list the ends of partitions") from error
-        return {claim: ends[KafkaPartition(*claim.topic_partition)] for claim in claims}
+        return {partitions[each]: end for each, end in ends.items()}
 
     async def writable(self) -> bool:
         return await self._writer.writable()
 
-    async def _locate(self, partitions: Collection[KafkaPartition]) -> Mapping[KafkaPartition, Beginning]:
+    def stopped(self) -> Mapping[TopicPartition, str]:
+        return self._member.stopped()
+
+    async def _locate(self, partitions: Collection[KafkaPartition]) -> Located:
         """Return where each partition begins. Without a commit: at a start still to be committed, or, if it is new, its beginning."""
         if self._admin is None or self._asker is None:
             raise LogUnavailable("the event log is not open")
-        if any(each.partition >= self._topics[each.topic].partitions for each in partitions):
+        topics = self._topics_of(self._admin)
+        if any(self._narrow(topics, each) for each in partitions):
             await self._verify_topics(self._admin)
-        found = await committed(self._admin, self._config.group, partitions)
-        unknown = [each for each in partitions if each not in found]
-        beginnings = await self._asker.beginning_offsets(unknown)
-        starts = {each: self._starts.get(each, beginnings[each]) for each in unknown}
-        return {
-            **{each: Beginning(at.offset, at.metadata) for each, at in found.items()},
-            **{each: Beginning(offset, committed=False) for each, offset in starts.items()},
-        }
+        stopped = {each: narrow for each in partitions if (narrow := self._narrow(topics, each))}
+        found = await committed(self._admin, self._config.group, [each for each in partitions if each not in stopped])
+        beginnings = {each: Beginning(at.offset, at.metadata) for each, at in found.items()}
+        new = [each for each in partitions if each not in found and each not in stopped]
+        offsets = await _each_alone(self._asker.beginning_offsets, new)
+        for each, offset in offsets.items():
+            if isinstance(offset, int):
+                beginnings[each] = Beginning(self._starts.get(each, offset), committed=False)
+            else:
+                stopped[each] = (brief(offset), "see whether the partition has a leader")
+        return Located(beginnings, stopped)
+
+    def _narrow(self, topics: KafkaTopics, partition: KafkaPartition) -> tuple[str, str] | None:
+        return topics.narrow(self._topics, partition.topic, partition.partition)
+
+
+async def _ends(consumer: AIOKafkaConsumer, partitions: Collection[KafkaPartition]) -> Mapping[KafkaPartition, int]:
+    """Return the ends of *partitions*, without those that have no leader now."""
+    try:
+        return dict(await consumer.end_offsets(list(partitions)))
+    except (KafkaError, TimeoutError):
+        if len(partitions) == 1:
+            raise
+        answers = await _each_alone(consumer.end_offsets, partitions)
+        return {each: end for each, end in answers.items() if isinstance(end, int)}
+
+
+async def _each_alone(
+    ask: Callable[[list[KafkaPartition]], Awaitable[Mapping[KafkaPartition, int]]],
+    partitions: Collection[KafkaPartition],
+) -> Mapping[KafkaPartition, int | BaseException]:
+    """Ask for an offset of each partition. One that has no leader gets its error, and does not hold up the answer of the others."""
+    answers = await asyncio.gather(*(ask([each]) for each in partitions), return_exceptions=True)
+    return {
+        each: answer if isinstance(answer, BaseException) else answer[each]
+        for each, answer in zip(partitions, answers, strict=True)
+    }
 
 
 async def _first_within(

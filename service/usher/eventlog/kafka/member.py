@@ -7,6 +7,7 @@ Its rules; without each of them records were lost, or the worker stood still:
 * There is one commit at a time, with a time limit, and none is under way when a partition goes.
 * Nothing slow happens in the callback of an assignment: during it no heartbeat is sent.
 * The consumer is polled for one partition a call: an error in one loses the records that the call read of others.
+* A partition that can't be opened does not hold up the others: each claim is announced as soon as it is known where it begins.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.polling import Polling
+from usher.eventlog.kafka.stops import Stops
 from usher.eventlog.port import Batch, Claim, Owner, Position, TopicPartition
 
 _logger = structlog.get_logger(__name__)
 _PAUSE: Final = 1.0
+_LONG_PAUSE: Final = 5.0
 
 
 class Beginning(NamedTuple):
@@ -46,7 +49,16 @@ class Beginning(NamedTuple):
 
 
 Beginnings = Mapping[KafkaPartition, Beginning]
-Locate = Callable[[Collection[KafkaPartition]], Awaitable[Beginnings]]
+
+
+class Located(NamedTuple):
+    """Where claims begin, and which partitions can't be claimed now: each with what is wrong, and the way out."""
+
+    beginnings: Beginnings
+    stopped: Mapping[KafkaPartition, tuple[str, str]] = {}
+
+
+Locate = Callable[[Collection[KafkaPartition]], Awaitable[Located]]
 
 
 class Member:
@@ -63,7 +75,8 @@ class Member:
         self._epoch = object()
         self._assigned = False
         self._claims: dict[TopicPartition, Claim] = {}
-        self._polling = Polling(group)
+        self._stops = Stops()
+        self._polling = Polling(group, self._stops)
         self._commit_lock = asyncio.Lock()
         self._handover = asyncio.Lock()
         self._trouble = asyncio.Event()
@@ -86,6 +99,15 @@ class Member:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+
+    def stopped(self) -> Mapping[TopicPartition, str]:
+        """As `EventLog.stopped`."""
+        return self._stops.reasons
+
+    @property
+    def read_to(self) -> Mapping[KafkaPartition, int]:
+        """The offset that is read next, for each claim."""
+        return self._polling.read_to
 
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         """As `EventLog.read`."""
@@ -139,23 +161,31 @@ class Member:
             return
         self._epoch = object()
         self._assigned = True
+        self._stops.opening([TopicPartition(*partition) for partition in partitions])
         task = asyncio.create_task(self._open(consumer, self._epoch, partitions))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
     async def _open(self, consumer: AIOKafkaConsumer, epoch: object, partitions: Collection[KafkaPartition]) -> None:
         """Announce the claims, once it is known where they begin."""
+        left, pause = set(partitions), _PAUSE
         while self._epoch is epoch:
             try:
-                beginnings = await self._locate(partitions)
-                if await self._settle_starts(epoch, beginnings):
+                beginnings, stopped = await self._locate(left)
+                if (beginnings or not stopped) and await self._settle_starts(epoch, beginnings):
                     await self._announce(consumer, epoch, beginnings)
+                    left -= beginnings.keys()
+                if not left:
                     return
+                if self._epoch is epoch:
+                    for partition, (error, hint) in stopped.items():
+                        self._stops.stop(TopicPartition(*partition), error, hint)
+                pause = min(2 * pause, _LONG_PAUSE)
             except ClaimLost:
                 return
             except (KafkaError, LogError, TimeoutError) as error:
                 _logger.warning("claims can't be opened", group=self._group, error=brief(error))
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause)
 
     async def _settle_starts(self, epoch: object, beginnings: Beginnings) -> bool:
         starts = {partition: (at.offset, "") for partition, at in beginnings.items() if not at.committed}
@@ -178,6 +208,7 @@ class Member:
             for claim in claims:
                 self._polling.begin(consumer, claim)
                 self._claims[claim.topic_partition] = claim
+                self._stops.go_on(claim.topic_partition)
             try:
                 await self._owner.claimed(claims)
             except Exception:
@@ -208,6 +239,7 @@ class Member:
     async def _end_claims(self) -> None:
         async with self._commit_lock:
             self._claims.clear()
+            self._stops.clear()
             self._polling.end()
 
     # The consumer

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import (
@@ -26,12 +25,14 @@ from aiokafka.errors import (
     UnsupportedCodecError,
 )
 
+from usher.eventlog.kafka.stops import Stops
 from usher.eventlog.port import Batch, Claim
 
-_logger = structlog.get_logger(__name__)
 _UNOWNED: Final = KafkaPartition("unowned", 0)
 _REST: Final = 60.0
 _CAREFUL: Final = 2.0
+_PROBATION: Final = 10.0
+"""Seconds after which a partition that was tried again, without another error, does not stand still any more."""
 _ONE_PARTITIONS: Final = (
     OffsetOutOfRangeError,
     NoOffsetForPartitionError,
@@ -47,13 +48,15 @@ Read = Mapping[KafkaPartition, list[Any]]
 
 
 class Polling:
-    """Reads the claims of one member of *group*."""
+    """Reads the claims of one member of *group*, and tells *stops* which of them stand still."""
 
-    def __init__(self, group: str) -> None:
+    def __init__(self, group: str, stops: Stops) -> None:
         self._group = group
+        self._stops = stops
         self._read_to: dict[Claim, int] = {}
         self._resting: dict[Claim, float] = {}
         self._suspected: dict[Claim, float] = {}
+        self._tried: dict[Claim, float] = {}
         self._careful_until = 0.0
         self._turn = 0
 
@@ -67,6 +70,12 @@ class Polling:
         self._read_to.clear()
         self._resting.clear()
         self._suspected.clear()
+        self._tried.clear()
+
+    @property
+    def read_to(self) -> Mapping[KafkaPartition, int]:
+        """The offset that is read next, for each claim."""
+        return {KafkaPartition(*claim.topic_partition): offset for claim, offset in self._read_to.items()}
 
     def live(self, consumer: AIOKafkaConsumer, claims: Collection[Claim]) -> Live:
         """Return the claims to read now, beginning with another one each time: the first one gets most of the limit."""
@@ -78,10 +87,13 @@ class Polling:
 
     def _may_read(self, consumer: AIOKafkaConsumer, claim: Claim) -> bool:
         if (until := self._resting.get(claim)) is None:
+            if self._tried and self._tried.get(claim, _now()) < _now():
+                self._goes_on(claim)
             return True
         if until > _now():
             return False
         del self._resting[claim]
+        self._tried[claim] = _now() + _PROBATION
         with contextlib.suppress(IllegalStateError):
             consumer.seek(KafkaPartition(*claim.topic_partition), self._read_to[claim])
         return True
@@ -127,6 +139,8 @@ class Polling:
                 room -= len(records)
             if position != self._read_to[claim]:
                 self._read_to[claim] = position
+                if claim in self._tried:
+                    self._goes_on(claim)
                 batches.append(Batch(claim, records, position))
         return batches
 
@@ -150,14 +164,13 @@ class Polling:
 
     def _rest(self, claim: Claim, error: Exception, position: int) -> None:
         self._resting[claim] = _now() + _REST
-        _logger.error(
-            "partition stopped",
-            topic=claim.topic,
-            partition=claim.partition,
-            offset=position,
-            error=type(error).__name__,
-            hint=_hint(error, self._group, claim),
-        )
+        self._tried.pop(claim, None)
+        hint = _hint(error, self._group, claim)
+        self._stops.stop(claim.topic_partition, type(error).__name__, hint, offset=position)
+
+    def _goes_on(self, claim: Claim) -> None:
+        del self._tried[claim]
+        self._stops.go_on(claim.topic_partition)
 
 
 def _now() -> float:

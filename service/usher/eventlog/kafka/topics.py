@@ -54,6 +54,8 @@ class KafkaTopics:
     async def verified(self) -> Mapping[str, Topic]:
         """Return all topics by name. The sources must exist; our own two of each are created or widened to match.
 
+        One of our own may have too few partitions all the same, where it may not be widened: see `narrow`.
+
         Raises:
             LogMisconfigured: with the commands to run.
             KafkaError: Kafka could not answer.
@@ -65,10 +67,18 @@ class KafkaTopics:
             raise LogMisconfigured(
                 f"source topic {', '.join(missing)} does not exist or may not be seen; create it: {commands}"
             )
-        if await self._mend(known):
+        if await self._mend(known, widened=False):
             known = await self._look_up(self._names())
         self._check_own(known)
         return known
+
+    def narrow(self, known: Mapping[str, Topic], source: str, partition: int) -> tuple[str, str] | None:
+        """Return what keeps *partition* of *source* from being read: one of our own topics has too few partitions, and the command."""
+        for name in (retry_topic(self._group, source), dead_letter_topic(self._group, source)):
+            if known[name].partitions <= partition:
+                count = max(partition + 1, known[source].partitions)
+                return f"topic {name} has {known[name].partitions} partitions", self._widen_command(name, count)
+        return None
 
     async def create_missing(self) -> Sequence[str]:
         """Create or widen our own topics. Returns the names of those that were created or widened.
@@ -156,7 +166,8 @@ class KafkaTopics:
             if not error
         }
 
-    async def _mend(self, known: Mapping[str, Topic]) -> list[str]:
+    async def _mend(self, known: Mapping[str, Topic], *, widened: bool = True) -> list[str]:
+        """Create and widen our own topics. Where one may not be widened that is an error if all must be *widened*."""
         created = []
         for source, name, kind in self._own():
             if (like := known.get(source)) is None:
@@ -165,11 +176,15 @@ class KafkaTopics:
                 await self._create(name, like, _KINDS[kind])
                 created.append(name)
             elif topic.partitions < like.partitions:
-                await self._widen(name, like.partitions)
-                created.append(name)
+                try:
+                    await self._widen(name, like.partitions)
+                    created.append(name)
+                except LogMisconfigured:
+                    if widened:
+                        raise
         if created:
             await self._until_seen(
-                {name: known[source].partitions for source, name, _ in self._own() if source in known}
+                {name: known[source].partitions for source, name, _ in self._own() if name in created}
             )
         return created
 
@@ -208,9 +223,8 @@ class KafkaTopics:
 
     def _check_own(self, known: Mapping[str, Topic]) -> None:
         for source, name, kind in self._own():
-            state = self._state(known, name, kind, known[source])
-            if state.remedy:
-                raise LogMisconfigured(f"topic {name} does not fit {source}: {state.remedy}")
+            if kind == "retry" and known[name].compacted is False:
+                raise LogMisconfigured(f"topic {name} does not fit {source}: {self._compact_command(name)}")
 
     def _state(self, known: Mapping[str, Topic], name: str, kind: str, source: Topic | None) -> TopicState:
         topic = known.get(name)

@@ -72,6 +72,10 @@ class SqliteBrowser:
             yield records
             position = records[-1].offset + 1
 
+    async def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:  # noqa: ARG002 the embedded log has no such records
+        return
+        yield
+
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None
     ) -> TopicPartition:

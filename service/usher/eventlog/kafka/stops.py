@@ -1,0 +1,52 @@
+"""The partitions of a worker that stand still. Hides when a line about one is due: at once, and then once a minute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import structlog
+
+from usher.eventlog.port import TopicPartition
+
+_logger = structlog.get_logger(__name__)
+_AGAIN: Final = 60.0
+_OPENING: Final = "its claim is not open yet"
+
+
+class Stops:
+    """What each partition stands still for. A partition that is merely being opened is told here too, without a line."""
+
+    def __init__(self) -> None:
+        self._opening: set[TopicPartition] = set()
+        self._reasons: dict[TopicPartition, str] = {}
+        self._said: dict[tuple[TopicPartition, str], float] = {}
+
+    @property
+    def reasons(self) -> Mapping[TopicPartition, str]:
+        """The partitions that stand still now, each with the reason."""
+        return dict.fromkeys(self._opening, _OPENING) | self._reasons
+
+    def opening(self, partitions: Collection[TopicPartition]) -> None:
+        """The group has assigned *partitions*, and their claims are not open yet."""
+        self._opening.update(partitions)
+
+    def stop(self, partition: TopicPartition, error: str, hint: str, **more: object) -> None:
+        """*partition* stands still because of *error*; *hint* is the way out. Call it again while it lasts."""
+        self._reasons[partition] = f"{error}: {hint}" if hint else error
+        now = asyncio.get_running_loop().time()
+        if now - self._said.get((partition, error), -_AGAIN) >= _AGAIN:
+            self._said[partition, error] = now
+            topic, number = partition
+            _logger.error("partition stopped", topic=topic, partition=number, error=error, hint=hint, **more)
+
+    def go_on(self, partition: TopicPartition) -> None:
+        """*partition* is read, or about to be."""
+        self._opening.discard(partition)
+        self._reasons.pop(partition, None)
+
+    def clear(self) -> None:
+        """Forget all partitions: they are not ours any more. A line that was written is not repeated before its time."""
+        self._opening.clear()
+        self._reasons.clear()

@@ -1,0 +1,182 @@
+"""What a consumer of Kafka makes of batches: of good ones, of ones that a producer wrote badly, and of damaged ones."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import cramjam
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
+
+from usher.delivery import Unreadable
+from usher.eventlog.kafka.unpacking import MOST_UNPACKED, install
+
+PARTITION = TopicPartition("identity.events", 0)
+NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
+CODECS = pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
+
+install()
+
+
+def batch(*values: bytes, codec: int = NONE, base: int = 0, headers: Sequence[tuple[str, bytes]] = ()) -> bytes:
+    """A batch as a producer makes it, and the broker gives it its first offset."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2, compression_type=codec, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+        batch_size=10 * MOST_UNPACKED,
+    )  # fmt: skip
+    for offset, value in enumerate(values):
+        builder.append(offset, timestamp=1_000 + offset, key=b"k", value=value, headers=list(headers))
+    built = bytearray(builder.build())
+    struct.pack_into(">q", built, 0, base)
+    return bytes(built)
+
+
+def with_bytes(data: bytes, old: bytes, new: bytes) -> bytes:
+    """A batch in which other bytes were written, and whose checksum is right."""
+    changed = bytearray(data.replace(old, new))
+    assert changed != data
+    struct.pack_into(">I", changed, 17, calc_crc32c(bytes(changed[21:])))
+    return bytes(changed)
+
+
+def read(data: bytes, offset: int = 0) -> list[Any]:
+    """The records that a consumer gets from one fetch, which began at *offset*."""
+    records = fetcher.MemoryRecords(data)  # type: ignore[attr-defined]  # the name that the fetcher uses
+    return list(fetcher.PartitionRecords(PARTITION, records, [], offset, None, None, True, fetcher.READ_COMMITTED))
+
+
+def values(records: Sequence[Any]) -> list[tuple[int, bytes | str]]:
+    """(offset, value) of each; of one that can't be read, (offset, why)."""
+    return [(r.offset, r.value.reason if isinstance(r.value, Unreadable) else r.value) for r in records]
+
+
+@pytest.mark.parametrize("codec", [NONE, GZIP, SNAPPY, LZ4, ZSTD])
+def test_good_batches_are_read_as_they_were_written(codec: int) -> None:
+    """Packed or not, with headers and times, also from the middle of a batch on."""
+    data = batch(b"one", b"two" * 50_000, codec=codec, headers=[("ä", b"1")]) + batch(b"three", codec=codec, base=2)
+
+    assert values(read(data)) == [(0, b"one"), (1, b"two" * 50_000), (2, b"three")]
+    assert [(r.offset, r.timestamp, r.key, r.headers) for r in read(data, 1)] == [
+        (1, 1_001, b"k", (("ä", b"1"),)),
+        (2, 1_000, b"k", ()),
+    ]
+
+
+@pytest.mark.parametrize("codec", [NONE, ZSTD])
+def test_a_header_name_that_is_no_utf8_costs_its_record_alone(codec: int) -> None:
+    """The record keeps its place and time and says why it can't be read; those before and after it are read."""
+    data = bytearray(batch(b"one", b"two", b"three", headers=[("café", b"1")]))
+    second = data.index("é".encode(), data.index(b"two"))
+    data[second : second + 2] = b"\xff\xfe"
+    if codec:
+        data[61:] = bytes(cramjam.zstd.compress(data[61:]))
+        struct.pack_into(">h", data, 21, ZSTD)
+        struct.pack_into(">i", data, 8, len(data) - 12)
+
+    records = read(_sealed(data) + batch(b"four", base=3))
+
+    assert [(o, v) for o, v in values(records) if isinstance(v, bytes)] == [(0, b"one"), (2, b"three"), (3, b"four")]
+    assert "utf-8" in records[1].value.reason
+    assert (records[1].timestamp, records[1].value, records[1].headers) == (1_001, b"", ())
+
+
+def _sealed(data: bytearray) -> bytes:
+    struct.pack_into(">I", data, 17, calc_crc32c(bytes(data[21:])))
+    return bytes(data)
+
+
+def test_a_record_without_a_meaning_costs_its_record_alone() -> None:
+    """A number of headers below zero: its own length says where the next record begins."""
+    good = batch(b"one", b"two")
+    data = with_bytes(good, b"\x06one\x00", b"\x06one\x01")
+
+    records = read(data)
+
+    assert values(records)[1] == (1, b"two")
+    assert isinstance(records[0].value, Unreadable)
+
+
+def test_a_length_without_a_meaning_costs_the_rest_of_its_batch() -> None:
+    """Where the next record begins is not known then: one stub names the offsets, and the next batch is read."""
+    good = batch(b"one", b"two", b"three")
+    second = good.index(b"two") - 7
+    data = _sealed(bytearray(good[:second] + b"\x7f" + good[second + 1 :]))
+
+    records = read(data + batch(b"four", base=3))
+
+    assert values(records)[0] == (0, b"one")
+    assert values(records)[-1] == (3, b"four")
+    assert [r.offset for r in records] == [0, 2, 3]
+    assert "from offset 1 to 2" in records[1].value.reason
+
+
+@CODECS
+def test_what_unpacks_to_too_much_is_one_stub(codec: int) -> None:
+    """Some kilobytes that become more than the bound: nothing of them is kept, and the next batch is read."""
+    data = batch(b"small", bytes(MOST_UNPACKED), codec=codec)
+    assert len(data) < 5_000_000
+
+    records = read(data + batch(b"after", base=2), offset=1)
+
+    assert values(records) == [
+        (1, "the batch of offsets 0 to 1 can't be unpacked: it is more than 64 MiB"),
+        (2, b"after"),
+    ]
+
+
+@CODECS
+def test_what_is_just_within_the_bound_is_read(codec: int) -> None:
+    """Also where it is far more than its packed bytes let expect."""
+    value = bytes(MOST_UNPACKED - 100)
+
+    assert values(read(batch(value, codec=codec))) == [(0, value)]
+
+
+@CODECS
+def test_bytes_that_cannot_be_unpacked_are_one_stub(codec: int) -> None:
+    """Their checksum is right: so their producer wrote them like that, and no waiting helps."""
+    good = bytearray(batch(b"one", b"two", codec=codec))
+    good[61:] = b"\xff" * len(good[61:])
+
+    [stub, after] = read(_sealed(good) + batch(b"after", base=2))
+
+    assert (stub.offset, after.value) == (1, b"after")
+    assert "0 to 1 can't be unpacked" in stub.value.reason
+
+
+def test_a_wrong_checksum_still_stops() -> None:
+    """The bytes are not those that were written: nothing is passed over."""
+    damaged = batch(b"one").replace(b"one", b"eno")
+
+    with pytest.raises(CorruptRecordException):
+        read(damaged)
+
+
+def test_an_unknown_codec_still_stops() -> None:
+    """A newer version could read it."""
+    unknown = bytearray(batch(b"one"))
+    struct.pack_into(">h", unknown, 21, 6)
+
+    with pytest.raises(UnsupportedCodecError):
+        read(_sealed(unknown))
+
+
+@pytest.mark.parametrize("magic", [0, 1])
+def test_old_formats_are_read_and_bounded(magic: Literal[0, 1]) -> None:
+    """What a broker of before 0.11 stored."""
+
+    def old(value: bytes) -> bytes:
+        builder = LegacyRecordBatchBuilder(magic, GZIP, 10 * MOST_UNPACKED)
+        builder.append(0, 1_000, b"k", value)
+        return bytes(builder.build())
+
+    assert values(read(old(b"one"))) == [(0, b"one")]
+    [stub] = read(old(bytes(MOST_UNPACKED)))
+    assert "more than 64 MiB" in stub.value.reason
