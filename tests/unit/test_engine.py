@@ -342,9 +342,9 @@ async def test_a_key_that_fills_the_record_does_not_end_the_worker(bench: Bench)
 
 
 async def test_a_wait_of_millennia_is_parked_like_any_other(bench: Bench) -> None:
-    """A handler may ask for any wait; more than a year is a year."""
+    """A handler that never expires may ask for any wait; more than a year is a year."""
     script = Script(act=_raising(Retry("later", after="99999999d")))
-    async with bench.running(script.handler()):
+    async with bench.running(script.handler(expires_after=None)):
         await bench.emit(raw("ann"))
         await until(lambda: bench.parked() and bench.committed() == 1)
 

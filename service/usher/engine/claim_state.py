@@ -48,12 +48,13 @@ class ClaimState:
         self.ours = True
         """Whether the claim is still ours: what ends later is not in our last commit (rule 9)."""
         self.committed: Position | None = None
-        self.calm_at = 0
+        self.calm_at = 0.0
+        """When it has lived for a while, by the clock of the loop."""
         self.undecodable: deque[int] = deque()
         self.records = 0
         self.backlog: Batch | None = None
-        """Records that were read and not taken in, because the partition rests until `rests_until` (Unix milliseconds)."""
-        self.rests_until = 0
+        """Records that were read and not taken in, because the partition rests until `rests_until` (by the clock of the loop)."""
+        self.rests_until = 0.0
         self._failed = failed
 
     @property

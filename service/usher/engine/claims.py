@@ -86,7 +86,7 @@ class Claims:
         await self._commits.commit([state])
         if state.releasing is not None:
             return
-        state.calm_at = self._driver.now_ms() + int(self._limits.calm_after * 1000)
+        state.calm_at = asyncio.get_running_loop().time() + self._limits.calm_after
         if state.ledger.careful:
             self._logger.warning(
                 "worker after worker has ended here: deliveries run one at a time for a while",

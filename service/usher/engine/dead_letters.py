@@ -30,7 +30,6 @@ from usher.headers import (
 )
 
 UNDECODABLE = "undecodable"
-EXPIRED = "expired"
 HANDLER_GONE = "handler-gone"
 TOO_LARGE = "too-large"
 CRASHED = "crashed-the-worker"

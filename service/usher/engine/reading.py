@@ -66,7 +66,7 @@ class Reader:
         for batch in batches:
             await self._take_in_parts(batch)
         for state in self._claims.open:
-            if state.backlog is not None and self._driver.now_ms() >= state.rests_until:
+            if state.backlog is not None and self.polled >= state.rests_until:
                 self._take(state, state.backlog)
 
     def _readable(self) -> tuple[list[Claim], int]:
@@ -115,7 +115,7 @@ class Reader:
         resting = state.backlog is not None
         self._metrics.resting.labels(state.claim.topic, str(state.claim.partition)).set(resting)
         if resting:
-            state.rests_until = self._driver.now_ms() + int(self._limits.undecodable_rest * 1000)
+            state.rests_until = asyncio.get_running_loop().time() + self._limits.undecodable_rest
             self._logger.error(
                 "partition rests: most of its last records are undecodable; see what writes to it, and in which format",
                 topic=state.claim.topic,

@@ -159,7 +159,7 @@ class Worker:
             await asyncio.sleep(self._limits.commit_every)
             loaded = self.claims.loaded
             for state in loaded:
-                if self._driver.now_ms() >= state.calm_at:
+                if asyncio.get_running_loop().time() >= state.calm_at:
                     state.ledger.calm()
             await self._commits.commit(loaded)
 
@@ -171,6 +171,8 @@ class Worker:
             now = self._driver.now_ms()
             overdue = [due for state in states if (due := state.table.oldest_due(state.position)) is not None]
             self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
+            latest = [due for state in states if (due := state.table.latest_due()) is not None]
+            self.metrics.longest_wait.set(max(0.0, (max(latest, default=now) - now) / 1000))
             try:
                 ends = await self.event_log.ends([state.claim for state in states])
             except (LogUnavailable, ClaimLost):
