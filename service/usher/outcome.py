@@ -26,9 +26,6 @@ from usher.redact import scrub
 Duration = timedelta | float | int | str
 OnUnknown = Literal["resend", "dead-letter"]
 
-EXPIRED = "expired"
-"""The reason of a dead letter: it is too late to send it, or would be after the wait that was asked for."""
-
 LONGEST_WAIT = 366 * 86400.0
 """Seconds. What never expires waits no longer than this. A longer wait means never: `Reject` says that better."""
 
@@ -228,7 +225,7 @@ def _wait(wait: float, expires_at: float | None, now: Park) -> Park | Dead:
     if expires_at is None or due <= expires_at:
         return replace(now, due=due)
     text = scrub(f"it was to wait {(due - now.due) / 3600:.1f} h, and expires before that: {now.error}")
-    return Dead(EXPIRED, now.label, text, now.error_type)
+    return Dead("expired", now.label, text, now.error_type)
 
 
 def _qualified(error: BaseException) -> str:

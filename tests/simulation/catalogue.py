@@ -426,6 +426,18 @@ for state in states:
         family="moves",
     ),
     Mutant(
+        "a-lost-claim-parks",
+        "rule 9: once a commit has said that a claim is lost",
+        (Edit("engine.commits:Commits._lose", "state.lose()", ""),),
+        family="late writes",
+    ),
+    Mutant(
+        "a-lost-claim-is-only-closed",
+        "rule 9: once a commit has said that a claim is lost",
+        (Edit("engine.claim_state:ClaimState.lose", "self.lost, self.ours = True, False", "self.lost = True"),),
+        family="late writes",
+    ),
+    Mutant(
         "a-due-time-of-a-wrong-clock-is-believed",
         "promise 7: nothing waits because a clock was wrong",
         (Edit("engine.driver:Driver.start_due", "state.table.distrust(now)", ""),),

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from usher.context import Context, Outgoing, Sender
 from usher.delivery import Delivery
-from usher.engine.dead_letters import HANDLER_GONE, UNDECODABLE
+from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE
 from usher.engine.deadline import Deadlines, Limit
 from usher.engine.lanes import InFlight
 from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import (
-    EXPIRED,
     Dead,
     Done,
     NoAddress,

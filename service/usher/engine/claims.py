@@ -107,9 +107,8 @@ class Claims:
         """`Owner.released`: close the claims, drain within the budget, commit, forget (rule 9)."""
         going = [state for claim in claims if (state := self.states.get(claim)) is not None]
         for state in going:
-            state.open = False
+            state.close()
             self._driver.drop_replays(state)
-            self._driver.end_waiting(state)
         if fresh := [state for state in going if state.releasing is None]:
             releasing = asyncio.create_task(self._release(fresh))
             for state in fresh:
@@ -121,7 +120,9 @@ class Claims:
         for state in states:
             if state.follower is not None and not state.loaded:
                 state.follower.cancel()  # otherwise it goes on: only it can take back a late park record of another worker
-        await asyncio.gather(*(self._drain(state) for state in states))
+        busy = [state for state in states if state.loaded and state.tasks]
+        asking = self._commits.commit(busy, anyway=True)  # are they ours still? What has nothing to write need not know
+        await asyncio.gather(asking, *(self._drain(state) for state in states))
         for state in states:
             state.ours = False  # from here on a success needs a tombstone: the commit does not cover it
         await self._commits.commit([state for state in states if state.loaded], orderly=True)

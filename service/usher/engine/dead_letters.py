@@ -30,6 +30,7 @@ from usher.headers import (
 )
 
 UNDECODABLE = "undecodable"
+EXPIRED = "expired"
 HANDLER_GONE = "handler-gone"
 TOO_LARGE = "too-large"
 CRASHED = "crashed-the-worker"

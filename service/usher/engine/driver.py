@@ -209,12 +209,6 @@ class Driver:
             while lane.replays:
                 self._drop(state, lane.replays.popleft())
 
-    def end_waiting(self, state: ClaimState) -> None:
-        """End the attempts whose message waits for its turn: nothing of it has left, and the next owner makes them."""
-        for in_flight in state.in_flight.values():
-            if in_flight.limit is not None:
-                in_flight.limit.end_waiting()
-
     def forget_queued(self, state: ClaimState) -> None:
         """Forget the deliveries that are queued: they do not run any more, and the commit says that they are undone."""
         for lane in state.lanes.values():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from usher.delivery import Delivery
 from usher.engine.claim_state import ClaimState
-from usher.engine.dead_letters import HANDLER_GONE
+from usher.engine.dead_letters import EXPIRED, HANDLER_GONE
 from usher.engine.driver import Driver
 from usher.engine.intake import deliveries_of
 from usher.engine.lanes import DROPPED, InFlight
@@ -16,7 +16,7 @@ from usher.engine.settle import Settler, undecodable_verdict
 from usher.engine.writes import Writes
 from usher.event import Undecodable
 from usher.handler import Router
-from usher.outcome import EXPIRED, Dead, Done
+from usher.outcome import Dead, Done
 from usher.sources import decode
 
 

@@ -14,6 +14,7 @@ from usher.delivery import Delivery, Record, Replay
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import (
+    EXPIRED,
     HANDLER_GONE,
     TOO_LARGE,
     UNDECODABLE,
@@ -26,7 +27,7 @@ from usher.engine.lanes import InFlight
 from usher.engine.writes import Writes
 from usher.eventlog.errors import TooLarge
 from usher.metrics import Metrics
-from usher.outcome import EXPIRED, Dead, Done, Park, Verdict
+from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub
 
 if TYPE_CHECKING:
