@@ -87,6 +87,8 @@ class Bench:
 
     broker: MemoryBroker
     policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(("50ms", "50ms"), jitter=0))
+    now: Callable[[], float] = time.time
+    """The wall clock of its workers."""
 
     def worker(self, handlers: Iterable[Handler], **limits: Any) -> Worker:
         event_log = MemoryLog(CONFIG, self.broker)
@@ -101,7 +103,7 @@ class Bench:
             policy=self.policy,
             metrics=metrics,
             logger=logger,
-            now=time.time,
+            now=self.now,
             rng=rng,
         )
         return Worker(

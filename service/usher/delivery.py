@@ -20,6 +20,7 @@ Headers = Sequence[tuple[str, bytes]]
 OUR_HEADERS = ("usher-", "kafka_dlt-")
 """How the names of our own headers begin."""
 _MAX_ID = 200
+_MOST_DIGITS = 20
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 
 
@@ -105,7 +106,7 @@ class Delivery:
     """One event for one handler, with what is known of its attempts. A value: `replace` it, do not change it.
 
     *attempt* counts the attempts that were made. *lane* is the (source, tenant, user) part of its lane, as text. Times are
-    in Unix milliseconds. *value* is the original bytes.
+    in Unix milliseconds. *value* is the original bytes. *failed_at* is when its last attempt ended, by the clock that *due* is of.
     """
 
     handler: str
@@ -116,6 +117,7 @@ class Delivery:
     attempt: int = 0
     due: int | None = None
     first_failed_at: int | None = None
+    failed_at: int | None = None
     error: str = ""
     error_type: str = ""
     sent: bool = False
@@ -147,7 +149,9 @@ class Delivery:
     def failed(self, *, attempt: int, due: int | None, now: int, error: str, error_type: str) -> Delivery:
         """Return the delivery after a failed attempt, as it is to be parked."""
         first = self.first_failed_at if self.first_failed_at is not None else now
-        return replace(self, attempt=attempt, due=due, first_failed_at=first, error=error, error_type=error_type)
+        return replace(
+            self, attempt=attempt, due=due, first_failed_at=first, failed_at=now, error=error, error_type=error_type
+        )
 
 
 def delivery_key(handler: str, uid: EventUid, partition: int, offset: int) -> str:
@@ -178,7 +182,7 @@ def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> st
 def offset_in(key: str) -> int:
     """Return the source offset in the key of a delivery; -1 where the key is of something else."""
     offset = key.rpartition("@")[2].partition("-")[2]
-    return int(offset) if offset.isdecimal() else -1
+    return int(offset) if offset.isdecimal() and len(offset) < _MOST_DIGITS else -1
 
 
 @lru_cache(maxsize=1024)

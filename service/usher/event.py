@@ -85,9 +85,12 @@ class Event(BaseModel):
 
     @property
     def time(self) -> datetime | None:
-        """When it happened, by the clock of the source; None where the source does not say."""
+        """When it happened, by the clock of the source; None where the source does not say, or no date can tell it."""
         stamp = self.context.timestamp
-        return None if stamp is None else datetime.fromtimestamp(stamp, UTC)
+        try:
+            return None if stamp is None else datetime.fromtimestamp(stamp, UTC)
+        except (OverflowError, ValueError, OSError):  # milliseconds, or what is no time at all
+            return None
 
     @property
     def languages(self) -> tuple[str, ...]:

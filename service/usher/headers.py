@@ -6,6 +6,7 @@ because the common tools show those. The others are our own (``usher-*``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
@@ -18,6 +19,7 @@ EVENT_ID = "usher-event-id"
 ATTEMPT = "usher-attempt"
 DUE = "usher-due"
 FIRST_FAILED_AT = "usher-first-failed-at"
+FAILED_AT = "usher-failed-at"
 LANE = "usher-lane"
 SENT = "usher-sent"
 WRITER = "usher-writer"
@@ -39,6 +41,13 @@ ORIGINAL_GROUP = "kafka_dlt-original-consumer-group"
 ERROR_TYPE = "kafka_dlt-exception-fqcn"
 ERROR = "kafka_dlt-exception-message"
 
+LATEST = 253_402_300_799_999
+"""The last millisecond that a date can name, in the year 9999: a later time is none."""
+_MOST = 2**63 - 1
+MOST_ATTEMPTS = 2**31 - 1
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_SHOWN = 60
+
 
 def delivery_headers(delivery: Delivery) -> list[tuple[str, bytes]]:
     """Return the headers that `read_delivery` reads: the original ones, the origin, and the state of the attempts."""
@@ -54,6 +63,7 @@ def delivery_headers(delivery: Delivery) -> list[tuple[str, bytes]]:
         (ATTEMPT, delivery.attempt),
         (DUE, delivery.due),
         (FIRST_FAILED_AT, delivery.first_failed_at),
+        (FAILED_AT, delivery.failed_at),
         (SENT, 1 if delivery.sent else None),
         (REPLAYS, delivery.replays or None),
         (ERROR_TYPE, delivery.error_type or None),
@@ -94,9 +104,10 @@ def read_delivery(record: Record) -> Delivery:
         lane=head.text(LANE),
         origin=origin,
         value=record.value or b"",
-        attempt=head.integer(ATTEMPT, 0),
-        due=head.integer(DUE) if head.get(DUE) else None,
-        first_failed_at=head.integer(FIRST_FAILED_AT) if head.get(FIRST_FAILED_AT) else None,
+        attempt=head.integer(ATTEMPT, 0, most=MOST_ATTEMPTS),
+        due=head.time(DUE),
+        first_failed_at=head.time(FIRST_FAILED_AT),
+        failed_at=head.time(FAILED_AT),
         error=head.text(ERROR, ""),
         error_type=head.text(ERROR_TYPE, ""),
         sent=head.get(SENT) is not None,
@@ -135,11 +146,16 @@ class Head:
             raise ValueError(f"the header {name!r} has {len(parts)} parts, and should have {count}")
         return parts
 
-    def integer(self, name: str, default: int | None = None) -> int:
+    def integer(self, name: str, default: int | None = None, *, most: int = _MOST) -> int:
+        """Return a header as a whole number. What is above *most*, or far below zero, nobody meant: it can't be stored either."""
         if default is not None and name not in self._found:
             return default
         text = self.text(name)
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError(f"the header {name!r} is {text!r}, and should be a whole number") from None
+        number = int(text) if _WHOLE.fullmatch(text) else most + 1
+        if not -_MOST <= number <= most:
+            raise ValueError(f"the header {name!r} is {text[:_SHOWN]!r}, and should be a whole number up to {most}")
+        return number
+
+    def time(self, name: str) -> int | None:
+        """Return a header as a time in Unix milliseconds; None where it is missing or empty."""
+        return self.integer(name, most=LATEST) if self._found.get(name) else None

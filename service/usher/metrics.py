@@ -51,6 +51,11 @@ class Metrics:
             "How long the most overdue parked delivery has been due; 0: none is.",
             registry=registry,
         )
+        self.longest_wait = Gauge(
+            "usher_longest_wait_seconds",
+            "How long the parked delivery that is due last still has to wait; 0: none waits for a moment.",
+            registry=registry,
+        )
         self.in_flight = Gauge("usher_in_flight", "Deliveries queued, running or being written.", registry=registry)
         self.lag = Gauge("usher_lag", "Records not yet read.", ["topic", "partition"], registry=registry)
         self.resting = Gauge(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -27,7 +27,7 @@ Duration = timedelta | float | int | str
 OnUnknown = Literal["resend", "dead-letter"]
 
 LONGEST_WAIT = 366 * 86400.0
-"""Seconds. A longer wait means never: `Reject` says that better."""
+"""Seconds. What never expires waits no longer than this. A longer wait means never: `Reject` says that better."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
@@ -80,7 +80,10 @@ class NoAddress(Skip):
 
 
 class Retry(Outcome):
-    """It may work later. The delivery waits for *after* (exactly, up to a year), else for the policy's next delay. Counts as an attempt."""
+    """It may work later. The delivery waits for *after*, else for the policy's next delay. Counts as an attempt.
+
+    A wait that would end after the delivery expires is none: it becomes a dead letter ``expired`` at once.
+    """
 
     def __init__(self, reason: str, *, after: Duration | None = None) -> None:
         super().__init__(reason)
@@ -133,6 +136,11 @@ class RetryPolicy:
         """The number of attempts in all."""
         return len(self.delays) + 1
 
+    @property
+    def longest(self) -> float:
+        """The longest wait between two attempts, in seconds."""
+        return max(self._seconds, default=0.0) * (1 + self.jitter)
+
     def delay(self, attempt: int, rng: random.Random) -> float | None:
         """Return the seconds to wait after failed attempt number *attempt* (from 1); None: give up."""
         if attempt >= self.attempts:
@@ -182,10 +190,12 @@ def decide(
     now: float,
     rng: random.Random,
     may_park: bool = True,
+    expires_at: float | None = None,
 ) -> Verdict:
     """Return the verdict on a delivery: its attempt number *attempt* (from 1) ended at *now* with *error* (None: it returned).
 
     *may_park* is false for a replay: it has one attempt, and becomes a dead letter again where another delivery would wait.
+    *expires_at* (Unix seconds; None: never) is when it becomes too late to send it: it does not wait beyond that.
     """
     if error is None:
         return _DONE
@@ -198,7 +208,7 @@ def decide(
         return Dead("unknown-outcome", "unknown", text, kind)
     if isinstance(error, Hold):
         if may_park:
-            return Park(now + min(error.after, LONGEST_WAIT), attempt - 1, "held", text, kind)
+            return _wait(error.after, expires_at, Park(now, attempt - 1, "held", text, kind))
         return Dead("channel-paused", "held", text, kind)
     label = "unknown" if isinstance(error, Unknown) else "retry" if isinstance(error, Retry) else "failed"
     wait = policy.delay(attempt, rng) if may_park else None
@@ -206,7 +216,16 @@ def decide(
         return Dead("attempts-exhausted", label, text, kind)
     if isinstance(error, Retry) and error.after is not None:
         wait = error.after
-    return Park(now + min(wait, LONGEST_WAIT), attempt, label, text, kind)
+    return _wait(wait, expires_at, Park(now, attempt, label, text, kind))
+
+
+def _wait(wait: float, expires_at: float | None, now: Park) -> Park | Dead:
+    """Return *now*, a Park that is due at once, as one that is due *wait* seconds later; a Dead where it is too late then."""
+    due = now.due + min(wait, LONGEST_WAIT)
+    if expires_at is None or due <= expires_at:
+        return replace(now, due=due)
+    text = scrub(f"it was to wait {(due - now.due) / 3600:.1f} h, and expires before that: {now.error}")
+    return Dead("expired", now.label, text, now.error_type)
 
 
 def _qualified(error: BaseException) -> str:

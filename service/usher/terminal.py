@@ -78,5 +78,8 @@ def moment(milliseconds: int | None) -> str:
 
 
 def iso(milliseconds: int) -> str:
-    """Write a time, given in Unix milliseconds, as ISO 8601 in UTC to the second."""
-    return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat()
+    """Write a time, given in Unix milliseconds, as ISO 8601 in UTC to the second; as the number where no date can tell it."""
+    try:
+        return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return str(milliseconds)

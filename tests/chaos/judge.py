@@ -207,12 +207,13 @@ def _repeats(
     attempts: Iterable[Attempt],
     mishaps: Sequence[Mishap],
 ) -> None:
-    tried: dict[tuple[str, str], set[int]] = defaultdict(set)
+    tried: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
     for attempt in attempts:
-        tried[attempt.handler, attempt.event].add(attempt.pid)
+        lane = tried[attempt.lane]
+        lane[attempt.pid] = min(attempt.sequence, lane.get(attempt.pid, attempt.sequence))
     for (handler, event), settled in by_event.items():
         for earlier, later in pairwise(settled):
-            mishap = _culprit(earlier, later, mishaps) or _late_park(earlier, later, tried[handler, event], mishaps)
+            mishap = _culprit(earlier, later, mishaps) or _late_park(earlier, later, tried[later.lane], mishaps)
             if not earlier.answered and (mishap is None or mishap.kind != "kill"):
                 found.repeats["no answer came"] += 1
             elif mishap is not None:
@@ -243,11 +244,15 @@ def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mis
     return None
 
 
-def _late_park(earlier: Attempt, later: Attempt, tried: set[int], mishaps: Iterable[Mishap]) -> Mishap | None:
-    """Return the freeze of a third worker that had tried it before: after the thaw it parks what was done meanwhile."""
+def _late_park(earlier: Attempt, later: Attempt, tried: Mapping[int, int], mishaps: Iterable[Mishap]) -> Mishap | None:
+    """Return the freeze of a third worker that had it: after the thaw it parks what was done meanwhile.
+
+    *tried* says from which event of its lane on a worker tried one: it had that one, or those behind it wait with it there.
+    """
     for mishap in mishaps:
         meanwhile = mishap.began <= _settled(earlier) <= mishap.ended + NOTICE and later.began >= mishap.ended
-        if mishap.kind == "freeze" and mishap.pid in tried and meanwhile:
+        had = mishap.pid is not None and tried.get(mishap.pid, later.sequence + 1) <= later.sequence
+        if mishap.kind == "freeze" and had and meanwhile:
             return mishap
     return None
 

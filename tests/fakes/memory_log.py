@@ -84,9 +84,9 @@ class MemoryLog:
         group = self.broker.group(self.config.group)
 
         def land() -> None:
-            for claim in positions:
-                if group.owned.get(claim.topic_partition) is not claim:
-                    raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more")
+            lost = [claim for claim in positions if group.owned.get(claim.topic_partition) is not claim]
+            for claim in lost:
+                raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more", lost)
             group.committed.update({claim.topic_partition: position for claim, position in positions.items()})
 
         await self.broker.attempt(land)

@@ -396,7 +396,7 @@ expires_at = self.attempts.expiry_of(in_flight)
     Mutant(
         "what-waited-for-the-source-is-not-woken",
         "rule 7",
-        (Edit("engine.lanes:Lane.take_head", "table.postpone(parked.key, now)", ""),),
+        (Edit("engine.lanes:Lane.take_head", "table.postpone(parked.key, now, now)", ""),),
         family="moves",
     ),
     Mutant(
@@ -424,6 +424,43 @@ for state in states:
             ),
         ),
         family="moves",
+    ),
+    Mutant(
+        "a-lost-claim-parks",
+        "rule 9: once a commit has said that a claim is lost",
+        (Edit("engine.commits:Commits._lose", "state.lose()", ""),),
+        family="late writes",
+    ),
+    Mutant(
+        "a-lost-claim-is-only-closed",
+        "rule 9: once a commit has said that a claim is lost",
+        (Edit("engine.claim_state:ClaimState.lose", "self.lost, self.ours = True, False", "self.lost = True"),),
+        family="late writes",
+    ),
+    Mutant(
+        "a-due-time-of-a-wrong-clock-is-believed",
+        "promise 7: nothing waits because a clock was wrong",
+        (Edit("engine.driver:Driver.start_due", "state.table.distrust(now)", ""),),
+        family="clocks",
+    ),
+    Mutant(
+        "what-is-due-is-slept-for",
+        "promise 7: nothing waits because a clock was wrong",
+        (
+            Edit("engine.parking_table:ParkingTable.distrust", "self.soonest = 0.0", ""),
+            Edit(
+                "engine.parking_table:ParkingTable.distrust",
+                "self._latest, self.soonest = now, 0.0",
+                "self._latest = now",
+            ),
+        ),
+        family="clocks",
+    ),
+    Mutant(
+        "a-wait-is-longer-than-what-is-left",
+        "promise 7: no wait beyond the expiry",
+        (Edit("outcome:_wait", "expires_at is None or due <= expires_at", "True"),),
+        family="clocks",
     ),
     Mutant(
         "a-worker-that-stops-takes-claims",

@@ -84,7 +84,7 @@ def _out_of_order(world: World) -> Iterator[str]:
 
 
 def _early(world: World) -> Iterator[str]:
-    """No attempt began before the time that the one before it asked for, or the policy says."""
+    """No attempt began before the time that the one before it asked for, or the policy says; unless a clock was set."""
     least: dict[tuple[str, str, int], float] = {}
     for attempt in world.history.attempts:
         if attempt.not_before:
@@ -92,13 +92,14 @@ def _early(world: World) -> Iterator[str]:
             least[about] = min(attempt.not_before, least.get(about, attempt.not_before))
     for attempt in world.history.attempts:
         about = (*attempt.delivery, attempt.number)
-        if about in least and attempt.began < least[about] - _SLACK and not world.history.replayed[attempt.delivery]:
+        excused = world.history.replayed[attempt.delivery] or world.history.clocks_set
+        if about in least and attempt.began < least[about] - _SLACK and not excused:
             early = least[about] - attempt.began
             yield f"early: {attempt.handler}({attempt.event}) attempt {attempt.number}, by {early:.6f} s"
 
 
 def _forgetful(world: World) -> Iterator[str]:
-    """What the table said when a claim began is obeyed: the attempts that were made, and the time when the next is due."""
+    """What the table said when a claim began is obeyed: the attempts that were made, and (unless a clock was set) when the next is due."""
     for attempt in world.history.attempts:
         known = world.history.known(attempt)
         if known is None or known.parked is None or world.history.replayed[attempt.delivery]:
@@ -106,7 +107,11 @@ def _forgetful(world: World) -> Iterator[str]:
         delivery = f"{attempt.handler}({attempt.event})"
         if attempt.number <= known.parked.attempt:
             yield f"forgotten: {delivery} began attempt {attempt.number}, and {known.parked.attempt} had been made"
-        elif known.parked.due is not None and attempt.began < known.parked.due / 1000 - _SLACK:
+        elif (
+            known.parked.due is not None
+            and attempt.began < known.parked.due / 1000 - _SLACK
+            and not world.history.clocks_set
+        ):
             early = known.parked.due / 1000 - attempt.began
             yield f"early: {delivery} ran {early:.6f} s before the table said"
 

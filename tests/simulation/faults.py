@@ -35,6 +35,7 @@ class Faults:
         self._closing_in: asyncio.Task[None] | None = None
         self._of_log: dict[str, Callable[[], Awaitable[None]]] = {
             "ambush": self._lie_in_wait,
+            "clock": self._set_clocks,
             "commits-refused": self._refuse_commits,
             "compact": self._compact,
             "hand-back": self._hand_back,
@@ -231,6 +232,23 @@ class Faults:
         del world.broker.slow[kind]
         world.say(f"a {kind} takes no longer than usual")
         world.history.troubles.append(Trouble(began, world.now() + seconds + RECOVERY))
+
+    async def _set_clocks(self) -> None:
+        """The wall clocks of some workers are wrong for a while, by hours or by seconds; then they are right."""
+        world = self._world
+        wrong_by = self._rng.choice((-18_000.0, -18_000.0, -5.0, 5.0, 18_000.0))
+        chosen = [running.process for running in world.alive() if self._rng.random() < 0.7]
+        for process in chosen:
+            self._set_clock(process, wrong_by)
+        await world.pause(12.0)
+        for process in chosen:
+            self._set_clock(process, 0.0)
+
+    def _set_clock(self, process: Process, wrong_by: float) -> None:
+        world = self._world
+        process.wrong_by = wrong_by
+        world.history.clocks_set.append(world.now())
+        world.say(f"the clock of {process.name} is {f'wrong by {wrong_by:+.0f} s' if wrong_by else 'right'}")
 
     async def _compact(self) -> None:
         world = self._world

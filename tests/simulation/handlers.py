@@ -84,7 +84,8 @@ class Handlers:
         ]  # a replay goes before what its lane has, whatever becomes of that
         if not replayed and (tenure.claim, f"{name}@{offset}") in self._history.parking:
             self._history.violate(f"two at once: {name}({event.id}) runs while it is being parked in {process.name}")
-        if event.context.timestamp is not None and event.context.timestamp + EXPIRY < self._now():
+        now = self._now() + process.wrong_by
+        if event.context.timestamp is not None and event.context.timestamp + EXPIRY < now:
             self._history.violate(f"too late: {name} ran for {event.id}")
         self.running[lane] += 1
         try:
@@ -113,6 +114,8 @@ class Handlers:
                 raise Retry("busy", after=0.2)
             case "later":
                 raise Retry("busy", after=self._rng.choice((0.5, 7, 30)))
+            case "next year":
+                raise Retry("busy", after=366 * 86_400)
             case "hold":
                 raise Hold("paused", after=3)
             case "unknown":

@@ -111,6 +111,8 @@ class History:
         self.troubles: list[Trouble] = []
         self.resets: list[tuple[float, int, int]] = []
         """When an offset was set back, of which partition, and to what."""
+        self.clocks_set: list[float] = []
+        """When the wall clock of a worker was set."""
         self.replayed: Counter[tuple[str, str]] = Counter()
         """How often an operator asked for a replay of (handler, event)."""
         self.violations: list[str] = []

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 from tests.fakes.memory_broker import Group, GroupMember, MemoryBroker
 from tests.fakes.memory_log import MemoryLog
-from tests.simulation.history import History, Tenure, Trouble, shortened
+from tests.simulation.history import FOREVER, History, Tenure, Trouble, shortened
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
 from usher.delivery import Headers, StoredRecord
-from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import Batch, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
 from usher.headers import WRITER, Head
 
@@ -221,6 +221,8 @@ class HostileLog(MemoryLog):
         self._world = world
         self._process = process
         self._begun: set[tuple[str, bytes | None, str]] = set()
+        self._lost: dict[Claim, float] = {}
+        """When a commit told that a claim is lost."""
 
     async def open(self, owner: Owner) -> None:
         await super().open(WatchedOwner(self._world, self._process, owner))
@@ -255,10 +257,18 @@ class HostileLog(MemoryLog):
         await self._exposed("dead-letter", super().bury(claim, key, value, headers))
 
     async def commit(self, positions: Mapping[Claim, Position]) -> None:
-        await self._exposed("commit", super().commit(positions))
+        try:
+            await self._exposed("commit", super().commit(positions))
+        except ClaimLost as error:
+            self._lost |= dict.fromkeys((claim for claim in positions if claim in error.claims), self._world.now())
+            raise
 
     def _still_ours(self, claim: Claim, what: str, headers: Headers, key: str) -> None:
         """Check rule 9: no worker begins to write a failure once its claim has gone. A write that was begun may be tried again."""
+        if self._world.now() > self._lost.get(claim, FOREVER):
+            self._world.history.violate(
+                f"late: {self._process.name} {what} {key} though it has heard that its claim is lost"
+            )
         attempt = (what, Head(headers).get(WRITER), f"{key} {Head(headers).get('usher-attempt')!r}")
         now = self._world.now()
         aware = not self._world.history.lives[self._process.name].strayed(now - RECOVERY, now)

@@ -24,6 +24,8 @@ class Process:
     name: str
     dead: bool = False
     frozen: bool = False
+    wrong_by: float = 0.0
+    """Seconds that its wall clock is ahead."""
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 FAULTS = (
     "ambush",
+    "clock",
     "commits-refused",
     "compact",
     "crash",
@@ -25,7 +26,7 @@ FAULTS = (
     "reset",
     "slow",
 )
-KINDS = ("fail", "fail", "later", "hold", "hang", "stubborn", "unknown", "slow")
+KINDS = ("fail", "fail", "later", "next year", "hold", "hang", "stubborn", "unknown", "slow")
 """How an attempt of a handler may end, beside well and with a rejection."""
 
 
@@ -139,6 +140,17 @@ FAMILIES = (
         failing=0.7,
         ambushes=("dead-letter", "dead-letter", "park"),
         replays=0.6,
+    ),
+    Family(  # wall clocks are set, and providers ask for long waits
+        "clocks",
+        faults=("clock", "clock", "clock", "crash", "graceful", "freeze"),
+        share=0.8,
+        events=(2, 8),
+        rounds=(2, 8),
+        between=3.0,
+        kinds=("fail", "fail", "later", "soon", "hold", "next year"),
+        failing=0.8,
+        replays=0.0,
     ),
 )
 

@@ -169,7 +169,7 @@ class World:
         self.say(f"{process.name} starts")
         self.history.lives[process.name] = Life(process.name)
         log, limits = HostileLog(self, process, _MOST_RELEASE), self._limits()
-        worker = self._worker(log, limits)
+        worker = self._worker(process, log, limits)
         task = self.loop.spawn(process, self._life(worker, log))
         self.processes.append(Running(process, worker, log, task, limits))
 
@@ -196,7 +196,7 @@ class World:
             drain=DRAIN,
         )
 
-    def _worker(self, log: HostileLog, limits: Limits) -> Worker:
+    def _worker(self, process: Process, log: HostileLog, limits: Limits) -> Worker:
         metrics, unused = Metrics(), cast("Any", None)
         attempts = Attempts(
             router=Router(self.handlers.all, ["admin_api"]),
@@ -206,7 +206,7 @@ class World:
             policy=POLICY,
             metrics=metrics,
             logger=_SILENT,
-            now=self.now,
+            now=lambda: self.now() + process.wrong_by,
             rng=self.rng,
         )
         return Worker(log, attempts, group=GROUP, metrics=metrics, logger=_SILENT, rng=self.rng, limits=limits)

@@ -159,6 +159,16 @@ def test_a_thawed_worker_may_say_late_what_it_had_tried() -> None:
     assert verdict(*done, mishaps=[frozen]).repeats_unexplained
 
 
+def test_a_thawed_worker_may_say_late_what_waited_behind_another_there() -> None:
+    """It parks the rest of the lane, too; of what came before the first that it tried it had nothing."""
+    frozen = Mishap("freeze", 2.0, 12.1, pid=3)
+    owner = (attempt(0, 10.0), attempt(1, 10.3))
+    first, second = attempt(0, 1.5, pid=3, result="failed"), attempt(1, 1.5, pid=3, result="failed")
+
+    assert verdict(first, *owner, attempt(1, 37.0, pid=TWO), mishaps=[frozen]).repeats_unexplained == []
+    assert verdict(second, *owner, attempt(0, 37.0, pid=TWO), mishaps=[frozen]).repeats_unexplained
+
+
 def test_a_delivery_under_which_workers_were_killed_may_be_condemned() -> None:
     """Twice; after one kill it may not."""
     tries = (

@@ -344,9 +344,9 @@ async def test_a_key_that_fills_the_record_does_not_end_the_worker(bench: Bench)
 
 
 async def test_a_wait_of_millennia_is_parked_like_any_other(bench: Bench) -> None:
-    """A handler may ask for any wait; more than a year is a year."""
+    """A handler that never expires may ask for any wait; more than a year is a year."""
     script = Script(act=_raising(Retry("later", after="99999999d")))
-    async with bench.running(script.handler()):
+    async with bench.running(script.handler(expires_after=None)):
         await bench.emit(raw("ann"))
         await until(lambda: bench.parked() and bench.committed() == 1)
 
@@ -726,6 +726,36 @@ async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Benc
         for number in range(60):
             await bench.emit(b"\xffgarbage %d" % number, raw("ann"), raw("bob"))
         await until(lambda: len(script.done) == 120 and len(bench.dead_letters()) == 60)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_worker_that_hears_of_a_loss_writes_tombstones_and_nothing_else(bench: Bench, fails: bool) -> None:
+    """A commit says that the claim is another's: what fails then is not parked, nor what waits behind; a success is noted."""
+    script, go = Script(), asyncio.Event()
+
+    async def act(event: Event, _ctx: Context) -> None:
+        if event.user.id == "ann":
+            await go.wait()
+            if fails:
+                raise RuntimeError("the provider is down")
+
+    script.act = act
+    async with bench.running(script.handler()) as worker:
+        await bench.emit(raw("ann"), raw("ann"))
+        await until(lambda: len(script.attempts) == 1)
+        group, place = bench.broker.group("usher"), TopicPartition(TOPIC, 0)
+        mine = group.owned.pop(place)  # as for a worker that was frozen: the group has given it to another
+        await bench.emit(raw("bob"))
+        (state,) = worker.claims.states.values()
+        await until(lambda: state.lost)
+        go.set()
+        await until(lambda: not state.tasks)
+        written = bench.broker.partition(retry_topic("usher", TOPIC), 0).records
+        begun = [user for user, *_ in script.attempts]
+        group.owned[place] = mine
+
+    assert [record.value for record in written] == ([] if fails else [None])
+    assert begun.count("ann") == 1, "nothing begins after the loss"
 
 
 async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: Bench) -> None:

@@ -100,6 +100,24 @@ def test_a_wait_that_is_asked_for_is_obeyed_exactly() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "error",
+    [Retry("busy", after="2h"), Hold("paused", after="2h"), RuntimeError("busy"), Unknown("x", otherwise="resend")],
+)
+def test_no_wait_is_longer_than_what_is_left(error: Exception) -> None:
+    """Whoever asks for it: what would expire meanwhile is dead at once, and says why. A shorter wait is a wait."""
+    policy = RetryPolicy(delays=("2h",), jitter=0)
+
+    late = verdict(error, policy=policy, expires_at=NOW + 7199)
+    in_time = verdict(error, policy=policy, expires_at=NOW + 7200)
+
+    assert isinstance(late, Dead)
+    assert late.reason == "expired"
+    assert "2.0 h" in late.error
+    assert isinstance(in_time, Park)
+    assert in_time.due == NOW + 7200
+
+
 def test_a_reject_is_dead_at_once() -> None:
     """On the first attempt, with attempts left."""
     assert verdict(Reject("no such mailbox")) == Dead("rejected", "rejected", "no such mailbox", "usher.outcome.Reject")

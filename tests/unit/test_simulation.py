@@ -15,8 +15,12 @@ from tests.simulation.run import play
 SCHEDULES, BLOCKS = 200, 4
 
 
+# A process that is killed leaves coroutines that nothing awaits.
+killed = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@killed
 @pytest.mark.parametrize("block", range(BLOCKS))
-@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_promises_hold_on_every_schedule(block: int) -> None:
     """Crashes, moves, freezes, outages: nothing lost, in order, once unless a fault excuses it, never early, never too late."""
     for seed in range(block, SCHEDULES, BLOCKS):
@@ -24,6 +28,7 @@ def test_the_promises_hold_on_every_schedule(block: int) -> None:
         assert wrong == [], f"seed {seed}:\n" + "\n".join(story)
 
 
+@killed
 def test_a_seed_replays_exactly() -> None:
     """The same plan gives the same story."""
     plan = Plan.of(11)

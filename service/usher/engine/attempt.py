@@ -100,7 +100,7 @@ class Attempts:
             return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
         limit = in_flight.limit = self.deadlines.limit(handler.timeout)
         ending = await self._run(handler, event, delivery, limit)
-        now = self.now()
+        now, expires_at = self.now(), _expires_at(handler, event, delivery)
         verdict = decide(
             ending.error,
             attempt=delivery.attempt + 1,
@@ -109,9 +109,15 @@ class Attempts:
             now=now,
             rng=self.rng,
             may_park=delivery.replay is None,
+            expires_at=None if expires_at is None else expires_at / 1000,
         )
         self._report(handler, delivery, ending, verdict)
         return verdict, _after(delivery, verdict, ending.sent, int(now * 1000))
+
+    def longest_wait(self, handler: str) -> float:
+        """Return the longest wait, in seconds, that the retry policy of *handler* asks for."""
+        found = self.router.handlers.get(handler)
+        return ((found.retry if found else None) or self.policy).longest
 
     def expiry_of(self, in_flight: InFlight) -> int | None:
         """Return when it becomes too late to send it, in Unix milliseconds. None: never, or that is not known."""

@@ -47,14 +47,29 @@ class ClaimState:
         """Whether deliveries may begin."""
         self.ours = True
         """Whether the claim is still ours: what ends later is not in our last commit (rule 9)."""
+        self.lost = False
+        """Whether the event log has said that the claim is another's."""
         self.committed: Position | None = None
-        self.calm_at = 0
+        self.calm_at = 0.0
+        """When it has lived for a while, by the clock of the loop."""
         self.undecodable: deque[int] = deque()
         self.records = 0
         self.backlog: Batch | None = None
-        """Records that were read and not taken in, because the partition rests until `rests_until` (Unix milliseconds)."""
-        self.rests_until = 0
+        """Records that were read and not taken in, because the partition rests until `rests_until` (by the clock of the loop)."""
+        self.rests_until = 0.0
         self._failed = failed
+
+    def close(self) -> None:
+        """Let nothing new begin. Ends the attempts whose message waits for its turn: nothing of it has left, the next owner makes them."""
+        self.open = False
+        for in_flight in self.in_flight.values():
+            if in_flight.limit is not None:
+                in_flight.limit.end_waiting()
+
+    def lose(self) -> None:
+        """The event log says that the claim is another's: nothing is written for it any more but successes, as tombstones (rule 9)."""
+        self.lost, self.ours = True, False
+        self.close()
 
     @property
     def position(self) -> int:

@@ -77,7 +77,7 @@ class Claims:
         await self.commits.commit([state])
         if state.releasing is not None:
             return
-        state.calm_at = self.driver.now_ms() + int(self.limits.calm_after * 1000)
+        state.calm_at = asyncio.get_running_loop().time() + self.limits.calm_after
         if state.ledger.careful:
             self.logger.warning(
                 "worker after worker has ended here: deliveries run one at a time for a while",
@@ -98,14 +98,13 @@ class Claims:
         """`Owner.released`: close the claims, drain within the budget, commit, forget (rule 9)."""
         going = [state for claim in claims if (state := self.states.get(claim)) is not None]
         for state in going:
-            state.open = False
+            state.close()
             self.driver.drop_replays(state)
-            self.driver.end_waiting(state)
         if fresh := [state for state in going if state.releasing is None]:
             releasing = asyncio.create_task(self._release(fresh))
             for state in fresh:
                 state.releasing = releasing
-        await asyncio.gather(*{state.releasing for state in going if state.releasing is not None})
+        await asyncio.gather(*dict.fromkeys(state.releasing for state in going if state.releasing is not None))
 
     async def _release(self, states: Sequence[ClaimState]) -> None:
         """Release claims that go together: one commit for all of them, or the last ones would exceed the budget."""
@@ -113,7 +112,9 @@ class Claims:
         for state in states:
             if state.follower is not None and not state.loaded:
                 state.follower.cancel()  # otherwise it goes on: only it can take back a late park record of another worker
-        await asyncio.gather(*(self._drain(state) for state in states))
+        busy = [state for state in states if state.loaded and state.tasks]
+        asking = self.commits.commit(busy, anyway=True)  # are they ours still? What has nothing to write need not know
+        await asyncio.gather(asking, *(self._drain(state) for state in states))
         for state in states:
             state.ours = False  # from here on a success needs a tombstone: the commit does not cover it
         await self.commits.commit([state for state in states if state.loaded], orderly=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,26 +26,37 @@ class Commits:
     logger: FilteringBoundLogger
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
-    async def commit(self, states: Sequence[ClaimState], *, orderly: bool = False) -> bool:
+    async def commit(self, states: Sequence[ClaimState], *, orderly: bool = False, anyway: bool = False) -> bool:
         """Commit what has changed. Returns whether the event log has taken it, or nothing has changed.
 
         *orderly*: the claims are being released, so that this is their last commit, and their start does not count.
+        *anyway*: commit also what has not changed: the event log says then whether the claims are still ours.
         """
         async with self._turn:
-            positions = {s.claim: s.ledger.snapshot(orderly=orderly) for s in states if s.ours or orderly}
+            having = [state for state in states if (state.ours or orderly) and not state.lost]
+            positions = {state.claim: state.ledger.snapshot(orderly=orderly) for state in having}
             changed = {
-                s.claim: positions[s.claim]
-                for s in states
-                if s.claim in positions and s.committed != positions[s.claim]
+                state.claim: positions[state.claim]
+                for state in having
+                if anyway or state.committed != positions[state.claim]
             }
             if not changed:
                 return True
             try:
                 await self.event_log.commit(changed)
             except (ClaimLost, LogUnavailable) as error:
+                if isinstance(error, ClaimLost):
+                    self._lose(states, error.claims or changed)
                 self.metrics.commit_failures.inc()
                 self.logger.warning("commit refused", error=scrub(error))
                 return False
             for state in states:
                 state.committed = changed.get(state.claim, state.committed)
             return True
+
+    @staticmethod
+    def _lose(states: Iterable[ClaimState], lost: Collection[object]) -> None:
+        """Let every part of the engine know that these claims are another's (rule 9)."""
+        for state in states:
+            if state.claim in lost:
+                state.lose()

@@ -34,7 +34,7 @@ class Driver:
         self._alone = asyncio.Lock()
         self._running: dict[str, asyncio.Future[str | None]] = {}
         """The attempt that runs in a lane, of any claim. Its result is the key of the delivery, if that is done now."""
-        self._began = attempts.now()
+        self._began = asyncio.get_running_loop().time()
         self.due_soon = asyncio.Event()
         self.records = 0
         """How many deliveries are in memory."""
@@ -98,7 +98,8 @@ class Driver:
         if not state.open:
             return
         if in_flight.parked and (patience := self._patience(delivery)) > 0:
-            state.table.postpone(delivery.key, self.now_ms() + math.ceil(min(patience, 60.0) * 1000))
+            now = self.now_ms()
+            state.table.postpone(delivery.key, now + math.ceil(min(patience, 60.0) * 1000), now)
             return
         ended = self._running[lane.key] = asyncio.get_running_loop().create_future()
         done = None
@@ -168,8 +169,12 @@ class Driver:
             self.wake(state, lane)
 
     def start_due(self, state: ClaimState) -> float:
-        """Wake the lanes whose head is due. Returns the seconds until there may be more to do."""
+        """Wake the lanes whose head is due. Returns the seconds until there may be more to do: one at most.
+
+        For the clock may be set: how long it is until a due time has to be asked of it again.
+        """
         now = self.now_ms()
+        state.table.distrust(now)
         if state.table.soonest > now:
             return (state.table.soonest - now) / 1000
         room = min(self._limits.records - self.records, _DUE_AT_ONCE)
@@ -182,7 +187,7 @@ class Driver:
             lane = state.lane(lane_key)
             head = state.table.first(lane_key)
             if head is not None and head.key != key:
-                state.table.postpone(key, None)  # rule 1: only the head has a due time
+                state.table.postpone(key, None, now)  # rule 1: only the head has a due time
             self.wake(state, lane)
             state.drop_if_empty(lane)
         if room <= 0 or space < 0:
@@ -197,7 +202,7 @@ class Driver:
         """Return the seconds that a parked delivery still waits for a handler that is missing: the next deploy may have it."""
         if delivery.replay is not None or delivery.handler in self._attempts.router.handlers:
             return 0.0
-        return self._began + self._limits.handler_gone_after - self._attempts.now()
+        return self._began + self._limits.handler_gone_after - asyncio.get_running_loop().time()
 
     # When a claim goes
 
@@ -206,12 +211,6 @@ class Driver:
         for lane in state.lanes.values():
             while lane.replays:
                 self._drop(state, lane.replays.popleft())
-
-    def end_waiting(self, state: ClaimState) -> None:
-        """End the attempts whose message waits for its turn: nothing of it has left, and the next owner makes them."""
-        for in_flight in state.in_flight.values():
-            if in_flight.limit is not None:
-                in_flight.limit.end_waiting()
 
     def forget_queued(self, state: ClaimState) -> None:
         """Forget the deliveries that are queued: they do not run any more, and the commit says that they are undone."""

@@ -68,7 +68,7 @@ class Lane:
             )
         if parked.offset >= position:  # rule 7: it waits until the source was read past it, and is due then
             if parked.due is None:
-                table.postpone(parked.key, now)
+                table.postpone(parked.key, now, now)
             return None
         if parked.due is not None and parked.due > now:
             return None

@@ -46,6 +46,8 @@ class Measures:
         # What lies past the position is due as well: it waits for the position to move, and that may stand still.
         overdue = [due for state in states if (due := state.table.oldest_due(sys.maxsize)) is not None]
         self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
+        latest = [due for state in states if (due := state.table.latest_due()) is not None]
+        self.metrics.longest_wait.set(max(0.0, (max(latest, default=now) - now) / 1000))
         parked: dict[tuple[str, int], int] = {state.claim.topic_partition: len(state.table) for state in states}
         positions = {state.claim: state.position for state in states}  # before their ends: an end only grows
         lags = await self._lags(positions)

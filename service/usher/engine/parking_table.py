@@ -7,6 +7,7 @@ first delivery of a lane, the deliveries that are due, and whether a delivery is
 from __future__ import annotations
 
 import marshal
+import re
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,12 +19,16 @@ from usher.headers import (
     ATTEMPT,
     DUE,
     EVENT_ID,
+    FAILED_AT,
+    FIRST_FAILED_AT,
     HANDLER,
     LANE,
+    MOST_ATTEMPTS,
     ORIGINAL_OFFSET,
     ORIGINAL_PARTITION,
     ORIGINAL_TIMESTAMP,
     ORIGINAL_TOPIC,
+    REPLAY,
     REPLAYS,
     Head,
     delivery_headers,
@@ -32,24 +37,28 @@ from usher.headers import (
 
 # The values are stored in the order in which they came, apart from the keys: to insert them in the order of keys takes twice as long.
 _SCHEMA = """
-CREATE TABLE parked (key TEXT NOT NULL, lane TEXT, offset INTEGER, attempt INTEGER, due INTEGER, taken INTEGER,
-                     value BLOB, headers BLOB);
+CREATE TABLE parked (key TEXT NOT NULL, lane TEXT, offset INTEGER, attempt INTEGER, due INTEGER, since INTEGER,
+                     taken INTEGER, value BLOB, headers BLOB);
 CREATE UNIQUE INDEX by_key ON parked (key);
 CREATE INDEX in_lane ON parked (lane, offset);
 CREATE INDEX by_due ON parked (due) WHERE due IS NOT NULL AND NOT taken;
 CREATE INDEX behind ON parked (lane) WHERE due IS NULL;
 """
-_INSERT = "INSERT OR IGNORE INTO parked VALUES (?, ?, ?, ?, ?, 0, ?, ?)"
+_INSERT = "INSERT OR IGNORE INTO parked VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)"
 _MERGE = """
-INSERT INTO parked VALUES (?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (key) DO UPDATE SET lane = excluded.lane, offset = excluded.offset,
-    attempt = excluded.attempt, due = excluded.due, taken = 0, value = excluded.value, headers = excluded.headers
+INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (key) DO UPDATE SET lane = excluded.lane, offset = excluded.offset,
+    attempt = excluded.attempt, due = excluded.due, since = excluded.since, taken = 0, value = excluded.value, headers = excluded.headers
 """
 _BETTER = " WHERE (excluded.attempt, ifnull(excluded.due, 0)) >= (parked.attempt, ifnull(parked.due, 0))"
 _NEXT_LANES = "SELECT DISTINCT lane FROM parked WHERE due IS NULL AND lane > ? ORDER BY lane LIMIT ?"
+_DISTRUST = "UPDATE parked SET due = ? + max(due - since, 0), since = ? WHERE since > ? AND due IS NOT NULL"
 _STEP = 500
+_SLACK = 1_000
+"""Milliseconds that the clocks of two workers may differ, and that a wait may be longer for it."""
 
 
 _SLOTS = 1 << 21
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 
 
 class _MaybeLanes:
@@ -76,22 +85,29 @@ class Entry(NamedTuple):
 
 
 class ParkedRow(NamedTuple):
-    """A row of the parking table. *due* is in Unix milliseconds."""
+    """A row of the parking table. Times are in Unix milliseconds. *since* is when the wait for *due* began."""
 
     key: str
     lane_key: str
     offset: int
     attempt: int
     due: int | None
+    since: int | None
     value: bytes
     headers: Headers
 
     @classmethod
     def of(cls, delivery: Delivery) -> ParkedRow:
         """Make the row of a delivery."""
-        headers = delivery_headers(delivery)
         return cls(
-            delivery.key, delivery.lane_key, delivery.offset, delivery.attempt, delivery.due, delivery.value, headers
+            key=delivery.key,
+            lane_key=delivery.lane_key,
+            offset=delivery.offset,
+            attempt=delivery.attempt,
+            due=delivery.due,
+            since=delivery.failed_at,
+            value=delivery.value,
+            headers=delivery_headers(delivery),
         )
 
     @classmethod
@@ -106,15 +122,21 @@ class ParkedRow(NamedTuple):
         named = head.text(EVENT_ID)
         if key != f"{handler}/{named}@{head.integer(ORIGINAL_PARTITION)}-{offset}" or named.count("/") != 2:
             raise ValueError(f"its key is not the key of the delivery in it ({handler}, offset {offset})")
+        odd = not _PLAIN(named) or head.get(REPLAY) is not None
+        if odd and read_delivery(record).key != key:
+            raise ValueError("its key is not written as Usher writes keys")
         head.text(ORIGINAL_TOPIC)
         head.integer(ORIGINAL_TIMESTAMP)
         head.integer(REPLAYS, 0)
+        head.time(FIRST_FAILED_AT)
+        since = head.time(FAILED_AT)
         return cls(
             key=key,
             lane_key=f"{handler}/{head.text(LANE)}",
             offset=offset,
-            attempt=head.integer(ATTEMPT, 0),
-            due=head.integer(DUE) if head.get(DUE) else None,
+            attempt=head.integer(ATTEMPT, 0, most=MOST_ATTEMPTS),
+            due=head.time(DUE),
+            since=since if since is not None or record.timestamp <= 0 else record.timestamp,
             value=record.value or b"",
             headers=record.headers,
         )
@@ -132,6 +154,8 @@ class ParkingTable:
         """The highest source offset of all deliveries that were ever put."""
         self.soonest = 0.0
         """Nothing is due before this moment (Unix milliseconds). The driver moves it when it has looked at everything that is due."""
+        self._latest = 0
+        """No wait has begun after this moment."""
         self.close = weakref.finalize(self, self._db.close)
         """Give the disk space back. Also happens to a table without references. Safe to call twice."""
 
@@ -181,6 +205,7 @@ class ParkingTable:
             self._lanes.add(row[1])
         self.highest = max([self.highest, *(row[2] for row in rows)])
         self.soonest = min([self.soonest, *(row[4] for row in rows if row[4] is not None)])
+        self._latest = max([self._latest, *(row[5] for row in rows if row[5] is not None)])
         new = self._db.executemany(_INSERT, rows).rowcount
         self._count += new
         if new < len(rows):
@@ -213,10 +238,23 @@ class ParkingTable:
         self._db.execute("UPDATE parked SET taken = 1 WHERE key = ?", (key,))
         return self._load(key)
 
-    def postpone(self, key: str, due: int | None) -> None:
+    def postpone(self, key: str, due: int | None, now: int) -> None:
         """Change the due time here only: nothing is written to the event log."""
-        self._db.execute("UPDATE parked SET due = ?, taken = 0 WHERE key = ?", (due, key))
+        self._db.execute("UPDATE parked SET due = ?, since = ?, taken = 0 WHERE key = ?", (due, now, key))
         self.soonest = self.soonest if due is None else min(self.soonest, due)
+        self._latest = max(self._latest, now)
+
+    def distrust(self, now: int) -> None:
+        """Let no wait be longer from *now* on than it was when it began.
+
+        One that began after now shows that a clock was wrong: then, or now. Waits that are cut this way may be early where the
+        clock is wrong now; others would be late by as much as a clock can be wrong.
+        """
+        if self.soonest > now + _SLACK:  # nobody looks further ahead than that: the clock was set back
+            self.soonest = 0.0
+        if self._latest > now + _SLACK:
+            self._db.execute(_DISTRUST, (now, now, now))
+            self._latest, self.soonest = now, 0.0
 
     def due(self, now: int, before: int, limit: int) -> list[tuple[str, str, int]]:
         """Return (key, lane, bytes) of what is due at *now* and lies before source offset *before*, the most overdue first."""
@@ -233,6 +271,11 @@ class ParkingTable:
         """Return the earliest due time of what lies before source offset *before*."""
         return self._earliest("due IS NOT NULL AND offset < ?", before)
 
+    def latest_due(self) -> int | None:
+        """Return the latest due time."""
+        row = self._one("SELECT due FROM parked WHERE NOT taken AND due IS NOT NULL ORDER BY due DESC LIMIT 1")
+        return None if row is None else row[0]
+
     def lane_of(self, key: str) -> str | None:
         """Return the lane of a parked delivery."""
         row = self._one("SELECT lane FROM parked WHERE key = ?", key)
@@ -246,7 +289,7 @@ class ParkingTable:
                 for (lane,) in lanes:
                     first = self.first(lane)
                     if first is not None and first.due is None:
-                        self.postpone(first.key, now)
+                        self.postpone(first.key, now, now)
             yield
 
     def _earliest(self, condition: str, *values: int) -> int | None:

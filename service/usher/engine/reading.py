@@ -54,7 +54,7 @@ class Reader:
         for batch in batches:
             await self._take_in_parts(batch)
         for state in self.claims.open:
-            if state.backlog is not None and self.driver.now_ms() >= state.rests_until:
+            if state.backlog is not None and self.polled >= state.rests_until:
                 self._take(state, state.backlog)
 
     def _readable(self) -> tuple[list[Claim], int]:
@@ -103,7 +103,7 @@ class Reader:
         resting = state.backlog is not None
         self.metrics.resting.labels(state.claim.topic, str(state.claim.partition)).set(resting)
         if resting:
-            state.rests_until = self.driver.now_ms() + int(self.limits.undecodable_rest * 1000)
+            state.rests_until = asyncio.get_running_loop().time() + self.limits.undecodable_rest
             self.logger.error(
                 "partition rests: most of its last records are undecodable; see what writes to it, and in which format",
                 topic=state.claim.topic,

@@ -125,10 +125,18 @@ class Settler:
         if isinstance(verdict, Park):
             due = datetime.fromtimestamp((delivery.due or 0) / 1000, UTC).isoformat(timespec="milliseconds")
             self._line(delivery, "parked", outcome=verdict.label, error=verdict.error, due=due)
+            self._warn_of(delivery, verdict, due)
         if in_flight.done_elsewhere:  # a tombstone came during the write: take our record back, which came last
             await self._let_go(state, delivery, tombstone=True)
             return False
         return True
+
+    def _warn_of(self, delivery: Delivery, verdict: Park, due: str) -> None:
+        """Say that a lane waits longer than any of our policies lets it: somebody else has asked for that."""
+        began = delivery.due if delivery.failed_at is None else delivery.failed_at
+        wait = ((delivery.due or 0) - (began or 0)) / 1000
+        if verdict.label != "held" and wait > self.attempts.longest_wait(delivery.handler) + 1:
+            self._line(delivery, "a wait longer than any retry policy has", "warning", wait=round(wait), due=due)
 
     async def _give_up(self, state: ClaimState, in_flight: InFlight, verdict: Dead) -> None:
         """Rules 4 and 10: the dead letter, then (where it was parked) the tombstone. A replay may be refused instead."""
@@ -162,9 +170,9 @@ class Settler:
         if not outcome.done():
             outcome.set_result(verdict.label)
 
-    def _line(self, delivery: Delivery, what: str, **more: object) -> None:
+    def _line(self, delivery: Delivery, what: str, level: str = "info", **more: object) -> None:
         origin = delivery.origin
-        self.logger.info(
+        getattr(self.logger, level)(
             what,
             event_id=delivery.uid.id,
             handler=delivery.handler,

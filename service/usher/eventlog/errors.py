@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class LogError(Exception):
     """The base of the errors of an event log."""
@@ -16,7 +18,14 @@ class LogMissing(LogUnavailable):
 
 
 class ClaimLost(LogError):
-    """This worker has lost the claim, or the write was for an older claim of the partition. Forget the claim."""
+    """This worker has lost the claim, or the write was for an older claim of the partition. Forget the claim.
+
+    *claims* are those that are lost; where it names none, all that the call was about.
+    """
+
+    def __init__(self, text: str, claims: Collection[object] = ()) -> None:
+        super().__init__(text)
+        self.claims = claims
 
 
 class TooLarge(LogError):

@@ -131,9 +131,9 @@ class Member:
     async def commit(self, positions: Mapping[Claim, Position]) -> None:
         """As `EventLog.commit`."""
         async with self._commit_lock:
-            for claim in positions:
-                if self._claims.get(claim.topic_partition) is not claim:
-                    raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more")
+            lost = [claim for claim in positions if self._claims.get(claim.topic_partition) is not claim]
+            for claim in lost:
+                raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more", lost)
             if positions:
                 await self._commit({KafkaPartition(*c.topic_partition): (p.next, p.mark) for c, p in positions.items()})
 

@@ -127,9 +127,9 @@ class SqliteLog:
             await _first_of(rung, min(pause, left))
 
     async def commit(self, positions: Mapping[Claim, Position]) -> None:
-        for claim in positions:
-            if self._held.get(claim.topic) is not claim:
-                raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more")
+        lost = [claim for claim in positions if self._held.get(claim.topic) is not claim]
+        for claim in lost:
+            raise ClaimLost(f"this worker has no claim on {claim.topic}/{claim.partition} any more", lost)
         await self._file.write(lambda db: self._topics.commit(db, positions))
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:

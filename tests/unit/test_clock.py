@@ -1,0 +1,104 @@
+"""Time is part of correctness: clocks that are set, waits that others ask for, and times that strangers write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import structlog
+from tests.engine import Bench, Script, raw, until
+from tests.fakes.memory_log import MemoryBroker
+
+from usher import Context, Event, Retry, RetryPolicy
+
+
+@dataclass
+class WallClock:
+    """The wall clock of this machine, less *behind* seconds. The monotonic clock goes on as ever."""
+
+    behind: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() - self.behind
+
+
+@pytest.fixture
+def wall() -> WallClock:
+    return WallClock()
+
+
+@pytest.fixture
+def bench(wall: WallClock) -> Bench:
+    return Bench(MemoryBroker(), RetryPolicy(("1s",) * 6, jitter=0), now=wall)
+
+
+async def test_a_wait_that_a_provider_asks_for_ends_when_the_delivery_expires(bench: Bench) -> None:
+    """A gateway that means milliseconds asks for 1,000 days: a dead letter at once, and the user's next event is served."""
+    script = Script()
+
+    def ask(event: Event, _ctx: Context) -> None:
+        if event.id == "first":
+            raise Retry("429", after=86_400_000)
+
+    script.act = ask
+    async with bench.running(script.handler()):
+        await bench.emit(raw("ann", event_id="first"), raw("ann", event_id="second"))
+        await until(lambda: script.done and bench.dead_letters())
+
+    assert [dead_letter.reason for dead_letter in bench.dead_letters()] == ["expired"]
+    assert script.done == [("ann", "second")]
+
+
+async def test_a_lane_that_waits_longer_than_any_policy_is_told(bench: Bench) -> None:
+    """Within its expiry a long wait is obeyed; a line and a metric say that it is longer than ours."""
+    script = Script(act=raising(Retry("429", after="3h")))
+    with structlog.testing.capture_logs() as lines:
+        async with bench.running(script.handler()) as worker:
+            await bench.emit(raw("ann"))
+            await until(bench.parked)
+            waits = worker.metrics.longest_wait
+            await until(lambda: waits._value.get() > 10_000)
+
+    (line,) = (line for line in lines if line["event"] == "a wait longer than any retry policy has")
+    assert (line["log_level"], line["wait"]) == ("warning", 3 * 3600)
+
+
+@pytest.mark.parametrize("behind", [5 * 3600.0, -5 * 3600.0])
+async def test_nothing_waits_longer_because_the_clock_was_wrong(bench: Bench, wall: WallClock, behind: float) -> None:
+    """The clock is set, back or forward, while deliveries wait, and others fail meanwhile: all run once it is right."""
+    script = Script()
+
+    def act(_event: Event, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise RuntimeError("not yet")
+
+    script.act = act
+    async with bench.running(script.handler(expires_after=None)):
+        await bench.emit(raw("ann"))
+        await until(lambda: len(script.attempts) == 1 and bench.parked())
+        wall.behind = behind
+        await bench.emit(raw("bob"))
+        await until(lambda: "bob" in [user for user, *_ in script.attempts])
+        wall.behind = 0.0
+        await until(lambda: len(script.done) == 2, within=10)
+
+
+async def test_what_a_worker_with_a_wrong_clock_parked_is_not_waited_for(bench: Bench, wall: WallClock) -> None:
+    """Its clock was hours ahead: the next worker finds a due time in the afternoon, and lets it wait no longer than was asked."""
+    script = Script(act=raising(RuntimeError("not yet")))
+    wall.behind = -5 * 3600
+    async with bench.running(script.handler(expires_after=None)):
+        await bench.emit(raw("ann"))
+        await until(bench.parked)
+    wall.behind, script.act = 0.0, None
+    async with bench.running(script.handler(expires_after=None)):
+        await until(lambda: script.done, within=10)
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def act(*_: object) -> None:
+        raise error
+
+    return act
