@@ -90,16 +90,21 @@ class Handlers:
         self.running[lane] += 1
         try:
             await self._behave(name, event.id)
+        except GeneratorExit:  # its process was killed, and Python has collected what is left of it: nothing happened
+            raise
         except BaseException as error:
             attempt.result = type(error).__name__
             attempt.not_before = self._now() + _least_wait(error, ctx.attempt)
+            self._end(attempt, lane)
             raise
         else:
             attempt.result = "done"
-        finally:
-            attempt.ended = self._now()
-            self.running[lane] -= 1
-            self._say(f"{process.name} {name}({event.id}) attempt {ctx.attempt}: {attempt.result}")
+            self._end(attempt, lane)
+
+    def _end(self, attempt: Attempt, lane: tuple[str, str, str]) -> None:
+        attempt.ended = self._now()
+        self.running[lane] -= 1
+        self._say(f"{attempt.process} {attempt.handler}({attempt.event}) attempt {attempt.number}: {attempt.result}")
 
     async def _behave(self, name: str, event: str) -> None:
         script = self._script[name, event]
