@@ -6,11 +6,17 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= 2
 
+# Tests wait more than they work: one process more than there are cores.
+TESTERS ?= $(shell expr $(JOBS) + 1)
+
+# What pytest has compiled is kept, whatever the environment says: to do it again takes each process seconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 bin := $(VENV)/bin
 ready := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-keycloak test simulate mutants chaos bench lint format types contracts check image-test lock clean
+.PHONY: help demo demo-keycloak test unit simulate mutants chaos bench lint format types contracts check image-test lock clean
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,7 +28,10 @@ demo-keycloak: $(ready) ## The same with a real Keycloak, which can then be trie
 	$(bin)/python -m tests.demo_keycloak
 
 test: $(ready) ## All tests; those on Kafka and Keycloak need Java and Maven, and say so when they skip
-	$(bin)/pytest -n $(JOBS) --maxschedchunk 1 $(ARGS)
+	$(bin)/pytest -n $(TESTERS) --maxschedchunk 1 $(ARGS)
+
+unit: $(ready) ## The core's tests in some seconds: without simulation, and with few examples of each property
+	$(bin)/pytest tests/unit -n $(JOBS) --maxschedchunk 1 -m "not simulation" --hypothesis-profile quick $(ARGS)
 
 mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice
 	$(bin)/python -m tests.simulation.mutants --jobs $(JOBS)

@@ -22,6 +22,7 @@ _Server = TypeVar("_Server", bound=Server)
 hypothesis.settings.register_profile(
     "usher", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("usher"), max_examples=10)
 hypothesis.settings.load_profile("usher")
 
 # structlog's own default draws every traceback with the values of its variables: that was half of the engine's tests.

@@ -91,7 +91,7 @@ class Server(Protocol):
     """What `started` runs."""
 
     def start(self) -> None: ...
-    def stop(self) -> None: ...
+    def kill(self) -> None: ...
 
 
 _Server = TypeVar("_Server", bound=Server)
@@ -99,19 +99,19 @@ _Server = TypeVar("_Server", bound=Server)
 
 @contextlib.contextmanager
 def started(server: _Server) -> Iterator[_Server]:
-    """Run it for as long as the context lasts."""
+    """Run it for as long as the context lasts. What it holds is thrown away, so it need not end in good order."""
     server.start()
     try:
         yield server
     finally:
-        server.stop()
+        server.kill()
 
 
 @contextlib.contextmanager
 def shared(folder: Path, make: Callable[[Path], _Server]) -> Iterator[_Server]:
     """Run one server for all processes that name the same *folder*.
 
-    The first starts it; at the end it waits until the others have left, and stops it.
+    The first starts it; at the end it waits until the others have left, and kills it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     address = folder / "server.pickle"
@@ -131,7 +131,7 @@ def shared(folder: Path, make: Callable[[Path], _Server]) -> Iterator[_Server]:
             while first:
                 with _locked(mutex):
                     if _nobody_else(users):
-                        server.stop()
+                        server.kill()
                         first = False
                 time.sleep(0.1)
 

@@ -77,7 +77,7 @@ def _make_kit(folder: Path) -> Path:
     first.format()
     shutil.copytree(folder / "first" / "data", folder / "data")
     first.run(f"-XX:ArchiveClassesAtExit={folder / 'classes.jsa'}")
-    first.stop()
+    first.stop(within=120)  # it writes the archive then
     return folder
 
 
@@ -163,17 +163,17 @@ class Broker:
         """As a power cut: SIGKILL."""
         self._end(signal.SIGKILL)
 
-    def stop(self) -> None:
-        """Orderly, or after a minute not."""
-        self._end(signal.SIGTERM)
+    def stop(self, within: float = 20.0) -> None:
+        """Orderly, or after so many seconds not."""
+        self._end(signal.SIGTERM, within)
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, how: signal.Signals, within: float = 20.0) -> None:
         process, self._process = self._process, None
         if process is None:
             return
         process.send_signal(how)
         try:
-            process.wait(60)
+            process.wait(within)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

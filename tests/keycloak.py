@@ -77,7 +77,7 @@ class Server:
                 command, env={**os.environ, **admin, "JAVA_OPTS": _JAVA}, stdout=log, stderr=log, start_new_session=True
             )
         if not came_up(self._process, self._answers, START_TIMEOUT):
-            self.stop()
+            self.kill()
             raise RuntimeError(f"Keycloak did not start:\n{self._log.read_text()[-2000:]}")
 
     def _answers(self) -> bool:
@@ -87,11 +87,12 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
-    def stop(self) -> None:
+    def kill(self) -> None:
         """Its data is gone with it, so nothing is lost by SIGKILL; the script and its Java end together."""
         process, self._process = self._process, None
         if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it did not start
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
     @contextlib.asynccontextmanager

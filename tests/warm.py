@@ -23,7 +23,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 _LARGEST = 2**17
 """Bytes of a request."""
 
@@ -100,15 +99,12 @@ async def _rest(reader: asyncio.StreamReader | None) -> bytes:
 
 @functools.cache
 def _server() -> socket.socket:
-    """The way to the process that has loaded `usher`; it ends when this one does."""
+    """The way to the process that has loaded `usher`, which ends when this one does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-m", "tests.warm", str(theirs.fileno())]
-    _keep.append(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]))
-    theirs.close()
+    with theirs:
+        command = [sys.executable, "-P", __file__]
+        os.posix_spawn(sys.executable, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)])
     return ours
-
-
-_keep: list[subprocess.Popen[bytes]] = []
 
 
 def _load() -> None:
@@ -173,7 +169,7 @@ def _become(request: bytes, files: Sequence[int]) -> list[str]:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    sys.path[0] = cwd
+    sys.path.insert(0, cwd)
     return list(arguments)
 
 
@@ -181,4 +177,4 @@ if __name__ == "__main__":
     from usher.cli import main
 
     _load()
-    raise SystemExit(main(_serve(socket.socket(fileno=int(sys.argv[1])))))
+    raise SystemExit(main(_serve(socket.socket(fileno=os.dup(0)))))

@@ -80,14 +80,12 @@ async def test_webhook_and_audit_log_together_are_one_message_each(tmp_path: Pat
     """An admin's new user is welcomed once, the reset of the password is one message, and a self-signup none."""
     async with scene(tmp_path) as it, running(tmp_path, it.env()) as service:
         await polling(service, it)
-        created = it.event("user.created", "ann")
-        assert await hook(service, created) == 200
-        assert await hook(service, created) == 200
-        it.fake.happens(created)
+        created, signup = it.event("user.created", "ann"), it.event("user.created", "sue", triggered_by="user")
+        for body in (created, created, signup):
+            assert await hook(service, body) == 200
         assert await hook(service, it.event("user.created", "eve"), secret="wrong") == 401
-        signup = it.event("user.created", "sue", triggered_by="user")
-        assert await hook(service, signup) == 200
-        it.fake.happens(signup)
+        for known in (created, signup):
+            it.fake.happens(known)
         it.fake.happens(it.event("password.reset", "bob"))
         it.fake.happens(it.event("password.reset_requested", "cat", payload={"login_id": "cat@example.org"}))
         it.fake.happens(it.event("admin_api.mutation.create_user.executed", "ann"))

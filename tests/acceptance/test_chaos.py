@@ -23,7 +23,7 @@ async def test_the_promises_hold_whatever_happens(own_kafka: Broker, tmp_path: P
     seed = int(os.environ.get("SEED") or random.randrange(10**6))
     began = time.monotonic()
     findings, run = await chaos(
-        own_kafka, seed, 60, tmp_path, lambda what: print(f"{time.monotonic() - began:.1f} s {what}")
+        own_kafka, seed, 40, tmp_path, lambda what: print(f"{time.monotonic() - began:.1f} s {what}")
     )
     show(Console(width=140, highlight=False), seed, findings, run)
     assert findings.holds, f"SEED={seed}, logs in {tmp_path}: {findings.broken}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import random
 import re
@@ -54,6 +55,12 @@ class Refusal(Exception):
         self.reason, self.kind = reason, kind or reason
 
 
+@functools.cache
+def _key() -> rsa.RSAPrivateKey:
+    """One for all fakes of a process: to make a key takes a tenth of a second."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
 class FakeAuthgear(FakeSystem):
     """Serves Authgear's Admin API, as an async context manager.
 
@@ -87,7 +94,7 @@ class FakeAuthgear(FakeSystem):
         """The root field of each call that was understood."""
         self.tokens: list[str] = []
         """The tokens of the requests, valid or not."""
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._key = _key()
         self._now, self._seq = now, 0x1000
         self.audit_log: list[dict[str, Any]] = []
         self._rng = random.Random(self._seq)

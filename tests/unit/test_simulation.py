@@ -12,6 +12,8 @@ from tests.simulation import run
 from tests.simulation.plan import Plan
 from tests.simulation.run import play
 
+pytestmark = pytest.mark.simulation
+
 SCHEDULES, BLOCKS = 200, 4
 
 
