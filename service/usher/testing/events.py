@@ -65,11 +65,9 @@ def raw_event(
         "language": language, "preferred_languages": list(preferred_languages),
         "ip_address": "192.0.2.10", "user_agent": "Mozilla/5.0 (X11; Linux x86_64)",
     }  # fmt: skip
-    attributes = {
-        "preferred_username": username, "email": email, "phone_number": phone, "name": name, "locale": locale,
-        "updated_at": int(stamp),
-    }  # fmt: skip
-    payload = _payload(user, _without_none(attributes), {"email": email, "phone": phone})
+    known = {"preferred_username": username, "email": email, "phone_number": phone, "name": name, "locale": locale}
+    attributes = {**_without_none(known), "updated_at": int(stamp)}
+    payload = _payload(user, attributes, {"email": email, "phone": phone})
     if type == "password.expired":
         payload["expired"] = True
     return _json({
