@@ -49,16 +49,28 @@ def mutate(mutant: Mutant, folder: Path) -> None:
     """
     copy = folder / "usher"
     shutil.copytree(PACKAGE, copy)
+    for file, text in mutated(mutant).items():
+        (copy / file).write_text(text)
+
+
+def mutated(mutant: Mutant) -> dict[str, str]:
+    """Return the files that a mutant changes, as they are then.
+
+    Raises:
+        OutOfDate: the engine has changed.
+    """
+    trees: dict[str, ast.Module] = {}
     for edit in mutant.edits:
         module, _, name = edit.where.partition(":")
-        path = copy / (module.replace(".", "/") + ".py")
-        tree = ast.parse(path.read_text())
+        file = module.replace(".", "/") + ".py"
+        tree = trees.get(file) or ast.parse((PACKAGE / file).read_text())
+        trees[file] = tree
         replaced = _replace(tree, name, edit)
         if replaced != 1:
             raise OutOfDate(
                 f"mutant {mutant.name}: {edit.where} has {replaced} times {edit.old!r}; say what it replaces now"
             )
-        path.write_text(ast.unparse(ast.fix_missing_locations(tree)))
+    return {file: ast.unparse(ast.fix_missing_locations(tree)) for file, tree in trees.items()}
 
 
 def _replace(tree: ast.Module, name: str, edit: Edit) -> int:
