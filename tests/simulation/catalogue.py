@@ -438,6 +438,22 @@ for state in states:
         family="late writes",
     ),
     Mutant(
+        "a-lost-claim-is-opened",
+        "rule 9: once a commit has said that a claim is lost",
+        (
+            Edit(
+                "engine.claims:Claims._open", "state.releasing is not None or state.lost", "state.releasing is not None"
+            ),
+        ),
+        family="late writes",
+    ),
+    Mutant(
+        "a-write-that-waited-is-made-when-its-claim-is-lost",
+        "rule 9: once a commit has said that a claim is lost",
+        (Edit("engine.writes:Writes._durable", "not state.ours and failure", "False"),),
+        family="late writes",
+    ),
+    Mutant(
         "a-due-time-of-a-wrong-clock-is-believed",
         "promise 7: nothing waits because a clock was wrong",
         (Edit("engine.driver:Driver.start_due", "state.table.distrust(now)", ""),),

@@ -84,7 +84,7 @@ class Claims:
     async def _open(self, state: ClaimState) -> None:
         """Commit that a worker began here; then let the claim be read, and its due deliveries run."""
         await self._commits.commit([state])
-        if state.releasing is not None:
+        if state.releasing is not None or state.lost:
             return
         state.calm_at = asyncio.get_running_loop().time() + self._limits.calm_after
         if state.ledger.careful:
