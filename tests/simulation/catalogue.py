@@ -312,7 +312,7 @@ expires_at = self.attempts.expiry_of(in_flight)
         (
             Edit(
                 "engine.dedupe:Recent.duplicate",
-                "known is not None and known[0] < offset and timestamp - known[1] <= self._window",
+                "known is not None and known[0] < offset and at - known[1] <= self._window",
                 "False",
             ),
         ),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from usher.engine.claim_state import ClaimState
 from usher.engine.commits import Commits
+from usher.engine.dedupe import Recent
 from usher.engine.driver import Driver
 from usher.engine.follow import RetryFollower
 from usher.engine.limits import Limits
@@ -69,7 +70,8 @@ class Claims:
         for claim in claims:
             self._count += 1
             writer = f"{self._writer}.{self._count}"
-            state = ClaimState(claim, writer, self._handlers, self._limits.dedupe_window, self._failed)
+            recent = Recent(self._limits.dedupe_window, self._driver.now)
+            state = ClaimState(claim, writer, self._handlers, recent, self._failed)
             self.states[claim] = state
             state.follower = state.spawn(self._follow(state), kept=False)
         self.assigned = True

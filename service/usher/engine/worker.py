@@ -56,7 +56,7 @@ class Worker:
         router, writes = attempts.router, Writes(event_log, logger)
         settler = Settler(writes, attempts, group, metrics, logger)
         self._driver = Driver(attempts, settler, self._commits, self.memory, limits)
-        intake = Intake(router, metrics, limits, sources)
+        intake = Intake(router, metrics, limits, attempts.now, sources)
         replays = Replays(router, self._driver, settler, writes, asyncio.Semaphore(limits.replays))
         follower = RetryFollower(event_log, intake, self._driver, replays, writes, self.memory, limits, logger)
         self.claims = Claims(
