@@ -21,6 +21,8 @@ OUR_HEADERS = ("usher-", "kafka_dlt-")
 """How the names of our own headers begin."""
 _MAX_ID = 200
 _MOST_DIGITS = 20
+_FIRST_TIME, _AHEAD = 100_000_000_000, 366 * 86_400_000
+"""Milliseconds: no time in milliseconds is before 1973, and none so far ahead of us."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 
 
@@ -79,12 +81,16 @@ class Origin:
     headers: Headers = ()
 
     @classmethod
-    def of(cls, record: Record) -> Origin:
-        """Return the origin of a source record, without headers whose names are ours: others may not set these."""
+    def of(cls, record: Record, now: int | None = None) -> Origin:
+        """Return the origin of a source record, without headers whose names are ours: others may not set these.
+
+        A record that has no time, or one that no clock tells, is of *now* (Unix milliseconds): when it has arrived.
+        """
         kept = record.headers and tuple(
             (name, value) for name, value in record.headers if not name.startswith(OUR_HEADERS)
         )
-        return cls(record.topic, record.partition, record.offset, record.timestamp, record.key, kept)
+        at = record.timestamp if now is None else told_time(record.timestamp, now)
+        return cls(record.topic, record.partition, record.offset, at, record.key, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,11 @@ class Delivery:
         return replace(
             self, attempt=attempt, due=due, first_failed_at=first, failed_at=now, error=error, error_type=error_type
         )
+
+
+def told_time(timestamp: int, now: int) -> int:
+    """Return the time of a record, in Unix milliseconds; *now* where it has none (-1), or it is in seconds, micro- or nanoseconds."""
+    return timestamp if _FIRST_TIME <= timestamp <= now + _AHEAD else now
 
 
 def delivery_key(handler: str, uid: EventUid, partition: int, offset: int) -> str:

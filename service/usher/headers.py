@@ -118,6 +118,10 @@ def read_delivery(record: Record) -> Delivery:
     )
 
 
+class OddHeader(ValueError):
+    """A header of ours that holds what Usher does not write: the record is a foreign one."""
+
+
 @dataclass(slots=True)
 class Head:
     """The headers of a record by name. Of several with one name the last counts."""
@@ -153,7 +157,7 @@ class Head:
         text = self.text(name)
         number = int(text) if _WHOLE.fullmatch(text) else most + 1
         if not -_MOST <= number <= most:
-            raise ValueError(f"the header {name!r} is {text[:_SHOWN]!r}, and should be a whole number up to {most}")
+            raise OddHeader(f"the header {name!r} is {text[:_SHOWN]!r}, and should be a whole number up to {most}")
         return number
 
     def time(self, name: str) -> int | None:

@@ -312,7 +312,7 @@ expires_at = self.attempts.expiry_of(in_flight)
         (
             Edit(
                 "engine.dedupe:Recent.duplicate",
-                "known is not None and known[0] < offset and timestamp - known[1] <= self._window",
+                "known is not None and known[0] < offset and at - known[1] <= self._window",
                 "False",
             ),
         ),
@@ -435,6 +435,22 @@ for state in states:
         "a-lost-claim-is-only-closed",
         "rule 9: once a commit has said that a claim is lost",
         (Edit("engine.claim_state:ClaimState.lose", "self.lost, self.ours = True, False", "self.lost = True"),),
+        family="late writes",
+    ),
+    Mutant(
+        "a-lost-claim-is-opened",
+        "rule 9: once a commit has said that a claim is lost",
+        (
+            Edit(
+                "engine.claims:Claims._open", "state.releasing is not None or state.lost", "state.releasing is not None"
+            ),
+        ),
+        family="late writes",
+    ),
+    Mutant(
+        "a-write-that-waited-is-made-when-its-claim-is-lost",
+        "rule 9: once a commit has said that a claim is lost",
+        (Edit("engine.settle:Writes._durable", "not state.ours and failure", "False"),),
         family="late writes",
     ),
     Mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from tests.engine import Bench, Script, raw, until
 from tests.fakes.memory_log import MemoryBroker
 
 from usher import Context, Event, Retry, RetryPolicy
+from usher.engine.dedupe import Recent
+from usher.event import EventContext, EventUid
 
 
 @dataclass
@@ -95,6 +98,70 @@ async def test_what_a_worker_with_a_wrong_clock_parked_is_not_waited_for(bench: 
     wall.behind, script.act = 0.0, None
     async with bench.running(script.handler(expires_after=None)):
         await until(lambda: script.done, within=10)
+
+
+@pytest.mark.parametrize("ahead", [300, 1800, 86_400, 10**9, -1800])
+async def test_another_producers_clock_does_not_empty_the_memory_of_duplicates(bench: Bench, ahead: float) -> None:
+    """An event that comes twice is one, also with records of a producer between them whose clock is wrong."""
+    script = Script()
+    async with bench.running(script.handler()):
+        await bench.emit(raw("ann", event_id="once"))
+        bench.broker.clock = lambda: time.time() + ahead
+        await bench.emit(raw("bob"))
+        bench.broker.clock = time.time
+        await bench.emit(raw("ann", event_id="once"), raw("eve"))
+        await until(lambda: "eve" in [user for user, _ in script.done])
+
+    assert [user for user, _ in script.done].count("ann") == 1
+
+
+def test_a_backlog_is_deduped_although_the_clock_of_one_producer_was_ahead() -> None:
+    """Of records from yesterday, too: the window moves with the lowest of the last times, and old events are forgotten in the end."""
+    recent, then = Recent(600.0, time.time), int(time.time() * 1000) - 86_400_000
+
+    def seen(name: str, offset: int, at: int) -> bool:
+        return recent.duplicate(EventUid("s", "t", name), offset, at)
+
+    assert not seen("a", 0, then)
+    assert not seen("b", 1, then + 3_600_000)
+    assert seen("a", 2, then + 1_000)
+    for offset in range(3, 300):
+        seen(f"e{offset}", offset, then + 700_000)
+    assert not seen("a", 300, then + 500_000), "it is forgotten"
+
+
+@pytest.mark.parametrize("at", [-1, 0, 1_764_240_000, 1_764_240_000_000_000, 1_764_240_000_000_000_000, 10**30])
+async def test_a_record_without_a_time_counts_from_its_arrival(bench: Bench, at: int) -> None:
+    """Neither the record nor the event tells one that a clock could: it is not expired, and its second arrival is known."""
+    script = Script()
+    first, last = (json.loads(raw(user, event_id=user)) for user in ("ann", "eve"))
+    del first["context"]["timestamp"]
+    bench.broker.clock = lambda: (at if at < 10**20 else -1) / 1000
+    async with bench.running(script.handler()):
+        await bench.emit(json.dumps(first).encode(), json.dumps(first | {"seq": 2}).encode(), json.dumps(last).encode())
+        await until(lambda: len(script.done) == 2)
+
+    assert [user for user, _ in script.done] == ["ann", "eve"]
+    assert bench.dead_letters() == []
+
+
+@pytest.mark.parametrize("stamp", [1_764_240_000_000_000, 1_764_240_000_000_000_000, 10**30, -(10**30), -1, 1e300])
+async def test_an_event_with_an_odd_time_is_delivered(bench: Bench, stamp: float) -> None:
+    """What is in micro- or nanoseconds, or no time at all, is none: neither the worker nor `Event.time` minds."""
+    script = Script()
+    times: list[object] = []
+    script.act = lambda event, _ctx: times.append(event.time)
+    event = json.loads(raw("ann"))
+    event["context"]["timestamp"] = stamp
+    async with bench.running(script.handler()):
+        await bench.emit(json.dumps(event).encode())
+        await until(lambda: script.done)
+
+    assert times == [None]
+    assert (
+        Event(id="1", type="t", raw_type="t", source="s", context=EventContext(timestamp=stamp)).time is None
+        or stamp == -1
+    )
 
 
 def raising(error: Exception) -> Callable[..., None]:

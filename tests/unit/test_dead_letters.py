@@ -85,6 +85,31 @@ def test_a_dead_letter_is_read_back_as_it_was_written() -> None:
     assert [dead_letter.expired(now) for now in (1999, 2000, 2001)] == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    "name", ["usher-expires-at", "usher-attempt", "usher-due", "usher-first-failed-at", "usher-replays"]
+)
+def test_a_number_out_of_range_makes_a_dead_letter_foreign(name: str) -> None:
+    """It is shown with the text that it holds, and is not open: nobody replays it."""
+    journal, odd = Journal(), "9" * 30
+    id_ = journal.add(
+        [*dead_letter_headers(ONE, reason="rejected", group="usher", expires_at=None), (name, odd.encode())]
+    )
+
+    dead_letter = journal.dead_letters[id_]
+
+    assert dead_letter.state == "foreign"
+    assert name in dead_letter.note
+    assert odd in dead_letter.note
+    assert dead_letter.handler == ""
+
+
+def test_a_foreign_request_is_nobodys() -> None:
+    """A record under the key of a request that holds no delivery is passed over."""
+    record = StoredRecord("usher.t-retry", 0, 0, 0, b"replay/r1", b"{}", [("usher-attempt", b"9" * 30)])
+
+    assert pending_requests([record]) == {}
+
+
 def test_a_dead_letter_without_expiry_never_expires() -> None:
     """None is not zero."""
     journal = Journal()

@@ -8,17 +8,19 @@ from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 from tests.engine import CONFIG, NOW, PATIENCE, TOPIC, Bench, Script, raw, until
 from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher import Context, Event, Reject, Retry, Skip
-from usher.delivery import Delivery, Unreadable, idempotency_key
+from usher.delivery import Delivery, Origin, Unreadable, idempotency_key
 from usher.engine.dead_letters import request
 from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
+from usher.event import EventUid
 from usher.eventlog.port import Claim, Position, TopicPartition, dead_letter_topic, retry_topic
-from usher.headers import STUB
+from usher.headers import STUB, delivery_headers
 from usher.outcome import Dead, Done, Hold
 
 
@@ -756,6 +758,47 @@ async def test_a_worker_that_hears_of_a_loss_writes_tombstones_and_nothing_else(
 
     assert [record.value for record in written] == ([] if fails else [None])
     assert begun.count("ann") == 1, "nothing begins after the loss"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *((name, b"9" * 30) for name in ("usher-due", "usher-attempt", "usher-first-failed-at", "usher-replays")),
+        ("usher-due", b"999999999999999"),
+        ("usher-due", b"9" * 5000),
+        ("usher-attempt", "\u0663".encode()),
+        ("usher-replay", b"x"),
+        ("usher-event-id", b"%61uthgear/demo/x"),
+        ("kafka_dlt-original-offset", b"9" * 30),
+    ],
+)
+@pytest.mark.parametrize("loaded", [True, False], ids=["while it runs", "before it starts"])
+async def test_a_record_with_an_odd_header_in_the_retry_topic_is_passed_over(
+    bench: Bench, odd: tuple[str, bytes], loaded: bool
+) -> None:
+    """What Usher would not write, it does not read: a line says so, nothing ends, and no record with such a key is asked about."""
+    origin = Origin(TOPIC, 0, 0, 1_764_240_000_000, None)
+    delivery = Delivery("script", EventUid("authgear", "demo", "x"), "authgear/demo/v", origin, raw("v"))
+    headers = [*delivery_headers(delivery), odd]
+    script, place = Script(), TopicPartition(retry_topic("usher", TOPIC), 0)
+
+    async def write() -> None:
+        for value in (raw("v"), None):
+            await bench.broker.write(place, delivery.key.encode(), value, headers)
+            await bench.broker.write(place, b"script/a/b/c@0-" + b"9" * 5000, value, headers)
+
+    with structlog.testing.capture_logs() as lines:
+        if not loaded:
+            await bench.broker.write(place, delivery.key.encode(), raw("v"), headers)
+            await write()
+        async with bench.running(script.handler()):
+            if loaded:
+                await write()
+            await bench.emit(raw("ann"))
+            await until(lambda: script.done)
+            await until(lambda: "a foreign record in the retry topic" in [line["event"] for line in lines])
+
+    assert [user for user, _ in script.done] == ["ann"]
 
 
 async def test_the_gauges_of_a_partition_that_moved_away_are_taken_back(bench: Bench) -> None:

@@ -50,7 +50,7 @@ def list_(
     group: opt.Group = None,
     topics: opt.Topics = None,
 ) -> None:
-    """List dead letters, oldest first; by default those that are open or refused."""
+    """List dead letters, oldest first; by default those that are open, refused or foreign."""
     from usher.cli._dead_letter_view import COLUMNS, cells, row
     from usher.operate.dead_letters import read_all
 
@@ -203,11 +203,11 @@ def _choice(
 
 
 def _states(asked: list[str] | None) -> frozenset[str]:
-    from usher.engine.dead_letters import OPEN_STATES, State
+    from usher.engine.dead_letters import LISTED_STATES, State
 
     known = frozenset(get_args(State))
     if not asked:
-        return frozenset(OPEN_STATES)
+        return frozenset(LISTED_STATES)
     for state in asked:
         if state not in known | {"all"}:
             raise typer.BadParameter(f"--state {state}: should be one of {', '.join(sorted(known))}, all")

@@ -209,6 +209,8 @@ def _expires_at(handler: Handler, event: Event, delivery: Delivery) -> int | Non
         return None
     stamp = event.context.timestamp
     happened = stamp * 1000 if stamp is not None else delivery.origin.timestamp
+    if happened < 0:  # parked by a version that took a record without a time for one of 1970
+        return None
     return int(happened + handler.expires_after * 1000)
 
 

@@ -23,7 +23,7 @@ class ClaimState:
         claim: Claim,
         writer: str,
         handlers: Collection[str],
-        window: float,
+        recent: Recent,
         failed: Callable[[BaseException], None],
     ) -> None:
         self.claim = claim
@@ -31,7 +31,7 @@ class ClaimState:
         self.handlers = frozenset(handlers)
         self.ledger = Ledger(claim.start, claim.mark, handlers)
         self.table = ParkingTable()
-        self.recent = Recent(window)
+        self.recent = recent
         self.lanes: dict[str, Lane] = {}
         self.in_flight: dict[str, InFlight] = {}
         self.known_done: set[str] = set()

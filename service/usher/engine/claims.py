@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from usher.engine.claim_state import ClaimState
 from usher.engine.commits import Commits
+from usher.engine.dedupe import Recent
 from usher.engine.driver import Driver
 from usher.engine.follow import RetryFollower
 from usher.engine.limits import Limits
@@ -59,7 +60,8 @@ class Claims:
         for claim in claims:
             self._count += 1
             writer = f"{self.writer}.{self._count}"
-            state = ClaimState(claim, writer, self.handlers, self.limits.dedupe_window, self.failed)
+            recent = Recent(self.limits.dedupe_window, self.driver.now)
+            state = ClaimState(claim, writer, self.handlers, recent, self.failed)
             self.states[claim] = state
             state.follower = state.spawn(self._follow(state), kept=False)
         self._assignments += 1
@@ -75,7 +77,7 @@ class Claims:
     async def _open(self, state: ClaimState) -> None:
         """Commit that a worker began here; then let the claim be read, and its due deliveries run."""
         await self.commits.commit([state])
-        if state.releasing is not None:
+        if state.releasing is not None or state.lost:
             return
         state.calm_at = asyncio.get_running_loop().time() + self.limits.calm_after
         if state.ledger.careful:

@@ -9,9 +9,10 @@ worker has answered it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from usher.delivery import Delivery, Origin, Record, Replay
 from usher.event import EventUid
@@ -25,6 +26,7 @@ from usher.headers import (
     REPLAYS,
     STATE,
     Head,
+    OddHeader,
     delivery_headers,
     read_delivery,
 )
@@ -39,10 +41,13 @@ REQUEST_PREFIX = "replay/"
 MAX_REPLAYS = 5
 """How often one delivery may be replayed. After that its cause must be mended first, or the dead letter dropped."""
 
-State = Literal["open", "requested", "replayed", "replaced", "dropped", "refused"]
+State = Literal["open", "requested", "replayed", "replaced", "dropped", "refused", "foreign"]
 """``open``: nothing happened yet. ``requested``: a replay is under way. ``replayed``: it worked. ``replaced``: it failed,
-and a newer dead letter says how. ``dropped``: by an operator. ``refused``: the worker refused to replay it (still open)."""
+and a newer dead letter says how. ``dropped``: by an operator. ``refused``: the worker refused to replay it (still open).
+``foreign``: Usher did not write it like this, so it can't be replayed."""
 OPEN_STATES: frozenset[State] = frozenset({"open", "refused"})
+LISTED_STATES: frozenset[State] = OPEN_STATES | {"foreign"}
+"""What an operator has to look at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +160,17 @@ def pending_requests(records: Iterable[Record]) -> Mapping[str, Delivery]:
         if record.value is None:
             pending.pop(key.removeprefix(REQUEST_PREFIX), None)
         else:
-            pending[key.removeprefix(REQUEST_PREFIX)] = read_delivery(record)
+            with contextlib.suppress(ValueError):  # a foreign record: no worker carries it out either
+                pending[key.removeprefix(REQUEST_PREFIX)] = read_delivery(record)
     return pending
 
 
 def _add(record: Record, head: Head, into: dict[str, DeadLetter]) -> None:
     try:
-        delivery = read_delivery(record)
+        delivery, replays, expires_at = read_delivery(record), head.integer(REPLAYS, 0), head.time(EXPIRES_AT)
+        state: State = "open"
+    except OddHeader as error:
+        delivery, replays, expires_at, state = undecodable(record, str(error)), 0, None, "foreign"
     except ValueError:
         return
     id_ = dead_letter_id(record.partition, record.offset)
@@ -171,12 +180,14 @@ def _add(record: Record, head: Head, into: dict[str, DeadLetter]) -> None:
         offset=record.offset,
         at=record.timestamp,
         reason=head.text(REASON),
-        delivery=replace(delivery, replay=None, replays=head.integer(REPLAYS, 0)),
-        expires_at=head.integer(EXPIRES_AT) if head.get(EXPIRES_AT) else None,
+        delivery=replace(delivery, replay=None, replays=replays),
+        expires_at=expires_at,
         group=head.text(ORIGINAL_GROUP, ""),
+        state=state,
+        note=delivery.error if state == "foreign" else "",
     )
 
 
 def _state(text: str) -> State:
-    known: tuple[State, ...] = ("open", "requested", "replayed", "replaced", "dropped", "refused")
+    known: tuple[State, ...] = get_args(State)
     return next((state for state in known if state == text), "open")

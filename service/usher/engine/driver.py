@@ -28,6 +28,7 @@ class Driver:
 
     def __init__(self, attempts: Attempts, settler: Settler, commits: Commits, limits: Limits) -> None:
         self._attempts = attempts
+        self.now = attempts.now
         self._settler = settler
         self._commits = commits
         self._limits = limits
@@ -253,4 +254,4 @@ class Driver:
 
     def now_ms(self) -> int:
         """Return the time in Unix milliseconds."""
-        return int(self._attempts.now() * 1000)
+        return int(self.now() * 1000)

@@ -109,6 +109,8 @@ class RetryFollower:
         """Act on one record: of an operator, or of another worker."""
         try:
             delivery = None if record.value is None else read_delivery(record)
+            if delivery is not None and not key.startswith(REQUEST_PREFIX):
+                ParkedRow.from_record(record, key)  # under its own key, as when it is loaded
         except ValueError as error:
             self._foreign(record, error)
             return

@@ -31,16 +31,25 @@ NO_SOURCES: Mapping[str, Source] = {}
 
 
 class Intake:
-    """Takes in the records of all claims, for a router. *sources* read the topics that have the raw events of a system."""
+    """Takes in the records of all claims, for a router.
+
+    *now* gives Unix seconds. *sources* read the topics that have the raw events of a system.
+    """
 
     def __init__(
-        self, router: Router, metrics: Metrics, limits: Limits, sources: Mapping[str, Source] = NO_SOURCES
+        self,
+        router: Router,
+        metrics: Metrics,
+        limits: Limits,
+        now: Callable[[], float],
+        sources: Mapping[str, Source] = NO_SOURCES,
     ) -> None:
         self._limits = limits
         self._router = router
         self._metrics = metrics
         self._prefilter = prefilter(router.actors)
         self._sources = sources
+        self._now = now
 
     def take(self, state: ClaimState, batch: Batch) -> list[InFlight]:
         """Return the deliveries that a batch still needs, in order. A record that is no event has one without a handler.
@@ -140,7 +149,7 @@ class Intake:
             return "duplicate"
         done = state.ledger.already_done_by(record.offset)
         left = [handler for handler in handlers if handler.name not in done] if done else handlers
-        fresh = list(deliveries_of(event, record, value, left))
+        fresh = list(deliveries_of(event, Origin.of(record, int(self._now() * 1000)), value, left))
         if state.known_done or record.offset <= state.table.highest:  # rule 6: it was handed over already
             fresh = [f for f in fresh if f.delivery.key not in state.known_done and f.delivery.key not in state.table]
         if fresh:
@@ -173,11 +182,8 @@ def _always(_value: bytes) -> bool:
     return True
 
 
-def deliveries_of(
-    event: Event, record: Record | Origin, value: bytes, handlers: Iterable[Handler]
-) -> Iterator[InFlight]:
+def deliveries_of(event: Event, origin: Origin, value: bytes, handlers: Iterable[Handler]) -> Iterator[InFlight]:
     """Yield one fresh delivery for each handler."""
-    origin = record if isinstance(record, Origin) else Origin.of(record)
     alone = f"{origin.partition}-{origin.offset}"
     uid = event.uid
     lane = lane_of(event.source, event.tenant, event.user.id or event.context.user_id, alone)

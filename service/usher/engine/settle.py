@@ -221,7 +221,7 @@ class Writes:
                 state.doubtful.add(delivery.key)
                 raise
 
-        return await self._durable(state, write)
+        return await self._durable(state, write, failure=True)
 
     async def unpark(self, state: ClaimState, delivery: Delivery) -> bool:
         """Write the tombstone of *delivery*."""
@@ -237,14 +237,17 @@ class Writes:
         if isinstance(value, Unreadable):
             value, headers = b"", [*headers, (STUB, b"can't be read: see the original topic, partition and offset")]
         try:
-            return await self._durable(state, lambda: self.event_log.bury(state.claim, key, value, headers))
+            return await self._durable(
+                state, lambda: self.event_log.bury(state.claim, key, value, headers), failure=value is not None
+            )
         except TooLarge:
             ours = [pair for pair in headers if pair[0].startswith(OUR_HEADERS)]
             stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
             stub.append((STUB, b"too large to be copied: see the original topic, partition and offset"))
-            return await self._durable(state, lambda: self.event_log.bury(state.claim, None, b"", stub))
+            return await self._durable(state, lambda: self.event_log.bury(state.claim, None, b"", stub), failure=True)
 
-    async def _durable(self, state: ClaimState, write: Callable[[], Awaitable[None]]) -> bool:
+    async def _durable(self, state: ClaimState, write: Callable[[], Awaitable[None]], *, failure: bool = False) -> bool:
+        """Write until it is acknowledged. What says of a *failure* is not tried again once the claim is gone."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -254,6 +257,8 @@ class Writes:
                     return False
                 self._outage.log(self.logger, error)
                 await asyncio.sleep(pause)
+                if not state.ours and failure:
+                    return False  # rule 9: the claim was lost meanwhile
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 return True

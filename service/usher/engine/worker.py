@@ -53,7 +53,7 @@ class Worker:
         router, writes = attempts.router, Writes(event_log, logger)
         settler = Settler(writes, attempts, group, metrics, logger)
         self.driver = Driver(attempts, settler, self._commits, limits)
-        intake = Intake(router, metrics, limits, sources)
+        intake = Intake(router, metrics, limits, attempts.now, sources)
         replays = Replays(router, self.driver, settler, writes, asyncio.Semaphore(limits.replays))
         follower = RetryFollower(event_log, intake, self.driver, replays, writes, limits, logger)
         handlers, writer = router.handlers, uuid.UUID(int=rng.getrandbits(128)).hex[:12]

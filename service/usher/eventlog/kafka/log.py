@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
-from usher.delivery import Headers, Record
+from usher.delivery import Headers, Record, told_time
 from usher.eventlog.errors import LogError, LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.errors import brief
@@ -268,7 +268,7 @@ async def _first_within(
     end = (await consumer.end_offsets([partition]))[partition]
     now = time.time() * 1_000
     async for records in read_between(consumer, {partition: (start, min(end, start + 1))}):
-        now = records[0].timestamp
+        now = min(now, told_time(records[0].timestamp, int(now)))  # the clock of its producer may be ahead
     since = {partition: max(0, int(now - window * 1_000))}
     found = (await consumer.offsets_for_times(since))[partition]
     first: int = start if found is None else found.offset
