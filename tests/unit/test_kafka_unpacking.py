@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cramjam
 import pytest
@@ -169,7 +169,7 @@ def test_an_unknown_codec_still_stops() -> None:
 
 
 @pytest.mark.parametrize("magic", [0, 1])
-def test_old_formats_are_read_and_bounded(magic: int) -> None:
+def test_old_formats_are_read_and_bounded(magic: Literal[0, 1]) -> None:
     """What a broker of before 0.11 stored."""
 
     def old(value: bytes) -> bytes:
