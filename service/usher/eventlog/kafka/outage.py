@@ -8,6 +8,7 @@ password was renewed: what a client was built with stays.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
@@ -73,18 +74,23 @@ class Outages:
         """Return whether each client reaches a broker. It may be about to reconnect: it is asked twice."""
         for _ in range(2):
             clients = list(self._in_use())
-            answers = await asyncio.gather(*(self._updated(client) for client in clients))
+            answers = await asyncio.gather(*(self._reaches_one(client) for client in clients))
             current = self._in_use()  # one that was replaced meanwhile does not count
             if all(good or client not in current for client, good in zip(clients, answers, strict=True)):
                 return True
         return False
 
-    async def _updated(self, client: AIOKafkaClient) -> bool:
-        try:
-            async with asyncio.timeout(self._clients.timeout):
-                return bool(await client.force_metadata_update())
-        except (KafkaError, TimeoutError):
-            return False
+    async def _reaches_one(self, client: AIOKafkaClient) -> bool:
+        """Return whether *client* has a connection, or can make one. A question to a broker that hangs closes its connection."""
+        if any(connection.connected() for connection in client._conns.values()):
+            return True
+        brokers = list(client.cluster.brokers())
+        for broker in brokers:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(self._clients.timeout / 2):
+                    if await client.ready(broker.nodeId):
+                        return True
+        return not brokers  # it has not begun yet
 
     async def _heal(self) -> None:
         if await self._servers_answer():
