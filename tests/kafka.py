@@ -19,8 +19,10 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import for_code
+from aiokafka.protocol.produce import ProduceRequest
 from tests.java import SMALL, ServerMissing, cached, came_up, fetch, free_ports
 
 from usher.addresses import KafkaAddress
@@ -183,6 +185,14 @@ class Broker:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT if go_on else signal.SIGSTOP)
 
+    def move(self) -> None:
+        """Give it another address, as a cluster that was built anew behind the same name; only while it is stopped."""
+        [port] = free_ports(1)
+        text = self._properties.read_text()
+        self._properties.write_text(text.replace(f":{self._port}", f":{port}"))
+        self._ports = {name: port if old == self._port else old for name, old in self._ports.items()}
+        self._port = port
+
     def damage(self, topic: str, partition: int, content: bytes) -> None:
         """Change a stored record that contains *content*, as a bad disk would; only while the broker is stopped."""
         [segment] = (self._folder / "data" / f"{topic}-{partition}").glob("*.log")
@@ -226,6 +236,16 @@ class Broker:
             ]
             for future in futures:
                 await future
+
+    async def append_batch(self, topic: str, partition: int, batch: bytes) -> None:
+        """Append a batch as another client would write it, byte for byte; acknowledged."""
+        async with AIOKafkaProducer(bootstrap_servers=self.servers) as producer:
+            await producer.partitions_for(topic)
+            leader = producer.client.cluster.leader_for_partition(TopicPartition(topic, partition))
+            request = ProduceRequest(None, -1, 10_000, [(topic, [(partition, batch)])])
+            answer = await producer.client.send(leader, request)
+            [(_, [(_, error, *_)])] = answer.topics
+            assert error == 0, for_code(error)
 
 
 async def _is_seen(client: AIOKafkaAdminClient, topic: str, partitions: int) -> bool:

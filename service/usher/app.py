@@ -100,7 +100,10 @@ class App:
 
     async def alive(self) -> Mapping[str, str]:
         silent = self.worker.silent_for() if self.worker else 0.0
-        return {"polling": OK if silent < _SILENCE else f"the event log was last polled {silent:.0f} s ago"}
+        return {
+            "polling": OK if silent < _SILENCE else f"the event log was last polled {silent:.0f} s ago",
+            "event_log": self.event_log.needs_restart() or OK,
+        }
 
     async def ready(self) -> Mapping[str, str]:
         if self._stopping.is_set():

@@ -89,7 +89,7 @@ class Origin:
         kept = record.headers and tuple(
             (name, value) for name, value in record.headers if not name.startswith(OUR_HEADERS)
         )
-        at = record.timestamp if now is None else told_time(record.timestamp, now)
+        at = record.timestamp if now is None else stated_time(record.timestamp, now)
         return cls(record.topic, record.partition, record.offset, at, record.key, kept)
 
 
@@ -160,7 +160,7 @@ class Delivery:
         )
 
 
-def told_time(timestamp: int, now: int) -> int:
+def stated_time(timestamp: int, now: int) -> int:
     """Return the time of a record, in Unix milliseconds; *now* where it has none (-1), or it is in seconds, micro- or nanoseconds."""
     return timestamp if _FIRST_TIME <= timestamp <= now + _AHEAD else now
 

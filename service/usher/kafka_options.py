@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Final
 
 _CHOICES: Final = {
@@ -52,12 +53,26 @@ _OURS: Final = {
 }
 
 
+class SecretFile(str):
+    """The content of a file that holds a secret. *read* reads it again."""
+
+    __slots__ = ("path", "read")
+    path: str
+    read: Callable[[], str]
+
+    def __new__(cls, path: str, read: Callable[[], str]) -> SecretFile:
+        content = super().__new__(cls, read())
+        content.path, content.read = path, read
+        return content
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
     """Options that were checked. *common* goes to every client, *consumer* and *producer* to those.
 
     *request_timeout* is in seconds. *certified*: the client has a certificate of its own. *given* is what the operator
-    wrote, by lower-case name; it may hold secrets.
+    wrote, by lower-case name; it may hold secrets. *files* are those that certificates and secrets were read from, each with
+    its state at that time.
     """
 
     common: Mapping[str, Any] = field(repr=False)
@@ -66,6 +81,36 @@ class KafkaOptions:
     request_timeout: float
     certified: bool
     given: Mapping[str, str] = field(repr=False)
+    files: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    def renewed(self) -> KafkaOptions:
+        """Return the options as the files are now: certificates and secrets are renewed while a worker runs.
+
+        Raises:
+            ValueError: what is there now can't be used.
+        """
+        if all(_state_of(path) == state for path, state in self.files.items()):
+            return self
+        fresh = {
+            name: SecretFile(value.path, value.read) if isinstance(value, SecretFile) else value
+            for name, value in self.given.items()
+        }
+        return kafka_options(fresh)
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return ()
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _files(checked: Mapping[str, Any], given: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
+    """Return the files that the options come from, each with its state: asked before it is read, or a change could be missed."""
+    paths = [checked[name] for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile") if name in checked]
+    paths += [value.path for value in given.values() if isinstance(value, SecretFile)]
+    return {path: _state_of(path) for path in paths}
 
 
 def kafka_options(given: Mapping[str, object]) -> KafkaOptions:
@@ -85,7 +130,7 @@ def kafka_options(given: Mapping[str, object]) -> KafkaOptions:
         problems += _together(checked)
     if problems:
         raise ValueError("\n".join(problems))
-    protocol = _protocol(checked)
+    protocol, files = _protocol(checked), _files(checked, given)
     common: dict[str, Any] = {
         "client_id": checked.get("client_id", "usher"),
         "security_protocol": protocol,
@@ -101,7 +146,8 @@ def kafka_options(given: Mapping[str, object]) -> KafkaOptions:
         producer={"compression_type": None if compression == "none" else compression},
         request_timeout=checked.get("request_timeout_ms", 10_000) / 1_000,
         certified="ssl_certfile" in checked,
-        given={name.lower(): str(value) for name, value in given.items()},
+        given={name.lower(): value if isinstance(value, str) else str(value) for name, value in given.items()},
+        files=files,
     )
 
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 import shlex
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from aiokafka.protocol.admin import CreateAclsRequest_v1
 from aiokafka.protocol.api import Request
 from tests.contract.logs import PATIENCE, Worker
 from tests.kafka import Broker
-from tests.service import environment, running, usher
+from tests.service import Service, environment, running, usher
 
 from usher.eventlog.kafka import KafkaLog
 from usher.eventlog.port import LogConfig, checkpoints_topic, dead_letter_topic, retry_topic
@@ -189,6 +189,12 @@ async def _widen(broker: Broker, *topics: str) -> None:
         await admin.create_partitions({topic: NewPartitions(3) for topic in topics})
 
 
+async def _until_answer(service: Service, path: str, good: Callable[[int, str], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not good(*await service.get(path)):  # noqa: ASYNC110 only asking tells
+            await asyncio.sleep(0.1)
+
+
 async def test_a_new_partition_that_may_not_be_opened_waits_alone(tmp_path: Path) -> None:
     """Without the right to widen our topics the old partitions are delivered, also after a restart; the new one says what it needs."""
     broker = Broker(tmp_path / "kafka", listener="SASL_PLAINTEXT", properties=_PROPERTIES)
@@ -222,14 +228,13 @@ async def test_a_new_partition_that_may_not_be_opened_waits_alone(tmp_path: Path
             status, body = await service.get("/readyz")
             assert (status, f"{TOPIC}/2" in body, "kafka-topics.sh" in body) == (503, True, True)
             labels = f'{{partition="2",topic="{TOPIC}"}}'
-            assert f"usher_partition_stopped{labels} 1.0" in (await service.get("/metrics"))[1]
+            stopped = f"usher_partition_stopped{labels} 1.0"
+            await _until_answer(service, "/metrics", lambda _, text: stopped in text.splitlines())
         async with running(tmp_path, env) as service:
             await put(0, "d0")
             await service.line("message sent", event_id="d0")
             await _widen(broker, *own)
             await service.line("message sent", event_id="c2")
-            async with asyncio.timeout(PATIENCE):
-                while (await service.get("/readyz"))[0] != 200:  # noqa: ASYNC110 only asking tells
-                    await asyncio.sleep(0.1)
+            await _until_answer(service, "/readyz", lambda status, _: status == 200)
     finally:
         await asyncio.to_thread(broker.stop)

@@ -94,6 +94,8 @@ class MemoryBroker:
         """Whether nothing can be read, and every write and commit raises `LogUnavailable`."""
         self.stopped: dict[TopicPartition, str] = {}
         """The partitions that stand still, each with the reason: nothing of them is read."""
+        self.needs_restart = ""
+        """Why only a new process could help."""
         self.uncommitted: dict[str, list[StoredRecord]] = {}
         """The records of a topic that an open transaction holds back."""
         self.latency: Callable[[], float] = lambda: 0.0

@@ -169,6 +169,9 @@ class MemoryLog:
     def stopped(self) -> Mapping[TopicPartition, str]:
         return {each: why for each, why in self.broker.stopped.items() if each in self.held}
 
+    def needs_restart(self) -> str:
+        return self.broker.needs_restart
+
     def _start(self, topic: str, partition: int) -> int:
         log, start = self.broker.partition(topic, partition), self.config.start_from
         if isinstance(start, str):

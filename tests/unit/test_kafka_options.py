@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from usher.kafka_options import kafka_options
+from usher.kafka_options import SecretFile, kafka_options
+from usher.settings.environment import read_secret
 
 SASL = {
     "security_protocol": "SASL_PLAINTEXT",
@@ -88,3 +89,29 @@ def test_certificates_are_loaded_at_once(tmp_path: Path) -> None:
         ValueError, match=r"SSL_CERTFILE=.*: can't be loaded with its key: .*; see also USHER_KAFKA__SSL_KEYFILE"
     ):
         kafka_options({"security_protocol": "SSL", "ssl_certfile": str(bad)})
+
+
+def test_a_secret_that_was_renewed_on_disk_is_read_again(tmp_path: Path) -> None:
+    """Clients that are built anew have the new one; as long as nothing has changed nothing is read."""
+    file = tmp_path / "password"
+    file.write_text("old")
+    given = {**SASL, "sasl_plain_password": SecretFile(str(file), file.read_text)}
+    options = kafka_options(given)
+
+    assert options.renewed() is options
+    file.write_text("renewed")
+
+    renewed = options.renewed()
+    assert renewed.common["sasl_plain_password"] == "renewed"
+    assert renewed.renewed() is renewed
+
+
+def test_a_secret_that_is_gone_is_an_error_and_not_an_empty_one(tmp_path: Path) -> None:
+    """The caller keeps what it has."""
+    file = tmp_path / "password"
+    file.write_text("old")
+    options = kafka_options({**SASL, "sasl_plain_password": SecretFile(str(file), lambda: read_secret(str(file)))})
+    file.unlink()
+
+    with pytest.raises(ValueError, match="can't be read"):
+        options.renewed()

@@ -169,8 +169,10 @@ def _add(record: Record, head: Head, into: dict[str, DeadLetter]) -> None:
     try:
         delivery, replays, expires_at = read_delivery(record), head.integer(REPLAYS, 0), head.time(EXPIRES_AT)
         state: State = "open"
+        note = ""
     except OddHeader as error:
         delivery, replays, expires_at, state = undecodable(record, str(error)), 0, None, "foreign"
+        note = str(error)  # as it is: it is the number that an operator has to see
     except ValueError:
         return
     id_ = dead_letter_id(record.partition, record.offset)
@@ -184,7 +186,7 @@ def _add(record: Record, head: Head, into: dict[str, DeadLetter]) -> None:
         expires_at=expires_at,
         group=head.text(ORIGINAL_GROUP, ""),
         state=state,
-        note=delivery.error if state == "foreign" else "",
+        note=note,
     )
 
 

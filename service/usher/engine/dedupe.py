@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from usher.delivery import told_time
+from usher.delivery import stated_time
 from usher.event import EventUid
 
 _RECENT_LIMIT = 100_000
@@ -31,7 +31,7 @@ class Recent:
     def duplicate(self, uid: EventUid, offset: int, timestamp: int) -> bool:
         """Return whether an earlier record had this event. If not, remember it. *timestamp* is in Unix milliseconds."""
         now = int(self._now() * 1000)
-        at = min(told_time(timestamp, now), now)
+        at = min(stated_time(timestamp, now), now)
         known = self._seen.get(uid)
         if known is not None and known[0] < offset and at - known[1] <= self._window:
             return True

@@ -207,6 +207,9 @@ class EventLog(Protocol):
     def stopped(self) -> Mapping[TopicPartition, str]:
         """Return the partitions that are this worker's and stand still, each with the reason and the way out. Never waits."""
 
+    def needs_restart(self) -> str:
+        """Return why only a new process could help; empty while all is well, or may get well by itself. Never waits."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:

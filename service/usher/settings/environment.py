@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -16,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from usher.credentials import names_credential
 from usher.handler import nearest
+from usher.kafka_options import SecretFile
 from usher.registry import SYSTEMS
 from usher.settings.tenant import TENANT_NAME
 from usher.settings.values import SECRETS, split
@@ -125,8 +127,8 @@ class Environment:
         target = option.removesuffix(_FILE.lower())
         if target == option or not names_credential(target, "setting"):
             self.kafka[option] = text
-        elif (content := self._from_file(name, text)) is not None:
-            self.kafka[target] = content
+        elif self._from_file(name, text) is not None:
+            self.kafka[target] = SecretFile(text, partial(read_secret, text))
 
     def _from_file(self, name: str, path: str) -> str | None:
         plain = name.removesuffix(_FILE)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import collect_hosts, create_conn
@@ -19,7 +20,9 @@ from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka import unpacking
 from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
 from usher.kafka_options import KafkaOptions
+from usher.redact import scrub
 
+_logger = structlog.get_logger(__name__)
 COMMIT_TIMEOUT: Final = 5.0
 CLOSE_TIMEOUT: Final = 5.0
 MAX_BATCH: Final = 16_384
@@ -32,10 +35,21 @@ class Clients:
     def __init__(self, address: KafkaAddress, options: KafkaOptions) -> None:
         self.servers = ",".join(address.servers)
         self.timeout = options.request_timeout
+        self.generation = 0
+        """How often all clients have been built anew: one of an earlier generation has to go."""
         self._options = options
-        self._common = {**options.common, "bootstrap_servers": list(address.servers)}
+        self._servers = list(address.servers)
         _quiet()
         unpacking.install()
+
+    @property
+    def _common(self) -> dict[str, Any]:
+        """What every client is made with. Certificates and secrets are those that are in their files now."""
+        try:
+            self._options = self._options.renewed()
+        except ValueError as error:  # one of two files may be there already: the next client finds both
+            _logger.warning("kafka's certificates or secrets can't be read again", error=scrub(error))
+        return {**self._options.common, "bootstrap_servers": self._servers}
 
     def _timed(self, seconds: float) -> dict[str, Any]:
         return {**self._common, "request_timeout_ms": int(seconds * 1_000)}
@@ -97,7 +111,7 @@ class Clients:
         """
         reasons = []
         arguments = {k: v for k, v in self._common.items() if k not in ("bootstrap_servers", "metadata_max_age_ms")}
-        for host, port, _ in collect_hosts(self._common["bootstrap_servers"], randomize=False):
+        for host, port, _ in collect_hosts(self._servers, randomize=False):
             server = f"{host}:{port}"
             try:
                 connection = await create_conn(host, port, request_timeout_ms=int(self.timeout * 1_000), **arguments)

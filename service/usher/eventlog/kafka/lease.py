@@ -99,6 +99,7 @@ class _Candidate(ConsumerRebalanceListener):
 
     def __init__(self, clients: Clients, partition: TopicPartition) -> None:
         self._clients = clients
+        self._generation = clients.generation
         self._partition = partition
         self._held: HeldLease | None = None
         self._assigned = asyncio.Event()
@@ -121,6 +122,8 @@ class _Candidate(ConsumerRebalanceListener):
         self._consumer.subscribe([self._partition.topic], listener=self)
         await self._consumer.start()
         while not self._until:
+            if self._generation != self._clients.generation:
+                raise LogUnavailable("the clients are built anew")
             await self._consumer.getmany(_UNOWNED, timeout_ms=0)  # raises where the membership has failed for good
             await _any_of(self._beat, self._assigned)
             try:

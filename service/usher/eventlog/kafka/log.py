@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
-from usher.delivery import Headers, Record, told_time
+from usher.delivery import Headers, Record
 from usher.eventlog.errors import LogError, LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
 from usher.eventlog.kafka.member import Beginning, Located, Member
+from usher.eventlog.kafka.offsets import each_alone, first_within, known
+from usher.eventlog.kafka.outage import Outages, client_of
 from usher.eventlog.kafka.ranges import read_between, read_since
 from usher.eventlog.kafka.start import Offsets, Start, committed
 from usher.eventlog.kafka.table import TableReader
@@ -64,6 +66,8 @@ class KafkaLog:
         self._member = Member(self._clients, config.group, config.topics, config.drain, self._locate)
         self._checkpoints = Checkpoints(self._clients, self._writer, config.group, self._prepare_checkpoints)
         self._history_slots = asyncio.Semaphore(_READERS)
+        self._outages = Outages(self._clients, self._in_use, self._rebuild)
+        self._watching: asyncio.Task[None] | None = None
 
     async def open(self, owner: Owner) -> None:
         """As `EventLog.open`. Waits while Kafka can't be reached, and logs that."""
@@ -81,26 +85,35 @@ class KafkaLog:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
         self._member.join(owner)
+        self._watching = asyncio.create_task(self._outages.watch())
 
     async def _connect(self) -> None:
         """Start the clients. Where something fails, stop those that were started."""
-        async with contextlib.AsyncExitStack() as started:
-            admin, asker, measurer = (
-                self._clients.admin(),
-                self._clients.reader(),
-                self._clients.reader(committed=False),
-            )
-            started.push_async_callback(lambda: bounded(admin.close()))
-            started.push_async_callback(lambda: stop(asker))
-            started.push_async_callback(lambda: stop(measurer))
-            await admin.start()
+        admin, asker, measurer = await self._started()
+        try:
             await self._verify_topics(admin)
             start = Start(self._clients, admin, self._config.group, self._config.start_from)
             self._starts = await start.ensure({name: self._topics[name].partitions for name in self._config.topics})
-            await asker.start()
-            await measurer.start()
-            self._admin, self._asker, self._measurer = admin, asker, measurer
-            started.pop_all()  # all are started: close() stops them
+        except BaseException:
+            await self._stop(admin, asker, measurer)
+            raise
+        self._admin, self._asker, self._measurer = admin, asker, measurer
+
+    async def _started(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer, AIOKafkaConsumer]:
+        """Make and start the clients that only ask: for topics, for what may be read, and for what there is."""
+        asking = admin, *consumers = (
+            self._clients.admin(),
+            self._clients.reader(),
+            self._clients.reader(committed=False),
+        )
+        try:
+            await admin.start()
+            for consumer in consumers:
+                await consumer.start()
+        except BaseException:
+            await self._stop(*asking)
+            raise
+        return asking
 
     async def _verify_topics(self, admin: AIOKafkaAdminClient) -> None:
         self._topics = await self._topics_of(admin).verified()
@@ -114,12 +127,45 @@ class KafkaLog:
     def _topics_of(self, admin: AIOKafkaAdminClient) -> KafkaTopics:
         return KafkaTopics(admin, self._clients.servers, self._config.group, self._config.topics)
 
+    def _in_use(self) -> list[AIOKafkaClient]:
+        """Return the clients that last: those that are made for one question find their brokers by themselves."""
+        lasting = (
+            self._admin,
+            self._asker,
+            self._measurer,
+            self._member.consumer,
+            self._table.consumer,
+            self._writer.producer,
+        )
+        return [client_of(each) for each in lasting if each is not None]
+
+    async def _rebuild(self) -> None:
+        """Build all clients anew.
+
+        Raises:
+            KafkaError, TimeoutError
+        """
+        self._clients.generation += 1
+        old = self._admin, self._asker, self._measurer
+        self._admin, self._asker, self._measurer = await self._started()
+        await self._stop(*old)
+        self._member.replace("its brokers are gone")
+        self._table.replace()
+        self._writer.replace()
+
     async def close(self) -> None:
         """As `EventLog.close`. Takes some seconds at most, even when Kafka is dead."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(self._member.leave(), self._table.close(), self._writer.close())
         admin, asker, measurer = self._admin, self._asker, self._measurer
         self._admin = self._asker = self._measurer = None
-        for consumer in (asker, measurer):
+        await self._stop(admin, asker, measurer)
+
+    @staticmethod
+    async def _stop(admin: AIOKafkaAdminClient | None, *consumers: AIOKafkaConsumer | None) -> None:
+        for consumer in consumers:
             if consumer is not None:
                 await stop(consumer)
         if admin is not None:
@@ -159,7 +205,7 @@ class KafkaLog:
             try:
                 await consumer.start()
                 partition = KafkaPartition(*claim.topic_partition)
-                first = await _first_within(consumer, partition, claim.start, window, limit)
+                first = await first_within(consumer, partition, claim.start, window, limit)
                 async for records in read_between(consumer, {partition: (first, claim.start)}):
                     yield records
             except (KafkaError, TimeoutError) as error:
@@ -202,7 +248,7 @@ class KafkaLog:
             raise LogUnavailable("the event log is not open")
         partitions = {KafkaPartition(*claim.topic_partition): claim for claim in claims}
         try:
-            ends = await _ends(self._measurer, partitions)
+            ends = await known(self._measurer.end_offsets, partitions)
             await self._holds.look(self._asker, self._member.read_to, ends)
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "list the ends of partitions") from error
@@ -212,7 +258,10 @@ class KafkaLog:
         return await self._writer.writable()
 
     def stopped(self) -> Mapping[TopicPartition, str]:
-        return self._member.stopped()
+        return {**self._member.stopped(), **self._table.stopped()}
+
+    def needs_restart(self) -> str:
+        return self._outages.needs_restart()
 
     async def _locate(self, partitions: Collection[KafkaPartition]) -> Located:
         """Return where each partition begins. Without a commit: at a start still to be committed, or, if it is new, its beginning."""
@@ -225,7 +274,7 @@ class KafkaLog:
         found = await committed(self._admin, self._config.group, [each for each in partitions if each not in stopped])
         beginnings = {each: Beginning(at.offset, at.metadata) for each, at in found.items()}
         new = [each for each in partitions if each not in found and each not in stopped]
-        offsets = await _each_alone(self._asker.beginning_offsets, new)
+        offsets = await each_alone(self._asker.beginning_offsets, new)
         for each, offset in offsets.items():
             if isinstance(offset, int):
                 beginnings[each] = Beginning(self._starts.get(each, offset), committed=False)
@@ -235,41 +284,3 @@ class KafkaLog:
 
     def _narrow(self, topics: KafkaTopics, partition: KafkaPartition) -> tuple[str, str] | None:
         return topics.narrow(self._topics, partition.topic, partition.partition)
-
-
-async def _ends(consumer: AIOKafkaConsumer, partitions: Collection[KafkaPartition]) -> Mapping[KafkaPartition, int]:
-    """Return the ends of *partitions*, without those that have no leader now."""
-    try:
-        return dict(await consumer.end_offsets(list(partitions)))
-    except (KafkaError, TimeoutError):
-        if len(partitions) == 1:
-            raise
-        answers = await _each_alone(consumer.end_offsets, partitions)
-        return {each: end for each, end in answers.items() if isinstance(end, int)}
-
-
-async def _each_alone(
-    ask: Callable[[list[KafkaPartition]], Awaitable[Mapping[KafkaPartition, int]]],
-    partitions: Collection[KafkaPartition],
-) -> Mapping[KafkaPartition, int | BaseException]:
-    """Ask for an offset of each partition. One that has no leader gets its error, and does not hold up the answer of the others."""
-    answers = await asyncio.gather(*(ask([each]) for each in partitions), return_exceptions=True)
-    return {
-        each: answer if isinstance(answer, BaseException) else answer[each]
-        for each, answer in zip(partitions, answers, strict=True)
-    }
-
-
-async def _first_within(
-    consumer: AIOKafkaConsumer, partition: KafkaPartition, start: int, window: float, limit: int
-) -> int:
-    """Return the offset of the first record before *start* that is within *window* and *limit*."""
-    beginning: int = (await consumer.beginning_offsets([partition]))[partition]
-    end = (await consumer.end_offsets([partition]))[partition]
-    now = time.time() * 1_000
-    async for records in read_between(consumer, {partition: (start, min(end, start + 1))}):
-        now = min(now, told_time(records[0].timestamp, int(now)))  # the clock of its producer may be ahead
-    since = {partition: max(0, int(now - window * 1_000))}
-    found = (await consumer.offsets_for_times(since))[partition]
-    first: int = start if found is None else found.offset
-    return min(start, max(first, beginning, start - limit))

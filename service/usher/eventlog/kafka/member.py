@@ -100,6 +100,16 @@ class Member:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
+    @property
+    def consumer(self) -> AIOKafkaConsumer | None:
+        """The consumer of now; None while it is replaced."""
+        return self._consumer
+
+    def replace(self, reason: str) -> None:
+        """Replace the consumer: it reaches no broker, and never will."""
+        if self._consumer is not None:
+            self._fail(self._consumer, LogUnavailable(reason))
+
     def stopped(self) -> Mapping[TopicPartition, str]:
         """As `EventLog.stopped`."""
         return self._stops.reasons

@@ -107,7 +107,7 @@ class Polling:
             # Without a partition getmany() would read all of them. With one that has no owner it only keeps the membership alive.
             return await consumer.getmany(*(live or [_UNOWNED]), timeout_ms=int(wait * 1_000), max_records=1)
         except Exception as error:
-            if not _is_one_partitions(error):
+            if not is_one_partitions(error):
                 raise
             # The error does not say which partition it is about: read them one by one for a while.
             self._careful_until = _now() + _CAREFUL
@@ -131,7 +131,7 @@ class Polling:
                     more = await consumer.getmany(partition, timeout_ms=0, max_records=self._at_most(claim, room))
                     position = await consumer.position(partition)
                 except Exception as error:
-                    if not _is_one_partitions(error):
+                    if not is_one_partitions(error):
                         raise
                     self._suspect(consumer, claim, error, position)
                     more = {}
@@ -177,7 +177,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _is_one_partitions(error: Exception) -> bool:
+def is_one_partitions(error: Exception) -> bool:
     """Return whether the error is about the records of one partition. A damaged batch makes a decompressor raise one too."""
     return isinstance(error, _ONE_PARTITIONS) or not isinstance(error, (KafkaError, ConsumerStoppedError))
 

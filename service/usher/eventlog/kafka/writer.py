@@ -77,6 +77,16 @@ class Writer:
             for topic in self._limits
         )
 
+    @property
+    def producer(self) -> AIOKafkaProducer | None:
+        """The producer of now; None before the first write, and after an error."""
+        return self._producer
+
+    def replace(self) -> None:
+        """Let the next write make a new producer."""
+        if self._producer is not None:
+            self._throw_away(self._producer)
+
     async def close(self) -> None:
         """Send the records that wait, for a limited time. Safe to call twice."""
         self._closed = True

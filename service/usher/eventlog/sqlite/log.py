@@ -226,6 +226,9 @@ class SqliteLog:
     def stopped(self) -> Mapping[TopicPartition, str]:
         return {}
 
+    def needs_restart(self) -> str:
+        return ""
+
     async def _write(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> TopicPartition:
         await self._file.write(self._topics.put(topic, key, value, headers))
         if (bell := self._bells.get(topic)) is not None:
