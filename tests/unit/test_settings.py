@@ -271,6 +271,11 @@ def test_an_unknown_name_refuses_and_names_the_nearest(name: str, nearest: str) 
     assert "hush" not in line
 
 
+def test_an_old_name_is_refused_with_the_new_one() -> None:
+    """The event log and the level of the log lines had names that looked alike."""
+    assert problems(USHER_LOG="sqlite:///usher.db") == ("USHER_LOG: is called USHER_EVENT_LOG now; rename it",)
+
+
 def test_what_kubernetes_injects_is_ignored() -> None:
     """A Service named usher, or usher-http, puts names into every pod that look like settings."""
     load(

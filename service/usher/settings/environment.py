@@ -23,6 +23,8 @@ from usher.settings.tenant import TENANT_NAME
 from usher.settings.values import SECRETS, split
 
 PREFIX = "USHER_"
+_RENAMED = {"USHER_LOG": "USHER_EVENT_LOG"}
+"""Old names of settings, each with the one that it has now."""
 FREE_GROUP = "kafka"
 """The group whose names are a client's and not ours: all of them are taken."""
 
@@ -116,6 +118,8 @@ class Environment:
             self._take_kafka(name, field.lower(), text)
         elif free:
             self.options.setdefault(group.lower(), {})[field.lower()] = text
+        elif name in _RENAMED:
+            self.problems.append(f"{name}: is called {_RENAMED[name]} now; rename it")
         else:
             near = nearest(name, [*self._leaves, *self._file_names(name)])
             self.problems.append(f"{name}: there is no such setting{near}; correct or remove it")
