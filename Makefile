@@ -30,7 +30,7 @@ demo-keycloak: $(ready) ## The same with a real Keycloak, which can then be trie
 test: $(ready) ## All tests; those on Kafka and Keycloak need Java and Maven, and say so when they skip
 	$(bin)/pytest -n $(TESTERS) --maxschedchunk 1 $(ARGS)
 
-unit: $(ready) ## The core's tests in some seconds: without simulation, and with few examples of each property
+unit: $(ready) ## tests/unit in some seconds: without the simulation, with few examples of each property
 	$(bin)/pytest tests/unit -n $(JOBS) --maxschedchunk 1 -m "not simulation" --hypothesis-profile quick $(ARGS)
 
 mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice

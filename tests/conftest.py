@@ -14,7 +14,7 @@ import pytest
 import structlog
 from tests import keycloak as keycloaks
 from tests.java import Server, ServerMissing, shared, started
-from tests.kafka import Broker, jars
+from tests.kafka import BACK_SOON, Broker, jars
 
 _Server = TypeVar("_Server", bound=Server)
 
@@ -25,7 +25,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("usher"), max_examples=10)
 hypothesis.settings.load_profile("usher")
 
-# structlog's own default draws every traceback with the values of its variables: that was half of the engine's tests.
+# By default structlog draws every traceback with the values of its variables: that took half of the engine's tests.
 structlog.configure(
     processors=[
         structlog.processors.add_log_level,
@@ -49,7 +49,7 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Who needs a broker or a Keycloak is marked by that. Of several processes none is left with a long test at the end."""
+    """Mark each test that needs a broker or a Keycloak. With several processes, put long tests first: none is left with one."""
     for item in items:
         if "kafka_jars" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.kafka)
@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _length(item: pytest.Item) -> tuple[float, ...]:
-    """How long it may take, for comparison: by its own timeout, then by what is started for it."""
+    """How long a test may take, to compare: by its own timeout, then by what is started for it."""
     timeout, fixtures = item.get_closest_marker("timeout"), getattr(item, "fixturenames", ())
     started = (
         "keycloak" in fixtures,
@@ -91,7 +91,7 @@ def kafka(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory, pytestconf
 @pytest.fixture
 def own_kafka(kafka_jars: Path, tmp_path: Path) -> Iterator[Broker]:
     """A broker of one's own, to be killed and started again."""
-    with started(Broker(tmp_path / "kafka")) as broker:
+    with started(Broker(tmp_path / "kafka", properties=BACK_SOON)) as broker:
         yield broker
 
 
@@ -113,7 +113,7 @@ def keycloak(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Conf
 def _shared_by_all(
     config: pytest.Config, folders: pytest.TempPathFactory, name: str, make: Callable[[Path], _Server]
 ) -> _Server:
-    """One server for all xdist workers, until the session ends: no test's own time is spent on waiting for the others."""
+    """One server for all xdist workers. It ends after the session: no test's time is spent on waiting for other workers."""
     own = folders.getbasetemp()
     sharing = contextlib.ExitStack()
     config.add_cleanup(sharing.close)

@@ -49,11 +49,16 @@ transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
-broker.heartbeat.interval.ms=200
-broker.session.timeout.ms=1000
 auto.create.topics.enable=true
 num.partitions=1
 """
+
+BACK_SOON = """\
+broker.heartbeat.interval.ms=200
+broker.session.timeout.ms=1000
+"""
+"""Properties of a broker that is killed: its controller misses it after a second, and then it can come back. Without them a
+busy broker is not taken for dead."""
 
 
 def jars() -> Path:

@@ -1,7 +1,7 @@
-"""Starts `usher` without loading it: each command is a process of its own, forked from one that has loaded everything.
+"""Starts `usher` commands quickly: each is a process of its own, forked from a process that has loaded Usher.
 
-Hides that process, and how one waits for the child of another. What a start from nothing does is tried where the command
-line itself is tested: the README's commands, the demo, `usher --help`.
+Hides that process, and how a test waits for a process that is not its own child. Starts from nothing have tests too: the
+README's commands, the demo, `usher --help`, and a first service.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LARGEST = 2**17
 class Process:
     """A running command, as `asyncio.subprocess.Process` is one."""
 
-    def __init__(self, pid: int, way: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+    def __init__(self, pid: int, report: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self.stdout: asyncio.StreamReader | None = None
         self.stderr: asyncio.StreamReader | None = None
-        self._waiting = asyncio.create_task(self._wait(*way))
+        self._waiting = asyncio.create_task(self._wait(*report))
 
     async def _wait(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
         self.returncode = int(await reader.readline())
@@ -99,7 +99,7 @@ async def _rest(reader: asyncio.StreamReader | None) -> bytes:
 
 @functools.cache
 def _server() -> socket.socket:
-    """The way to the process that has loaded `usher`, which ends when this one does."""
+    """The socket of the process that has loaded Usher; that process ends when this one ends."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-P", __file__]
@@ -118,7 +118,7 @@ def _load() -> None:
 
 
 def _serve(control: socket.socket) -> list[str]:
-    """Fork a process for each request. Returns in each of them, with the command's arguments."""
+    """Fork a process for each request, for ever. Returns in each new process, with the command's arguments."""
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -152,7 +152,7 @@ def _serve(control: socket.socket) -> list[str]:
 
 
 def _report(running: dict[int, socket.socket]) -> None:
-    """Tell of each process that has ended."""
+    """Report the exit code of each process that has ended."""
     while running:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:

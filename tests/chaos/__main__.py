@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.chaos.report import show
 from tests.chaos.run import chaos
 from tests.java import ServerMissing
-from tests.kafka import Broker, jars
+from tests.kafka import BACK_SOON, Broker, jars
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
         console.print(f"{time.monotonic() - began:6.1f} s  {what}", markup=False)
 
     say(f"SEED={seed}, {seconds:g} s of faults")
-    broker = Broker(folder / "kafka")
+    broker = Broker(folder / "kafka", properties=BACK_SOON)
     broker.start()
     try:
         findings, run = asyncio.run(chaos(broker, seed, seconds, folder, say))

@@ -1,4 +1,4 @@
-"""Random schedules with the real engine: some hundreds here, as many as you like with `make simulate`.
+"""Random schedules with the real engine: a hundred here, 1500 in CI, as many as you like with `make simulate`.
 
 A bug that they found becomes a mutant (`tests.simulation.catalogue`): after a change a seed alone is another story.
 """
@@ -14,7 +14,7 @@ from tests.simulation.run import play
 
 pytestmark = pytest.mark.simulation
 
-SCHEDULES, BLOCKS = 200, 4
+SCHEDULES, BLOCKS = 100, 4
 
 
 # A process that is killed leaves coroutines that nothing awaits.
