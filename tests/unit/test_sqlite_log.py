@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.logs import PATIENCE, Worker, drained, loaded, parked
+from tests.engine import until
 
 from usher.delivery import Record
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
@@ -210,6 +211,21 @@ async def test_nothing_is_acknowledged_into_a_file_that_is_gone(tmp_path: Path, 
         assert not await worker.log.writable()
         with pytest.raises(LogUnavailable, match="removed, or another file took its place"):
             await worker.log.append(TOPIC, None, b"2")
+
+
+async def test_a_file_that_stays_away_needs_a_restart(tmp_path: Path) -> None:
+    """Not at once: it may be put back. Then `/healthz` fails, so that an orchestrator starts a worker on what is there."""
+    log = SqliteLog(tmp_path / "usher.db", CONFIG, patience=0.05)
+    worker = Worker(log, "worker", [])
+    await log.open(worker)
+    try:
+        assert log.needs_restart() == ""
+        _removed(tmp_path)
+        assert log.needs_restart() == ""
+        await until(log.needs_restart)
+        assert "was removed or replaced" in log.needs_restart()
+    finally:
+        await log.close()
 
 
 async def test_a_file_that_is_put_back_is_written_again(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ class SqliteLog:
     """An `EventLog` in the file at *path*. A new group always starts at the beginning, whatever `LogConfig.start_from` says.
 
     It keeps source records that the group has passed for *retention* seconds, dead letters for *dead_letter_retention*,
-    and the tombstone of a parked delivery for *tombstone_retention*. *clock* gives Unix seconds.
+    and the tombstone of a parked delivery for *tombstone_retention*. A file that has gone needs a restart after *patience*
+    seconds. *clock* gives Unix seconds.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class SqliteLog:
         retention: float = 7 * DAY,
         dead_letter_retention: float = 90 * DAY,
         tombstone_retention: float = DAY,
+        patience: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
@@ -65,6 +67,8 @@ class SqliteLog:
         self._retention = retention
         self._dead_letter_retention = dead_letter_retention
         self._tombstone_retention = tombstone_retention
+        self._patience = patience
+        self._gone_at: float | None = None
         self._clock = clock
         self._topics = SqliteTopics(config, clock)
         self._file = DatabaseFile(path)
@@ -227,7 +231,14 @@ class SqliteLog:
         return {}
 
     def needs_restart(self) -> str:
-        return ""
+        if not self._file.gone:
+            self._gone_at = None
+            return ""
+        now = asyncio.get_running_loop().time()
+        self._gone_at = now if self._gone_at is None else self._gone_at
+        if now - self._gone_at < self._patience:
+            return ""  # it may be put back
+        return f"the file {self._path} was removed or replaced"
 
     async def _write(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> TopicPartition:
         await self._file.write(self._topics.put(topic, key, value, headers))
