@@ -26,6 +26,7 @@ from usher.headers import (
     STATE,
     Head,
     delivery_headers,
+    owner_headers,
     read_delivery,
 )
 
@@ -73,9 +74,9 @@ def dead_letter_id(partition: int, offset: int) -> str:
     return f"{partition}@{offset}"
 
 
-def undecodable(record: Record, error: str = "", error_type: str = "") -> Delivery:
+def undecodable(record: Record, error: str = "", error_type: str = "", topic_id: str = "") -> Delivery:
     """Return the delivery that stands for bytes that are no event: it has no handler and no user."""
-    origin, value = Origin.of(record), record.value or b""
+    origin, value = Origin.of(record, topic_id), record.value or b""
     return Delivery("", EventUid("", "", ""), "", origin, value, error=error, error_type=error_type)
 
 
@@ -89,10 +90,12 @@ def dead_letter_headers(
     return [*delivery_headers(delivery), *((name, value.encode()) for name, value in extra)]
 
 
-def state_headers(dead_letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
-    """Return the headers of the record that says what became of *dead_letter*."""
+def state_headers(
+    dead_letter: str, state: State, *, group: str, topic: str, note: str = "", replay: str = ""
+) -> list[tuple[str, bytes]]:
+    """Return the headers of the record that says what became of *dead_letter*, of *group* and about the source *topic*."""
     pairs = [(DEAD_LETTER, dead_letter), (STATE, state), (NOTE, note), (REPLAY, replay)]
-    return [(name, value.encode()) for name, value in pairs if value]
+    return [*owner_headers(group, topic), *((name, value.encode()) for name, value in pairs if value)]
 
 
 def request(
@@ -107,7 +110,8 @@ def request(
         replays=count,
         replay=Replay(id=request_id, dead_letter=dead_letter.id, count=count, even_expired=even_expired),
     )
-    return request_key(request_id), delivery.value, delivery_headers(delivery)
+    headers = [*delivery_headers(delivery), (ORIGINAL_GROUP, dead_letter.group.encode())]
+    return request_key(request_id), delivery.value, headers
 
 
 def request_key(request_id: str) -> str:

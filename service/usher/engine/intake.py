@@ -141,7 +141,7 @@ class Intake:
             return "duplicate"
         done = state.ledger.already_done_by(record.offset)
         left = [handler for handler in handlers if handler.name not in done] if done else handlers
-        fresh = list(deliveries_of(event, record, value, left))
+        fresh = list(deliveries_of(event, Origin.of(record, state.claim.topic_id), value, left))
         if state.known_done or record.offset <= state.table.highest:  # rule 6: it was handed over already
             fresh = [f for f in fresh if f.delivery.key not in state.known_done and f.delivery.key not in state.table]
         if fresh:
@@ -174,11 +174,8 @@ def _always(_value: bytes) -> bool:
     return True
 
 
-def deliveries_of(
-    event: Event, record: Record | Origin, value: bytes, handlers: Iterable[Handler]
-) -> Iterator[InFlight]:
+def deliveries_of(event: Event, origin: Origin, value: bytes, handlers: Iterable[Handler]) -> Iterator[InFlight]:
     """Yield one fresh delivery for each handler."""
-    origin = record if isinstance(record, Origin) else Origin.of(record)
     alone = f"{origin.partition}-{origin.offset}"
     uid = event.uid
     lane = lane_of(event.source, event.tenant, event.user.id or event.context.user_id, alone)

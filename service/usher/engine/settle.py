@@ -75,7 +75,8 @@ class Settler:
     async def settle_undecodable(self, state: ClaimState, record: Record, reason: str) -> None:
         """Give up a record whose bytes are no event."""
         verdict = undecodable_verdict(reason)
-        await self.settle(state, InFlight(undecodable(record, verdict.error, verdict.error_type)), verdict)
+        delivery = undecodable(record, verdict.error, verdict.error_type, state.claim.topic_id)
+        await self.settle(state, InFlight(delivery), verdict)
 
     async def done_elsewhere(self, state: ClaimState, in_flight: InFlight) -> None:
         """Let go of a delivery that another attempt or another worker has ended: it does not end here a second time."""
@@ -153,7 +154,14 @@ class Settler:
 
     async def _set_state(self, state: ClaimState, replay: Replay, became: State, note: str) -> None:
         """Write in the dead-letter topic what became of the dead letter of *replay*."""
-        headers = state_headers(replay.dead_letter, became, note=scrub(note), replay=replay.id)
+        headers = state_headers(
+            replay.dead_letter,
+            became,
+            group=self.group,
+            topic=state.claim.topic,
+            note=scrub(note),
+            replay=replay.id,
+        )
         await self.writes.bury(state, None, None, headers)
 
     def _resolve(self, in_flight: InFlight, verdict: Verdict | Behind) -> None:

@@ -53,7 +53,7 @@ class Worker:
         self._limits = limits
         self.memory = Memory(limits)
         self._commits = Commits(event_log, metrics, logger)
-        router, writes = attempts.router, Writes(event_log, logger)
+        router, writes = attempts.router, Writes(event_log, logger, group)
         settler = Settler(writes, attempts, group, metrics, logger)
         self._driver = Driver(attempts, settler, self._commits, self.memory, limits)
         intake = Intake(router, metrics, limits, sources)

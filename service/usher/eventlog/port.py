@@ -15,7 +15,7 @@ is part of the contract, and the engine expects it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -35,12 +35,16 @@ class Claim:
     """One partition while this worker has it. Compared by identity: the next claim of the same partition is another one.
 
     *start* is the committed offset (the next to read) and *mark* its metadata, both as they were when the claim began.
+    *topic_id* is the id of the topic, which another one has that is made anew under this name; empty where the event log does
+    not know. *remade*: the group has read an earlier topic of this name. Records of ours without an id are about that one.
     """
 
     topic: str
     partition: int
     start: int
     mark: str = ""
+    topic_id: str = ""
+    remade: bool = False
 
     @property
     def topic_partition(self) -> TopicPartition:
@@ -225,3 +229,11 @@ def dead_letter_topic(group: str, topic: str) -> str:
 
 def checkpoints_topic(group: str) -> str:
     return f"{group}.checkpoints"
+
+
+def own_topics(group: str, topics: Iterable[str]) -> Iterator[str]:
+    """Yield the names of all topics that *group* writes for itself, beside the source *topics*."""
+    for topic in topics:
+        yield retry_topic(group, topic)
+        yield dead_letter_topic(group, topic)
+    yield checkpoints_topic(group)
