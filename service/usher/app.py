@@ -106,7 +106,12 @@ class App:
             return {"worker": "stopping"}
         if self.worker is None or not self.worker.ready:
             return {"worker": "starting"}
-        return {"worker": OK, "event_log": OK if await self.event_log.writable() else "takes no writes"}
+        stopped = [f"{topic}/{partition} stands still" for topic, partition in self.event_log.stopped()]
+        return {
+            "worker": OK,
+            "event_log": OK if await self.event_log.writable() else "takes no writes",
+            "topics": "; ".join((*self.event_log.complaints(), *stopped)) or OK,
+        }
 
     def _make_worker(self) -> Worker:
         settings = self.settings

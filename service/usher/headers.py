@@ -83,7 +83,7 @@ def foreign(head: Head, group: str, topic: str) -> str:
     """Name the group and the topic whose record it is, where they are not *group* and *topic*; empty if it is ours.
 
     Two groups may share topics of ours: those of group ``g`` for topic ``a.b`` have the names of those of ``g.a`` for ``b``.
-    A record without a name is ours: versions before 0.2 wrote tombstones without, and parked records without the group.
+    A record without a name is ours: earlier versions wrote tombstones without one, and parked records without the group.
     """
     its_group, its_topic = head.text(ORIGINAL_GROUP, group), head.text(ORIGINAL_TOPIC, topic)
     return "" if (its_group, its_topic) == (group, topic) else f"group {its_group}, topic {its_topic}"

@@ -67,6 +67,11 @@ class KafkaOptions:
     certified: bool
     given: Mapping[str, str] = field(repr=False)
 
+    @property
+    def metadata_age(self) -> float:
+        """Seconds for which what brokers say about topics is believed."""
+        return float(self.common["metadata_max_age_ms"]) / 1_000
+
 
 def kafka_options(given: Mapping[str, object]) -> KafkaOptions:
     """Check the options in *given*, named as aiokafka names them (values may be text), and load the certificates.

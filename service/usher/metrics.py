@@ -6,7 +6,7 @@ Apps in one process (tests) are counted apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -55,6 +55,12 @@ class Metrics:
         self.resting = Gauge(
             "usher_partition_resting",
             "1 while a partition is not read because most of its last records are undecodable.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self.stopped = Gauge(
+            "usher_partition_stopped",
+            "1 while a partition is not read because the record to read next is not there any more.",
             ["topic", "partition"],
             registry=registry,
         )
@@ -128,15 +134,21 @@ class Metrics:
         if seconds is not None:
             self._took(handler).observe(seconds)
 
-    def partitions(self, parked: Mapping[tuple[str, int], int], lag: Mapping[tuple[str, int], int]) -> None:
-        """Set what is parked and unread in each partition that is held now; partitions no longer held are removed."""
+    def partitions(
+        self,
+        parked: Mapping[tuple[str, int], int],
+        lag: Mapping[tuple[str, int], int],
+        stopped: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """Set what is parked and unread in each partition that is held now, and whether it is *stopped*; others are removed."""
         held = {(topic, str(partition)) for topic, partition in parked}
         for labels in self._partitions - held:
-            for gauge in (self.parked, self.lag, self.resting):
+            for gauge in (self.parked, self.lag, self.resting, self.stopped):
                 gauge.remove(*labels)
         self._partitions = held
         for labels in held:
             self.resting.labels(*labels)  # creates it, so that it can be removed
+            self.stopped.labels(*labels).set((labels[0], int(labels[1])) in stopped)
         for gauge, values in ((self.parked, parked), (self.lag, lag)):
             for (topic, partition), value in values.items():
                 gauge.labels(topic, str(partition)).set(value)

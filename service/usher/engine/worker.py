@@ -166,6 +166,7 @@ class Worker:
     async def _measure(self) -> None:
         while True:
             states = self.claims.open
+            stopped = self.event_log.stopped()
             self.metrics.claims.set(len(states))
             self.metrics.in_flight.set(self.memory.records)
             now = self._driver.now_ms()
@@ -181,6 +182,7 @@ class Worker:
                     state.claim.topic_partition: max(0, ends.get(state.claim, state.position) - state.position)
                     for state in states
                 },
+                stopped,
             )
             await asyncio.sleep(1.0)
 

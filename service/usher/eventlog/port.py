@@ -7,7 +7,8 @@ partition is another claim. Beside each source topic the event log has two topic
   A record with a value says that it is parked, one without a value that it is done.
 * ``<group>.<topic>-dlt``: dead letters, and (as records without a value) what became of them.
 
-Once `EventLog.lease` is used there is also ``<group>.checkpoints``: one partition, compacted. Key: the name of a checkpoint.
+Kafka also has ``<group>.checkpoints``: one partition, compacted. Key: the name of a checkpoint (see `EventLog.lease`), or a source
+partition, of which it says which topic the offsets are of. Others have it once `EventLog.lease` is used.
 
 Every write is durable when it returns. A write that is cancelled, or that raises `LogUnavailable`, may still happen: that
 is part of the contract, and the engine expects it.
@@ -87,6 +88,12 @@ class Owner(Protocol):
         Must return quickly. Reading may begin at once, loading goes on in the background.
         """
 
+    async def remade(self, claims: Sequence[Claim]) -> None:
+        """Hand over what was read of *claims* and is not done: their topics were deleted, or made anew. Nobody can read it again.
+
+        Must return quickly. `released` follows.
+        """
+
     async def released(self, claims: Sequence[Claim]) -> None:
         """Drain, commit and forget *claims*, which are about to go. The event log waits for this, within its budget."""
 
@@ -117,7 +124,7 @@ class EventLog(Protocol):
     """Keeps events, parked deliveries, dead letters and commits."""
 
     async def open(self, owner: Owner) -> None:
-        """Connect, verify the topics (create our own two where allowed), commit the start of a new group, begin to claim.
+        """Connect, verify the topics (create our own where allowed), commit the start of a new group, begin to claim.
 
         Raises:
             LogMisconfigured: says what is missing, and the command to run.
@@ -201,6 +208,12 @@ class EventLog(Protocol):
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
         """Return for each claim the offset after its last record. The lag is that less the position."""
+
+    def complaints(self) -> Sequence[str]:
+        """Return what is wrong with the topics, each with the way out: while there is anything, the worker is not ready."""
+
+    def stopped(self) -> Collection[TopicPartition]:
+        """Return the partitions claimed here that stand still, because the record to read next is not there any more."""
 
     async def writable(self) -> bool:
         """Return whether the event log would take a write now: for readiness. Cheap, and writes nothing."""

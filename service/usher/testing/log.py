@@ -162,6 +162,12 @@ class MemoryLog:
         self.broker.check()
         return {claim: self.broker.partition(*claim.topic_partition).end for claim in claims}
 
+    def complaints(self) -> Sequence[str]:
+        return ()
+
+    def stopped(self) -> Collection[TopicPartition]:
+        return ()
+
     async def writable(self) -> bool:
         return self._owner is not None and not self.broker.unavailable
 

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from usher.addresses import KafkaAddress
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
+from usher.eventlog.kafka.topic_ids import never_create
 from usher.kafka_options import KafkaOptions
 
 COMMIT_TIMEOUT: Final = 5.0
@@ -49,7 +50,7 @@ class Clients:
         """Make a consumer that joins *group*. While it releases its partitions, others wait for *drain* seconds and a margin."""
         rebalance = drain + COMMIT_TIMEOUT + _JOIN_MARGIN
         # A join is answered when all members have joined: a request that gives up before would join a second time.
-        return AIOKafkaConsumer(
+        return _consumer(
             **self._timed(max(self.timeout, rebalance + 5)),
             **self._options.consumer,
             **_READING,
@@ -60,16 +61,16 @@ class Clients:
 
     def committer(self, group: str) -> AIOKafkaConsumer:
         """Make a consumer that can commit for *group* while the group has no members."""
-        return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, group_id=group)
+        return _consumer(**self._timed(self.timeout), **_READING, group_id=group)
 
     def reader(self) -> AIOKafkaConsumer:
         """Make a consumer without a group."""
         rack = self._options.consumer["client_rack"]
-        return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, client_rack=rack)
+        return _consumer(**self._timed(self.timeout), **_READING, client_rack=rack)
 
     def producer(self, max_size: int) -> AIOKafkaProducer:
         """Make a producer whose writes are durable and in order. *max_size* is the largest batch that any topic takes."""
-        return AIOKafkaProducer(
+        producer = AIOKafkaProducer(
             **self._timed(self.timeout),
             **self._options.producer,
             enable_idempotence=True,
@@ -78,9 +79,13 @@ class Clients:
             max_batch_size=min(MAX_BATCH, max_size),
             max_request_size=max_size,
         )
+        never_create(producer.client)
+        return producer
 
     def admin(self) -> AIOKafkaAdminClient:
-        return AIOKafkaAdminClient(**self._timed(self.timeout))
+        admin = AIOKafkaAdminClient(**self._timed(self.timeout))
+        never_create(admin._client)
+        return admin
 
     def unavailable(self, error: BaseException, doing: str) -> LogUnavailable:
         """Return the error to raise where *doing* something failed."""
@@ -116,6 +121,13 @@ _READING: Final[Mapping[str, Any]] = {
     # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker.
     "max_partition_fetch_bytes": 262_144,
 }
+
+
+def _consumer(**options: Any) -> AIOKafkaConsumer:
+    """Make a consumer that creates no topic by asking for it."""
+    consumer = AIOKafkaConsumer(**options)
+    never_create(consumer._client)
+    return consumer
 
 
 async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) -> bool:

@@ -16,15 +16,19 @@ from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
-from usher.eventlog.errors import LogError, LogUnavailable
+from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka.beginnings import Beginnings, Locator
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
-from usher.eventlog.kafka.member import Beginning, Member
+from usher.eventlog.kafka.lookout import Lookout
+from usher.eventlog.kafka.member import Member
+from usher.eventlog.kafka.notes import Notes
+from usher.eventlog.kafka.owners import strangers
 from usher.eventlog.kafka.ranges import read_between, read_since
-from usher.eventlog.kafka.start import Offsets, Start, committed
+from usher.eventlog.kafka.start import Start
 from usher.eventlog.kafka.table import TableReader
-from usher.eventlog.kafka.topics import KafkaTopics, Topic
+from usher.eventlog.kafka.topics import KafkaTopics, Topic, shared
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.port import (
     Batch,
@@ -53,13 +57,23 @@ class KafkaLog:
         self._config = config
         self._clients = Clients(address, options)
         self._topics: Mapping[str, Topic] = {}
-        self._starts: Offsets = {}
         self._admin: AIOKafkaAdminClient | None = None
         self._asker: AIOKafkaConsumer | None = None
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
-        self._member = Member(self._clients, config.group, config.topics, config.drain, self._locate)
-        self._checkpoints = Checkpoints(self._clients, self._writer, config.group, self._prepare_checkpoints)
+        self._locator = Locator(config.group, notes := Notes(self._clients, self._writer, config.group))
+        self._member = Member(
+            self._clients,
+            config.group,
+            config.topics,
+            config.drain,
+            locate=self._locate,
+            settled=self._locator.settled,
+        )
+        self._lookout = Lookout(
+            self._member, self._locator, notes, self._table, config=config, every=options.metadata_age
+        )
+        self._checkpoints = Checkpoints(self._clients, self._writer, config.group)
         self._history_slots = asyncio.Semaphore(_READERS)
 
     async def open(self, owner: Owner) -> None:
@@ -86,27 +100,35 @@ class KafkaLog:
             started.push_async_callback(lambda: bounded(admin.close()))
             started.push_async_callback(lambda: stop(asker))
             await admin.start()
-            await self._verify_topics(admin)
+            self._take_topics(await self._topics_of(admin).verified())
+            await self._refuse_strangers()
+            sources = {name: self._topics[name] for name in self._config.topics}
+            anew = await self._locator.made_anew({name: topic.id for name, topic in sources.items()})
             start = Start(self._clients, admin, self._config.group, self._config.start_from)
-            self._starts = await start.ensure({name: self._topics[name].partitions for name in self._config.topics})
+            counts = {name: topic.partitions for name, topic in sources.items()}
+            self._locator.starts = await start.ensure(counts, anew)
             await asker.start()
             self._admin, self._asker = admin, asker
+            self._lookout.begin(admin, asker, self._topics_of(admin), self._take_topics)
             started.pop_all()  # all are started: close() stops them
 
-    async def _verify_topics(self, admin: AIOKafkaAdminClient) -> None:
-        self._topics = await self._topics_of(admin).verified()
-        self._writer.limit({name: topic.max_bytes for name, topic in self._topics.items()})
+    def _take_topics(self, topics: Mapping[str, Topic]) -> None:
+        self._topics = topics
+        self._writer.limit({name: topic.max_bytes for name, topic in topics.items()})
 
-    async def _prepare_checkpoints(self) -> None:
-        if self._admin is None:
-            raise LogError("the event log is not open")
-        await self._topics_of(self._admin).ensure_checkpoints()
+    async def _refuse_strangers(self) -> None:
+        partitions = {name: topic.partitions for name, topic in self._topics.items()}
+        for name, owner in (
+            await strangers(self._clients, self._config.group, self._config.topics, partitions)
+        ).items():
+            raise LogMisconfigured(shared(name, owner, self._config.group))
 
     def _topics_of(self, admin: AIOKafkaAdminClient) -> KafkaTopics:
         return KafkaTopics(admin, self._clients.servers, self._config.group, self._config.topics)
 
     async def close(self) -> None:
         """As `EventLog.close`. Takes some seconds at most, even when Kafka is dead."""
+        await self._lookout.end()
         await asyncio.gather(self._member.leave(), self._table.close(), self._writer.close())
         admin, self._admin = self._admin, None
         asker, self._asker = self._asker, None
@@ -133,7 +155,11 @@ class KafkaLog:
     async def _write_own(
         self, name: Callable[[str, str], str], claim: Claim, key: bytes | None, value: bytes | None, headers: Headers
     ) -> None:
-        await self._writer.write(name(self._config.group, claim.topic), key, value, headers, claim.partition)
+        try:
+            await self._writer.write(name(self._config.group, claim.topic), key, value, headers, claim.partition)
+        except LogUnavailable:
+            self._lookout.soon()  # the topic may be gone
+            raise
 
     def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
         return self._table.stream(KafkaPartition(retry_topic(self._config.group, claim.topic), claim.partition))
@@ -161,6 +187,8 @@ class KafkaLog:
         return await self._writer.write(topic, key, value, headers)
 
     def lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
+        if self._admin is None:
+            raise LogUnavailable("the event log is not open")
         return self._checkpoints.lease()
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
@@ -199,20 +227,18 @@ class KafkaLog:
     async def writable(self) -> bool:
         return await self._writer.writable()
 
-    async def _locate(self, partitions: Collection[KafkaPartition]) -> Mapping[KafkaPartition, Beginning]:
-        """Return where each partition begins. Without a commit: at a start still to be committed, or, if it is new, its beginning."""
+    def complaints(self) -> Sequence[str]:
+        return self._lookout.complaints
+
+    def stopped(self) -> Collection[TopicPartition]:
+        return [claim.topic_partition for claim in self._member.stopped]
+
+    async def _locate(self, partitions: Collection[KafkaPartition]) -> Beginnings:
         if self._admin is None or self._asker is None:
             raise LogUnavailable("the event log is not open")
         if any(each.partition >= self._topics[each.topic].partitions for each in partitions):
-            await self._verify_topics(self._admin)
-        found = await committed(self._admin, self._config.group, partitions)
-        unknown = [each for each in partitions if each not in found]
-        beginnings = await self._asker.beginning_offsets(unknown)
-        starts = {each: self._starts.get(each, beginnings[each]) for each in unknown}
-        return {
-            **{each: Beginning(at.offset, at.metadata) for each, at in found.items()},
-            **{each: Beginning(offset, committed=False) for each, offset in starts.items()},
-        }
+            self._take_topics(await self._topics_of(self._admin).verified())
+        return await self._locator.locate(self._admin, self._asker, partitions)
 
 
 async def _first_within(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -28,6 +28,7 @@ from aiokafka.errors import (
 )
 
 from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
+from usher.eventlog.kafka.beginnings import Beginnings
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.polling import Polling
@@ -37,27 +38,32 @@ _logger = structlog.get_logger(__name__)
 _PAUSE: Final = 1.0
 
 
-class Beginning(NamedTuple):
-    """Where a claim begins. Not *committed*: it must be committed before anything is read."""
-
-    offset: int
-    mark: str = ""
-    committed: bool = True
-
-
-Beginnings = Mapping[KafkaPartition, Beginning]
 Locate = Callable[[Collection[KafkaPartition]], Awaitable[Beginnings]]
+Settled = Callable[[Beginnings], Awaitable[None]]
 
 
 class Member:
-    """One worker in the group, with one consumer after another."""
+    """One worker in the group, with one consumer after another.
 
-    def __init__(self, clients: Clients, group: str, topics: Sequence[str], drain: float, locate: Locate) -> None:
+    *locate* finds where claims begin, and *settled* is called once that is committed, before anything is read.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        group: str,
+        topics: Sequence[str],
+        drain: float,
+        *,
+        locate: Locate,
+        settled: Settled,
+    ) -> None:
         self._clients = clients
         self._group = group
         self._topics = topics
         self._drain = drain
         self._locate = locate
+        self._settled = settled
         self._owner: Owner | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._epoch = object()
@@ -149,6 +155,7 @@ class Member:
             try:
                 beginnings = await self._locate(partitions)
                 if await self._settle_starts(epoch, beginnings):
+                    await self._settled(beginnings)
                     await self._announce(consumer, epoch, beginnings)
                     return
             except ClaimLost:
@@ -174,10 +181,12 @@ class Member:
         async with self._handover:
             if self._epoch is not epoch or self._owner is None:
                 return
-            claims = [Claim(*partition, at.offset, at.mark) for partition, at in sorted(beginnings.items())]
-            for claim in claims:
-                self._polling.begin(consumer, claim)
+            claims = []
+            for partition, at in sorted(beginnings.items()):
+                claim = Claim(*partition, at.offset, at.mark, at.topic_id, at.remade)
+                self._polling.begin(consumer, claim, stopped=at.stopped)
                 self._claims[claim.topic_partition] = claim
+                claims.append(claim)
             try:
                 await self._owner.claimed(claims)
             except Exception:
@@ -188,8 +197,11 @@ class Member:
         if consumer is self._consumer:
             await self._release()
 
-    async def _release(self, *, lost: bool = False) -> None:
-        """Call the owner, and wait for it within its budget: all partitions are about to go (where *lost*, they have gone)."""
+    async def _release(self, *, lost: bool = False, remade: Collection[str] = ()) -> None:
+        """Call the owner, and wait for it within its budget: all partitions are about to go (where *lost*, they have gone).
+
+        What was read of topics that are *remade*, or are not there any more, nobody can read again.
+        """
         self._begin_epoch()
         async with self._handover:
             claims = list(self._claims.values())
@@ -198,6 +210,8 @@ class Member:
             if claims and self._owner is not None and not self._closed:
                 try:
                     async with asyncio.timeout(self._drain + COMMIT_TIMEOUT):
+                        if gone := [claim for claim in claims if claim.topic in remade or self._deleted(claim.topic)]:
+                            await self._owner.remade(gone)
                         await self._owner.released(claims)
                 except TimeoutError:
                     _logger.warning("claims were not released in time", group=self._group, budget=self._drain)
@@ -205,12 +219,29 @@ class Member:
                     _logger.exception("claims could not be released", group=self._group)
             await self._end_claims()
 
+    def _deleted(self, topic: str) -> bool:
+        return self._consumer is not None and not self._consumer.partitions_for_topic(topic)
+
     async def _end_claims(self) -> None:
         async with self._commit_lock:
             self._claims.clear()
             self._polling.end()
 
     # The consumer
+
+    @property
+    def stopped(self) -> Mapping[Claim, int]:
+        """The claims that stand still, because the log does not have the offset to read next; with that offset."""
+        return self._polling.stopped
+
+    async def reopen(self, remade: Collection[str]) -> None:
+        """Give all claims back in good order, and join the group anew: the topics *remade* are others than those claimed."""
+        consumer = self._consumer
+        if consumer is None or self._closed:
+            return
+        await self._release(remade=remade)
+        if consumer is self._consumer:
+            self._trouble.set()
 
     def _fail(self, consumer: AIOKafkaConsumer, error: Exception) -> None:
         """Replace *consumer*: an error of the coordination never goes away."""

@@ -56,17 +56,22 @@ class Polling:
         self._suspected: dict[Claim, float] = {}
         self._careful_until = 0.0
         self._turn = 0
+        self.stopped: dict[Claim, int] = {}
+        """Claims whose log does not have the offset to read next, with that offset. They never go on by themselves."""
 
-    def begin(self, consumer: AIOKafkaConsumer, claim: Claim) -> None:
-        """Read *claim* from its start on."""
+    def begin(self, consumer: AIOKafkaConsumer, claim: Claim, *, stopped: bool = False) -> None:
+        """Read *claim* from its start on, unless it is *stopped*."""
         consumer.seek(KafkaPartition(*claim.topic_partition), claim.start)
         self._read_to[claim] = claim.start
+        if stopped:
+            self.stopped[claim] = claim.start
 
     def end(self) -> None:
         """Forget all claims."""
         self._read_to.clear()
         self._resting.clear()
         self._suspected.clear()
+        self.stopped.clear()
 
     def live(self, consumer: AIOKafkaConsumer, claims: Collection[Claim]) -> Live:
         """Return the claims to read now, beginning with another one each time: the first one gets most of the limit."""
@@ -77,6 +82,8 @@ class Polling:
         return {KafkaPartition(*claim.topic_partition): claim for claim in turns if self._may_read(consumer, claim)}
 
     def _may_read(self, consumer: AIOKafkaConsumer, claim: Claim) -> bool:
+        if claim in self.stopped:
+            return False
         if (until := self._resting.get(claim)) is None:
             return True
         if until > _now():
@@ -149,6 +156,9 @@ class Polling:
             consumer.seek(KafkaPartition(*claim.topic_partition), position)
 
     def _rest(self, claim: Claim, error: Exception, position: int) -> None:
+        if isinstance(error, OffsetOutOfRangeError):
+            self.stopped[claim] = position  # the lookout says why
+            return
         self._resting[claim] = _now() + _REST
         _logger.error(
             "partition stopped",
@@ -174,8 +184,6 @@ def _hint(error: Exception, group: str, claim: Claim) -> str:
     reset = (
         f"kafka-consumer-groups.sh --reset-offsets --group {group} --topic {topic_partition} --to-earliest --execute"
     )
-    if isinstance(error, OffsetOutOfRangeError):
-        return f"its records were deleted before they were read; stop all workers and go on with the rest: {reset}"
     if isinstance(error, TopicAuthorizationFailedError):
         return f"allow this user to read {claim.topic}"
     skip = reset.replace("--to-earliest", "--shift-by 1")

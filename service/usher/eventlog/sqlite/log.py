@@ -209,6 +209,12 @@ class SqliteLog:
         ends = await self._file.read(last)
         return {claim: max(end, self._positions.get(claim, claim.start)) for claim, end in ends.items()}
 
+    def complaints(self) -> Sequence[str]:
+        return ()
+
+    def stopped(self) -> Collection[TopicPartition]:
+        return ()
+
     async def writable(self) -> bool:
         if self._lock is None or not self._file.failing:
             return self._lock is not None
