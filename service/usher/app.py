@@ -111,7 +111,12 @@ class App:
         partitions = {"partitions": _standing(self.event_log.stopped())}
         if self.worker is None or not self.worker.ready:
             return {"worker": "starting", **partitions}
-        return {"worker": OK, "event_log": OK if await self.event_log.writable() else "takes no writes", **partitions}
+        return {
+            "worker": OK,
+            "event_log": OK if await self.event_log.writable() else "takes no writes",
+            **partitions,
+            "topics": "; ".join(self.event_log.complaints()) or OK,
+        }
 
     def _make_worker(self) -> Worker:
         settings = self.settings

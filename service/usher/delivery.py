@@ -19,6 +19,8 @@ Headers = Sequence[tuple[str, bytes]]
 
 OUR_HEADERS = ("usher-", "kafka_dlt-")
 """How the names of our own headers begin."""
+BEFORE_ALL = 1 << 62
+"""More than any offset: an offset less this is before all offsets, and still in order."""
 _MAX_ID = 200
 _MOST_DIGITS = 20
 _FIRST_TIME, _AHEAD = 100_000_000_000, 366 * 86_400_000
@@ -79,9 +81,11 @@ class Origin:
     timestamp: int
     key: bytes | None
     headers: Headers = ()
+    topic_id: str = ""
+    """The id of the topic, which a topic made anew under the same name does not have; empty where it is not known."""
 
     @classmethod
-    def of(cls, record: Record, now: int | None = None) -> Origin:
+    def of(cls, record: Record, now: int | None = None, topic_id: str = "") -> Origin:
         """Return the origin of a source record, without headers whose names are ours: others may not set these.
 
         A record that has no time, or one that no clock tells, is of *now* (Unix milliseconds): when it has arrived.
@@ -90,7 +94,7 @@ class Origin:
             (name, value) for name, value in record.headers if not name.startswith(OUR_HEADERS)
         )
         at = record.timestamp if now is None else stated_time(record.timestamp, now)
-        return cls(record.topic, record.partition, record.offset, at, record.key, kept)
+        return cls(record.topic, record.partition, record.offset, at, record.key, kept, topic_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +133,18 @@ class Delivery:
     sent: bool = False
     replay: Replay | None = None
     replays: int = 0
+    earlier: bool = False
+    """Whether it is of an earlier topic of the same name: then it comes before everything in the present one."""
     key: str = field(init=False, compare=False)
     """``handler/source/tenant/event-id@partition-offset``: unique, and the same after every restart."""
     lane_key: str = field(init=False, compare=False)
     """The lane: handler, source, tenant and user."""
     offset: int = field(init=False, compare=False)
-    """The source offset: it orders a lane."""
+    """It orders a lane: the source offset, or a negative number where the delivery is of an earlier topic."""
 
     def __post_init__(self) -> None:
         origin = self.origin
-        self.offset = origin.offset
+        self.offset = origin.offset - BEFORE_ALL if self.earlier else origin.offset
         self.key = delivery_key(self.handler, self.uid, origin.partition, origin.offset)
         self.lane_key = f"{self.handler}/{self.lane}"
 

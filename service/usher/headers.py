@@ -7,13 +7,14 @@ because the common tools show those. The others are our own (``usher-*``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
 from usher.delivery import OUR_HEADERS, Delivery, Origin, Record, Replay
 from usher.event import EventUid
 
+TOPIC_ID = "usher-topic-id"
 HANDLER = "usher-handler"
 EVENT_ID = "usher-event-id"
 ATTEMPT = "usher-attempt"
@@ -57,6 +58,7 @@ def delivery_headers(delivery: Delivery) -> list[tuple[str, bytes]]:
         (ORIGINAL_PARTITION, origin.partition),
         (ORIGINAL_OFFSET, origin.offset),
         (ORIGINAL_TIMESTAMP, origin.timestamp),
+        (TOPIC_ID, origin.topic_id or None),
         (HANDLER, delivery.handler),
         (EVENT_ID, "/".join(quote(part, safe="") for part in delivery.uid)),
         (LANE, delivery.lane),
@@ -81,8 +83,29 @@ def delivery_headers(delivery: Delivery) -> list[tuple[str, bytes]]:
     return [*origin.headers, *ours]
 
 
-def read_delivery(record: Record) -> Delivery:
-    """Read the delivery in a record of a retry or dead-letter topic.
+def owner_headers(group: str, topic: str, topic_id: str = "") -> list[tuple[str, bytes]]:
+    """Return the headers that say whose record it is: of which *group*, about which source *topic*."""
+    pairs = [(ORIGINAL_GROUP, group), (ORIGINAL_TOPIC, topic), (TOPIC_ID, topic_id)]
+    return [(name, text.encode()) for name, text in pairs if text]
+
+
+def foreign(head: Head, group: str, topic: str) -> str:
+    """Name the group and the topic whose record it is, where they are not *group* and *topic*; empty if it is ours.
+
+    Two groups may share topics of ours: those of group ``g`` for topic ``a.b`` have the names of those of ``g.a`` for ``b``.
+    A record without a name is ours: earlier versions wrote tombstones without one, and parked records without the group.
+    """
+    its_group, its_topic = head.text(ORIGINAL_GROUP, group), head.text(ORIGINAL_TOPIC, topic)
+    return "" if (its_group, its_topic) == (group, topic) else f"group {its_group}, topic {its_topic}"
+
+
+def ours(records: Iterable[Record], group: str, topic: str) -> Iterator[Record]:
+    """Leave out the records of other groups and topics."""
+    return (record for record in records if not foreign(Head(record.headers), group, topic))
+
+
+def read_delivery(record: Record, *, earlier: bool = False) -> Delivery:
+    """Read the delivery in a record of a retry or dead-letter topic. *earlier*: it is of an earlier topic of the same name.
 
     Raises:
         ValueError: Usher did not write the record. The message names what is missing.
@@ -96,6 +119,7 @@ def read_delivery(record: Record) -> Delivery:
         timestamp=head.integer(ORIGINAL_TIMESTAMP),
         key=head.get(ORIGINAL_KEY),
         headers=tuple((name, value) for name, value in record.headers if not name.startswith(OUR_HEADERS)),
+        topic_id=head.text(TOPIC_ID, ""),
     )
     replay_id, replays = head.get(REPLAY), head.integer(REPLAYS, 0)
     return Delivery(
@@ -112,6 +136,7 @@ def read_delivery(record: Record) -> Delivery:
         error_type=head.text(ERROR_TYPE, ""),
         sent=head.get(SENT) is not None,
         replays=replays,
+        earlier=earlier,
         replay=None
         if replay_id is None
         else Replay(replay_id.decode(), head.text(DEAD_LETTER), replays, head.get(EVEN_EXPIRED) is not None),

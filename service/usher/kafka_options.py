@@ -83,6 +83,11 @@ class KafkaOptions:
     given: Mapping[str, str] = field(repr=False)
     files: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
+    @property
+    def metadata_age(self) -> float:
+        """Seconds for which what brokers say about topics is believed."""
+        return float(self.common["metadata_max_age_ms"]) / 1_000
+
     def renewed(self) -> KafkaOptions:
         """Return the options as the files are now: certificates and secrets are renewed while a worker runs.
 

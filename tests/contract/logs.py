@@ -52,6 +52,9 @@ class Worker:
             self._journal.append((self._name, "claimed", claim.topic_partition))
             self.held[claim.topic_partition] = claim
 
+    async def remade(self, claims: Sequence[Claim]) -> None:
+        """Nothing is handed over."""
+
     async def released(self, claims: Sequence[Claim]) -> None:
         if self.on_release is not None:
             await self.on_release(claims)

@@ -163,6 +163,9 @@ class MemoryLog:
         self.broker.check()
         return {claim: self.broker.partition(*claim.topic_partition).end for claim in claims}
 
+    def complaints(self) -> Sequence[str]:
+        return ()
+
     async def writable(self) -> bool:
         return self._owner is not None and not self.broker.unavailable
 

@@ -365,8 +365,8 @@ expires_at = self.attempts.expiry_of(in_flight)
         (
             Edit(
                 "engine.follow:RetryFollower.listen",
-                "Head(record.headers).get(WRITER) != state.writer or key in state.doubtful",
-                "Head(record.headers).get(WRITER) != state.writer",
+                "head.get(WRITER) != state.writer or key in state.doubtful",
+                "head.get(WRITER) != state.writer",
             ),
         ),
         family="late writes",

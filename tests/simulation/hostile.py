@@ -197,6 +197,9 @@ class WatchedOwner:
             history.tenures.append(tenure)
         await asyncio.wait([world.loop.spawn(self.process, self.owner.claimed(claims))], timeout=0.5)
 
+    async def remade(self, claims: Sequence[Claim]) -> None:
+        await asyncio.wait([self.world.loop.spawn(self.process, self.owner.remade(claims))], timeout=0.5)
+
     async def released(self, claims: Sequence[Claim]) -> None:
         world = self.world
         world.say(f"{self.process.name} lets go of {[claim.partition for claim in claims]}")

@@ -62,7 +62,7 @@ class Journal:
         return self.dead_letters[id_]
 
     def mark(self, dead_letter: str, state: State, note: str = "") -> None:
-        self.add(state_headers(dead_letter, state, note=note, replay="r1"))
+        self.add(state_headers(dead_letter, state, group="usher", topic="identity.events", note=note, replay="r1"))
 
     @property
     def dead_letters(self) -> dict[str, DeadLetter]:

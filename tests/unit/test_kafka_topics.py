@@ -16,13 +16,16 @@ class _Admin:
     """Of a cluster whose source topic has grown; what it says of the other two is old at first."""
 
     def __init__(self) -> None:
-        self._partitions = {"events": 7, "usher.events-retry": 6, "usher.events-dlt": 6}
+        self._partitions = {"events": 7, "usher.events-retry": 6, "usher.events-dlt": 6, "usher.checkpoints": 1}
+        self._client = self
+        self.cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=1)])
 
-    async def describe_topics(self) -> list[dict[str, Any]]:
-        return [
-            {"topic": name, "error_code": 0, "partitions": [{"replicas": [1]}] * count}
+    async def send(self, _node: int, _request: object) -> Any:
+        topics = [
+            {"topic": name, "error_code": 0, "topic_id": name, "partitions": [{"replicas": [1]}] * count}
             for name, count in self._partitions.items()
         ]
+        return SimpleNamespace(to_object=lambda: {"topics": topics})
 
     async def describe_configs(self, _resources: object) -> list[Any]:
         return [SimpleNamespace(resources=[])]
@@ -40,4 +43,5 @@ async def test_a_topic_that_another_worker_has_widened_is_taken_as_it_is() -> No
         "events": 7,
         "usher.events-retry": 7,
         "usher.events-dlt": 7,
+        "usher.checkpoints": 1,
     }

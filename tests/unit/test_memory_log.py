@@ -171,6 +171,8 @@ async def test_what_an_owner_raises_is_not_swallowed(broker: MemoryBroker) -> No
         async def claimed(self, claims: Sequence[Claim]) -> None:
             raise RuntimeError("a bug")
 
+        async def remade(self, claims: Sequence[Claim]) -> None: ...
+
         async def released(self, claims: Sequence[Claim]) -> None: ...
 
     log = MemoryLog(CONFIG, broker)

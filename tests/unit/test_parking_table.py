@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from usher.delivery import Delivery, Origin, StoredRecord
-from usher.engine.parking_table import ParkedRow, ParkingTable
+from usher.engine.parking_table import DONE_EARLIER, ParkedRow, ParkingTable
 from usher.event import EventUid
-from usher.headers import delivery_headers
+from usher.headers import Head, delivery_headers
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_row_of_a_record_is_the_row_of_its_delivery() -> None:
     delivery = replace(a_delivery(7, due=900, attempt=1), error="boom", error_type="E", first_failed_at=5)
     record = StoredRecord("retry", 0, 3, 0, delivery.key.encode(), b"{}", delivery_headers(delivery))
 
-    assert ParkedRow.from_record(record, delivery.key) == ParkedRow.of(delivery)
+    assert ParkedRow.from_record(record, delivery.key, Head(record.headers)) == ParkedRow.of(delivery)
 
 
 @pytest.mark.parametrize("missing", ["usher-handler", "usher-event-id", "usher-lane", "kafka_dlt-original-topic"])
@@ -152,8 +152,34 @@ def test_a_foreign_record_has_no_row(missing: str) -> None:
     headers = [(name, value) for name, value in delivery_headers(delivery) if name != missing]
 
     with pytest.raises(ValueError, match=missing):
-        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, None, b"{}", headers), delivery.key)
+        ParkedRow.from_record(StoredRecord("retry", 0, 3, 0, None, b"{}", headers), delivery.key, Head(headers))
+    record = StoredRecord("retry", 0, 3, 0, None, b"{}", delivery_headers(delivery))
     with pytest.raises(ValueError, match="key"):
-        ParkedRow.from_record(
-            StoredRecord("retry", 0, 3, 0, None, b"{}", delivery_headers(delivery)), a_delivery(8).key
-        )
+        ParkedRow.from_record(record, a_delivery(8).key, Head(record.headers))
+
+
+def test_a_delivery_of_an_earlier_topic_comes_before_all_of_the_present_one(table: ParkingTable) -> None:
+    """Its offset says nothing here: it is first in its lane, is due at any position, and comes back as it was."""
+    earlier = replace(a_delivery(900, due=100), earlier=True)
+    table.put(a_delivery(3))
+    table.put(earlier)
+
+    first = table.first(earlier.lane_key)
+
+    assert first is not None
+    assert first.key == earlier.key
+    assert [key for key, *_ in table.due(200, 0, 10)] == [earlier.key]
+    assert table.take(earlier.key) == earlier
+    assert table.highest == 900  # rule 6 looks for a key up to there
+
+
+def test_a_tombstone_of_an_earlier_topic_removes_nothing_of_the_present_one(table: ParkingTable) -> None:
+    """The same key may be in both: each tombstone is about its own topic."""
+    old, new = replace(a_delivery(1), earlier=True), a_delivery(2)
+    table.put(old)
+    table.put(new)
+
+    table.fold([(old.key, DONE_EARLIER), (new.key, DONE_EARLIER)])
+    table.remove(new.key, earlier=True)
+
+    assert (old.key in table, new.key in table) == (False, True)

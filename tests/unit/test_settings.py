@@ -232,6 +232,17 @@ def test_the_names_of_our_own_topics_have_to_fit() -> None:
     assert load(USHER_GROUP="g" * 200, USHER_TOPICS="t" * 42).group == "g" * 200
 
 
+@pytest.mark.parametrize("own", ["g.events-retry", "g.events-dlt", "g.checkpoints", "g.g.checkpoints-retry"])
+def test_a_source_topic_with_the_name_of_one_of_ours_is_refused(own: str) -> None:
+    """Usher would read its own records as events: those of any topic that this group reads."""
+    topics = {"events", own, own.removeprefix("g.").removesuffix("-retry") if own.startswith("g.g.") else own}
+
+    [line] = [line for line in problems(USHER_GROUP="g", USHER_TOPICS=",".join(sorted(topics))) if own in line]
+    assert line.startswith(
+        f"USHER_TOPICS={own}: with USHER_GROUP=g Usher writes its own records to a topic of that name;"
+    )
+
+
 def test_what_is_no_text_is_refused() -> None:
     """A value that is not UTF-8 could be neither shown nor sent; a webhook's secret is bytes, whatever they are."""
     assert problems(USHER_LOGIN_URL="https://example.com/\udcff") == (

@@ -13,6 +13,7 @@ from usher.engine.lanes import InFlight, Lane
 from usher.engine.ledger import Ledger
 from usher.engine.parking_table import ParkingTable
 from usher.eventlog.port import Batch, Claim, Position
+from usher.headers import TOPIC_ID, Head
 
 
 class ClaimState:
@@ -27,6 +28,7 @@ class ClaimState:
         failed: Callable[[BaseException], None],
     ) -> None:
         self.claim = claim
+        self._topic_id = claim.topic_id.encode()
         self.writer = writer.encode()
         self.handlers = frozenset(handlers)
         self.ledger = Ledger(claim.start, claim.mark, handlers)
@@ -91,11 +93,18 @@ class ClaimState:
         if self.known_done:
             self.known_done = {key for key in self.known_done if offset_in(key) >= self.position}
 
+    def of_earlier_topic(self, head: Head) -> bool:
+        """Return whether a record of ours with these headers is about an earlier topic of the same name."""
+        topic_id = head.get(TOPIC_ID)
+        return self.claim.remade if topic_id is None else topic_id != self._topic_id
+
     def done_for_good(self, delivery: Delivery) -> bool:
         """Return whether nothing is left to do for a delivery: only then may another worker's record be overruled.
 
         A delivery before the position that is neither pending nor parked was settled: here, or by the owner that committed it.
         """
+        if delivery.earlier:  # of an earlier topic neither the ledger nor a tombstone of this one says anything
+            return False
         if delivery.key in self.known_done:
             return True
         return (

@@ -96,6 +96,12 @@ class Claims:
         )
         self.driver.due_soon.set()
 
+    async def remade(self, claims: Sequence[Claim]) -> None:
+        """`Owner.remade`: park what is queued. What runs may end, and is parked where it fails."""
+        for state in (self.states[claim] for claim in claims if claim in self.states):
+            for lane in list(state.lanes.values()):
+                self.driver.park_queue(state, lane)
+
     async def released(self, claims: Sequence[Claim]) -> None:
         """`Owner.released`: close the claims, drain within the budget, commit, forget (rule 9)."""
         going = [state for claim in claims if (state := self.states.get(claim)) is not None]

@@ -28,6 +28,7 @@ from usher.headers import (
     Head,
     OddHeader,
     delivery_headers,
+    owner_headers,
     read_delivery,
 )
 from usher.redact import scrub
@@ -79,9 +80,9 @@ def dead_letter_id(partition: int, offset: int) -> str:
     return f"{partition}@{offset}"
 
 
-def undecodable(record: Record, reason: str) -> Delivery:
+def undecodable(record: Record, reason: str, topic_id: str = "") -> Delivery:
     """Return the delivery that stands for bytes that are no event: it has no handler and no user."""
-    origin, value = Origin.of(record), b"" if record.value is None else record.value
+    origin, value = Origin.of(record, topic_id=topic_id), b"" if record.value is None else record.value
     return not_an_event(Delivery("", EventUid("", "", ""), "", origin, value), reason)
 
 
@@ -100,10 +101,12 @@ def dead_letter_headers(
     return [*delivery_headers(delivery), *((name, value.encode()) for name, value in extra)]
 
 
-def state_headers(dead_letter: str, state: State, *, note: str = "", replay: str = "") -> list[tuple[str, bytes]]:
-    """Return the headers of the record that says what became of *dead_letter*."""
+def state_headers(
+    dead_letter: str, state: State, *, group: str, topic: str, note: str = "", replay: str = ""
+) -> list[tuple[str, bytes]]:
+    """Return the headers of the record that says what became of *dead_letter*, of *group* and about the source *topic*."""
     pairs = [(DEAD_LETTER, dead_letter), (STATE, state), (NOTE, note), (REPLAY, replay)]
-    return [(name, value.encode()) for name, value in pairs if value]
+    return [*owner_headers(group, topic), *((name, value.encode()) for name, value in pairs if value)]
 
 
 def request(
@@ -118,7 +121,8 @@ def request(
         replays=count,
         replay=Replay(id=request_id, dead_letter=dead_letter.id, count=count, even_expired=even_expired),
     )
-    return request_key(request_id), delivery.value, delivery_headers(delivery)
+    headers = [*delivery_headers(delivery), (ORIGINAL_GROUP, dead_letter.group.encode())]
+    return request_key(request_id), delivery.value, headers
 
 
 def request_key(request_id: str) -> str:

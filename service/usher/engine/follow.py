@@ -17,12 +17,12 @@ from usher.engine.driver import Driver
 from usher.engine.intake import Intake
 from usher.engine.lanes import InFlight, Lane
 from usher.engine.limits import Limits
-from usher.engine.parking_table import ParkedRow
+from usher.engine.parking_table import DONE_EARLIER, ParkedRow
 from usher.engine.replays import Replays
 from usher.engine.settle import Writes
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import CaughtUp, EventLog
-from usher.headers import WRITER, Head, read_delivery
+from usher.headers import WRITER, Head, foreign, read_delivery
 from usher.redact import scrub
 
 if TYPE_CHECKING:
@@ -32,6 +32,22 @@ _PATIENCE = 60
 """How often the history for dedupe is tried, about once a second: a damaged record in it must not keep a claim closed."""
 
 Stream = AsyncIterator[Sequence[Record] | CaughtUp]
+
+_WINDOW = 60.0
+
+
+class Strangers:
+    """Warns about foreign records: one line a window, with how many there were since the line before."""
+
+    def __init__(self) -> None:
+        self._warned_at, self._count = float("-inf"), 0
+
+    def warn(self, logger: FilteringBoundLogger, **about: object) -> None:
+        self._count += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._warned_at >= _WINDOW:
+            logger.warning("a foreign record in the retry topic", count=self._count, **about)
+            self._warned_at, self._count = now, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,7 @@ class RetryFollower:
     writes: Writes
     limits: Limits
     logger: FilteringBoundLogger
+    strangers: Strangers = field(default_factory=Strangers, init=False)
     _folding: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def load(self, state: ClaimState, stream: Stream) -> None:
@@ -67,8 +84,9 @@ class RetryFollower:
                 continue
             for record in part:
                 key = (record.key or b"").decode("utf-8", "replace")
-                if Head(record.headers).get(WRITER) != state.writer or key in state.doubtful:
-                    self._read(state, record, key)
+                head = Head(record.headers)
+                if head.get(WRITER) != state.writer or key in state.doubtful:
+                    self._read(state, record, key, head)
             await asyncio.sleep(0)
 
     async def _remember_recent(self, state: ClaimState) -> None:
@@ -89,51 +107,67 @@ class RetryFollower:
     def _changes(self, state: ClaimState, records: Sequence[Record]) -> Iterator[tuple[str, ParkedRow | None]]:
         """Yield what records from before the claim change in the parking table."""
         for record in records:
-            key = (record.key or b"").decode("utf-8", "replace")
-            if key.startswith(REQUEST_PREFIX):
-                self._read(state, record, key)
+            key, head = (record.key or b"").decode("utf-8", "replace"), Head(record.headers)
+            if key.startswith(REQUEST_PREFIX) or self._foreign(state, head):
+                self._read(state, record, key, head)
+            elif record.value is None and state.of_earlier_topic(head):
+                yield key, DONE_EARLIER
             elif record.value is None:
                 if offset_in(key) >= state.position:
                     state.known_done.add(key)
                 yield key, None
             else:
                 try:
-                    row = ParkedRow.from_record(record, key)
+                    row = ParkedRow.from_record(record, key, head, earlier=state.of_earlier_topic(head))
                 except ValueError as error:
-                    self._foreign(record, error)
+                    self._pass_over(state, record, scrub(error))
                     continue
-                state.known_done.discard(key)
+                if row.offset >= 0:
+                    state.known_done.discard(key)
                 yield key, row
 
-    def _read(self, state: ClaimState, record: Record, key: str) -> None:
+    def _read(self, state: ClaimState, record: Record, key: str, head: Head) -> None:
         """Act on one record: of an operator, or of another worker."""
+        if owner := self._foreign(state, head):
+            self._pass_over(state, record, f"it is of {owner}")
+            return
+        earlier = state.of_earlier_topic(head)
         try:
-            delivery = None if record.value is None else read_delivery(record)
+            delivery = None if record.value is None else read_delivery(record, earlier=earlier)
             if delivery is not None and not key.startswith(REQUEST_PREFIX):
-                ParkedRow.from_record(record, key)  # under its own key, as when it is loaded
+                ParkedRow.from_record(record, key, head)  # under its own key, as when it is loaded
         except ValueError as error:
-            self._foreign(record, error)
+            self._pass_over(state, record, scrub(error))
             return
         if key.startswith(REQUEST_PREFIX):
             self.replays.take(state, key.removeprefix(REQUEST_PREFIX), delivery)
         elif delivery is None:
-            self._done(state, key)
+            self._done(state, key, earlier=earlier)
         else:
             self._parked(state, delivery)
 
-    def _foreign(self, record: Record, error: ValueError) -> None:
-        self.logger.warning("a foreign record in the retry topic", offset=record.offset, error=scrub(error))
+    def _foreign(self, state: ClaimState, head: Head) -> str:
+        """Name the group and the topic of a record that is not about this claim; empty if it is."""
+        return foreign(head, self.writes.group, state.claim.topic)
+
+    def _pass_over(self, state: ClaimState, record: Record, error: str) -> None:
+        """Warn about a record that is not ours: one line a minute, since there may be thousands."""
+        self.strangers.warn(
+            self.logger, topic=record.topic, partition=state.claim.partition, offset=record.offset, error=error
+        )
 
     # Rule 8
 
-    def _done(self, state: ClaimState, key: str) -> None:
-        """Another worker says that a delivery is done."""
+    def _done(self, state: ClaimState, key: str, *, earlier: bool) -> None:
+        """Another worker says that a delivery is done: of this topic, or of an *earlier* one of the same name."""
         in_flight = state.in_flight.get(key)
+        if in_flight is not None and in_flight.delivery.earlier is not earlier:
+            return
         lane_key = in_flight.delivery.lane_key if in_flight else state.table.lane_of(key)
-        if offset_in(key) >= state.position:
+        if not earlier and offset_in(key) >= state.position:
             state.known_done.add(key)
         if in_flight is None:
-            state.table.remove(key)
+            state.table.remove(key, earlier=earlier)
         elif not self._unqueue(state, in_flight):
             in_flight.done_elsewhere = True
         if lane_key is not None:

@@ -149,7 +149,8 @@ class Intake:
             return "duplicate"
         done = state.ledger.already_done_by(record.offset)
         left = [handler for handler in handlers if handler.name not in done] if done else handlers
-        fresh = list(deliveries_of(event, Origin.of(record, int(self._now() * 1000)), value, left))
+        origin = Origin.of(record, int(self._now() * 1000), state.claim.topic_id)
+        fresh = list(deliveries_of(event, origin, value, left))
         if state.known_done or record.offset <= state.table.highest:  # rule 6: it was handed over already
             fresh = [f for f in fresh if f.delivery.key not in state.known_done and f.delivery.key not in state.table]
         if fresh:
@@ -162,7 +163,7 @@ class Intake:
     @staticmethod
     def _undecoded(state: ClaimState, record: Record, reason: str, todo: list[InFlight]) -> str:
         state.ledger.begin(record.offset, [""])
-        todo.append(InFlight(undecodable(record, reason)))
+        todo.append(InFlight(undecodable(record, reason, state.claim.topic_id)))
         return _UNDECODED
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from usher.delivery import Delivery, Headers, Record, StoredRecord
+from usher.delivery import BEFORE_ALL, Delivery, Headers, Record, StoredRecord
 from usher.headers import (
     ATTEMPT,
     DUE,
@@ -50,6 +50,7 @@ INSERT INTO parked VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (key) DO UPDAT
     attempt = excluded.attempt, due = excluded.due, since = excluded.since, taken = 0, value = excluded.value, headers = excluded.headers
 """
 _BETTER = " WHERE (excluded.attempt, ifnull(excluded.due, 0)) >= (parked.attempt, ifnull(parked.due, 0))"
+_REMOVE = "DELETE FROM parked WHERE key = ? AND offset < ?"
 _NEXT_LANES = "SELECT DISTINCT lane FROM parked WHERE due IS NULL AND lane > ? ORDER BY lane LIMIT ?"
 _DISTRUST = "UPDATE parked SET due = ? + max(due - since, 0), since = ? WHERE since > ? AND due IS NOT NULL"
 _STEP = 500
@@ -111,13 +112,14 @@ class ParkedRow(NamedTuple):
         )
 
     @classmethod
-    def from_record(cls, record: Record, key: str) -> ParkedRow:
+    def from_record(cls, record: Record, key: str, head: Head, *, earlier: bool = False) -> ParkedRow:
         """Make the row of a parked record with this key. `read_delivery` can read it later, and would take five times as long.
+
+        *head* are its headers. *earlier*: it is of an earlier topic of the same name.
 
         Raises:
             ValueError: Usher did not write the record, or not under the key of the delivery in it.
         """
-        head = Head(record.headers)
         handler, offset = head.text(HANDLER), head.integer(ORIGINAL_OFFSET)
         named = head.text(EVENT_ID)
         if key != f"{handler}/{named}@{head.integer(ORIGINAL_PARTITION)}-{offset}" or named.count("/") != 2:
@@ -133,13 +135,17 @@ class ParkedRow(NamedTuple):
         return cls(
             key=key,
             lane_key=f"{handler}/{head.text(LANE)}",
-            offset=offset,
+            offset=offset - BEFORE_ALL if earlier else offset,
             attempt=head.integer(ATTEMPT, 0, most=MOST_ATTEMPTS),
             due=head.time(DUE),
             since=since if since is not None or record.timestamp <= 0 else record.timestamp,
             value=record.value or b"",
             headers=record.headers,
         )
+
+
+DONE_EARLIER = ParkedRow("", "", -1, 0, None, None, b"", ())
+"""In a change of the table: what has this key *and is of an earlier topic* is done."""
 
 
 class ParkingTable:
@@ -151,7 +157,7 @@ class ParkingTable:
         self._count = 0
         self._lanes = _MaybeLanes()
         self.highest = -1
-        """The highest source offset of all deliveries that were ever put."""
+        """The highest source offset of all deliveries that were ever put, those of an earlier topic too."""
         self.soonest = 0.0
         """Nothing is due before this moment (Unix milliseconds). The driver moves it when it has looked at everything that is due."""
         self._latest = 0
@@ -183,18 +189,25 @@ class ParkingTable:
         self._write(_MERGE + _BETTER, [_stored(ParkedRow.of(delivery))])
 
     def fold(self, changes: Iterable[tuple[str, ParkedRow | None]]) -> None:
-        """Apply many changes by key, in order: each row is merged, each None removes the key. One transaction."""
-        removed: dict[str, None] = {}
+        """Apply many changes by key, in order: each row is merged, each None removes the key. One transaction.
+
+        `DONE_EARLIER` removes what is of an earlier topic only.
+        """
+        removed: dict[str, int] = {}
         rows: dict[str, ParkedRow] = {}
         for key, row in changes:
             if row is None:
                 rows.pop(key, None)
-                removed[key] = None
+                removed[key] = BEFORE_ALL
+            elif row is DONE_EARLIER:
+                if (known := rows.get(key)) is None or known.offset < 0:
+                    rows.pop(key, None)
+                    removed.setdefault(key, 0)
             elif (known := rows.get(key)) is None or (row.attempt, row.due or 0) >= (known.attempt, known.due or 0):
                 rows[key] = row
         with self.bulk():
             if removed and self._count:
-                gone = self._db.executemany("DELETE FROM parked WHERE key = ?", ((key,) for key in removed))
+                gone = self._db.executemany(_REMOVE, removed.items())
                 self._count -= gone.rowcount
             if rows:
                 self._write(_MERGE + _BETTER, [_stored(row) for row in rows.values()])
@@ -203,7 +216,7 @@ class ParkingTable:
         """Insert the rows that are new. Run *replace* where some are not."""
         for row in rows:
             self._lanes.add(row[1])
-        self.highest = max([self.highest, *(row[2] for row in rows)])
+        self.highest = max([self.highest, *(row[2] if row[2] >= 0 else row[2] + BEFORE_ALL for row in rows)])
         self.soonest = min([self.soonest, *(row[4] for row in rows if row[4] is not None)])
         self._latest = max([self._latest, *(row[5] for row in rows if row[5] is not None)])
         new = self._db.executemany(_INSERT, rows).rowcount
@@ -211,10 +224,10 @@ class ParkingTable:
         if new < len(rows):
             self._db.executemany(replace, rows)
 
-    def remove(self, key: str) -> None:
-        """Remove *key*. Does nothing where it is not known."""
+    def remove(self, key: str, *, earlier: bool = False) -> None:
+        """Remove *key*. Does nothing where it is not known, or *earlier* and of the present topic."""
         if self._count:
-            self._count -= self._db.execute("DELETE FROM parked WHERE key = ?", (key,)).rowcount
+            self._count -= self._db.execute(_REMOVE, (key, 0 if earlier else BEFORE_ALL)).rowcount
             if not self._count:
                 self._lanes = _MaybeLanes()
 
@@ -300,8 +313,10 @@ class ParkingTable:
         return None if row is None else row[0]
 
     def _load(self, key: str) -> Delivery:
-        value, headers = self._db.execute("SELECT value, headers FROM parked WHERE key = ?", (key,)).fetchone()
-        return read_delivery(StoredRecord("", 0, 0, 0, None, value, marshal.loads(headers)))  # noqa: S302 - our own
+        query = "SELECT value, headers, offset FROM parked WHERE key = ?"
+        value, headers, offset = self._db.execute(query, (key,)).fetchone()
+        record = StoredRecord("", 0, 0, 0, None, value, marshal.loads(headers))  # noqa: S302 - our own
+        return read_delivery(record, earlier=offset < 0)
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()

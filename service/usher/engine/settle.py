@@ -27,7 +27,7 @@ from usher.engine.dead_letters import (
 from usher.engine.lanes import InFlight
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.eventlog.port import EventLog
-from usher.headers import STUB, WRITER, delivery_headers
+from usher.headers import ORIGINAL_GROUP, STUB, WRITER, delivery_headers, owner_headers
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub
@@ -162,7 +162,14 @@ class Settler:
 
     async def _set_state(self, state: ClaimState, replay: Replay, became: State, note: str) -> None:
         """Write in the dead-letter topic what became of the dead letter of *replay*."""
-        headers = state_headers(replay.dead_letter, became, note=scrub(note), replay=replay.id)
+        headers = state_headers(
+            replay.dead_letter,
+            became,
+            group=self.group,
+            topic=state.claim.topic,
+            note=scrub(note),
+            replay=replay.id,
+        )
         await self.writes.bury(state, None, None, headers)
 
     def _end_replay(self, delivery: Delivery, outcome: asyncio.Future[str], verdict: Verdict | Behind) -> None:
@@ -200,10 +207,11 @@ class _Outage:
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """Writes records durably. Each method returns whether the event log has acknowledged it. If not, the claim is gone."""
+    """Writes the records of *group* durably. Each method returns whether the event log has acknowledged it. If not, the claim is gone."""
 
     event_log: EventLog
     logger: FilteringBoundLogger
+    group: str
     _outage: _Outage = field(default_factory=_Outage, init=False)
 
     async def park(self, state: ClaimState, delivery: Delivery) -> bool:
@@ -212,7 +220,7 @@ class Writes:
         Raises:
             TooLarge: it fits into the source topic but, with its headers, not into the retry topic.
         """
-        headers = [*delivery_headers(delivery), (WRITER, state.writer)]
+        headers = [*delivery_headers(delivery), (ORIGINAL_GROUP, self.group.encode()), (WRITER, state.writer)]
 
         async def write() -> None:
             try:
@@ -225,12 +233,14 @@ class Writes:
 
     async def unpark(self, state: ClaimState, delivery: Delivery) -> bool:
         """Write the tombstone of *delivery*."""
-        headers = [(WRITER, state.writer)]
+        owner = owner_headers(self.group, delivery.origin.topic, delivery.origin.topic_id)
+        headers = [*owner, (WRITER, state.writer)]
         return await self._durable(state, lambda: self.event_log.unpark(state.claim, delivery.key, headers))
 
     async def answer(self, state: ClaimState, request_id: str) -> bool:
         """Write the tombstone of an operator's request: it has been carried out."""
-        return await self._durable(state, lambda: self.event_log.unpark(state.claim, request_key(request_id)))
+        headers = owner_headers(self.group, state.claim.topic, state.claim.topic_id)
+        return await self._durable(state, lambda: self.event_log.unpark(state.claim, request_key(request_id), headers))
 
     async def bury(self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
         """Append to the dead-letter topic. A record that is too large, or can't be read, becomes a stub that names the original."""

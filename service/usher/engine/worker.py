@@ -50,7 +50,7 @@ class Worker:
         self.metrics = metrics
         self._limits = limits
         self._commits = Commits(event_log, metrics, logger)
-        router, writes = attempts.router, Writes(event_log, logger)
+        router, writes = attempts.router, Writes(event_log, logger, group)
         settler = Settler(writes, attempts, group, metrics, logger)
         self.driver = Driver(attempts, settler, self._commits, limits)
         intake = Intake(router, metrics, limits, attempts.now, sources)

@@ -13,7 +13,7 @@ from usher.eventlog.port import TopicPartition
 class TopicState(NamedTuple):
     """What a topic is. *partitions* is 0 where it is missing, *compacted* None where the event log does not say.
 
-    *writable* is None where only a write could show it.
+    *writable* is None where only a write could show it. *wrong* says why it can't be used as it is, *remedy* is the command.
     """
 
     topic: str
@@ -22,6 +22,7 @@ class TopicState(NamedTuple):
     compacted: bool | None
     writable: bool | None
     remedy: str = ""
+    wrong: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,14 @@ class Browser(Protocol):
     async def __aexit__(self, *exc: object) -> None: ...
 
     async def topics(self) -> Sequence[TopicState]:
-        """Describe the source topics, and our own two for each, whether they exist or not.
+        """Describe the source topics, and our own, whether they exist or not.
 
         Raises:
             LogUnavailable
         """
 
     async def create_topics(self) -> Sequence[str]:
-        """Create what is missing of our own two topics for each source topic. Returns the names of those it created."""
+        """Create what is missing of our own topics. Returns the names of those it created."""
 
     async def committed(self, topic: str) -> Sequence[Committed]:
         """Return what the group has committed for each partition of a source topic."""

@@ -7,7 +7,8 @@ partition is another claim. Beside each source topic the event log has two topic
   A record with a value says that it is parked, one without a value that it is done.
 * ``<group>.<topic>-dlt``: dead letters, and (as records without a value) what became of them.
 
-Once `EventLog.lease` is used there is also ``<group>.checkpoints``: one partition, compacted. Key: the name of a checkpoint.
+Kafka also has ``<group>.checkpoints``: one partition, compacted. Key: the name of a checkpoint (see `EventLog.lease`), or a source
+partition, of which it says which topic the offsets are of. Others have it once `EventLog.lease` is used.
 
 Every write is durable when it returns. A write that is cancelled, or that raises `LogUnavailable`, may still happen: that
 is part of the contract, and the engine expects it.
@@ -15,7 +16,7 @@ is part of the contract, and the engine expects it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -35,12 +36,16 @@ class Claim:
     """One partition while this worker has it. Compared by identity: the next claim of the same partition is another one.
 
     *start* is the committed offset (the next to read) and *mark* its metadata, both as they were when the claim began.
+    *topic_id* is the id of the topic, which another one has that is made anew under this name; empty where the event log does
+    not know. *remade*: the group has read an earlier topic of this name. Records of ours without an id are about that one.
     """
 
     topic: str
     partition: int
     start: int
     mark: str = ""
+    topic_id: str = ""
+    remade: bool = False
 
     @property
     def topic_partition(self) -> TopicPartition:
@@ -83,6 +88,12 @@ class Owner(Protocol):
         Must return quickly. Reading may begin at once, loading goes on in the background.
         """
 
+    async def remade(self, claims: Sequence[Claim]) -> None:
+        """Hand over what was read of *claims* and is not done: their topics were deleted, or made anew. Nobody can read it again.
+
+        Must return quickly. `released` follows.
+        """
+
     async def released(self, claims: Sequence[Claim]) -> None:
         """Drain, commit and forget *claims*, which are about to go. The event log waits for this, within its budget."""
 
@@ -113,7 +124,7 @@ class EventLog(Protocol):
     """Keeps events, parked deliveries, dead letters and commits."""
 
     async def open(self, owner: Owner) -> None:
-        """Connect, verify the topics (create our own two where allowed), commit the start of a new group, begin to claim.
+        """Connect, verify the topics (create our own where allowed), commit the start of a new group, begin to claim.
 
         Raises:
             LogMisconfigured: says what is missing, and the command to run.
@@ -201,6 +212,9 @@ class EventLog(Protocol):
         A claim whose end is not known now is left out.
         """
 
+    def complaints(self) -> Sequence[str]:
+        """Return what is wrong with the topics, each with the way out: while there is anything, the worker is not ready."""
+
     async def writable(self) -> bool:
         """Return whether the event log would take a write now: for readiness. Cheap, and writes nothing."""
 
@@ -239,3 +253,11 @@ def dead_letter_topic(group: str, topic: str) -> str:
 
 def checkpoints_topic(group: str) -> str:
     return f"{group}.checkpoints"
+
+
+def own_topics(group: str, topics: Iterable[str]) -> Iterator[str]:
+    """Yield the names of all topics that *group* writes for itself, beside the source *topics*."""
+    for topic in topics:
+        yield retry_topic(group, topic)
+        yield dead_letter_topic(group, topic)
+    yield checkpoints_topic(group)

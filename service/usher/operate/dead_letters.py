@@ -22,6 +22,7 @@ from usher.engine.dead_letters import (
 from usher.event import Event, Undecodable
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import dead_letter_topic, retry_topic
+from usher.headers import ours
 from usher.operate.errors import NotFound
 from usher.settings import Settings
 from usher.storage import browser as open_browser
@@ -106,22 +107,22 @@ async def read(browser: Browser, group: str, topics: Sequence[str]) -> list[Dead
 async def _of_topic(browser: Browser, group: str, topic: str, existing: Collection[str]) -> Iterable[DeadLetter]:
     # Read the requests before the notes that answer them: a request that is answered in between then has its answer.
     requests: list[Record] = []
-    if (retries := retry_topic(group, topic)) in existing:
-        requests = [record async for record in requests_in(browser, retries)]
+    if retry_topic(group, topic) in existing:
+        requests = [record async for record in requests_in(browser, group, topic)]
     dead_letters: dict[str, DeadLetter] = {}
     if (dead := dead_letter_topic(group, topic)) in existing:
         async for batch in browser.scan(dead):
-            fold(batch, dead_letters)
+            fold(ours(batch, group, topic), dead_letters)
     still_open = {id_: dead_letter for id_, dead_letter in dead_letters.items() if dead_letter.state in OPEN_STATES}
     mark_requested(pending_requests(requests).values(), still_open)
     return (dead_letters | still_open).values()
 
 
-async def requests_in(browser: Browser, topic: str) -> AsyncIterator[Record]:
-    """Yield the requests to replay that are in a retry *topic*."""
+async def requests_in(browser: Browser, group: str, topic: str) -> AsyncIterator[Record]:
+    """Yield the requests to replay dead letters of *group* and the source *topic*."""
     prefix = REQUEST_PREFIX.encode()
-    async for batch in browser.scan(topic):
-        for record in batch:
+    async for batch in browser.scan(retry_topic(group, topic)):
+        for record in ours(batch, group, topic):
             if (record.key or b"").startswith(prefix):
                 yield record
 
@@ -202,6 +203,6 @@ async def drop(browser: Browser, group: str, dead_letters: Iterable[DeadLetterEn
         LogUnavailable
     """
     for entry in dead_letters:
-        headers = state_headers(entry.dead_letter.id, "dropped")
+        headers = state_headers(entry.dead_letter.id, "dropped", group=group, topic=entry.topic)
         topic, key = dead_letter_topic(group, entry.topic), entry.dead_letter.delivery.origin.key
         await browser.append(topic, key, None, headers, partition=entry.dead_letter.partition)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from usher.engine.dead_letters import MAX_REPLAYS, DeadLetter, fold, pending_requests, request
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import dead_letter_topic, retry_topic
+from usher.headers import ours
 from usher.operate.dead_letters import DeadLetterEntry, requests_in
 
 _AT_ONCE = 100
@@ -130,13 +131,13 @@ async def _answers(
 ) -> Mapping[str, DeadLetterEntry]:
     answered: dict[str, DeadLetterEntry] = {}
     for topic in {entry.topic for entry in waiting.values()}:
-        pending = pending_requests([record async for record in requests_in(browser, retry_topic(group, topic))])
+        pending = pending_requests([record async for record in requests_in(browser, group, topic)])
         done = {id_: entry for id_, entry in waiting.items() if entry.topic == topic and id_ not in pending}
         if not done:
             continue
         dead_letters: dict[str, DeadLetter] = {}
         async for batch in browser.scan(dead_letter_topic(group, topic)):
-            fold(batch, dead_letters)
+            fold(ours(batch, group, topic), dead_letters)
         for id_, entry in done.items():
             answered[id_] = DeadLetterEntry(
                 topic, dead_letters.get(entry.dead_letter.id, entry.dead_letter), entry.name

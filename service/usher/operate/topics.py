@@ -21,14 +21,14 @@ class TopicCheck:
 
 
 async def check_topics(settings: Settings) -> list[TopicCheck]:
-    """Check all topics, each source topic before Usher's own topics for it.
+    """Check all topics.
 
     Raises:
         LogUnavailable, LogMisconfigured
     """
     async with browser(settings) as event_log:
         states = await event_log.topics()
-    return [TopicCheck(state, _wrong(state, states)) for state in states]
+    return [TopicCheck(state, _wrong(state)) for state in states]
 
 
 async def create_topics(settings: Settings) -> tuple[Sequence[str], Sequence[TopicState]]:
@@ -42,23 +42,8 @@ async def create_topics(settings: Settings) -> tuple[Sequence[str], Sequence[Top
         return created, await event_log.topics()
 
 
-def _wrong(state: TopicState, among: Sequence[TopicState]) -> str:
-    """Say what is wrong with the topic, or nothing. *among* are all topics, in the order that `Browser.topics` gives."""
+def _wrong(state: TopicState) -> str:
+    """Say what is wrong with the topic, or nothing."""
     if not state.partitions:
         return MISSING
-    expected = _source_of(state, among).partitions
-    if expected and state.partitions != expected:
-        return f"{state.partitions} partitions, its source topic has {expected}"
-    if state.kind == "retry" and state.compacted is False:
-        return "not compacted: parked deliveries would be deleted by age"
-    if state.kind != "retry" and state.compacted:
-        return "compacted: records would be deleted"
-    if state.writable is False:
-        return "may not be written"
-    return ""
-
-
-def _source_of(state: TopicState, among: Sequence[TopicState]) -> TopicState:
-    """Return the source topic that the topic belongs to: itself, or the last one before it."""
-    before = among[: among.index(state) + 1]
-    return next((other for other in reversed(before) if other.kind == "source"), state)
+    return state.wrong or ("may not be written" if state.writable is False else "")

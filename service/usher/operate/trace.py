@@ -12,7 +12,7 @@ from usher.event import Event, EventUid, Undecodable
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import TopicPartition, retry_topic
 from usher.handler import Router
-from usher.headers import read_delivery
+from usher.headers import ours, read_delivery
 from usher.operate.dead_letters import read as read_dead_letters
 from usher.operate.fates import Fate, Sighting, Traces, fates
 from usher.parts import find_handlers
@@ -162,7 +162,7 @@ async def _read_traces(browser: Browser, group: str, topics: Sequence[str], want
             traces.committed |= {entry.topic_partition: entry for entry in await browser.committed(topic)}
         if (retries := retry_topic(group, topic)) in existing:
             async for batch in browser.scan(retries):
-                _fold_retries(batch, topic, wanted, traces)
+                _fold_retries(ours(batch, group, topic), topic, wanted, traces)
     for entry in await read_dead_letters(browser, group, topics):  # oldest first: a delivery's last one counts
         if wanted.is_(entry.dead_letter.delivery.uid):
             traces.dead_letters[entry.topic, entry.dead_letter.delivery.key] = entry

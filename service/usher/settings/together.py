@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from usher.eventlog.port import retry_topic
+from usher.eventlog.port import own_topics, retry_topic
 from usher.settings.values import SourceTopic
 
 if TYPE_CHECKING:
@@ -50,7 +50,13 @@ def _topics(settings: Settings) -> Iterator[str]:
             "USHER_TOPICS: webhooks and pollers need a topic without a source, to append to; add one, as in identity.events"
         )
     longest = _LONGEST_TOPIC - len(retry_topic(settings.group, ""))
+    own = set(own_topics(settings.group, [topic.name for topic in settings.topics]))
     for topic in settings.topics:
+        if topic.name in own:
+            yield (
+                f"USHER_TOPICS={topic}: with USHER_GROUP={settings.group} Usher writes its own records to a topic of that name; "
+                "name another topic, or another group"
+            )
         if len(topic.name) > longest:
             yield (
                 f"USHER_TOPICS={topic}: with USHER_GROUP before it and -retry after it, which names a topic of Usher's own, it is "

@@ -19,6 +19,7 @@ from usher.delivery import Headers, Record
 from usher.eventlog.browse import Committed, TopicState
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, stop
+from usher.eventlog.kafka.owners import strangers
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
 from usher.eventlog.kafka.topics import KafkaTopics
@@ -72,7 +73,9 @@ class KafkaBrowser:
 
     async def topics(self) -> Sequence[TopicState]:
         with self._asking("describe the topics"):
-            return await self._topics.states()
+            partitions = {name: topic.partitions for name, topic in (await self._topics.look_up()).items()}
+            found = await strangers(self._clients, self._config.group, self._config.topics, partitions)
+            return await self._topics.states(found)
 
     async def create_topics(self) -> Sequence[str]:
         """As `Browser.create_topics`.

@@ -19,6 +19,7 @@ from usher.addresses import KafkaAddress
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka import unpacking
 from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
+from usher.eventlog.kafka.topic_ids import never_create
 from usher.kafka_options import KafkaOptions
 from usher.redact import scrub
 
@@ -65,7 +66,7 @@ class Clients:
         """Make a consumer that joins *group*. While it releases its partitions, others wait for *drain* seconds and a margin."""
         rebalance = drain + COMMIT_TIMEOUT + _JOIN_MARGIN
         # A join is answered when all members have joined: a request that gives up before would join a second time.
-        return AIOKafkaConsumer(
+        return _consumer(
             **self._timed(max(self.timeout, rebalance + 5)),
             **self._options.consumer,
             **_READING,
@@ -76,17 +77,17 @@ class Clients:
 
     def committer(self, group: str) -> AIOKafkaConsumer:
         """Make a consumer that can commit for *group* while the group has no members."""
-        return AIOKafkaConsumer(**self._timed(self.timeout), **_READING, group_id=group)
+        return _consumer(**self._timed(self.timeout), **_READING, group_id=group)
 
     def reader(self, *, committed: bool = True) -> AIOKafkaConsumer:
         """Make a consumer without a group. Not *committed*: it also sees the records of transactions that are open, or aborted."""
         rack = self._options.consumer["client_rack"]
         reading = _READING if committed else {**_READING, "isolation_level": "read_uncommitted"}
-        return AIOKafkaConsumer(**self._timed(self.timeout), **reading, client_rack=rack)
+        return _consumer(**self._timed(self.timeout), **reading, client_rack=rack)
 
     def producer(self, max_size: int) -> AIOKafkaProducer:
         """Make a producer whose writes are durable and in order. *max_size* is the largest batch that any topic takes."""
-        return AIOKafkaProducer(
+        producer = AIOKafkaProducer(
             **self._timed(self.timeout),
             **self._options.producer,
             enable_idempotence=True,
@@ -95,9 +96,13 @@ class Clients:
             max_batch_size=min(MAX_BATCH, max_size),
             max_request_size=max_size,
         )
+        never_create(producer.client)
+        return producer
 
     def admin(self) -> AIOKafkaAdminClient:
-        return AIOKafkaAdminClient(**self._timed(self.timeout))
+        admin = AIOKafkaAdminClient(**self._timed(self.timeout))
+        never_create(admin._client)
+        return admin
 
     def unavailable(self, error: BaseException, doing: str) -> LogUnavailable:
         """Return the error to raise where *doing* something failed."""
@@ -133,6 +138,13 @@ _READING: Final[Mapping[str, Any]] = {
     # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker.
     "max_partition_fetch_bytes": 262_144,
 }
+
+
+def _consumer(**options: Any) -> AIOKafkaConsumer:
+    """Make a consumer that creates no topic by asking for it."""
+    consumer = AIOKafkaConsumer(**options)
+    never_create(consumer._client)
+    return consumer
 
 
 async def bounded(closing: Awaitable[object], seconds: float = CLOSE_TIMEOUT) -> bool:

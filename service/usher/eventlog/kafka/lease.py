@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 import structlog
@@ -26,6 +26,7 @@ from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.lease import HeldLease
 from usher.eventlog.port import Lease, checkpoints_topic
+from usher.headers import ORIGINAL_GROUP
 
 _logger = structlog.get_logger(__name__)
 _UNOWNED: Final = TopicPartition("unowned", 0)
@@ -37,13 +38,13 @@ _FAILURES: Final = (KafkaError, ConsumerStoppedError, IllegalStateError, Timeout
 
 
 class Checkpoints:
-    """The topic of checkpoints of a group, and the lease on it. *prepare* makes sure that the topic exists."""
+    """The topic of checkpoints of a group, and the lease on it."""
 
-    def __init__(self, clients: Clients, writer: Writer, group: str, prepare: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, clients: Clients, writer: Writer, group: str) -> None:
         self._clients = clients
         self._writer = writer
         self._partition = TopicPartition(checkpoints_topic(group), 0)
-        self._prepare = prepare
+        self._headers = [(ORIGINAL_GROUP, group.encode())]
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
@@ -64,10 +65,9 @@ class Checkpoints:
 
         async def write(name: str, checkpoint: bytes) -> None:
             if await candidate.settled():
-                await self._writer.write(topic, name.encode(), checkpoint, (), 0)
+                await self._writer.write(topic, name.encode(), checkpoint, self._headers, 0)
 
         try:
-            await self._prepare()
             await candidate.win()
             held = HeldLease(await self._folded(), write)
         except (*_FAILURES, LogUnavailable) as error:

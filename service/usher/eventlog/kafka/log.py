@@ -16,17 +16,21 @@ from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
-from usher.eventlog.errors import LogError, LogUnavailable
+from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka.beginnings import Located, Locator
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
-from usher.eventlog.kafka.member import Beginning, Located, Member
-from usher.eventlog.kafka.offsets import each_alone, first_within, known
+from usher.eventlog.kafka.lookout import Lookout
+from usher.eventlog.kafka.member import Member
+from usher.eventlog.kafka.notes import Notes
+from usher.eventlog.kafka.offsets import first_within, known
 from usher.eventlog.kafka.outage import Outages, client_of
+from usher.eventlog.kafka.owners import strangers
 from usher.eventlog.kafka.ranges import read_between, read_since
-from usher.eventlog.kafka.start import Offsets, Start, committed
+from usher.eventlog.kafka.start import Start
 from usher.eventlog.kafka.table import TableReader
-from usher.eventlog.kafka.topics import KafkaTopics, Topic
+from usher.eventlog.kafka.topics import KafkaTopics, Topic, shared
 from usher.eventlog.kafka.transactions import Holds
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.port import (
@@ -56,15 +60,25 @@ class KafkaLog:
         self._config = config
         self._clients = Clients(address, options)
         self._topics: Mapping[str, Topic] = {}
-        self._starts: Offsets = {}
         self._admin: AIOKafkaAdminClient | None = None
         self._asker: AIOKafkaConsumer | None = None
         self._measurer: AIOKafkaConsumer | None = None
         self._holds = Holds(self._clients)
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
-        self._member = Member(self._clients, config.group, config.topics, config.drain, self._locate)
-        self._checkpoints = Checkpoints(self._clients, self._writer, config.group, self._prepare_checkpoints)
+        self._locator = Locator(config.group, notes := Notes(self._clients, self._writer, config.group))
+        self._member = Member(
+            self._clients,
+            config.group,
+            config.topics,
+            config.drain,
+            locate=self._locate,
+            settled=self._locator.settled,
+        )
+        self._lookout = Lookout(
+            self._member, self._locator, notes, self._table, config=config, every=options.metadata_age
+        )
+        self._checkpoints = Checkpoints(self._clients, self._writer, config.group)
         self._history_slots = asyncio.Semaphore(_READERS)
         self._outages = Outages(self._clients, self._in_use, self._rebuild)
         self._watching: asyncio.Task[None] | None = None
@@ -90,14 +104,20 @@ class KafkaLog:
     async def _connect(self) -> None:
         """Start the clients. Where something fails, stop those that were started."""
         admin, asker, measurer = await self._started()
+        topics = self._topics_of(admin)
         try:
-            await self._verify_topics(admin)
+            self._take_topics(await topics.verified())
+            await self._refuse_strangers()
+            sources = {name: self._topics[name] for name in self._config.topics}
+            anew = await self._locator.made_anew({name: topic.id for name, topic in sources.items()})
             start = Start(self._clients, admin, self._config.group, self._config.start_from)
-            self._starts = await start.ensure({name: self._topics[name].partitions for name in self._config.topics})
+            counts = {name: topic.partitions for name, topic in sources.items()}
+            self._locator.starts = await start.ensure(counts, anew)
         except BaseException:
             await self._stop(admin, asker, measurer)
             raise
         self._admin, self._asker, self._measurer = admin, asker, measurer
+        self._lookout.begin(admin, asker, topics, self._take_topics)
 
     async def _started(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer, AIOKafkaConsumer]:
         """Make and start the clients that only ask: for topics, for what may be read, and for what there is."""
@@ -115,14 +135,16 @@ class KafkaLog:
             raise
         return asking
 
-    async def _verify_topics(self, admin: AIOKafkaAdminClient) -> None:
-        self._topics = await self._topics_of(admin).verified()
-        self._writer.limit({name: topic.max_bytes for name, topic in self._topics.items()})
+    def _take_topics(self, topics: Mapping[str, Topic]) -> None:
+        self._topics = topics
+        self._writer.limit({name: topic.max_bytes for name, topic in topics.items()})
 
-    async def _prepare_checkpoints(self) -> None:
-        if self._admin is None:
-            raise LogError("the event log is not open")
-        await self._topics_of(self._admin).ensure_checkpoints()
+    async def _refuse_strangers(self) -> None:
+        partitions = {name: topic.partitions for name, topic in self._topics.items()}
+        for name, owner in (
+            await strangers(self._clients, self._config.group, self._config.topics, partitions)
+        ).items():
+            raise LogMisconfigured(shared(name, owner, self._config.group))
 
     def _topics_of(self, admin: AIOKafkaAdminClient) -> KafkaTopics:
         return KafkaTopics(admin, self._clients.servers, self._config.group, self._config.topics)
@@ -148,6 +170,7 @@ class KafkaLog:
         self._clients.generation += 1
         old = self._admin, self._asker, self._measurer
         self._admin, self._asker, self._measurer = await self._started()
+        self._lookout.use(self._admin, self._asker, self._topics_of(self._admin))
         await self._stop(*old)
         self._member.replace("its brokers are gone")
         self._table.replace()
@@ -155,6 +178,7 @@ class KafkaLog:
 
     async def close(self) -> None:
         """As `EventLog.close`. Takes some seconds at most, even when Kafka is dead."""
+        await self._lookout.end()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -189,7 +213,11 @@ class KafkaLog:
     async def _write_own(
         self, name: Callable[[str, str], str], claim: Claim, key: bytes | None, value: bytes | None, headers: Headers
     ) -> None:
-        await self._writer.write(name(self._config.group, claim.topic), key, value, headers, claim.partition)
+        try:
+            await self._writer.write(name(self._config.group, claim.topic), key, value, headers, claim.partition)
+        except LogUnavailable:
+            self._lookout.soon()  # the topic may be gone
+            raise
 
     def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
         return self._table.stream(KafkaPartition(retry_topic(self._config.group, claim.topic), claim.partition))
@@ -217,6 +245,8 @@ class KafkaLog:
         return await self._writer.write(topic, key, value, headers)
 
     def lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
+        if self._admin is None:
+            raise LogUnavailable("the event log is not open")
         return self._checkpoints.lease()
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
@@ -257,6 +287,9 @@ class KafkaLog:
     async def writable(self) -> bool:
         return await self._writer.writable()
 
+    def complaints(self) -> Sequence[str]:
+        return self._lookout.complaints
+
     def stopped(self) -> Mapping[TopicPartition, str]:
         return {**self._member.stopped(), **self._table.stopped()}
 
@@ -264,23 +297,16 @@ class KafkaLog:
         return self._outages.needs_restart()
 
     async def _locate(self, partitions: Collection[KafkaPartition]) -> Located:
-        """Return where each partition begins. Without a commit: at a start still to be committed, or, if it is new, its beginning."""
+        """Return where each partition begins. One for which a topic of ours has too few partitions stands still."""
         if self._admin is None or self._asker is None:
             raise LogUnavailable("the event log is not open")
         topics = self._topics_of(self._admin)
         if any(self._narrow(topics, each) for each in partitions):
-            await self._verify_topics(self._admin)
-        stopped = {each: narrow for each in partitions if (narrow := self._narrow(topics, each))}
-        found = await committed(self._admin, self._config.group, [each for each in partitions if each not in stopped])
-        beginnings = {each: Beginning(at.offset, at.metadata) for each, at in found.items()}
-        new = [each for each in partitions if each not in found and each not in stopped]
-        offsets = await each_alone(self._asker.beginning_offsets, new)
-        for each, offset in offsets.items():
-            if isinstance(offset, int):
-                beginnings[each] = Beginning(self._starts.get(each, offset), committed=False)
-            else:
-                stopped[each] = (brief(offset), "see whether the partition has a leader")
-        return Located(beginnings, stopped)
+            self._take_topics(await topics.verified())
+        narrow = {each: why for each in partitions if (why := self._narrow(topics, each))}
+        wide = [each for each in partitions if each not in narrow]
+        beginnings, stopped = await self._locator.locate(self._admin, self._asker, wide)
+        return Located(beginnings, {**stopped, **narrow})
 
     def _narrow(self, topics: KafkaTopics, partition: KafkaPartition) -> tuple[str, str] | None:
         return topics.narrow(self._topics, partition.topic, partition.partition)

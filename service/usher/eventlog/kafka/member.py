@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer
@@ -29,6 +29,7 @@ from aiokafka.errors import (
 )
 
 from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
+from usher.eventlog.kafka.beginnings import Beginnings, Located
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.polling import Polling
@@ -38,38 +39,35 @@ from usher.eventlog.port import Batch, Claim, Owner, Position, TopicPartition
 _logger = structlog.get_logger(__name__)
 _PAUSE: Final = 1.0
 _LONG_PAUSE: Final = 5.0
-
-
-class Beginning(NamedTuple):
-    """Where a claim begins. Not *committed*: it must be committed before anything is read."""
-
-    offset: int
-    mark: str = ""
-    committed: bool = True
-
-
-Beginnings = Mapping[KafkaPartition, Beginning]
-
-
-class Located(NamedTuple):
-    """Where claims begin, and which partitions can't be claimed now: each with what is wrong, and the way out."""
-
-    beginnings: Beginnings
-    stopped: Mapping[KafkaPartition, tuple[str, str]] = {}
+_OPENING: Final = "its claim is not open yet"
 
 
 Locate = Callable[[Collection[KafkaPartition]], Awaitable[Located]]
+Settled = Callable[[Beginnings], Awaitable[None]]
 
 
 class Member:
-    """One worker in the group, with one consumer after another."""
+    """One worker in the group, with one consumer after another.
 
-    def __init__(self, clients: Clients, group: str, topics: Sequence[str], drain: float, locate: Locate) -> None:
+    *locate* finds where claims begin, and *settled* is called once that is committed, before anything is read.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        group: str,
+        topics: Sequence[str],
+        drain: float,
+        *,
+        locate: Locate,
+        settled: Settled,
+    ) -> None:
         self._clients = clients
         self._group = group
         self._topics = topics
         self._drain = drain
         self._locate = locate
+        self._settled = settled
         self._owner: Owner | None = None
         self._consumer: AIOKafkaConsumer | None = None
         self._epoch = object()
@@ -171,7 +169,7 @@ class Member:
             return
         self._epoch = object()
         self._assigned = True
-        self._stops.opening([TopicPartition(*partition) for partition in partitions])
+        self._stops.wait([TopicPartition(*partition) for partition in partitions], _OPENING)
         task = asyncio.create_task(self._open(consumer, self._epoch, partitions))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -183,6 +181,7 @@ class Member:
             try:
                 beginnings, stopped = await self._locate(left)
                 if (beginnings or not stopped) and await self._settle_starts(epoch, beginnings):
+                    await self._settled(beginnings)
                     await self._announce(consumer, epoch, beginnings)
                     left -= beginnings.keys()
                 if not left:
@@ -214,11 +213,12 @@ class Member:
         async with self._handover:
             if self._epoch is not epoch or self._owner is None:
                 return
-            claims = [Claim(*partition, at.offset, at.mark) for partition, at in sorted(beginnings.items())]
-            for claim in claims:
-                self._polling.begin(consumer, claim)
+            claims = []
+            for partition, at in sorted(beginnings.items()):
+                claim = Claim(*partition, at.offset, at.mark, at.topic_id, at.remade)
+                self._polling.begin(consumer, claim, stopped=at.stopped)
                 self._claims[claim.topic_partition] = claim
-                self._stops.go_on(claim.topic_partition)
+                claims.append(claim)
             try:
                 await self._owner.claimed(claims)
             except Exception:
@@ -229,8 +229,11 @@ class Member:
         if consumer is self._consumer:
             await self._release()
 
-    async def _release(self, *, lost: bool = False) -> None:
-        """Call the owner, and wait for it within its budget: all partitions are about to go (where *lost*, they have gone)."""
+    async def _release(self, *, lost: bool = False, remade: Collection[str] = ()) -> None:
+        """Call the owner, and wait for it within its budget: all partitions are about to go (where *lost*, they have gone).
+
+        What was read of topics that are *remade*, or are not there any more, nobody can read again.
+        """
         self._begin_epoch()
         async with self._handover:
             claims = list(self._claims.values())
@@ -239,12 +242,17 @@ class Member:
             if claims and self._owner is not None and not self._closed:
                 try:
                     async with asyncio.timeout(self._drain + COMMIT_TIMEOUT):
+                        if gone := [claim for claim in claims if claim.topic in remade or self._deleted(claim.topic)]:
+                            await self._owner.remade(gone)
                         await self._owner.released(claims)
                 except TimeoutError:
                     _logger.warning("claims were not released in time", group=self._group, budget=self._drain)
                 except Exception:
                     _logger.exception("claims could not be released", group=self._group)
             await self._end_claims()
+
+    def _deleted(self, topic: str) -> bool:
+        return self._consumer is not None and not self._consumer.partitions_for_topic(topic)
 
     async def _end_claims(self) -> None:
         async with self._commit_lock:
@@ -253,6 +261,25 @@ class Member:
             self._polling.end()
 
     # The consumer
+
+    @property
+    def out_of_range(self) -> Mapping[Claim, int]:
+        """The claims that stand still, because the log does not have the offset to read next; with that offset."""
+        return self._polling.out_of_range
+
+    def explain(self, claim: Claim, error: str, hint: str) -> None:
+        """Say why *claim*, which is out of range, stands still. Call it again while it lasts."""
+        if (offset := self._polling.out_of_range.get(claim)) is not None:
+            self._stops.stop(claim.topic_partition, error, hint, offset=offset)
+
+    async def reopen(self, remade: Collection[str]) -> None:
+        """Give all claims back in good order, and join the group anew: the topics *remade* are others than those claimed."""
+        consumer = self._consumer
+        if consumer is None or self._closed:
+            return
+        await self._release(remade=remade)
+        if consumer is self._consumer:
+            self._trouble.set()
 
     def _fail(self, consumer: AIOKafkaConsumer, error: Exception) -> None:
         """Replace *consumer*: an error of the coordination never goes away."""

@@ -59,11 +59,17 @@ class Polling:
         self._tried: dict[Claim, float] = {}
         self._careful_until = 0.0
         self._turn = 0
+        self.out_of_range: dict[Claim, int] = {}
+        """Claims whose log does not have the offset to read next, with that offset. They never go on by themselves."""
 
-    def begin(self, consumer: AIOKafkaConsumer, claim: Claim) -> None:
-        """Read *claim* from its start on."""
+    def begin(self, consumer: AIOKafkaConsumer, claim: Claim, *, stopped: bool = False) -> None:
+        """Read *claim* from its start on, unless it is *stopped*."""
         consumer.seek(KafkaPartition(*claim.topic_partition), claim.start)
         self._read_to[claim] = claim.start
+        if stopped:
+            self._halt(claim, claim.start)
+        else:
+            self._stops.go_on(claim.topic_partition)
 
     def end(self) -> None:
         """Forget all claims."""
@@ -71,6 +77,7 @@ class Polling:
         self._resting.clear()
         self._suspected.clear()
         self._tried.clear()
+        self.out_of_range.clear()
 
     @property
     def read_to(self) -> Mapping[KafkaPartition, int]:
@@ -86,6 +93,8 @@ class Polling:
         return {KafkaPartition(*claim.topic_partition): claim for claim in turns if self._may_read(consumer, claim)}
 
     def _may_read(self, consumer: AIOKafkaConsumer, claim: Claim) -> bool:
+        if claim in self.out_of_range:
+            return False
         if (until := self._resting.get(claim)) is None:
             if self._tried and self._tried.get(claim, _now()) < _now():
                 self._goes_on(claim)
@@ -163,10 +172,19 @@ class Polling:
             consumer.seek(KafkaPartition(*claim.topic_partition), position)
 
     def _rest(self, claim: Claim, error: Exception, position: int) -> None:
+        if isinstance(error, OffsetOutOfRangeError):
+            self._halt(claim, position)
+            return
         self._resting[claim] = _now() + _REST
         self._tried.pop(claim, None)
         hint = _hint(error, self._group, claim)
         self._stops.stop(claim.topic_partition, type(error).__name__, hint, offset=position)
+
+    def _halt(self, claim: Claim, position: int) -> None:
+        """Read *claim* no more. The lookout finds out why, and says it."""
+        self.out_of_range[claim] = position
+        self._tried.pop(claim, None)
+        self._stops.wait([claim.topic_partition], "the record to read next is not there")
 
     def _goes_on(self, claim: Claim) -> None:
         del self._tried[claim]
@@ -187,8 +205,6 @@ def _hint(error: Exception, group: str, claim: Claim) -> str:
     reset = (
         f"kafka-consumer-groups.sh --reset-offsets --group {group} --topic {topic_partition} --to-earliest --execute"
     )
-    if isinstance(error, OffsetOutOfRangeError):
-        return f"its records were deleted before they were read; stop all workers and go on with the rest: {reset}"
     if isinstance(error, TopicAuthorizationFailedError):
         return f"allow this user to read {claim.topic}"
     skip = reset.replace("--to-earliest", "--shift-by 1")

@@ -54,11 +54,12 @@ class Start:
         self._group = group
         self._start_from = start_from
 
-    async def ensure(self, topics: Mapping[str, int]) -> Offsets:
+    async def ensure(self, topics: Mapping[str, int], made_anew: Collection[str]) -> Offsets:
         """Commit a start for every partition of each topic that has no commit at all yet.
 
-        *topics* are partition counts. Returns the starts that could not be committed, because the group has members that do
-        not read these topics: the owner of such a partition commits its start.
+        *topics* are partition counts. Those of them *made_anew* start at their beginning: the group has read an earlier topic of
+        that name, and the brokers have forgotten the commits with it. Returns the starts that could not be committed, because
+        the group has members that do not read these topics: the owner of such a partition commits its start.
 
         Raises:
             KafkaError
@@ -67,7 +68,7 @@ class Start:
         await consumer.start()
         try:
             give_up = asyncio.get_running_loop().time() + _PATIENCE
-            while starts := await self._missing(consumer, topics):
+            while starts := await self._missing(consumer, topics, made_anew):
                 if await self._commit(consumer, starts):
                     return {}
                 if asyncio.get_running_loop().time() > give_up:
@@ -77,7 +78,9 @@ class Start:
             await stop(consumer)
         return {}
 
-    async def _missing(self, consumer: AIOKafkaConsumer, topics: Mapping[str, int]) -> Offsets:
+    async def _missing(
+        self, consumer: AIOKafkaConsumer, topics: Mapping[str, int], made_anew: Collection[str]
+    ) -> Offsets:
         """Return the starts of the topics that have no commit at all."""
         partitions = {
             topic: [TopicPartition(topic, number) for number in range(count)] for topic, count in topics.items()
@@ -87,6 +90,7 @@ class Start:
         if not new:
             return {}
         starts = await self._look_up(consumer, [each for topic in new for each in partitions[topic]])
+        starts |= await consumer.beginning_offsets([each for each in starts if each.topic in made_anew])
         known = await committed(self._admin, self._group, list(starts))
         taken = {partition.topic for partition in known}
         return {partition: offset for partition, offset in starts.items() if partition.topic not in taken}

@@ -12,25 +12,24 @@ from usher.eventlog.port import TopicPartition
 
 _logger = structlog.get_logger(__name__)
 _AGAIN: Final = 60.0
-_OPENING: Final = "its claim is not open yet"
 
 
 class Stops:
-    """What each partition stands still for. A partition that is merely being opened is told here too, without a line."""
+    """What each partition stands still for. One that only waits for something of ours is told here too, without a line."""
 
     def __init__(self) -> None:
-        self._opening: set[TopicPartition] = set()
+        self._waiting: dict[TopicPartition, str] = {}
         self._reasons: dict[TopicPartition, str] = {}
         self._said: dict[tuple[TopicPartition, str], float] = {}
 
     @property
     def reasons(self) -> Mapping[TopicPartition, str]:
         """The partitions that stand still now, each with the reason."""
-        return dict.fromkeys(self._opening, _OPENING) | self._reasons
+        return self._waiting | self._reasons
 
-    def opening(self, partitions: Collection[TopicPartition]) -> None:
-        """The group has assigned *partitions*, and their claims are not open yet."""
-        self._opening.update(partitions)
+    def wait(self, partitions: Collection[TopicPartition], reason: str) -> None:
+        """*partitions* stand still until more is known about them: the claim is not open yet, or the reason is looked for."""
+        self._waiting |= dict.fromkeys(partitions, reason)
 
     def stop(self, partition: TopicPartition, error: str, hint: str, **more: object) -> None:
         """*partition* stands still because of *error*; *hint* is the way out. Call it again while it lasts."""
@@ -43,10 +42,10 @@ class Stops:
 
     def go_on(self, partition: TopicPartition) -> None:
         """*partition* is read, or about to be."""
-        self._opening.discard(partition)
+        self._waiting.pop(partition, None)
         self._reasons.pop(partition, None)
 
     def clear(self) -> None:
         """Forget all partitions: they are not ours any more. A line that was written is not repeated before its time."""
-        self._opening.clear()
+        self._waiting.clear()
         self._reasons.clear()

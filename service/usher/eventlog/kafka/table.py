@@ -99,6 +99,13 @@ class TableReader:
             self._streams.discard(stream)
             self._changed.set()
 
+    def rewind(self, topic: str) -> None:
+        """Read *topic* from its beginning again: it was made anew."""
+        for stream in self._streams:
+            if stream.partition.topic == topic:
+                stream.next = None
+        self._changed.set()
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,24 +13,28 @@ from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExis
 
 from usher.eventlog.browse import TopicState
 from usher.eventlog.errors import LogMisconfigured
+from usher.eventlog.kafka.topic_ids import seen
 from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
 
 DEFAULT_MAX_BYTES: Final = 1_048_588
 _SEEN_WITHIN: Final = 10.0
-_RETENTION: Final = str(90 * 24 * 3_600 * 1_000)
+_DAY: Final = 24 * 3_600 * 1_000
+_RETENTION: Final = str(90 * _DAY)
 _KINDS: Final = {
     "retry": {"cleanup.policy": "compact"},
     "dlt": {"cleanup.policy": "delete", "retention.ms": _RETENTION},
     "checkpoints": {"cleanup.policy": "compact"},
 }
+_CONFIGS: Final = ("max.message.bytes", "cleanup.policy", "retention.ms")
 
 
 class Topic(NamedTuple):
-    """A topic that exists. *configs* is empty where they may not be read."""
+    """A topic that exists. *configs* is empty where they may not be read, *id* where the brokers do not tell it."""
 
     partitions: int
     replicas: int
     configs: Mapping[str, str] = {}
+    id: str = ""
 
     @property
     def max_bytes(self) -> int:
@@ -41,9 +46,25 @@ class Topic(NamedTuple):
         policy = self.configs.get("cleanup.policy")
         return None if policy is None else "compact" in policy
 
+    def loses(self, kind: str) -> tuple[str, str]:
+        """Return how a topic of this *kind* would lose records, and the config that keeps them; both empty where it would not."""
+        policy, retention = self.configs.get("cleanup.policy"), int(self.configs.get("retention.ms", -1))
+        if kind == "source":
+            return ("compacted: records would be deleted", "") if self.compacted else ("", "")
+        if kind == "dlt":
+            if self.compacted:
+                return "compacted: dead letters would be deleted", "cleanup.policy=delete"
+            if 0 <= retention < _DAY:
+                return f"retention.ms={retention}: dead letters would be deleted by age", f"retention.ms={_RETENTION}"
+        elif policy not in {None, "compact"}:
+            what = "parked deliveries" if kind == "retry" else "what the group knows"
+            lacks = "not compacted" if not self.compacted else f"cleanup.policy={policy}"
+            return f"{lacks}: {what} would be deleted by age", "cleanup.policy=compact"
+        return "", ""
+
 
 class KafkaTopics:
-    """The source topics of a group and our own two for each."""
+    """The source topics of a group, our own two for each, and the one of checkpoints."""
 
     def __init__(self, admin: AIOKafkaAdminClient, servers: str, group: str, sources: Sequence[str]) -> None:
         self._admin = admin
@@ -52,7 +73,7 @@ class KafkaTopics:
         self._sources = sources
 
     async def verified(self) -> Mapping[str, Topic]:
-        """Return all topics by name. The sources must exist; our own two of each are created or widened to match.
+        """Return all topics by name. The sources must exist; our own are created or widened to match.
 
         One of our own may have too few partitions all the same, where it may not be widened: see `narrow`.
 
@@ -60,7 +81,7 @@ class KafkaTopics:
             LogMisconfigured: with the commands to run.
             KafkaError: Kafka could not answer.
         """
-        known = await self._look_up(self._names())
+        known = await self.look_up()
         missing = [name for name in self._sources if name not in known]
         if missing:
             commands = "; ".join(self._create_command(name, 6, 3, {}) for name in missing)
@@ -68,8 +89,11 @@ class KafkaTopics:
                 f"source topic {', '.join(missing)} does not exist or may not be seen; create it: {commands}"
             )
         if await self._mend(known, widened=False):
-            known = await self._look_up(self._names())
-        self._check_own(known)
+            known = await self.look_up()
+        for source, name, kind in self._own():
+            if name not in known or known[name].loses(kind)[0]:
+                state, about = self._state(known, source, name, kind), f" for {source}" if source else ""
+                raise LogMisconfigured(f"topic {name} does not fit{about}: {state.wrong}; run: {state.remedy}")
         return known
 
     def narrow(self, known: Mapping[str, Topic], source: str, partition: int) -> tuple[str, str] | None:
@@ -80,38 +104,38 @@ class KafkaTopics:
                 return f"topic {name} has {known[name].partitions} partitions", self._widen_command(name, count)
         return None
 
+    def too_narrow(self, known: Mapping[str, Topic]) -> Sequence[str]:
+        """Return a complaint about each of our own topics that has fewer partitions than its source topic."""
+        states = (self._state(known, source, name, kind) for source, name, kind in self._own())
+        return [
+            f"topic {state.topic} does not fit: {state.wrong}; run: {state.remedy}" for state in states if state.remedy
+        ]
+
     async def create_missing(self) -> Sequence[str]:
         """Create or widen our own topics. Returns the names of those that were created or widened.
 
         Raises:
             LogMisconfigured, KafkaError
         """
-        return await self._mend(await self._look_up(self._names()))
+        return await self._mend(await self.look_up())
 
-    async def ensure_checkpoints(self) -> None:
-        """Create the topic of checkpoints where it is missing: one partition, with as many replicas as the sources have.
+    async def states(self, strangers: Mapping[str, str] | None = None) -> Sequence[TopicState]:
+        """Describe the topics: source, retry, dead letters for each source topic, and then the checkpoints.
 
-        Raises:
-            LogMisconfigured: it can't be created, or is not compacted; with the command to run.
-            KafkaError, TimeoutError
+        *strangers* says whose records are in topics of ours, where they are another's.
         """
-        name = checkpoints_topic(self._group)
-        known = await self._look_up([name, *self._sources])
-        if (topic := known.get(name)) is None:
-            replicas = min((source.replicas for source in known.values()), default=1)
-            await self._create(name, Topic(1, replicas), _KINDS["checkpoints"])
-            await self._until_seen({name: 1})
-        elif topic.compacted is False:
-            raise LogMisconfigured(f"topic {name} is not compacted: {self._compact_command(name)}")
-
-    async def states(self) -> Sequence[TopicState]:
-        """Describe the topics, in the order source, retry, dead letters for each source topic."""
-        known = await self._look_up(self._names())
-        return [self._state(known, name, kind, known.get(source)) for source, name, kind in self._all()]
+        known = await self.look_up()
+        states = [self._state(known, source, name, kind) for source, name, kind in self._all()]
+        return [
+            state._replace(wrong=shared(state.topic, owner, self._group), remedy="")
+            if (owner := (strangers or {}).get(state.topic))
+            else state
+            for state in states
+        ]
 
     async def partitions(self, topic: str) -> int:
         """Return how many partitions *topic* has: 0 where it does not exist."""
-        known = await self._look_up([topic])
+        known = await seen(self._admin._client, [topic])
         return known[topic].partitions if topic in known else 0
 
     async def max_bytes(self, topic: str) -> int:
@@ -128,36 +152,35 @@ class KafkaTopics:
         return known[topic].max_bytes
 
     def _all(self) -> Iterable[tuple[str, str, str]]:
+        """Yield source topic, name and kind of each topic. That of the checkpoints belongs to no source topic."""
         for source in self._sources:
             yield source, source, "source"
             yield source, retry_topic(self._group, source), "retry"
             yield source, dead_letter_topic(self._group, source), "dlt"
+        yield "", checkpoints_topic(self._group), "checkpoints"
 
     def _own(self) -> Iterable[tuple[str, str, str]]:
         return (each for each in self._all() if each[2] != "source")
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         return [name for _, name, _ in self._all()]
 
+    async def look_up(self) -> dict[str, Topic]:
+        """Return all topics that exist, by name."""
+        return await self._look_up(self.names())
+
     async def _look_up(self, names: Sequence[str]) -> dict[str, Topic]:
-        # List all topics: to name one could create it, where the brokers create topics by themselves.
-        found = {topic["topic"]: topic for topic in await self._admin.describe_topics() if not topic["error_code"]}
-        present = [name for name in names if name in found]
-        configs = await self._configs(present)
+        found = await seen(self._admin._client, names)
+        configs = await self._configs(list(found))
         return {
-            name: Topic(
-                len(found[name]["partitions"]),
-                max((len(partition["replicas"]) for partition in found[name]["partitions"]), default=1),
-                configs.get(name, {}),
-            )
-            for name in present
+            name: Topic(topic.partitions, topic.replicas, configs.get(name, {}), topic.id)
+            for name, topic in found.items()
         }
 
     async def _configs(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         if not names:
             return {}
-        wanted = {"max.message.bytes": None, "cleanup.policy": None}
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in names]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(_CONFIGS)) for name in names]
         answers: list[Any] = await self._admin.describe_configs(resources)
         return {
             name: {entry[0]: entry[1] for entry in entries}
@@ -166,35 +189,39 @@ class KafkaTopics:
             if not error
         }
 
+    def _like(self, known: Mapping[str, Topic], source: str, kind: str) -> Topic | None:
+        """Return what a topic of ours must be like in partitions and replicas; None where that is not known."""
+        if kind == "checkpoints":
+            return Topic(1, min((known[name].replicas for name in self._sources if name in known), default=1))
+        return known.get(source)
+
     async def _mend(self, known: Mapping[str, Topic], *, widened: bool = True) -> list[str]:
         """Create and widen our own topics. Where one may not be widened that is an error if all must be *widened*."""
-        created = []
+        mended: dict[str, int] = {}
         for source, name, kind in self._own():
-            if (like := known.get(source)) is None:
+            if (like := self._like(known, source, kind)) is None:
                 continue
             if (topic := known.get(name)) is None:
                 await self._create(name, like, _KINDS[kind])
-                created.append(name)
+                mended[name] = like.partitions
             elif topic.partitions < like.partitions:
                 try:
                     await self._widen(name, like.partitions)
-                    created.append(name)
+                    mended[name] = like.partitions
                 except LogMisconfigured:
                     if widened:
                         raise
-        if created:
-            await self._until_seen(
-                {name: known[source].partitions for source, name, _ in self._own() if name in created}
-            )
-        return created
+        await self._until_seen(mended)
+        return list(mended)
 
     async def _until_seen(self, wanted: Mapping[str, int]) -> None:
         """Wait until the brokers list the topics that were created or widened. *wanted* are partition counts."""
         async with asyncio.timeout(_SEEN_WITHIN):
-            while True:
-                known = await self._look_up(list(wanted))
-                if all(name in known and known[name].partitions >= count for name, count in wanted.items()):
-                    return
+            while wanted:
+                with contextlib.suppress(KafkaError):
+                    known = await seen(self._admin._client, list(wanted))
+                    if all(name in known and known[name].partitions >= count for name, count in wanted.items()):
+                        return
                 await asyncio.sleep(0.1)
 
     async def _create(self, name: str, like: Topic, configs: dict[str, str]) -> None:
@@ -221,37 +248,36 @@ class KafkaTopics:
                 f"topic {name} has too few partitions ({error}): {self._widen_command(name, partitions)}"
             ) from error
 
-    def _check_own(self, known: Mapping[str, Topic]) -> None:
-        for source, name, kind in self._own():
-            if kind == "retry" and known[name].compacted is False:
-                raise LogMisconfigured(f"topic {name} does not fit {source}: {self._compact_command(name)}")
-
-    def _state(self, known: Mapping[str, Topic], name: str, kind: str, source: Topic | None) -> TopicState:
+    def _state(self, known: Mapping[str, Topic], source: str, name: str, kind: str) -> TopicState:
         topic = known.get(name)
+        wrong, remedy = self._fault(name, kind, topic, self._like(known, source, kind))
         return TopicState(
             topic=name,
             kind=kind,
             partitions=topic.partitions if topic else 0,
             compacted=topic.compacted if topic else None,
             writable=None,
-            remedy=self._remedy(name, kind, topic, source),
+            remedy=remedy,
+            wrong=wrong,
         )
 
-    def _remedy(self, name: str, kind: str, topic: Topic | None, source: Topic | None) -> str:
-        like = source or Topic(6, 3)
+    def _fault(self, name: str, kind: str, topic: Topic | None, like: Topic | None) -> tuple[str, str]:
+        """Return what is wrong with a topic, which should be like *like*, and the command that mends it; both empty if it is right."""
         if topic is None:
-            return self._create_command(name, like.partitions, like.replicas, _KINDS.get(kind, {}))
-        if kind == "source":
-            return ""
-        if topic.partitions < like.partitions:
-            return self._widen_command(name, like.partitions)
-        if kind == "retry" and topic.compacted is False:
-            return self._compact_command(name)
-        return ""
+            partitions, replicas, *_ = like or (6, 3)
+            return "missing", self._create_command(name, partitions, replicas, _KINDS.get(kind, {}))
+        wrong, config = topic.loses(kind)
+        if config:
+            return wrong, self._config_command(name, config)
+        if kind != "source" and like is not None and topic.partitions != like.partitions:
+            wrong = f"{topic.partitions} partitions, {_model(kind)} {like.partitions}"
+            fewer = topic.partitions < like.partitions
+            return wrong, self._widen_command(name, like.partitions) if fewer else ""
+        return wrong, ""
 
-    def _compact_command(self, name: str) -> str:
+    def _config_command(self, name: str, config: str) -> str:
         tool = f"kafka-configs.sh --bootstrap-server {self._servers} --entity-type topics --entity-name {name}"
-        return f"{tool} --alter --add-config cleanup.policy=compact"
+        return f"{tool} --alter --add-config {config}"
 
     def _create_command(self, name: str, partitions: int, replicas: int, configs: Mapping[str, str]) -> str:
         extra = "".join(f" --config {key}={value}" for key, value in configs.items())
@@ -260,3 +286,15 @@ class KafkaTopics:
 
     def _widen_command(self, name: str, partitions: int) -> str:
         return f"kafka-topics.sh --bootstrap-server {self._servers} --alter --topic {name} --partitions {partitions}"
+
+
+def _model(kind: str) -> str:
+    return "and needs" if kind == "checkpoints" else "its source topic has"
+
+
+def shared(topic: str, owner: str, group: str) -> str:
+    """Say that a topic of *group* holds records of *owner*."""
+    return (
+        f"{topic} holds records of {owner}, and group {group} would write its own there: each would take the other's for its own; "
+        "give one of the two another USHER_GROUP, or delete the topic once nothing in it is needed"
+    )

@@ -214,6 +214,9 @@ class SqliteLog:
         ends = await self._file.read(last)
         return {claim: max(end, self._positions.get(claim, claim.start)) for claim, end in ends.items()}
 
+    def complaints(self) -> Sequence[str]:
+        return ()
+
     async def writable(self) -> bool:
         if self._lock is None or self._file.gone:
             return False

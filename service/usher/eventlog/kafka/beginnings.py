@@ -1,0 +1,181 @@
+"""Where a claim begins: at the offset that was committed, unless that is of another log than the one that is there now.
+
+Hides how it is known that a topic was made anew: by the id of the topic that the group's note names. Where the brokers do not
+tell ids, an end before the offset is the sign.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.structs import OffsetAndMetadata
+
+from usher.eventlog.kafka.errors import brief
+from usher.eventlog.kafka.notes import Note, Notes
+from usher.eventlog.kafka.offsets import each_alone
+from usher.eventlog.kafka.start import Offsets, committed
+from usher.eventlog.kafka.topic_ids import seen
+
+_logger = structlog.get_logger(__name__)
+_NUMBERED: Final = "~"
+
+
+class Beginning(NamedTuple):
+    """Where a claim begins. Not *committed*: it must be committed before anything is read.
+
+    *topic_id* and *remade* are those of the claim. *stopped*: nothing may be read, since the log was cut off before the offset.
+    """
+
+    offset: int
+    mark: str = ""
+    committed: bool = True
+    topic_id: str = ""
+    remade: bool = False
+    stopped: bool = False
+
+    @property
+    def note(self) -> Note:
+        return Note(self.topic_id, self.remade, self.offset if self.stopped else None)
+
+
+Beginnings = Mapping[KafkaPartition, Beginning]
+
+
+class Located(NamedTuple):
+    """Where claims begin, and which partitions can't be claimed now: each with what is wrong, and the way out."""
+
+    beginnings: Beginnings
+    stopped: Mapping[KafkaPartition, tuple[str, str]] = {}
+
+
+def decide(
+    note: Note | None, topic_id: str, at: OffsetAndMetadata | None, *, first: int, end: int, start: int
+) -> Beginning:
+    """Decide where a partition begins. *at* is what the group has committed, *first* and *end* are the bounds of its log.
+
+    *topic_id* is that of the topic now, *start* the offset to begin at where nothing is known.
+    """
+    named, remade = (note.topic_id, note.remade) if note is not None else ("", False)
+    comparable = bool(topic_id) and not numbered(named)
+    beyond = at is not None and at.offset > end
+    if (comparable and named != topic_id) or (beyond and not comparable):
+        return Beginning(first, committed=False, topic_id=topic_id or _next(named), remade=True)
+    if at is None:
+        return Beginning(start, committed=False, topic_id=topic_id or named, remade=remade)
+    decided = not at.metadata  # an operator has set the offset: our own commits have a Mark
+    stopped = beyond or (note is not None and note.stopped_at is not None and not decided)
+    return Beginning(at.offset, at.metadata, topic_id=topic_id or named, remade=remade, stopped=stopped)
+
+
+def numbered(topic_id: str) -> bool:
+    """Return whether an id is not one that brokers tell."""
+    return topic_id[:1] in {"", _NUMBERED}
+
+
+def _next(named: str) -> str:
+    """Return the id of our own that follows *named*, where the brokers tell none: topics of one name are numbered."""
+    return f"{_NUMBERED}{int(named[1:] or 0) + 1 if numbered(named) else 1}"
+
+
+class Locator:
+    """Locates the beginnings of claims, and keeps the notes that later ones are decided by."""
+
+    def __init__(self, group: str, notes: Notes) -> None:
+        self._group = group
+        self._notes = notes
+        self.ids: dict[str, str] = {}
+        """The ids of the source topics as they were last seen."""
+        self.starts: Offsets = {}
+        """The starts of a new group that are still to be committed."""
+
+    async def made_anew(self, ids: Mapping[str, str]) -> Collection[str]:
+        """Return those topics of *ids* that the group has read under another id.
+
+        Raises:
+            KafkaError, TimeoutError
+        """
+        notes = await self._notes.read()
+        return {
+            each.topic
+            for each, note in notes.items()
+            if note.topic_id and (now := ids.get(each.topic)) and note.topic_id != now
+        }
+
+    async def locate(
+        self, admin: AIOKafkaAdminClient, asker: AIOKafkaConsumer, partitions: Collection[KafkaPartition]
+    ) -> Located:
+        """Return where each partition begins. Without a commit: at a start still to be committed, or, if it is new, its beginning.
+
+        One that has no leader stands still, and does not hold up the others.
+
+        Raises:
+            KafkaError, TimeoutError
+        """
+        topics = {each.topic for each in partitions}
+        there = await seen(admin._client, topics)
+        if missing := topics - there.keys():
+            raise UnknownTopicOrPartitionError(f"{', '.join(sorted(missing))}: deleted?")
+        notes = await self._notes.read()
+        found = await committed(admin, self._group, partitions)
+        firsts, ends = await asyncio.gather(
+            each_alone(asker.beginning_offsets, partitions), each_alone(asker.end_offsets, partitions)
+        )
+        self.ids |= {topic: there[topic].id for topic in topics}
+        beginnings, stopped = {}, {}
+        for each in partitions:
+            first, end = firsts[each], ends[each]
+            if isinstance(first, BaseException) or isinstance(end, BaseException):
+                errors = [brief(error) for error in (first, end) if isinstance(error, BaseException)]
+                stopped[each] = (errors[0], "see whether the partition has a leader")
+                continue
+            at, topic_id, start = found.get(each), there[each.topic].id, self.starts.get(each, first)
+            beginnings[each] = decide(notes.get(each), topic_id, at, first=first, end=end, start=start)
+            _tell(each, at, beginnings[each], notes.get(each))
+        return Located(beginnings, stopped)
+
+    async def settled(self, beginnings: Beginnings) -> None:
+        """Keep the notes of claims whose beginnings are committed. Nothing is read before that.
+
+        Raises:
+            LogUnavailable
+        """
+        await self._notes.keep({each: beginning.note for each, beginning in beginnings.items()})
+
+
+def _tell(each: KafkaPartition, at: OffsetAndMetadata | None, beginning: Beginning, note: Note | None) -> None:
+    before = at.offset if at is not None else None
+    if not beginning.committed and beginning.remade and (note is None or note.topic_id != beginning.topic_id):
+        _logger.error(
+            "source topic was made anew",
+            topic=each.topic,
+            partition=each.partition,
+            offset=beginning.offset,
+            before=before,
+            topic_id=beginning.topic_id,
+        )
+
+
+_RESET: Final = "kafka-consumer-groups.sh --reset-offsets --group {group} --topic {topic}:{partition} {to} --execute"
+
+
+def cut_off(group: str, topic: str, partition: int) -> tuple[str, str]:
+    """Return the error of a partition whose log ends before the group's offset, and the way out."""
+    reset = _RESET.format(group=group, topic=topic, partition=partition, to="--to-offset N")
+    hint = (
+        "records were lost by the brokers, and others may have their offsets now; stop all workers, choose where to go on, "
+        f"and set it: {reset}"
+    )
+    return "its log ends, or has ended, before the offset that the group has read to", hint
+
+
+def deleted(group: str, topic: str, partition: int) -> tuple[str, str]:
+    """Return the error of a partition whose next record is gone, and the way out."""
+    reset = _RESET.format(group=group, topic=topic, partition=partition, to="--to-earliest")
+    return "its records were deleted before they were read", f"stop all workers and go on with the rest: {reset}"
