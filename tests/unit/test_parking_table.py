@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from usher.delivery import Delivery, Origin, StoredRecord
-from usher.engine.parking_table import ParkedRow, ParkingTable
+from usher.engine.parked_row import ParkedRow
+from usher.engine.parking_table import ParkingTable
 from usher.event import EventUid
 from usher.headers import delivery_headers
 

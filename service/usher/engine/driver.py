@@ -13,6 +13,7 @@ from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.commits import Commits
 from usher.engine.dead_letters import CRASHED
+from usher.engine.index_file import IndexLost
 from usher.engine.intake import Undecoded
 from usher.engine.lanes import DROPPED, InFlight, Lane
 from usher.engine.limits import Limits
@@ -47,7 +48,7 @@ class Driver:
             return
         lane = state.lane(todo.delivery.lane_key)
         self._memory.add(state, todo)
-        if lane.parking or len(lane.queue) >= self._limits.per_lane or state.table.holds_lane(lane.key):
+        if lane.parking or len(lane.queue) >= self._limits.per_lane or self._holds(state, lane):
             self._park_behind(state, lane, todo)  # rule 3
         else:
             lane.queue.append(todo)
@@ -62,14 +63,17 @@ class Driver:
 
     def wake(self, state: ClaimState, lane: Lane) -> None:
         """Run the lane, where it does not run already: its head may be able to."""
-        if state.open and not lane.driven:
+        if state.open and state.table.usable and not lane.driven:
             lane.driven = True
             state.spawn(self._drive(state, lane))
 
     async def _drive(self, state: ClaimState, lane: Lane) -> None:
         try:
-            while state.open:
-                in_flight = lane.take_head(state.table, state.position, self.now_ms())
+            while state.open and state.table.usable:
+                try:
+                    in_flight = lane.take_head(state.table, state.position, self.now_ms())
+                except IndexLost:
+                    break
                 if in_flight is None:
                     break
                 if not in_flight.counted:  # it comes from the parking table
@@ -171,6 +175,12 @@ class Driver:
 
         For the clock may be set: how long it is until a due time has to be asked of it again.
         """
+        try:
+            return self._start_due(state) if state.table.usable else 1.0
+        except IndexLost:
+            return 1.0
+
+    def _start_due(self, state: ClaimState) -> float:
         now = self.now_ms()
         state.table.distrust(now)
         if state.table.soonest > now:
@@ -201,6 +211,29 @@ class Driver:
         if delivery.replay is not None or self._attempts.knows(delivery.handler):
             return 0.0
         return self._began + self._limits.handler_gone_after - asyncio.get_running_loop().time()
+
+    @staticmethod
+    def _holds(state: ClaimState, lane: Lane) -> bool:
+        try:
+            return state.table.holds_lane(lane.key)
+        except IndexLost:  # then it waits in its queue until there is a new one: see `go_on`
+            return False
+
+    def go_on(self, state: ClaimState) -> None:
+        """Go on with a new parking table: what was queued behind what is parked is parked too (rule 3), and all heads run.
+
+        Raises:
+            IndexLost
+        """
+        for lane in list(state.lanes.values()):
+            first = state.table.first(lane.key)
+            behind = [each for each in lane.queue if first is not None and each.delivery.offset > first.offset]
+            for in_flight in behind:
+                lane.queue.remove(in_flight)
+                self._park_behind(state, lane, in_flight)
+            self.wake(state, lane)
+            state.drop_if_empty(lane)
+        self.due_soon.set()
 
     # When a claim goes
 

@@ -7,16 +7,19 @@ comments are those of that page.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from usher.engine.attempt import Attempts
+from usher.engine.claim_state import ClaimState
 from usher.engine.claims import Claims
 from usher.engine.commits import Commits
 from usher.engine.driver import Driver
 from usher.engine.follow import RetryFollower
+from usher.engine.index_file import IndexLost
 from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.limits import Limits
 from usher.engine.memory import Memory
@@ -81,7 +84,7 @@ class Worker:
     def ready(self) -> bool:
         """Whether the event log is open, the first claims are loaded (or there are none), and no stop was asked for."""
         claims = self.claims
-        loaded = len(claims.loaded) == len(claims.states)
+        loaded = all(state.loaded and state.table.usable for state in claims.states.values())
         return self._opened and claims.assigned and not self._stopping.is_set() and loaded
 
     def silent_for(self) -> float:
@@ -169,10 +172,8 @@ class Worker:
             self.metrics.claims.set(len(states))
             self.metrics.in_flight.set(self.memory.records)
             now = self._driver.now_ms()
-            overdue = [due for state in states if (due := state.table.oldest_due(state.position)) is not None]
-            self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
-            latest = [due for state in states if (due := state.table.latest_due()) is not None]
-            self.metrics.longest_wait.set(max(0.0, (max(latest, default=now) - now) / 1000))
+            with contextlib.suppress(IndexLost):
+                self._measure_waits(now, [state for state in states if state.table.usable])
             try:
                 ends = await self.event_log.ends([state.claim for state in states])
             except (LogUnavailable, ClaimLost):
@@ -185,6 +186,12 @@ class Worker:
                 },
             )
             await asyncio.sleep(1.0)
+
+    def _measure_waits(self, now: int, states: Sequence[ClaimState]) -> None:
+        overdue = [due for state in states if (due := state.table.oldest_due(state.position)) is not None]
+        self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
+        latest = [due for state in states if (due := state.table.latest_due()) is not None]
+        self.metrics.longest_wait.set(max(0.0, (max(latest, default=now) - now) / 1000))
 
     def _fail(self, error: BaseException) -> None:
         """Stop: an error of ours means that the state can't be trusted any more."""
