@@ -458,6 +458,7 @@ for state in states:
         "promise 4: an index is made anew",
         (Edit("engine.parking_table:ParkingTable.remove", "self._gone.add(key)", ""),),
         family="disks",
+        unnoticed="300 schedules passed: a tombstone has to be acknowledged while the new index is loaded; a test of the table sees it",
     ),
     Mutant(
         "what-is-queued-is-not-parked-behind-a-new-index",
@@ -470,7 +471,7 @@ for state in states:
             ),
         ),
         family="disks",
-        unnoticed="to be seen",
+        unnoticed="300 schedules passed: a record has to be taken in between the loss of the index and its notice",
     ),
     Mutant(
         "a-lane-runs-without-an-index",

@@ -127,6 +127,18 @@ def test_a_batch_of_changes_is_folded_in_order(table: ParkingTable) -> None:
     assert gone.key not in table
 
 
+def test_what_is_removed_while_the_table_is_loaded_does_not_come_back(table: ParkingTable) -> None:
+    """A tombstone may be acknowledged before the older record of its delivery is read again; afterwards a park counts."""
+    delivery = a_delivery(1, attempt=1)
+    table.remove(delivery.key)
+    table.fold([(delivery.key, ParkedRow.of(delivery))])
+    assert delivery.key not in table
+
+    table.loaded()
+    table.fold([(delivery.key, ParkedRow.of(delivery))])
+    assert delivery.key in table
+
+
 def test_a_fold_keeps_what_more_is_known_of(table: ParkingTable) -> None:
     """Also across batches."""
     table.fold([(a_delivery(1).key, ParkedRow.of(a_delivery(1, attempt=3)))])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
@@ -15,6 +16,7 @@ from usher.engine.commits import Commits
 from usher.engine.dead_letters import CRASHED
 from usher.engine.index_file import IndexLost
 from usher.engine.intake import Undecoded
+from usher.engine.isolation import Isolation
 from usher.engine.lanes import DROPPED, InFlight, Lane
 from usher.engine.limits import Limits
 from usher.engine.memory import Memory
@@ -35,7 +37,7 @@ class Driver:
         self._commits = commits
         self._memory = memory
         self._limits = limits
-        self._alone = asyncio.Lock()
+        self._isolation = Isolation()
         self._running: dict[str, asyncio.Future[str | None]] = {}
         """The attempt that runs in a lane, of any claim. Its result is the key of the delivery, if that is done now."""
         self._began = asyncio.get_running_loop().time()
@@ -123,22 +125,35 @@ class Driver:
     async def _try_alone(self, state: ClaimState, in_flight: InFlight) -> Verdict | None:
         """Try it with nothing beside it, and commit first which one it is: worker after worker has ended here.
 
-        None: there was no attempt, because the claim is closed or the delivery is done elsewhere.
+        What no worker that ended can have begun runs beside others. None: there was no attempt, because the claim is closed or
+        the delivery is done elsewhere.
         """
-        ledger = state.ledger
-        async with self._alone:
+        ledger, offset = state.ledger, in_flight.delivery.offset
+        if not in_flight.parked and in_flight.outcome is None and not ledger.in_doubt(offset):
+            async with self._isolation.beside():
+                if not await self._tell(state, lambda: ledger.told(offset)) or in_flight.done_elsewhere:
+                    return None
+                return await self._try(state, in_flight)
+        async with self._isolation.alone():
             if not ledger.suspect(in_flight.delivery.key):
                 return Dead(CRASHED, CRASHED, "twice the worker ended while this delivery ran alone", "")
-            while state.open and not await self._commits.commit([state]):  # noqa: ASYNC110 - tried again, not waited for
-                await asyncio.sleep(1)
-            if not state.open:
+            if not await self._tell(state):
                 return None
             verdict = None
             if not in_flight.done_elsewhere:  # a tombstone may have come while it waited for its turn
                 verdict = await self._try(state, in_flight)
             ledger.suspect(None)
-            await self._commits.commit([state])
+            if not self._isolation.waiting:  # the next one to run alone tells of both with one commit
+                await self._commits.commit([state])
             return verdict
+
+    async def _tell(self, state: ClaimState, told: Callable[[], bool] = lambda: False) -> bool:
+        """Commit until it is *told*, or once. Returns whether it is, and the claim is still open."""
+        while state.open and not told():
+            if await self._commits.commit([state]):
+                break
+            await asyncio.sleep(1)
+        return state.open
 
     async def _settle_head(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Verdict) -> None:
         if not isinstance(verdict, Park):

@@ -162,7 +162,7 @@ class Worker:
             await asyncio.sleep(self._limits.commit_every)
             loaded = self.claims.loaded
             for state in loaded:
-                if asyncio.get_running_loop().time() >= state.calm_at:
+                if asyncio.get_running_loop().time() >= state.calm_at and not state.ledger.doubtful:
                     state.ledger.calm()
             await self._commits.commit(loaded)
 
