@@ -46,6 +46,7 @@ class Faults:
         }
         self._of_process: dict[str, Callable[[Running], Awaitable[None]]] = {
             "crash": self._crash,
+            "disk-full": self._fill_disk,
             "evict": self._evict,
             "freeze": self._freeze,
             "graceful": self._leave,
@@ -116,6 +117,13 @@ class Faults:
         if evicted:
             await self._comes_back(running)
         stray[1] = world.now()
+
+    async def _fill_disk(self, running: Running) -> None:
+        """The disk refuses the index of parked deliveries: all of it is lost."""
+        self._world.say(f"the disk of {running.process.name} is full")
+        for state in list(running.worker.claims.states.values()):
+            if self._rng.random() < 0.8:
+                state.table.file.lose("the disk is full")
 
     async def _evict(self, running: Running) -> None:
         """Evict a member that is alive and well, and does not know it for a while."""

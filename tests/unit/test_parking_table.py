@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from usher.delivery import Delivery, Origin, StoredRecord
-from usher.engine.parking_table import DONE_EARLIER, ParkedRow, ParkingTable
+from usher.engine.parked_row import DONE_EARLIER, ParkedRow
+from usher.engine.parking_table import ParkingTable
 from usher.event import EventUid
 from usher.headers import Head, delivery_headers
 
@@ -124,6 +125,18 @@ def test_a_batch_of_changes_is_folded_in_order(table: ParkingTable) -> None:
     assert table.take(kept.key) == kept
     assert table.take(back.key) == again
     assert gone.key not in table
+
+
+def test_what_is_removed_while_the_table_is_loaded_does_not_come_back(table: ParkingTable) -> None:
+    """A tombstone may be acknowledged before the older record of its delivery is read again; afterwards a park counts."""
+    delivery = a_delivery(1, attempt=1)
+    table.remove(delivery.key)
+    table.fold([(delivery.key, ParkedRow.of(delivery))])
+    assert delivery.key not in table
+
+    table.loaded()
+    table.fold([(delivery.key, ParkedRow.of(delivery))])
+    assert delivery.key in table
 
 
 def test_a_fold_keeps_what_more_is_known_of(table: ParkingTable) -> None:

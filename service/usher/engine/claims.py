@@ -15,11 +15,35 @@ from usher.engine.commits import Commits
 from usher.engine.dedupe import Recent
 from usher.engine.driver import Driver
 from usher.engine.follow import RetryFollower
+from usher.engine.index_file import IndexLost, index_trouble
 from usher.engine.limits import Limits
+from usher.engine.parking_table import ParkingTable
 from usher.eventlog.port import Claim, EventLog
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
+
+
+class _IndexOutage:
+    """Logs that the indexes of parked deliveries can't be written: one line at once, then one a minute."""
+
+    def __init__(self) -> None:
+        self._logged_at: float | None = None
+
+    def log(self, logger: FilteringBoundLogger, error: IndexLost) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._logged_at is None or now - self._logged_at >= 60.0:
+            hint = "parked deliveries wait; free some of its space, or let TMPDIR name another folder on a disk"
+            logger.warning("the temporary folder can't be used, trying again", error=str(error), hint=hint)
+            self._logged_at = now
+
+    def over(self, logger: FilteringBoundLogger) -> None:
+        if self._logged_at is not None:
+            self._logged_at = None
+            logger.info("the temporary folder can be used again")
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +66,7 @@ class Claims:
     """Whether the event log has said which claims are ours, and has not taken them back."""
     leaving: bool = field(default=False, init=False)
     """Set when the worker stops: no claim begins after that."""
+    _outage: _IndexOutage = field(default_factory=_IndexOutage, init=False)
     _assignments: int = field(default=0, init=False)
     _count: int = field(default=0, init=False)
 
@@ -68,14 +93,55 @@ class Claims:
         self.assigned = True
 
     async def _follow(self, state: ClaimState) -> None:
-        """Load the claim, open it, and follow its retry partition until cancelled."""
+        """Load the claim, open it, and follow its retry partition until cancelled. Anew with each loss of the index."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._follow_once(state)
+            except IndexLost as error:
+                self._outage.log(self.logger, error)
+            else:
+                return  # the event log is closed
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            state.table.close()
+            state.table = ParkingTable()
+
+    async def _follow_once(self, state: ClaimState) -> None:
+        """Load the claim, open it, and follow its retry partition.
+
+        Raises:
+            IndexLost: begin again with a new parking table.
+        """
+        if trouble := index_trouble():
+            raise IndexLost(trouble)
         stream = self.event_log.parked(state.claim)
         await self.follower.load(state, stream)
         await self._open(state)
-        await self.follower.listen(state, stream)
+        self._outage.over(self.logger)
+        both = [
+            asyncio.ensure_future(self.follower.listen(state, stream)),
+            asyncio.ensure_future(state.table.file.lost()),
+        ]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if both[0].done():
+                both[0].result()
+                return
+            raise IndexLost(state.table.file.why_lost)
+        finally:
+            for task in both:
+                task.cancel()
 
     async def _open(self, state: ClaimState) -> None:
-        """Commit that a worker began here; then let the claim be read, and its due deliveries run."""
+        """Commit that a worker began here; then let the claim be read, and its due deliveries run.
+
+        Raises:
+            IndexLost
+        """
+        if state.loaded:
+            self.driver.go_on(state)
+            return
         await self.commits.commit([state])
         if state.releasing is not None or state.lost:
             return

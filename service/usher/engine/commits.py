@@ -51,7 +51,10 @@ class Commits:
                 self.logger.warning("commit refused", error=scrub(error))
                 return False
             for state in states:
-                state.committed = changed.get(state.claim, state.committed)
+                if (position := changed.get(state.claim)) is not None:
+                    state.committed = position
+                    if state.ledger.careful:
+                        state.ledger.committed(position)
             return True
 
     @staticmethod

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.commits import Commits
 from usher.engine.dead_letters import CRASHED, UNDECODABLE
+from usher.engine.index_file import IndexLost
+from usher.engine.isolation import Isolation
 from usher.engine.lanes import DROPPED, InFlight, Lane
 from usher.engine.limits import Limits
 from usher.engine.settle import Behind, Settler
@@ -32,7 +35,7 @@ class Driver:
         self._settler = settler
         self._commits = commits
         self._limits = limits
-        self._alone = asyncio.Lock()
+        self._isolation = Isolation()
         self._running: dict[str, asyncio.Future[str | None]] = {}
         """The attempt that runs in a lane, of any claim. Its result is the key of the delivery, if that is done now."""
         self._began = asyncio.get_running_loop().time()
@@ -51,7 +54,7 @@ class Driver:
             return
         lane = state.lane(delivery.lane_key)
         self._remember(state, in_flight)
-        if lane.parking or len(lane.queue) >= self._limits.per_lane or state.table.holds_lane(lane.key):
+        if lane.parking or len(lane.queue) >= self._limits.per_lane or self._holds(state, lane):
             self._park_behind(state, lane, in_flight)  # rule 3
         else:
             lane.queue.append(in_flight)
@@ -66,14 +69,17 @@ class Driver:
 
     def wake(self, state: ClaimState, lane: Lane) -> None:
         """Run the lane, where it does not run already: its head may be able to."""
-        if state.open and not lane.driven:
+        if state.open and state.table.usable and not lane.driven:
             lane.driven = True
             state.spawn(self._drive(state, lane))
 
     async def _drive(self, state: ClaimState, lane: Lane) -> None:
         try:
-            while state.open:
-                in_flight = lane.take_head(state.table, state.position, self.now_ms())
+            while state.open and state.table.usable:
+                try:
+                    in_flight = lane.take_head(state.table, state.position, self.now_ms())
+                except IndexLost:
+                    break
                 if in_flight is None:
                     break
                 if not in_flight.counted:  # it comes from the parking table
@@ -122,22 +128,36 @@ class Driver:
     async def _try_alone(self, state: ClaimState, in_flight: InFlight) -> Verdict | None:
         """Try it with nothing beside it, and commit first which one it is: worker after worker has ended here.
 
-        None: there was no attempt, because the claim is closed or the delivery is done elsewhere.
+        What no worker that ended can have begun runs beside others. None: there was no attempt, because the claim is closed or
+        the delivery is done elsewhere.
         """
-        ledger = state.ledger
-        async with self._alone:
+        ledger, offset = state.ledger, in_flight.delivery.offset
+        if not in_flight.parked and in_flight.outcome is None and not ledger.in_doubt(offset):
+            async with self._isolation.beside():
+                if not await self._commit_until(state, lambda: ledger.covered(offset)) or in_flight.done_elsewhere:
+                    return None
+                verdict, in_flight.delivery = await self._attempts.make(in_flight)
+                return verdict
+        async with self._isolation.alone():
             if not ledger.suspect(in_flight.delivery.key):
                 return Dead(CRASHED, CRASHED, "twice the worker ended while this delivery ran alone", "")
-            while state.open and not await self._commits.commit([state]):  # noqa: ASYNC110 - tried again, not waited for
-                await asyncio.sleep(1)
-            if not state.open:
+            if not await self._commit_until(state):
                 return None
-            verdict: Verdict | None = None
+            alone: Verdict | None = None
             if not in_flight.done_elsewhere:  # a tombstone may have come while it waited for its turn
-                verdict, in_flight.delivery = await self._attempts.make(in_flight)
+                alone, in_flight.delivery = await self._attempts.make(in_flight)
             ledger.suspect(None)
-            await self._commits.commit([state])
-            return verdict
+            if not self._isolation.waiting:  # otherwise the next one to run alone commits for both
+                await self._commits.commit([state])
+            return alone
+
+    async def _commit_until(self, state: ClaimState, covered: Callable[[], bool] = lambda: False) -> bool:
+        """Commit until that succeeds, or *covered* is true. Returns whether the claim is still open."""
+        while state.open and not covered():
+            if await self._commits.commit([state]):
+                break
+            await asyncio.sleep(1)
+        return state.open
 
     async def _settle_head(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Verdict) -> None:
         if not isinstance(verdict, Park):
@@ -174,6 +194,12 @@ class Driver:
 
         For the clock may be set: how long it is until a due time has to be asked of it again.
         """
+        try:
+            return self._start_due(state) if state.table.usable else 1.0
+        except IndexLost:
+            return 1.0
+
+    def _start_due(self, state: ClaimState) -> float:
         now = self.now_ms()
         state.table.distrust(now)
         if state.table.soonest > now:
@@ -204,6 +230,29 @@ class Driver:
         if delivery.replay is not None or delivery.handler in self._attempts.router.handlers:
             return 0.0
         return self._began + self._limits.handler_gone_after - asyncio.get_running_loop().time()
+
+    @staticmethod
+    def _holds(state: ClaimState, lane: Lane) -> bool:
+        try:
+            return state.table.holds_lane(lane.key)
+        except IndexLost:  # then it waits in its queue until there is a new one: see `go_on`
+            return False
+
+    def go_on(self, state: ClaimState) -> None:
+        """Go on with a new parking table: what was queued behind what is parked is parked too (rule 3), and all heads run.
+
+        Raises:
+            IndexLost
+        """
+        for lane in list(state.lanes.values()):
+            first = state.table.first(lane.key)
+            behind = [each for each in lane.queue if first is not None and each.delivery.offset > first.offset]
+            for in_flight in behind:
+                lane.queue.remove(in_flight)
+                self._park_behind(state, lane, in_flight)
+            self.wake(state, lane)
+            state.drop_if_empty(lane)
+        self.due_soon.set()
 
     # When a claim goes
 

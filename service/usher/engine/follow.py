@@ -17,7 +17,7 @@ from usher.engine.driver import Driver
 from usher.engine.intake import Intake
 from usher.engine.lanes import InFlight, Lane
 from usher.engine.limits import Limits
-from usher.engine.parking_table import DONE_EARLIER, ParkedRow
+from usher.engine.parked_row import DONE_EARLIER, ParkedRow
 from usher.engine.replays import Replays
 from usher.engine.settle import Writes
 from usher.eventlog.errors import LogUnavailable
@@ -72,9 +72,11 @@ class RetryFollower:
             async with self._folding:  # one batch in each turn of the loop, of all claims: each takes some milliseconds
                 state.table.fold(self._changes(state, part))
                 await asyncio.sleep(0)
-        await self._remember_recent(state)
+        if not state.loaded:
+            await self._remember_recent(state)
         for _ in state.table.free_heads(self.driver.now_ms()):
             await asyncio.sleep(0)
+        state.table.loaded()
 
     async def listen(self, state: ClaimState, stream: Stream) -> None:
         """Carry out the requests, and act on the records that other workers and operators add to *stream*, until cancelled."""

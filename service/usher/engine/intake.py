@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from usher.delivery import Delivery, Origin, Record, StoredRecord, Unreadable, lane_of
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import undecodable
+from usher.engine.index_file import IndexLost
 from usher.engine.lanes import InFlight
 from usher.engine.limits import Limits
 from usher.event import Event, Undecodable
@@ -76,7 +77,11 @@ class Intake:
             elif ledger.already_done(record.offset):
                 self.remember(state, [record])  # so that its second arrival is a duplicate
             else:
-                reason = self._take_one(state, record, value, source, todo)
+                try:
+                    reason = self._take_one(state, record, value, source, todo)
+                except IndexLost:  # it is taken in when there is a new one
+                    self._rest(state, batch, index - 1)
+                    break
                 if reason is _UNDECODED:
                     if self._flooded(state, state.records + index):
                         self._rest(state, batch, index)

@@ -136,6 +136,9 @@ class Ledger:
         self._starts = loaded.starts + 1
         self.careful = loaded.starts >= _PATIENCE
         """Whether worker after worker has ended badly here: then deliveries run one at a time."""
+        self._doubt = loaded.seen
+        """What lies before it may have run when a worker ended. Nothing after it may begin before a commit says that it was read."""
+        self._covered = start
         self._accused = loaded.suspect if self.careful else NOBODY
         self._suspect = NOBODY
 
@@ -203,6 +206,28 @@ class Ledger:
         base = min(undone, default=seen)
         starts = 0 if orderly else self._starts
         return Position(base, Mark(base, seen, undone, self._hash, starts, self._suspect).encode())
+
+    def in_doubt(self, offset: int) -> bool:
+        """Return whether what is at *offset* may have run when a worker ended here.
+
+        What a careful worker reads beyond what was read before it begins only when a commit says that it was read (`covered`). If one
+        of that ends the worker, it lies before the next worker's doubt, and runs alone there.
+        """
+        return offset < self._doubt
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether anything is unsettled that may have run when a worker ended here."""
+        return min(next(iter(self._pending), self.position), self.position) < self._doubt
+
+    def covered(self, offset: int) -> bool:
+        """Return whether a commit says that *offset* was read."""
+        return offset < self._covered
+
+    def committed(self, position: Position) -> None:
+        """*position*, a `snapshot`, is committed."""
+        mark = Mark.decode(position.mark, position.next)
+        self._covered = max(self._covered, mark.seen if mark else 0)
 
     def suspect(self, key: str | None) -> bool:
         """Write into the next Mark that the delivery *key* runs alone (None: no more). The caller commits before it runs.

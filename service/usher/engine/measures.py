@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from usher.engine.claims import Claims
 from usher.engine.driver import Driver
+from usher.engine.index_file import IndexLost
 from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import Claim, EventLog, TopicPartition, has_shrunk
 from usher.metrics import Metrics
@@ -44,10 +46,11 @@ class Measures:
         self.metrics.in_flight.set(self.driver.records)
         now = self.driver.now_ms()
         # What lies past the position is due as well: it waits for the position to move, and that may stand still.
-        overdue = [due for state in states if (due := state.table.oldest_due(sys.maxsize)) is not None]
-        self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
-        latest = [due for state in states if (due := state.table.latest_due()) is not None]
-        self.metrics.longest_wait.set(max(0.0, (max(latest, default=now) - now) / 1000))
+        with contextlib.suppress(IndexLost):  # the measures stay as they are until there is a new index
+            overdue = [due for state in states if (due := state.table.oldest_due(sys.maxsize)) is not None]
+            latest = [due for state in states if (due := state.table.latest_due()) is not None]
+            self.metrics.oldest_due_age.set(max(0.0, (now - min(overdue, default=now)) / 1000))
+            self.metrics.longest_wait.set(max(0.0, (max(latest, default=now) - now) / 1000))
         parked: dict[tuple[str, int], int] = {state.claim.topic_partition: len(state.table) for state in states}
         positions = {state.claim: state.position for state in states}  # before their ends: an end only grows
         lags = await self._lags(positions)

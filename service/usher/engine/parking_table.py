@@ -1,39 +1,20 @@
 """The parking table of one claim: an index of the retry partition, on disk, so that memory does not grow with it.
 
-Hides a private temporary SQLite database, which is gone with the process: the retry partition is the truth. It finds the
-first delivery of a lane, the deliveries that are due, and whether a delivery is parked.
+It finds the first delivery of a lane, the deliveries that are due, and whether a delivery is parked. What asks it raises
+`IndexLost` where the disk refuses: then the claim makes another one from the retry partition, which is the truth.
 """
 
 from __future__ import annotations
 
 import marshal
-import re
-import sqlite3
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from usher.delivery import BEFORE_ALL, Delivery, Headers, Record, StoredRecord
-from usher.headers import (
-    ATTEMPT,
-    DUE,
-    EVENT_ID,
-    FAILED_AT,
-    FIRST_FAILED_AT,
-    HANDLER,
-    LANE,
-    MOST_ATTEMPTS,
-    ORIGINAL_OFFSET,
-    ORIGINAL_PARTITION,
-    ORIGINAL_TIMESTAMP,
-    ORIGINAL_TOPIC,
-    REPLAY,
-    REPLAYS,
-    Head,
-    delivery_headers,
-    read_delivery,
-)
+from usher.delivery import BEFORE_ALL, Delivery, StoredRecord
+from usher.engine.index_file import IndexFile, IndexLost
+from usher.engine.parked_row import DONE_EARLIER, ParkedRow
+from usher.headers import read_delivery
 
 # The values are stored in the order in which they came, apart from the keys: to insert them in the order of keys takes twice as long.
 _SCHEMA = """
@@ -59,7 +40,6 @@ _SLACK = 1_000
 
 
 _SLOTS = 1 << 21
-_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 
 
 class _MaybeLanes:
@@ -85,75 +65,11 @@ class Entry(NamedTuple):
     due: int | None
 
 
-class ParkedRow(NamedTuple):
-    """A row of the parking table. Times are in Unix milliseconds. *since* is when the wait for *due* began."""
-
-    key: str
-    lane_key: str
-    offset: int
-    attempt: int
-    due: int | None
-    since: int | None
-    value: bytes
-    headers: Headers
-
-    @classmethod
-    def of(cls, delivery: Delivery) -> ParkedRow:
-        """Make the row of a delivery."""
-        return cls(
-            key=delivery.key,
-            lane_key=delivery.lane_key,
-            offset=delivery.offset,
-            attempt=delivery.attempt,
-            due=delivery.due,
-            since=delivery.failed_at,
-            value=delivery.value,
-            headers=delivery_headers(delivery),
-        )
-
-    @classmethod
-    def from_record(cls, record: Record, key: str, head: Head, *, earlier: bool = False) -> ParkedRow:
-        """Make the row of a parked record with this key. `read_delivery` can read it later, and would take five times as long.
-
-        *head* are its headers. *earlier*: it is of an earlier topic of the same name.
-
-        Raises:
-            ValueError: Usher did not write the record, or not under the key of the delivery in it.
-        """
-        handler, offset = head.text(HANDLER), head.integer(ORIGINAL_OFFSET)
-        named = head.text(EVENT_ID)
-        if key != f"{handler}/{named}@{head.integer(ORIGINAL_PARTITION)}-{offset}" or named.count("/") != 2:
-            raise ValueError(f"its key is not the key of the delivery in it ({handler}, offset {offset})")
-        odd = not _PLAIN(named) or head.get(REPLAY) is not None
-        if odd and read_delivery(record).key != key:
-            raise ValueError("its key is not written as Usher writes keys")
-        head.text(ORIGINAL_TOPIC)
-        head.integer(ORIGINAL_TIMESTAMP)
-        head.integer(REPLAYS, 0)
-        head.time(FIRST_FAILED_AT)
-        since = head.time(FAILED_AT)
-        return cls(
-            key=key,
-            lane_key=f"{handler}/{head.text(LANE)}",
-            offset=offset - BEFORE_ALL if earlier else offset,
-            attempt=head.integer(ATTEMPT, 0, most=MOST_ATTEMPTS),
-            due=head.time(DUE),
-            since=since if since is not None or record.timestamp <= 0 else record.timestamp,
-            value=record.value or b"",
-            headers=record.headers,
-        )
-
-
-DONE_EARLIER = ParkedRow("", "", -1, 0, None, None, b"", ())
-"""In a change of the table: what has this key *and is of an earlier topic* is done."""
-
-
 class ParkingTable:
     """Parked deliveries by key and by lane. Times are in Unix milliseconds; a lane is `Delivery.lane_key`."""
 
     def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)  # "": on disk, unnamed, deleted by the system
-        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-4096;" + _SCHEMA)
+        self.file = IndexFile(_SCHEMA)
         self._count = 0
         self._lanes = _MaybeLanes()
         self.highest = -1
@@ -162,8 +78,18 @@ class ParkingTable:
         """Nothing is due before this moment (Unix milliseconds). The driver moves it when it has looked at everything that is due."""
         self._latest = 0
         """No wait has begun after this moment."""
-        self.close = weakref.finalize(self, self._db.close)
-        """Give the disk space back. Also happens to a table without references. Safe to call twice."""
+        self._gone: dict[str, int] | None = {}
+        """What was removed while the table is being loaded, and the offset that it was below: older records of it may still come."""
+        self.close = self.file.close
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is loaded, and not lost: until then, or from then on, nothing may begin."""
+        return self._gone is None and not self.file.why_lost
+
+    def loaded(self) -> None:
+        """All records of the retry partition are in it."""
+        self._gone = None
 
     def __len__(self) -> int:
         return self._count
@@ -174,15 +100,17 @@ class ParkingTable:
     @contextmanager
     def bulk(self) -> Iterator[None]:
         """Make many changes in one transaction: that is faster."""
-        self._db.execute("BEGIN")
+        self.file.change("BEGIN")
         try:
             yield
         finally:
-            self._db.execute("COMMIT")
+            if not self.file.why_lost:
+                self.file.change("COMMIT")
 
     def put(self, delivery: Delivery) -> None:
-        """Insert or replace."""
-        self._write(_MERGE, [_stored(ParkedRow.of(delivery))])
+        """Insert or replace. Does nothing where the table is lost: the record is in the retry partition."""
+        with suppress(IndexLost):
+            self._write(_MERGE, [_stored(ParkedRow.of(delivery))])
 
     def merge(self, delivery: Delivery) -> None:
         """Put it, unless the table knows better. Of two writes about one delivery more attempts count, of equals the later due time."""
@@ -205,10 +133,12 @@ class ParkingTable:
                     removed.setdefault(key, 0)
             elif (known := rows.get(key)) is None or (row.attempt, row.due or 0) >= (known.attempt, known.due or 0):
                 rows[key] = row
+        for key, before in (self._gone or {}).items():
+            if (known := rows.get(key)) is not None and known.offset < before:
+                del rows[key]
         with self.bulk():
             if removed and self._count:
-                gone = self._db.executemany(_REMOVE, removed.items())
-                self._count -= gone.rowcount
+                self._count -= self.file.change_many(_REMOVE, list(removed.items()))
             if rows:
                 self._write(_MERGE + _BETTER, [_stored(row) for row in rows.values()])
 
@@ -219,17 +149,24 @@ class ParkingTable:
         self.highest = max([self.highest, *(row[2] if row[2] >= 0 else row[2] + BEFORE_ALL for row in rows)])
         self.soonest = min([self.soonest, *(row[4] for row in rows if row[4] is not None)])
         self._latest = max([self._latest, *(row[5] for row in rows if row[5] is not None)])
-        new = self._db.executemany(_INSERT, rows).rowcount
+        new = self.file.change_many(_INSERT, rows)
         self._count += new
         if new < len(rows):
-            self._db.executemany(replace, rows)
+            self.file.change_many(replace, rows)
 
     def remove(self, key: str, *, earlier: bool = False) -> None:
-        """Remove *key*. Does nothing where it is not known, or *earlier* and of the present topic."""
-        if self._count:
-            self._count -= self._db.execute(_REMOVE, (key, 0 if earlier else BEFORE_ALL)).rowcount
-            if not self._count:
-                self._lanes = _MaybeLanes()
+        """Remove *key*. Does nothing where it is not known, or *earlier* and of the present topic.
+
+        Nor where the table is lost: the tombstone is in the retry partition.
+        """
+        before = 0 if earlier else BEFORE_ALL
+        if self._gone is not None:
+            self._gone[key] = max(before, self._gone.get(key, 0))
+        with suppress(IndexLost):
+            if self._count:
+                self._count -= self.file.change(_REMOVE, key, before)
+                if not self._count:
+                    self._lanes = _MaybeLanes()
 
     def holds_lane(self, lane: str) -> bool:
         """Return whether anything of this lane is parked."""
@@ -248,12 +185,13 @@ class ParkingTable:
 
     def take(self, key: str) -> Delivery:
         """Return the delivery for an attempt. Until it is put again or removed, it does not count as due."""
-        self._db.execute("UPDATE parked SET taken = 1 WHERE key = ?", (key,))
+        self.file.change("UPDATE parked SET taken = 1 WHERE key = ?", key)
         return self._load(key)
 
     def postpone(self, key: str, due: int | None, now: int) -> None:
         """Change the due time here only: nothing is written to the event log."""
-        self._db.execute("UPDATE parked SET due = ?, since = ?, taken = 0 WHERE key = ?", (due, now, key))
+        with suppress(IndexLost):
+            self.file.change("UPDATE parked SET due = ?, since = ?, taken = 0 WHERE key = ?", due, now, key)
         self.soonest = self.soonest if due is None else min(self.soonest, due)
         self._latest = max(self._latest, now)
 
@@ -266,15 +204,17 @@ class ParkingTable:
         if self.soonest > now + _SLACK:  # nobody looks further ahead than that: the clock was set back
             self.soonest = 0.0
         if self._latest > now + _SLACK:
-            self._db.execute(_DISTRUST, (now, now, now))
+            self.file.change(_DISTRUST, now, now, now)
             self._latest, self.soonest = now, 0.0
 
     def due(self, now: int, before: int, limit: int) -> list[tuple[str, str, int]]:
         """Return (key, lane, bytes) of what is due at *now* and lies before source offset *before*, the most overdue first."""
-        return self._db.execute(
+        return self.file.rows(
             "SELECT key, lane, length(value) FROM parked WHERE due <= ? AND NOT taken AND offset < ? ORDER BY due LIMIT ?",
-            (now, before, limit),
-        ).fetchall()
+            now,
+            before,
+            limit,
+        )
 
     def next_due(self, after: int, before: int) -> int | None:
         """Return the earliest due time later than *after*, of what lies before source offset *before*."""
@@ -297,7 +237,7 @@ class ParkingTable:
     def free_heads(self, now: int) -> Iterator[None]:
         """Give the first of each lane a due time where it has none: what it waited behind is gone (rule 5). Some lanes a step."""
         lane = ""
-        while lanes := self._db.execute(_NEXT_LANES, (lane, _STEP)).fetchall():
+        while lanes := self.file.rows(_NEXT_LANES, lane, _STEP):
             with self.bulk():
                 for (lane,) in lanes:
                     first = self.first(lane)
@@ -314,13 +254,13 @@ class ParkingTable:
 
     def _load(self, key: str) -> Delivery:
         query = "SELECT value, headers, offset FROM parked WHERE key = ?"
-        value, headers, offset = self._db.execute(query, (key,)).fetchone()
+        ((value, headers, offset),) = self.file.rows(query, key)
         record = StoredRecord("", 0, 0, 0, None, value, marshal.loads(headers))  # noqa: S302 - our own
         return read_delivery(record, earlier=offset < 0)
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
-        return row
+        rows = self.file.rows(query, *values)
+        return rows[0] if rows else None
 
 
 def _stored(row: ParkedRow) -> tuple[Any, ...]:

@@ -54,7 +54,7 @@ class Reader:
         for batch in batches:
             await self._take_in_parts(batch)
         for state in self.claims.open:
-            if state.backlog is not None and self.polled >= state.rests_until:
+            if state.backlog is not None and self.polled >= state.rests_until and state.table.usable:
                 self._take(state, state.backlog)
 
     def _readable(self) -> tuple[list[Claim], int]:
@@ -65,7 +65,7 @@ class Reader:
         ready: list[ClaimState] = []
         room = limits.read
         for state in self.claims.open:
-            if state.backlog is None and len(state.ledger) < limits.intake_stops:
+            if state.backlog is None and state.table.usable and len(state.ledger) < limits.intake_stops:
                 fits = state.ledger.room
                 if fits > 0:
                     ready.append(state)
@@ -80,8 +80,9 @@ class Reader:
         for part in _parts(batch):
             if state is None or not state.open:
                 return  # the next owner reads it
-            self._take(state, part)
-            if state.backlog is not None:  # the partition rests: so do the parts that follow
+            if state.table.usable:
+                self._take(state, part)
+            if state.backlog is not None or not state.table.usable:  # the partition rests: so do the parts that follow
                 left = [record for record in batch.records if record.offset >= state.position]
                 state.backlog = Batch(batch.claim, left, batch.next)
                 return
@@ -100,7 +101,7 @@ class Reader:
         if state.table.highest >= position:  # rule 7: deliveries that waited for the position to move may run
             state.table.soonest = 0.0
             self.driver.due_soon.set()
-        resting = state.backlog is not None
+        resting = state.backlog is not None and state.table.usable
         self.metrics.resting.labels(state.claim.topic, str(state.claim.partition)).set(resting)
         if resting:
             state.rests_until = asyncio.get_running_loop().time() + self.limits.undecodable_rest

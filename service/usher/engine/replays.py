@@ -39,9 +39,11 @@ class Replays:
                 self._carry_out(state, request_id, request)
 
     def begin(self, state: ClaimState) -> None:
-        """Carry out the requests that came while the claim was being loaded."""
+        """Carry out the requests that came while the claim was being loaded, and not those that are under way."""
+        begun = set(state.replayed)
         for request_id, request in list(state.requests.items()):
-            self._carry_out(state, request_id, request)
+            if request.replay is not None and request.replay.dead_letter not in begun:
+                self._carry_out(state, request_id, request)
 
     def _carry_out(self, state: ClaimState, request_id: str, request: Delivery) -> None:
         """Start a replay, unless the dead letter is being replayed, or was: two operators may ask for the same."""

@@ -70,7 +70,7 @@ class Worker:
     def ready(self) -> bool:
         """Whether the event log is open, the first claims are loaded (or there are none), and no stop was asked for."""
         claims = self.claims
-        loaded = len(claims.loaded) == len(claims.states)
+        loaded = all(state.loaded and state.table.usable for state in claims.states.values())
         return self._opened and claims.assigned and not self._stopping.is_set() and loaded
 
     def silent_for(self) -> float:
@@ -149,7 +149,7 @@ class Worker:
             await asyncio.sleep(self._limits.commit_every)
             loaded = self.claims.loaded
             for state in loaded:
-                if asyncio.get_running_loop().time() >= state.calm_at:
+                if asyncio.get_running_loop().time() >= state.calm_at and not state.ledger.doubtful:
                     state.ledger.calm()
             await self._commits.commit(loaded)
 

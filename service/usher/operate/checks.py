@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from usher.channels import outbox
 from usher.channels.transport import Transport
+from usher.engine.index_file import index_folder, index_trouble
 from usher.eventlog.errors import LogError, LogMissing, LogUnavailable
 from usher.handler import Handler, HandlerError
 from usher.operate.handlers import running_handlers
@@ -50,7 +51,13 @@ async def check_all(overrides: Mapping[str, Any]) -> list[CheckResult]:
     else:
         results += _templates(settings, found)
     results += _channels(settings)
-    return [*_settings(settings, found), *results, *await _systems(settings), *await _event_log(settings)]
+    return [
+        *_settings(settings, found),
+        *results,
+        *await _systems(settings),
+        *await _event_log(settings),
+        _temporary_folder(),
+    ]
 
 
 def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[CheckResult]:
@@ -132,6 +139,15 @@ def _ways_in(system: System) -> Iterator[CheckResult]:
     if system.feeds:
         text = f"one worker of the group reads {', '.join(feed.name for feed in system.feeds)}"
         yield CheckResult("systems", "ok", f"{system.title}: polling", text)
+
+
+def _temporary_folder() -> CheckResult:
+    if trouble := index_trouble():
+        text = f"{trouble}; the index of parked deliveries lies there: free space, or let TMPDIR name another folder on a disk"
+        return CheckResult("event log", "problem", "temporary folder", text)
+    return CheckResult(
+        "event log", "ok", "temporary folder", f"{index_folder()}: the index of parked deliveries lies there"
+    )
 
 
 async def _event_log(settings: Settings) -> list[CheckResult]:
