@@ -82,6 +82,7 @@ class KafkaLog:
         self._history_slots = asyncio.Semaphore(_READERS)
         self._outages = Outages(self._clients, self._in_use, self._rebuild)
         self._watching: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def open(self, owner: Owner) -> None:
         """As `EventLog.open`. Waits while Kafka can't be reached, and logs that."""
@@ -171,7 +172,9 @@ class KafkaLog:
         old = self._admin, self._asker, self._measurer
         self._admin, self._asker, self._measurer = await self._started()
         self._lookout.use(self._admin, self._asker, self._topics_of(self._admin))
-        await self._stop(*old)
+        ending = asyncio.create_task(self._stop(*old))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
         self._member.replace("its brokers are gone")
         self._table.replace()
         self._writer.replace()
@@ -186,6 +189,7 @@ class KafkaLog:
         admin, asker, measurer = self._admin, self._asker, self._measurer
         self._admin = self._asker = self._measurer = None
         await self._stop(admin, asker, measurer)
+        await asyncio.gather(*self._ending)
 
     @staticmethod
     async def _stop(admin: AIOKafkaAdminClient | None, *consumers: AIOKafkaConsumer | None) -> None:

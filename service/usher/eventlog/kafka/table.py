@@ -29,6 +29,8 @@ _AHEAD: Final = 4
 _WAIT_MS: Final = 100
 _PAUSE: Final = 1.0
 _REST: Final = 30.0
+_CAREFUL: Final = 2.0
+_PROBATION: Final = 10.0
 
 Item = Sequence[Record] | CaughtUp | None
 """None: the reader was closed."""
@@ -69,6 +71,7 @@ class TableReader:
         self._clients = clients
         self._streams: set[_Stream] = set()
         self._stops = Stops()
+        self._careful_until = 0.0
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.consumer: AIOKafkaConsumer | None = None
@@ -145,14 +148,27 @@ class TableReader:
             if not hungry:
                 await asyncio.sleep(_WAIT_MS / 1_000)
                 continue
-            try:
-                first = await consumer.getmany(*hungry, timeout_ms=_WAIT_MS, max_records=1)
-            except Exception as error:
-                if not _can_rest(error):
-                    raise
-                first = {}  # it does not say which partition it is about: below they are read one by one
+            first = await self._wait(consumer, hungry)
             if not self._changed.is_set():
                 await self._deliver(consumer, hungry, first)
+
+    async def _wait(
+        self, consumer: AIOKafkaConsumer, partitions: set[KafkaPartition]
+    ) -> Mapping[KafkaPartition, Sequence[Record]]:
+        """Wait for a record: at most one is read. An error does not say which partition it is about: for a while none is read here."""
+        if _now() < self._careful_until:
+            await asyncio.sleep(_WAIT_MS / 1_000)
+            return {}
+        try:
+            first: Mapping[KafkaPartition, Sequence[Record]] = await consumer.getmany(
+                *partitions, timeout_ms=_WAIT_MS, max_records=1
+            )
+        except Exception as error:
+            if not _can_rest(error):
+                raise
+            self._careful_until = _now() + _CAREFUL
+            return {}
+        return first
 
     async def _deliver(
         self,
@@ -169,7 +185,9 @@ class TableReader:
                     raise
                 self._rest(partition, brief(error), "its records can't be read; the claims that need them wait")
                 continue
-            self._stops.go_on(TopicPartition(*partition))
+            tried = max((stream.rests_until for stream in self._streams if stream.partition == partition), default=0.0)
+            if more or _now() - tried > _PROBATION:
+                self._stops.go_on(TopicPartition(*partition))
             records = [*first.get(partition, ()), *more.get(partition, ())]
             position = await consumer.position(partition)
             for stream in self._streams:
