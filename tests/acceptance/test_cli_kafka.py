@@ -27,7 +27,11 @@ async def test_topics_are_planned_applied_and_checked(kafka: Broker, tmp_path: P
     await kafka.create_topic(source, 3)
     code, out, err = await usher("topics", "apply", "--json", cwd=tmp_path, env=env)
     assert code == 0, err
-    assert {row["topic"] for row in json.loads(out)} == {f"{group}.{source}-retry", f"{group}.{source}-dlt"}
+    assert {row["topic"] for row in json.loads(out)} == {
+        f"{group}.{source}-retry",
+        f"{group}.{source}-dlt",
+        f"{group}.checkpoints",
+    }
 
     code, out, err = await usher("topics", "plan", "--json", cwd=tmp_path, env=env)
     assert code == 0, err

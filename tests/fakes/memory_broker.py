@@ -66,6 +66,8 @@ class Group:
     members: list[GroupMember] = field(default_factory=list)
     owned: dict[TopicPartition, Claim] = field(default_factory=dict)
     committed: dict[TopicPartition, Position] = field(default_factory=dict)
+    topic_ids: dict[TopicPartition, str] = field(default_factory=dict)
+    """The ids of the topics that the commits are of."""
     changed: bool = False
     assigning: asyncio.Task[None] | None = None
     lease: LeaseQueue = field(default_factory=LeaseQueue)
@@ -81,7 +83,7 @@ class MemoryBroker:
     """A broker that several `MemoryLog`s share. A topic exists from its first use, with *partitions* partitions.
 
     *clock* gives Unix seconds for the timestamps. Faults: `unavailable`, `fail_next`, `latency`, `lands_after_cancel`,
-    `evict` and `readmit`, `compact`, `stopped`.
+    `evict` and `readmit`, `compact`, `remake`, `stopped`.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class MemoryBroker:
         self.lands_after_cancel: Callable[[], float | None] = lambda: None
         """Gives the seconds after which a cancelled write lands all the same; None: never."""
         self._topics: dict[str, list[Partition]] = {}
+        self._made: dict[str, int] = {}
         self._groups: dict[str, Group] = {}
         self._faults: list[_Fault] = []
         self._keyless = 0
@@ -112,6 +115,10 @@ class MemoryBroker:
 
     def topic(self, name: str) -> list[Partition]:
         return self._topics.setdefault(name, [Partition() for _ in range(self.partitions)])
+
+    def topic_id(self, topic: str) -> str:
+        """Return the id of a topic: another one each time that it is made."""
+        return f"{topic}#{self._made.get(topic, 1)}"
 
     def partition(self, topic: str, partition: int) -> Partition:
         return self.topic(topic)[partition]
@@ -197,13 +204,21 @@ class MemoryBroker:
     async def readmit(self, member: GroupMember) -> None:
         """Let an evicted member know: its claims are released, and it joins again."""
         self.group(member.config.group).lease.end(member)
-        await _release(member)
+        await self._release(member)
         self.join(member)
 
     def compact(self, topic: str) -> None:
         """Compact a topic, as a broker does now and then: replaced records go, offsets stay."""
         for partition in self.topic(topic):
             partition.compact()
+
+    def remake(self, topic: str) -> None:
+        """Delete a source topic and create it again: its records are gone, and commits of groups are of another topic."""
+        self._topics.pop(topic, None)
+        self._made[topic] = self._made.get(topic, 1) + 1
+        for group in self._groups.values():
+            if any(topic in member.config.topics for member in group.members):
+                self._assign(group)
 
     # Groups
 
@@ -237,7 +252,7 @@ class MemoryBroker:
     async def _rebalance(self, group: Group) -> None:
         while group.changed:
             group.changed = False
-            await asyncio.gather(*(_release(member) for member in list(group.members)))
+            await asyncio.gather(*(self._release(member) for member in list(group.members)))
             group.owned.clear()
             for member, claims in self._shares(group):
                 if member not in group.members:  # it left while another one got its claims
@@ -250,12 +265,29 @@ class MemoryBroker:
     def _shares(self, group: Group) -> Iterator[tuple[GroupMember, list[Claim]]]:
         members = list(group.members)
         for turn, member in enumerate(members):
-            claims = []
-            for topic in member.config.topics:
-                for partition in range(turn, self.partitions, len(members)):
-                    committed = group.committed[TopicPartition(topic, partition)]
-                    claims.append(Claim(topic, partition, committed.next, committed.mark))
-            yield member, claims
+            mine = range(turn, self.partitions, len(members))
+            yield (
+                member,
+                [self._claim(group, TopicPartition(topic, at)) for topic in member.config.topics for at in mine],
+            )
+
+    def _claim(self, group: Group, topic_partition: TopicPartition) -> Claim:
+        id_ = self.topic_id(topic_partition.topic)
+        if group.topic_ids.setdefault(topic_partition, id_) != id_:
+            group.topic_ids[topic_partition] = id_
+            group.committed[topic_partition] = Position(0)
+        at = group.committed[topic_partition]
+        return Claim(*topic_partition, at.next, at.mark, id_, topic_partition.topic in self._made)
+
+    async def _release(self, member: GroupMember) -> None:
+        claims = list(member.held.values())
+        if claims:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(member.config.drain):
+                    if gone := [claim for claim in claims if claim.topic_id != self.topic_id(claim.topic)]:
+                        await member.owner.remade(gone)
+                    await member.owner.released(claims)
+        member.held.clear()
 
     # Waiting
 
@@ -269,12 +301,3 @@ class MemoryBroker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-
-
-async def _release(member: GroupMember) -> None:
-    claims = list(member.held.values())
-    if claims:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(member.config.drain):
-                await member.owner.released(claims)
-    member.held.clear()

@@ -182,8 +182,13 @@ class MemoryLog:
         return next((record.offset for record in log.records if record.timestamp >= start * 1000), log.end)
 
     def _fetch(self, claims: Collection[Claim], limit: int) -> Sequence[Batch]:
-        mine = [claim for claim in claims if self.held.get(claim.topic_partition) is claim]
-        mine = [claim for claim in mine if claim.topic_partition not in self.broker.stopped]
+        mine = [
+            claim
+            for claim in claims
+            if self.held.get(claim.topic_partition) is claim
+            and claim.topic_id == self.broker.topic_id(claim.topic)
+            and claim.topic_partition not in self.broker.stopped
+        ]
         if self.broker.unavailable or not mine:
             return ()
         self._positions = {claim: self._positions.get(claim, claim.start) for claim in self.held.values()}

@@ -514,4 +514,34 @@ for state in states:
         (Edit("engine.claims:Claims.claimed", "self.leaving", "False"),),
         family="moves",
     ),
+    Mutant(
+        "a-foreign-record-is-ours",
+        "promise 10: a record of another group is not ours",
+        (
+            Edit(
+                "headers:foreign",
+                '"" if (its_group, its_topic) == (group, topic) else f"group {its_group}, topic {its_topic}"',
+                '""',
+            ),
+        ),
+        family="another topic",
+    ),
+    Mutant(
+        "a-delivery-of-an-earlier-topic-counts-by-its-offset",
+        "promise 10: an offset is of one topic",
+        (Edit("engine.claim_state:ClaimState.of_earlier_topic", "topic_id != self._topic_id", "False"),),
+        family="another topic",
+    ),
+    Mutant(
+        "a-delivery-of-an-earlier-topic-counts-as-done",
+        "promise 10: an offset is of one topic",
+        (Edit("engine.claim_state:ClaimState.done_for_good", "delivery.key in self.done_earlier", "True"),),
+        family="another topic",
+    ),
+    Mutant(
+        "what-is-in-flight-of-a-deleted-topic-is-not-parked",
+        "promise 1: what nobody can read again is handed over",
+        (Edit("engine.driver:Driver.hand_over", "in_flight.settling", "True"),),
+        family="another topic",
+    ),
 )

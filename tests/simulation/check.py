@@ -6,8 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from tests.simulation.handlers import TIMEOUT
+from tests.simulation.history import is_strange
+from tests.simulation.hostile import TOPIC
 from tests.simulation.repeats import Repeats
 from tests.simulation.world import DRAIN, World
+
+from usher.headers import read_delivery
 
 _SLACK = 1e-6
 
@@ -20,6 +24,7 @@ def violations(world: World) -> list[str]:
         *world.history.violations,
         *_lost(world),
         *_not_ours(world),
+        *_strangers(world),
         *_out_of_order(world),
         *repeats.violations(),
         *_early(world),
@@ -38,25 +43,56 @@ def _lost(world: World) -> Iterator[str]:
         for dead_letter in world.dead_letters()
         if not dead_letter.handler
     }
+    kept = {*_ever_parked(world), *_handed_over(world)}
+    topic_id = world.broker.topic_id(TOPIC)
     for sent in world.history.sent:
+        gone = sent.topic_id != topic_id  # with its topic: what no worker had parked nobody could read again
         if not sent.decodable:
+            if gone:
+                continue
             if (sent.topic_partition.partition, sent.offset) not in undecodable:
                 yield f"lost: the undecodable {sent.event}"
             continue
         for handler in world.handlers.all if sent.ours else ():
             about = (handler.name, sent.event)
-            if about not in done and about not in dead:
+            if about not in done and about not in dead and (about in kept or not gone):
                 yield f"lost: {handler.name}({sent.event})"
+
+
+def _ever_parked(world: World) -> Iterator[tuple[str, str]]:
+    for records in world.history.retry.values():
+        for record in records:
+            if record.value is not None and not is_strange(record) and not (record.key or b"").startswith(b"replay/"):
+                delivery = read_delivery(record)
+                yield delivery.handler, delivery.uid.id
+
+
+def _handed_over(world: World) -> Iterator[tuple[str, str]]:
+    """What a worker had in memory of a topic that was made anew, where nothing kept it from parking that."""
+    for process, at, handler, event in world.history.handed_over:
+        life, until = world.history.lives[process], at + 2 * DRAIN + TIMEOUT
+        troubled = any(trouble.begin <= until and trouble.end >= at for trouble in world.history.troubles)
+        if not life.killed and min(life.ended, life.stopping) > until and not life.strayed(at, until) and not troubled:
+            yield handler, event
+
+
+def _strangers(world: World) -> Iterator[str]:
+    """Nothing is written about what another group has in our retry topic."""
+    for records in world.history.retry.values():
+        for record in records:
+            if (record.key or b"").decode() in world.history.strangers and not is_strange(record):
+                yield f"not ours: a record was written about {record.key!r}"
 
 
 def _not_ours(world: World) -> Iterator[str]:
     """No handler runs for what it is not for, nor for an event's second arrival in the topic."""
     strange = {sent.event for sent in world.history.sent if not sent.ours}
-    again = {(sent.topic_partition.partition, sent.offset) for sent in world.history.sent if sent.again}
+    strange |= {attempt.event for attempt in world.history.attempts if attempt.event.startswith("x")}
+    again = {(sent.topic_id, sent.topic_partition.partition, sent.offset) for sent in world.history.sent if sent.again}
     for attempt in world.history.attempts:
         if attempt.event in strange:
             yield f"not ours: {attempt.handler} ran for {attempt.event}"
-        if (attempt.partition, attempt.offset) in again:
+        if (attempt.topic_id, attempt.partition, attempt.offset) in again:
             yield f"twice: {attempt.handler} ran for the second arrival of {attempt.event}"
 
 
@@ -69,12 +105,12 @@ def _out_of_order(world: World) -> Iterator[str]:
     buried: dict[tuple[str, str], float] = {}
     for dead_letter in world.dead_letters():
         buried.setdefault((dead_letter.handler, dead_letter.delivery.uid.id), dead_letter.at / 1000)
-    lanes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    lanes: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for sent in world.history.sent:
         if sent.decodable and sent.ours and not sent.again:
             for handler in world.handlers.all:
-                lanes[handler.name, sent.user].append(sent.event)
-    for (name, user), events in lanes.items():
+                lanes[handler.name, sent.user, sent.topic_id].append(sent.event)
+    for (name, user, _), events in lanes.items():
         for index, later in enumerate(events):
             at = first.get((name, later))
             for earlier in events[:index]:

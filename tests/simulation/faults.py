@@ -6,14 +6,18 @@ Hides how a fault is staged. `tests.simulation.repeats` knows what it may lead t
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from tests.simulation.history import Trouble
-from tests.simulation.hostile import GROUP, RECOVERY, RETRY_TOPIC, HostileLog, Refusal
+from tests.simulation.history import STRANGER, Trouble
+from tests.simulation.hostile import GROUP, RECOVERY, RETRY_TOPIC, TOPIC, HostileLog, Refusal
 from tests.simulation.loop import Process
 
-from usher.eventlog.port import Position
+from usher.delivery import Delivery, Origin
+from usher.event import EventUid
+from usher.eventlog.port import Position, TopicPartition
+from usher.headers import ORIGINAL_GROUP, delivery_headers, owner_headers
 
 if TYPE_CHECKING:
     from tests.simulation.world import Running, World
@@ -41,8 +45,10 @@ class Faults:
             "hand-back": self._hand_back,
             "outage": self._outage,
             "refuse": self._refuse,
+            "remake": self._remake,
             "reset": self._reset,
             "slow": self._slow,
+            "strangers": self._strangers,
         }
         self._of_process: dict[str, Callable[[Running], Awaitable[None]]] = {
             "crash": self._crash,
@@ -279,3 +285,27 @@ class Faults:
             known[topic_partition] = Position(back, position.mark)
             world.say(f"the offset of {topic_partition.partition} is set from {position.next} to {back}")
             world.history.resets.append((world.now(), topic_partition.partition, back))
+
+    async def _remake(self) -> None:
+        """Somebody deletes the source topic and creates it again. What no worker has read is gone with it."""
+        self._world.say("the source topic is made anew")
+        self._world.broker.remake(TOPIC)
+
+    async def _strangers(self) -> None:
+        """Another group, whose retry topic has the name of ours, parks something, and is done with what is parked here."""
+        world, topic_partition = self._world, TopicPartition(RETRY_TOPIC, 0)
+        user, event, offset = (
+            f"u{self._rng.randrange(world.plan.users)}",
+            f"x{len(world.story)}",
+            self._rng.randrange(9),
+        )
+        value = json.dumps({"id": event, "type": "user.created", "payload": {"user": {"id": user}}}).encode()
+        origin = Origin("theirs", 0, offset, int(world.now() * 1000), b"k")
+        parked = Delivery("h0", EventUid("authgear", "a", event), f"authgear/a/{user}", origin, value, attempt=1, due=1)
+        world.history.strangers.add(parked.key)
+        headers = [*delivery_headers(parked), (ORIGINAL_GROUP, STRANGER)]
+        world.broker.put(topic_partition, parked.key.encode(), value, headers)
+        done = owner_headers(STRANGER.decode(), "theirs")
+        for key, ours in world.parked().items():
+            world.broker.put(TopicPartition(RETRY_TOPIC, ours.origin.partition), key.encode(), None, done)
+        world.say(f"another group parks {event}, and writes tombstones about what is parked here")

@@ -74,7 +74,9 @@ class Handlers:
         assert ctx._origin is not None
         partition, offset = ctx._origin.partition, ctx._origin.offset
         tenure = self._history.tenure(process.name, partition)
-        attempt = Attempt(process.name, name, event.id, ctx.attempt, partition, offset, tenure, self._now())
+        attempt = Attempt(
+            process.name, name, event.id, ctx.attempt, partition, offset, tenure, self._now(), ctx._origin.topic_id
+        )
         self._history.attempts.append(attempt)
         lane = (process.name, name, event.user.id or "")
         if self.running[lane]:
@@ -82,7 +84,7 @@ class Handlers:
         replayed = self._history.replayed[
             name, event.id
         ]  # a replay goes before what its lane has, whatever becomes of that
-        if not replayed and (tenure.claim, f"{name}@{offset}") in self._history.parking:
+        if not replayed and (tenure.claim, attempt.short) in self._history.parking:
             self._history.violate(f"two at once: {name}({event.id}) runs while it is being parked in {process.name}")
         now = self._now() + process.wrong_by
         if event.context.timestamp is not None and event.context.timestamp + EXPIRY < now:

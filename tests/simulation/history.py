@@ -13,9 +13,11 @@ from typing import NamedTuple
 from usher.delivery import Delivery, StoredRecord
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.eventlog.port import Claim, TopicPartition
-from usher.headers import read_delivery
+from usher.headers import ORIGINAL_GROUP, Head, read_delivery
 
 FOREVER = float("inf")
+STRANGER = b"another"
+"""The group that writes to our retry topic, and should not."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Sent:
     decodable: bool = True
     ours: bool = True
     again: bool = False
+    topic_id: str = ""
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Attempt:
     offset: int
     tenure: Tenure
     began: float
+    topic_id: str
     ended: float = FOREVER
     result: str = "running"
     not_before: float = 0.0
@@ -84,6 +88,10 @@ class Attempt:
     @property
     def delivery(self) -> tuple[str, str]:
         return self.handler, self.event
+
+    @property
+    def short(self) -> str:
+        return f"{self.handler}({self.event})@{self.offset}"
 
 
 class Written(NamedTuple):
@@ -115,11 +123,15 @@ class History:
         """When the wall clock of a worker was set."""
         self.replayed: Counter[tuple[str, str]] = Counter()
         """How often an operator asked for a replay of (handler, event)."""
+        self.strangers: set[str] = set()
+        """The keys of another group's records in our retry topic."""
+        self.handed_over: list[tuple[str, float, str, str]] = []
+        """Which process had (handler, event) queued or running when it heard that their topic was made anew, and when."""
         self.violations: list[str] = []
         self.retry: dict[int, list[StoredRecord]] = defaultdict(list)
         """All that ever landed in a retry partition, compacted or not."""
         self.parking: set[tuple[Claim, str]] = set()
-        """Of which claim which delivery (``handler@offset``) is being parked by its owner at the moment."""
+        """Of which claim which delivery (``handler(event)@offset``) is being parked by its owner at the moment."""
         self.compactions: list[tuple[int, int]] = []
         """Of which retry partition, and how many records it had ever had by then."""
         self._read_back: dict[tuple[int, str], list[tuple[int, Written]]] | None = None
@@ -152,7 +164,7 @@ class History:
         return fold(compacted + [written for number, written in before if number >= lost])
 
     def _about(self, attempt: Attempt) -> list[tuple[int, Written]]:
-        return self._by_key().get((attempt.partition, f"{attempt.handler}@{attempt.offset}"), [])
+        return self._by_key().get((attempt.partition, attempt.short), [])
 
     def _by_key(self) -> Mapping[tuple[int, str], list[tuple[int, Written]]]:
         if self._read_back is None:
@@ -160,7 +172,7 @@ class History:
             for partition, records in self.retry.items():
                 for number, record in enumerate(records):
                     key = (record.key or b"").decode()
-                    if not key.startswith(REQUEST_PREFIX):
+                    if not key.startswith(REQUEST_PREFIX) and not is_strange(record):
                         short = shortened(key)
                         parked = None if record.value is None else read_delivery(record)
                         written = Written(record.timestamp / 1000, parked)
@@ -169,8 +181,14 @@ class History:
 
 
 def shortened(key: str) -> str:
-    """``handler@offset`` of a delivery's key: within one partition that says which."""
-    return f"{key.partition('/')[0]}@{key.rpartition('-')[2]}"
+    """``handler(event)@offset`` of a delivery's key: within one partition that says which."""
+    delivery, _, at = key.rpartition("@")
+    return f"{key.partition('/')[0]}({delivery.rpartition('/')[2]})@{at.rpartition('-')[2]}"
+
+
+def is_strange(record: StoredRecord) -> bool:
+    """Whether a record of the retry topic is another group's."""
+    return Head(record.headers).get(ORIGINAL_GROUP) == STRANGER
 
 
 def fold(writes: list[Written]) -> Written | None:

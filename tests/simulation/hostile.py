@@ -177,6 +177,7 @@ class Bystander(Protocol):
     def now(self) -> float: ...
     def say(self, what: str) -> None: ...
     def look_into(self, process: Process) -> None: ...
+    def hand_over(self, process: Process, claims: Sequence[Claim]) -> None: ...
     async def strike(self, moment: str, process: Process, log: HostileLog, *, landed: bool) -> None: ...
 
 
@@ -198,6 +199,10 @@ class WatchedOwner:
         await asyncio.wait([world.loop.spawn(self.process, self.owner.claimed(claims))], timeout=0.5)
 
     async def remade(self, claims: Sequence[Claim]) -> None:
+        if self.process.dead:
+            return
+        if not self.process.frozen:
+            self.world.hand_over(self.process, claims)
         await asyncio.wait([self.world.loop.spawn(self.process, self.owner.remade(claims))], timeout=0.5)
 
     async def released(self, claims: Sequence[Claim]) -> None:

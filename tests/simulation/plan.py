@@ -167,6 +167,20 @@ FAMILIES = (
         failing=0.8,
         replays=0.0,
     ),
+    Family(  # the source topic is deleted and made again, and another group writes to our retry topic
+        "another topic",
+        faults=("remake", "remake", "strangers", "strangers", "evict", "refuse", "graceful"),
+        share=0.6,
+        events=(3, 12),
+        users=(1, 3),
+        rounds=(2, 6),
+        pause=1.0,
+        between=4.0,
+        latencies=(0.0, 0.005, 0.3),
+        kinds=("fail", "fail", "soon", "later", "slow failure", "hang"),
+        failing=0.7,
+        replays=0.0,
+    ),
 )
 
 

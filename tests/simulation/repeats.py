@@ -120,6 +120,8 @@ class Repeats:
 
     def _committed(self, tenure: Tenure, attempt: Attempt) -> bool:
         start = tenure.claim.start
+        if tenure.claim.topic_id != attempt.topic_id:
+            return False
         if attempt.offset < start:
             return True
         mark = Mark.decode(tenure.claim.mark, start)

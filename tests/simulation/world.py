@@ -15,7 +15,7 @@ from typing import Any, cast
 import structlog
 from tests.simulation.faults import Faults
 from tests.simulation.handlers import EXPIRY, POLICY, Handlers
-from tests.simulation.history import History, Life, Sent
+from tests.simulation.history import History, Life, Sent, is_strange
 from tests.simulation.hostile import GROUP, RETRY_TOPIC, TOPIC, HostileBroker, HostileLog
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.memory import too_much
@@ -27,7 +27,7 @@ from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, f
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
 from usher.eventlog.errors import LogUnavailable
-from usher.eventlog.port import TopicPartition, dead_letter_topic
+from usher.eventlog.port import Claim, TopicPartition, dead_letter_topic
 from usher.handler import Router
 from usher.headers import read_delivery
 from usher.metrics import Metrics
@@ -129,19 +129,29 @@ class World:
         record = self.broker.put(topic_partition, user.encode(), value)
         what = "" if decodable and ours else ", undecodable" if not decodable else ", not ours"
         self.say(f"{event} of {user} is appended at {topic_partition.partition}@{record.offset}{what}")
-        self.history.sent.append(Sent(event, user, topic_partition, record.offset, decodable, ours))
+        self.history.sent.append(
+            Sent(event, user, topic_partition, record.offset, decodable, ours, topic_id=self.broker.topic_id(TOPIC))
+        )
         self.handlers.prepare(event)
 
     def _append_again(self, sent: Sent) -> None:
         """A producer that heard no answer repeats what is there already."""
-        if not sent.decodable or sent.again:
+        if not sent.decodable or sent.again or sent.topic_id != self.broker.topic_id(TOPIC):
             return
         partition = self.broker.partition(*sent.topic_partition)
         first = partition.records[sent.offset]
         record = self.broker.put(sent.topic_partition, first.key, first.value)
         self.say(f"{sent.event} of {sent.user} is appended again at {sent.topic_partition.partition}@{record.offset}")
         self.history.sent.append(
-            Sent(sent.event, sent.user, sent.topic_partition, record.offset, ours=sent.ours, again=True)
+            Sent(
+                sent.event,
+                sent.user,
+                sent.topic_partition,
+                record.offset,
+                ours=sent.ours,
+                again=True,
+                topic_id=sent.topic_id,
+            )
         )
 
     def _ask_replay(self) -> None:
@@ -232,6 +242,15 @@ class World:
     async def strike(self, moment: str, process: Process, log: HostileLog, *, landed: bool) -> None:
         await self.faults.meet(moment, process, log, landed=landed)
 
+    def hand_over(self, process: Process, claims: Sequence[Claim]) -> None:
+        """Remember what a process has in memory of *claims*, whose topic was made anew."""
+        running = next(running for running in self.processes if running.process is process)
+        states = running.worker.claims.states
+        for state in (states[claim] for claim in claims if claim in states):
+            for in_flight in state.in_flight.values():
+                delivery = in_flight.delivery
+                self.history.handed_over.append((process.name, self.now(), delivery.handler, delivery.uid.id))
+
     def look_into(self, process: Process) -> None:
         """Promise 6: see that what the worker in *process* holds in memory has bounds."""
         running = next(running for running in self.processes if running.process is process)
@@ -284,7 +303,7 @@ class World:
         for log in self.broker.topic(RETRY_TOPIC):
             for record in log.records:
                 key = (record.key or b"").decode()
-                if key.startswith(REQUEST_PREFIX):
+                if key.startswith(REQUEST_PREFIX) or is_strange(record):
                     continue
                 if record.value is None:
                     table.pop(key, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from usher.engine.dead_letters import request
 from usher.event import EventUid
 from usher.eventlog.port import TopicPartition, dead_letter_topic, retry_topic
 from usher.headers import ORIGINAL_GROUP, ORIGINAL_TOPIC, TOPIC_ID, Head, delivery_headers, owner_headers
+from usher.outcome import Hold
 
 RETRIES = TopicPartition(retry_topic("usher", TOPIC), 0)
 DEAD = TopicPartition(dead_letter_topic("usher", TOPIC), 0)
@@ -180,3 +182,71 @@ def pending(bench: Bench) -> Sequence[bytes | None]:
     """The keys of the retry partition whose last record has a value."""
     last = {record.key: record.value for record in bench.broker.partition(*RETRIES).records}
     return [key for key, value in last.items() if value is not None]
+
+
+# A source topic that was made anew
+
+
+async def test_a_topic_made_anew_is_read_from_its_start_and_what_was_parked_of_the_old_one_goes_out(
+    bench: Bench,
+) -> None:
+    """Neither the old offset nor the old offset of a parked delivery means anything in the new topic."""
+    script = Script()
+    gate = asyncio.Event()
+
+    def act(event: Event, _ctx: Context) -> None:
+        if event.id == "parked" and not gate.is_set():
+            raise Hold("paused", after=0.05)
+
+    script.act = act
+    async with bench.running(script.handler()):
+        await bench.emit(*(raw(f"u{number}") for number in range(5)), raw("ann", event_id="parked"))
+        await until(lambda: bench.committed() == 6 and bench.parked())
+        bench.broker.remake(TOPIC)
+        await bench.emit(raw("bob", event_id="new"), raw("ann", event_id="after"))
+        await until(lambda: ("bob", "new") in script.done)
+        gate.set()
+        await until(lambda: bench.committed() == 2 and not bench.parked())
+
+    assert [event for user, event in script.done if user == "ann"] == ["parked", "after"]
+    ids = {names(record.headers)[2] for record in bench.broker.partition(*RETRIES).records if record.value}
+    assert ids == {f"{TOPIC}#1".encode(), f"{TOPIC}#2".encode()}
+
+
+async def test_what_is_in_memory_of_a_deleted_topic_is_parked_before_the_claim_goes(bench: Bench) -> None:
+    """What runs and what is queued behind it go out all the same, each once and in order: nobody could read them again."""
+    script = Script()
+    gate = asyncio.Event()
+
+    async def act(event: Event, _ctx: Context) -> None:
+        if event.id == "first":
+            await gate.wait()
+
+    script.act = act
+    async with bench.running(script.handler()):
+        await bench.emit(*(raw("ann", event_id=name) for name in ("first", "second", "third")))
+        await until(lambda: script.attempts)
+        bench.broker.remake(TOPIC)
+        await until(lambda: len(bench.parked()) == 3)
+        gate.set()
+        await bench.emit(raw("ann", event_id="fourth"))
+        await until(lambda: bench.committed() == 1 and not bench.parked() and len(script.done) == 4)
+
+    assert [event for _, event in script.done] == ["first", "second", "third", "fourth"]
+
+
+async def test_a_late_word_about_the_old_topic_does_not_repeat_what_is_done(bench: Bench) -> None:
+    """A park record of a worker that was frozen is answered where a tombstone of the same topic is known."""
+    script = Script()
+    script.act = lambda event, ctx: (_ for _ in ()).throw(Retry("busy", after=0)) if ctx.attempt == 1 else None
+    async with bench.running(script.handler()):
+        bench.broker.remake(TOPIC)
+        await until(lambda: bench.broker.group("usher").topic_ids[TopicPartition(TOPIC, 0)].endswith("#2"))
+        old = parked("old", 7)
+        headers = [*delivery_headers(old), (ORIGINAL_GROUP, b"usher"), (TOPIC_ID, f"{TOPIC}#1".encode())]
+        bench.broker.put(RETRIES, old.key.encode(), old.value, headers)
+        await until(lambda: script.done and not bench.parked())
+        bench.broker.put(RETRIES, old.key.encode(), old.value, headers)
+        await until(lambda: not bench.parked())
+
+    assert [event for _, event in script.done] == ["old"]

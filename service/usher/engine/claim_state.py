@@ -37,6 +37,8 @@ class ClaimState:
         self.lanes: dict[str, Lane] = {}
         self.in_flight: dict[str, InFlight] = {}
         self.known_done: set[str] = set()
+        self.done_earlier: set[str] = set()
+        """What is known to be done of earlier topics of the same name."""
         self.doubtful: set[str] = set()
         """Deliveries of which a park record was refused: it may land all the same, long after our later writes."""
         self.requests: dict[str, Delivery] = {}
@@ -104,7 +106,7 @@ class ClaimState:
         A delivery before the position that is neither pending nor parked was settled: here, or by the owner that committed it.
         """
         if delivery.earlier:  # of an earlier topic neither the ledger nor a tombstone of this one says anything
-            return False
+            return delivery.key in self.done_earlier
         if delivery.key in self.known_done:
             return True
         return (

@@ -163,10 +163,9 @@ class Claims:
         self.driver.due_soon.set()
 
     async def remade(self, claims: Sequence[Claim]) -> None:
-        """`Owner.remade`: park what is queued. What runs may end, and is parked where it fails."""
+        """`Owner.remade`: park all that was read and is not done, in order: what runs, and what is queued behind it."""
         for state in (self.states[claim] for claim in claims if claim in self.states):
-            for lane in list(state.lanes.values()):
-                self.driver.park_queue(state, lane)
+            self.driver.hand_over(state)
 
     async def released(self, claims: Sequence[Claim]) -> None:
         """`Owner.released`: close the claims, drain within the budget, commit, forget (rule 9)."""

@@ -172,6 +172,13 @@ class Driver:
             self.due_soon.set()
             self.park_queue(state, lane)
 
+    def hand_over(self, state: ClaimState) -> None:
+        """Park everything that is in flight and is not being settled: nobody can read it again."""
+        for in_flight in state.in_flight.values():
+            delivery = in_flight.delivery
+            if not in_flight.settling and delivery.offset not in state.lane(delivery.lane_key).parking:
+                in_flight.keeping = state.spawn(self._settler.keep(state, in_flight))
+
     def park_queue(self, state: ClaimState, lane: Lane) -> None:
         """Park the queue of a lane, in order: something of the lane is parked (rule 3)."""
         while lane.queue:

@@ -113,6 +113,7 @@ class RetryFollower:
             if key.startswith(REQUEST_PREFIX) or self._foreign(state, head):
                 self._read(state, record, key, head)
             elif record.value is None and state.of_earlier_topic(head):
+                state.done_earlier.add(key)
                 yield key, DONE_EARLIER
             elif record.value is None:
                 if offset_in(key) >= state.position:
@@ -124,8 +125,7 @@ class RetryFollower:
                 except ValueError as error:
                     self._pass_over(state, record, scrub(error))
                     continue
-                if row.offset >= 0:
-                    state.known_done.discard(key)
+                (state.known_done if row.offset >= 0 else state.done_earlier).discard(key)
                 yield key, row
 
     def _read(self, state: ClaimState, record: Record, key: str, head: Head) -> None:
@@ -166,7 +166,9 @@ class RetryFollower:
         if in_flight is not None and in_flight.delivery.earlier is not earlier:
             return
         lane_key = in_flight.delivery.lane_key if in_flight else state.table.lane_of(key)
-        if not earlier and offset_in(key) >= state.position:
+        if earlier:
+            state.done_earlier.add(key)
+        elif offset_in(key) >= state.position:
             state.known_done.add(key)
         if in_flight is None:
             state.table.remove(key, earlier=earlier)

@@ -26,7 +26,8 @@ class InFlight:
     *event* is None where the bytes are still to be decoded. *parked*: the delivery is in the retry partition.
     *done_elsewhere*: another worker has said meanwhile that it is done. *outcome* is for a replay: it gets the label of the
     verdict, or `DROPPED`. *counted*: it counts in the limits of memory. *limit* is the timeout of the
-    attempt that runs.
+    attempt that runs. *keeping* parks the delivery where it is, and ends before anything else is written about it.
+    *settling*: its attempt has ended, and the verdict is being carried out.
     """
 
     delivery: Delivery
@@ -36,6 +37,8 @@ class InFlight:
     outcome: asyncio.Future[str] | None = None
     counted: bool = False
     limit: Limit | None = None
+    keeping: asyncio.Task[None] | None = None
+    settling: bool = False
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ comes before its tombstone. A claim that is gone writes nothing but its late suc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -62,6 +63,9 @@ class Settler:
 
     async def settle(self, state: ClaimState, in_flight: InFlight, verdict: Verdict | Behind) -> bool:
         """Carry out *verdict*. Returns whether the delivery is parked now, so that its lane has to wait for it."""
+        in_flight.settling = True
+        if in_flight.keeping is not None:
+            await in_flight.keeping
         if not state.ours and not isinstance(verdict, Done):
             return False  # rule 9: the new owner has the delivery
         parked = False
@@ -80,10 +84,19 @@ class Settler:
 
     async def done_elsewhere(self, state: ClaimState, in_flight: InFlight) -> None:
         """Let go of a delivery that another attempt or another worker has ended: it does not end here a second time."""
+        if in_flight.keeping is not None:
+            await in_flight.keeping
         if in_flight.outcome is None:
             await self._let_go(state, in_flight.delivery, tombstone=in_flight.parked or not state.ours)
         else:  # a replay: its dead letter still has to get its state
             await self.settle(state, in_flight, Done())
+
+    async def keep(self, state: ClaimState, in_flight: InFlight) -> None:
+        """Park a delivery that is queued or runs: its topic is gone, so the next owner could not read it. Its end waits for this."""
+        if in_flight.parked or in_flight.outcome is not None:
+            return
+        with contextlib.suppress(TooLarge):  # if it fails, it becomes a dead letter
+            in_flight.parked = await self.writes.park(state, in_flight.delivery)
 
     def ended(self, delivery: Delivery, verdict: Done | Dead) -> None:
         """Record that *delivery* has ended: done, skipped, dead or replayed. Each end of a delivery comes through here.
@@ -158,6 +171,8 @@ class Settler:
             if not await self.writes.unpark(state, delivery) or not state.ours:
                 return
             state.table.remove(delivery.key)
+            if delivery.earlier:
+                state.done_earlier.add(delivery.key)
         state.ledger.settle(delivery.offset, delivery.handler)
 
     async def _set_state(self, state: ClaimState, replay: Replay, became: State, note: str) -> None:
