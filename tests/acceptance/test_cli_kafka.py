@@ -35,7 +35,7 @@ async def test_topics_are_planned_applied_and_checked(kafka: Broker, tmp_path: P
 
     code, out, err = await usher("topics", "plan", "--json", cwd=tmp_path, env=env)
     assert code == 0, err
-    assert [row["partitions"] for row in json.loads(out)] == [3, 3, 3]
+    assert [row["partitions"] for row in json.loads(out)] == [3, 3, 3, 1]
     code, out, err = await usher("check", "--json", cwd=tmp_path, env=env)
     assert code == 0, out
     assert not [row for row in json.loads(out) if row["status"] == "problem"]

@@ -95,13 +95,13 @@ class Locator:
         self.starts: Offsets = {}
         """The starts of a new group that are still to be committed."""
 
-    async def made_anew(self, ids: Mapping[str, str]) -> Collection[str]:
+    async def made_anew(self, asker: AIOKafkaConsumer, ids: Mapping[str, str]) -> Collection[str]:
         """Return those topics of *ids* that the group has read under another id.
 
         Raises:
             KafkaError, TimeoutError
         """
-        notes = await self._notes.read()
+        notes = await self._notes.read(asker)
         return {
             each.topic
             for each, note in notes.items()
@@ -122,7 +122,7 @@ class Locator:
         there = await seen(admin._client, topics)
         if missing := topics - there.keys():
             raise UnknownTopicOrPartitionError(f"{', '.join(sorted(missing))}: deleted?")
-        notes = await self._notes.read()
+        notes = await self._notes.read(asker)
         found = await committed(admin, self._group, partitions)
         firsts, ends = await asyncio.gather(
             each_alone(asker.beginning_offsets, partitions), each_alone(asker.end_offsets, partitions)

@@ -66,7 +66,7 @@ class KafkaLog:
         self._holds = Holds(self._clients)
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
-        self._locator = Locator(config.group, notes := Notes(self._clients, self._writer, config.group))
+        self._locator = Locator(config.group, notes := Notes(self._writer, config.group))
         self._member = Member(
             self._clients,
             config.group,
@@ -110,7 +110,7 @@ class KafkaLog:
             self._take_topics(await topics.verified())
             await self._refuse_strangers()
             sources = {name: self._topics[name] for name in self._config.topics}
-            anew = await self._locator.made_anew({name: topic.id for name, topic in sources.items()})
+            anew = await self._locator.made_anew(asker, {name: topic.id for name, topic in sources.items()})
             start = Start(self._clients, admin, self._config.group, self._config.start_from)
             counts = {name: topic.partitions for name, topic in sources.items()}
             self._locator.starts = await start.ensure(counts, anew)

@@ -6,13 +6,13 @@ enough: after a topic was made anew it means another record, and the brokers may
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.port import checkpoints_topic
@@ -51,37 +51,36 @@ class Note(NamedTuple):
 class Notes:
     """The notes of *group*."""
 
-    def __init__(self, clients: Clients, writer: Writer, group: str) -> None:
-        self._clients = clients
+    def __init__(self, writer: Writer, group: str) -> None:
         self._writer = writer
         self._partition = TopicPartition(checkpoints_topic(group), 0)
         self._headers = [(ORIGINAL_GROUP, group.encode())]
         self._known: dict[TopicPartition, Note] = {}
         self._next = 0
+        self._reading = asyncio.Lock()
 
     def forget(self) -> None:
         """Read the topic from its beginning next time: it was made anew."""
         self._known, self._next = {}, 0
 
-    async def read(self) -> Mapping[TopicPartition, Note]:
-        """Return the last note of each partition.
+    async def read(self, consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Note]:
+        """Return the last note of each partition. *consumer* has no group, and reads nothing else.
 
         Raises:
             KafkaError, TimeoutError
         """
-        consumer = self._clients.reader()
-        try:
-            await consumer.start()
+        async with self._reading:
             first = (await consumer.beginning_offsets([self._partition]))[self._partition]
             end = (await consumer.end_offsets([self._partition]))[self._partition]
             if end < self._next:
                 self.forget()
-            async for records in read_between(consumer, {self._partition: (max(first, self._next), end)}):
-                for record in records:
-                    self._take(record.key, record.value)
+            try:
+                async for records in read_between(consumer, {self._partition: (max(first, self._next), end)}):
+                    for record in records:
+                        self._take(record.key, record.value)
+            finally:
+                consumer.unsubscribe()
             self._next = end
-        finally:
-            await stop(consumer)
         return self._known
 
     async def keep(self, notes: Mapping[TopicPartition, Note]) -> None:
