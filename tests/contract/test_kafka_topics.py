@@ -236,12 +236,16 @@ async def test_own_topics_that_are_deleted_are_made_again_as_they_must_be(new_gr
     retries = retry_topic(group.config.group, group.topic)
     own = list(own_topics(group.config.group, [group.topic]))
 
-    async with group.broker.admin() as admin:
-        await admin.delete_topics(own)
-    async with asyncio.timeout(PATIENCE):
-        for name in own:
-            while name not in await described(group.broker, name):
-                await worker.log.read((), 1, 0.1)
+    with capture_logs() as lines:
+        async with group.broker.admin() as admin:
+            await admin.delete_topics(own)
+        async with asyncio.timeout(PATIENCE):
+            for name in own:
+                while name not in await described(group.broker, name):
+                    await worker.log.read((), 1, 0.1)
+            await worker.until(lambda: {line.get("topic") for line in lines} >= set(own))
+
+    assert {line["topic"] for line in lines if line["event"] == "a topic of ours was made anew"} == set(own)
 
     assert {name: len((await described(group.broker, name))[name]) for name in own} == dict(
         zip(own, (3, 3, 1), strict=True)

@@ -118,7 +118,7 @@ class KafkaLog:
             await self._stop(admin, asker, measurer)
             raise
         self._admin, self._asker, self._measurer = admin, asker, measurer
-        self._lookout.begin(admin, asker, topics, self._take_topics)
+        self._lookout.begin(admin, asker, topics, self._take_topics, self._topics)
 
     async def _started(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer, AIOKafkaConsumer]:
         """Make and start the clients that only ask: for topics, for what may be read, and for what there is."""

@@ -58,10 +58,15 @@ class Lookout:
         asker: AIOKafkaConsumer,
         topics: KafkaTopics,
         take: Callable[[Mapping[str, Topic]], None],
+        known: Mapping[str, Topic],
     ) -> None:
-        """Begin to look, in the background. *take* is called with the topics each time when they are as they must be."""
+        """Begin to look, in the background.
+
+        *known* are the topics as they were found. *take* is called with them each time when they are as they must be.
+        """
         self._take = take
         self.use(admin, asker, topics)
+        self._ids = {name: topic.id for name, topic in known.items() if topic.id}
         self._task = asyncio.create_task(self._run())
 
     def use(self, admin: AIOKafkaAdminClient, asker: AIOKafkaConsumer, topics: KafkaTopics) -> None:
@@ -98,7 +103,7 @@ class Lookout:
         names = self._topics.names()
         there = await seen(self._admin._client, names)
         anew = {name for name, topic in there.items() if topic.id and self._ids.get(name, topic.id) != topic.id}
-        self._ids |= {name: topic.id for name, topic in there.items()}
+        self._ids |= {name: topic.id for name, topic in there.items() if topic.id}
         if closely or anew or self.complaints or len(there) < len(names):
             await self._verify()
         for name in anew - set(self._config.topics):
