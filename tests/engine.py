@@ -17,13 +17,13 @@ from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher import Context, Event, RetryPolicy, on
 from usher.delivery import Delivery
+from usher.delivery.headers import read_delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import DeadLetter, fold
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
 from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
 from usher.handler import Handler, Router
-from usher.headers import read_delivery
 from usher.metrics import Metrics
 
 TOPIC = "identity.events"

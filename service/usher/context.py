@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from usher.delivery import Origin, idempotency_key
-from usher.event import Event, User
+from usher.event import Event, User, idempotency_key
 from usher.outcome import Reject
-from usher.system import IdentitySystem
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
     from structlog.typing import FilteringBoundLogger
+
+    from usher.delivery import Origin
+    from usher.system import IdentitySystem
 
 
 SendState = Literal["new", "left", "back", "sent"]

@@ -6,6 +6,7 @@ triggered an event. Other sources derive it, and say in ``context.triggered_by_b
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -22,6 +23,11 @@ class EventUid(NamedTuple):
     source: str
     tenant: str
     id: str
+
+
+def idempotency_key(handler: str, uid: EventUid) -> str:
+    """Return a short, stable name for the one message that *handler* sends about the event. Fits a file name or a header."""
+    return f"{handler}-{hashlib.sha256(chr(31).join(uid).encode()).hexdigest()[:32]}"
 
 
 class User(BaseModel):

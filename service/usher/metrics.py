@@ -20,7 +20,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        registry = self.registry
+        for add in (
+            self._add_events,
+            self._add_partitions,
+            self._add_waits,
+            self._add_attempts,
+            self._add_channels,
+            self._add_sources,
+        ):
+            add(self.registry)
+        self._partitions: set[tuple[str, str]] = set()
+
+    def _add_events(self, registry: CollectorRegistry) -> None:
         self.records = Counter("usher_records", "Records read from source topics.", ["topic"], registry=registry)
         self.filtered = Counter(
             "usher_events_filtered",
@@ -43,20 +54,16 @@ class Metrics:
             ["handler", "outcome"],
             registry=registry,
         )
+
+    def _add_partitions(self, registry: CollectorRegistry) -> None:
+        self.claims = Gauge("usher_claims", "Partitions that this worker holds and has loaded.", registry=registry)
+        self.in_flight = Gauge("usher_in_flight", "Deliveries queued, running or being written.", registry=registry)
+        self.commit_failures = Counter(
+            "usher_commit_failures", "Commits that were refused or timed out.", registry=registry
+        )
         self.parked = Gauge(
             "usher_parked", "Deliveries in the parking table.", ["topic", "partition"], registry=registry
         )
-        self.oldest_due_age = Gauge(
-            "usher_oldest_due_age_seconds",
-            "How long the most overdue parked delivery has been due; 0: none is.",
-            registry=registry,
-        )
-        self.longest_wait = Gauge(
-            "usher_longest_wait_seconds",
-            "How long the parked delivery that is due last still has to wait; 0: none waits for a moment.",
-            registry=registry,
-        )
-        self.in_flight = Gauge("usher_in_flight", "Deliveries queued, running or being written.", registry=registry)
         self.lag = Gauge("usher_lag", "Records not yet read.", ["topic", "partition"], registry=registry)
         self.resting = Gauge(
             "usher_partition_resting",
@@ -70,10 +77,20 @@ class Metrics:
             ["topic", "partition"],
             registry=registry,
         )
-        self.commit_failures = Counter(
-            "usher_commit_failures", "Commits that were refused or timed out.", registry=registry
+
+    def _add_waits(self, registry: CollectorRegistry) -> None:
+        self.oldest_due_age = Gauge(
+            "usher_oldest_due_age_seconds",
+            "How long the most overdue parked delivery has been due; 0: none is.",
+            registry=registry,
         )
-        self.claims = Gauge("usher_claims", "Partitions that this worker holds and has loaded.", registry=registry)
+        self.longest_wait = Gauge(
+            "usher_longest_wait_seconds",
+            "How long the parked delivery that is due last still has to wait; 0: none waits for a moment.",
+            registry=registry,
+        )
+
+    def _add_channels(self, registry: CollectorRegistry) -> None:
         self.send_seconds = Histogram(
             "usher_send_seconds",
             "How long a provider took to answer. outcome: done, transient, permanent, provider-refused, unknown.",
@@ -93,6 +110,8 @@ class Metrics:
             ["system"],
             registry=registry,
         )
+
+    def _add_sources(self, registry: CollectorRegistry) -> None:
         self.ingested = Counter(
             "usher_ingested",
             "Events that webhooks brought, and calls refused. outcome: stored, undecodable, nothing, bad-signature, too-large, "
@@ -112,6 +131,13 @@ class Metrics:
             ["feed"],
             registry=registry,
         )
+        self.log_lines_lost = Counter(
+            "usher_log_lines_lost",
+            "Lines of log that could not be written, and that there was no room to keep.",
+            registry=registry,
+        )
+
+    def _add_attempts(self, registry: CollectorRegistry) -> None:
         attempts = Counter(
             "usher_attempts",
             "Attempts that ended. outcome: done, skipped, retry, failed, rejected, unknown, held, expired.",
@@ -127,12 +153,6 @@ class Metrics:
         )
         # Kept, by labels: to look them up takes longer than to count.
         self._ended, self._took = cache(attempts.labels), cache(took.labels)
-        self.log_lines_lost = Counter(
-            "usher_log_lines_lost",
-            "Lines of log that could not be written, and that there was no room to keep.",
-            registry=registry,
-        )
-        self._partitions: set[tuple[str, str]] = set()
 
     def attempt(self, handler: str, outcome: str, seconds: float | None = None) -> None:
         """Count an attempt that has ended, after *seconds* (None: it was not made)."""

@@ -15,10 +15,10 @@ from tests.bench.job import Job, Stopwatch
 from usher import logs
 from usher.addresses import KafkaAddress
 from usher.app import App, build
+from usher.cli._process import collect_less
 from usher.eventlog.kafka import KafkaLog
 from usher.eventlog.port import Batch, Claim
 from usher.handler import Handler
-from usher.process import collect_less
 from usher.settings import Settings
 from usher.storage import log_config
 

@@ -14,8 +14,8 @@ from tests.bench.scene import PARTITIONS
 from tests.kafka import Broker
 
 from usher.delivery import Delivery, Origin, lane_of
+from usher.delivery.headers import delivery_headers
 from usher.eventlog.port import retry_topic
-from usher.headers import delivery_headers
 from usher.systems.decode import decode
 
 HANDLER = "bench"

@@ -17,6 +17,7 @@ from tests.contract.logs import PATIENCE, Worker, loaded, parked
 from tests.contract.test_kafka_log import Group, grouped, values
 from tests.kafka import Broker, unique
 
+from usher.delivery.headers import owner_headers
 from usher.eventlog.errors import LogMisconfigured
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
 from usher.eventlog.kafka.notes import Note
@@ -31,7 +32,6 @@ from usher.eventlog.port import (
     own_topics,
     retry_topic,
 )
-from usher.headers import owner_headers
 
 pytestmark = pytest.mark.kafka
 NewGroup = Callable[[int], Awaitable[Group]]

@@ -389,7 +389,7 @@ expires_at = self.attempts.expiry_of(in_flight)
     Mutant(
         "what-waits-to-run-alone-sees-no-tombstone",
         "rule 8",
-        (Edit("engine.driver:Driver._try_alone", "not in_flight.done_elsewhere", "True"),),
+        (Edit("engine.isolation:Isolation._try", "in_flight.done_elsewhere", "False"),),
         family="burst",
         unnoticed="500 schedules passed: a dead worker's tombstone has to land while a delivery waits for its turn to run alone",
     ),
@@ -519,7 +519,7 @@ for state in states:
         "promise 10: a record of another group is not ours",
         (
             Edit(
-                "headers:foreign",
+                "delivery.headers:foreign",
                 '"" if (its_group, its_topic) == (group, topic) else f"group {its_group}, topic {its_topic}"',
                 '""',
             ),

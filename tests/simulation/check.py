@@ -11,7 +11,7 @@ from tests.simulation.hostile import TOPIC
 from tests.simulation.repeats import Repeats
 from tests.simulation.world import DRAIN, World
 
-from usher.headers import read_delivery
+from usher.delivery.headers import read_delivery
 
 _SLACK = 1e-6
 

@@ -15,9 +15,9 @@ from tests.simulation.hostile import GROUP, RECOVERY, RETRY_TOPIC, TOPIC, Hostil
 from tests.simulation.loop import Process
 
 from usher.delivery import Delivery, Origin
+from usher.delivery.headers import ORIGINAL_GROUP, delivery_headers, owner_headers
 from usher.event import EventUid
 from usher.eventlog.port import Position, TopicPartition
-from usher.headers import ORIGINAL_GROUP, delivery_headers, owner_headers
 
 if TYPE_CHECKING:
     from tests.simulation.world import Running, World

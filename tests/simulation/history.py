@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from usher.delivery import Delivery, StoredRecord
+from usher.delivery.headers import ORIGINAL_GROUP, Head, read_delivery
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.eventlog.port import Claim, TopicPartition
-from usher.headers import ORIGINAL_GROUP, Head, read_delivery
 
 FOREVER = float("inf")
 STRANGER = b"another"

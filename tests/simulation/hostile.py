@@ -19,9 +19,9 @@ from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
 from usher.delivery import Headers, StoredRecord
+from usher.delivery.headers import WRITER, Head
 from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import Batch, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
-from usher.headers import WRITER, Head
 
 TOPIC = "events"
 GROUP = "usher"

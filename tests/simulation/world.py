@@ -22,6 +22,7 @@ from tests.simulation.memory import too_much
 from tests.simulation.plan import Plan
 
 from usher.delivery import Delivery
+from usher.delivery.headers import read_delivery
 from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, fold, pending_requests, request
 from usher.engine.limits import Limits
@@ -29,7 +30,6 @@ from usher.engine.worker import Worker
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Claim, TopicPartition, dead_letter_topic
 from usher.handler import Router
-from usher.headers import read_delivery
 from usher.metrics import Metrics
 
 EPOCH = 1_700_000_000.0

@@ -19,9 +19,9 @@ from usher import cli
 from usher.cli import _options, main
 from usher.cli._exits import Exit, code_of
 from usher.delivery import Delivery, Origin
+from usher.delivery.headers import delivery_headers
 from usher.engine.dead_letters import dead_letter_headers
 from usher.eventlog.port import dead_letter_topic, retry_topic
-from usher.headers import delivery_headers
 from usher.operate import errors
 from usher.operate.errors import OperateError
 from usher.settings import Settings, settings_table
@@ -860,8 +860,8 @@ def test_check_makes_no_event_log_either(usher: Usher, tmp_path: Path) -> None:
     """Before the first start there is none: that is a warning with the place, and no problem."""
     ended = usher("check", "--json")
 
-    (found,) = [row for row in ended.rows if row["area"] == "event log"]
-    assert (found["status"], ended.code) == ("warn", Exit.OK)
+    found, folder = [row for row in ended.rows if row["area"] == "event log"]
+    assert (found["status"], folder["status"], ended.code) == ("warn", "ok", Exit.OK)
     assert str(tmp_path / "usher.db") in found["text"]
     assert not list(tmp_path.glob("usher.db*"))
 

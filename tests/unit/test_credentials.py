@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from usher.credentials import Where, names_credential
+from usher.redact.credentials import Where, names_credential
 
 PLACES: dict[str, Where] = {"d": "document", "a": "auth0", "t": "template", "s": "setting", "x": "text"}
 TABLE = {

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usher.delivery import Delivery, Headers, Origin, Replay, StoredRecord
+from usher.delivery.headers import delivery_headers, read_delivery
 from usher.engine.dead_letters import (
     MAX_REPLAYS,
     OPEN_STATES,
@@ -25,7 +26,6 @@ from usher.engine.dead_letters import (
     undecodable,
 )
 from usher.event import EventUid
-from usher.headers import delivery_headers, read_delivery
 
 ONE = Delivery(
     handler="welcome_email",

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usher.delivery import Delivery, Origin, Replay, StoredRecord, delivery_key, idempotency_key, lane_of, offset_in
-from usher.event import EventUid
-from usher.headers import ATTEMPT, EVENT_ID, HANDLER, Head, delivery_headers, read_delivery
+from usher.delivery import Delivery, Origin, Replay, StoredRecord, delivery_key, lane_of, offset_in
+from usher.delivery.headers import ATTEMPT, EVENT_ID, HANDLER, Head, delivery_headers, read_delivery
+from usher.event import EventUid, idempotency_key
 
 TEXT = st.text(max_size=40)
 WHEN = st.integers(0, 2**45)

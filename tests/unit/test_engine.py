@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sized
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,13 +15,13 @@ from tests.engine import CONFIG, NOW, PATIENCE, TOPIC, Bench, Script, raw, until
 from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher import Context, Event, Reject, Retry, Skip
-from usher.delivery import Delivery, Origin, Unreadable, idempotency_key
+from usher.delivery import Delivery, Origin, Unreadable
+from usher.delivery.headers import STUB, delivery_headers
 from usher.engine.dead_letters import request
 from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
-from usher.event import EventUid
+from usher.event import EventUid, idempotency_key
 from usher.eventlog.port import Claim, Position, TopicPartition, dead_letter_topic, retry_topic
-from usher.headers import STUB, delivery_headers
 from usher.outcome import Dead, Done, Hold
 
 
@@ -756,10 +757,15 @@ async def test_a_deadly_delivery_that_ran_beside_others_runs_alone_after_that(be
 
 async def test_a_worker_that_lives_for_a_while_is_careful_no_more(bench: Bench) -> None:
     """Bad ends long ago do not count: only a row of them makes a worker run deliveries one at a time."""
-    for _ in range(5):
-        idle = Script()
+
+    def calm_at(offset: int) -> bool:
+        committed = bench.broker.group("usher").committed.get(TopicPartition(TOPIC, 0), Position(0))
+        mark = Mark.decode(committed.mark, committed.next)
+        return committed.next == offset and mark is not None and mark.starts == 0
+
+    for number in range(1, 6):
         await bench.emit(raw("ann"))
-        await bench.crashing(idle.handler(), when=_longer_than(idle.done, 0), calm_after=0.0)
+        await bench.crashing(Script().handler(), when=partial(calm_at, number), calm_after=0.0)
     async with bench.running(Script().handler()) as worker:
         (state,) = worker.claims.states.values()
         assert not state.ledger.careful

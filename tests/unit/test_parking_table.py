@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from usher.delivery import Delivery, Origin, StoredRecord
+from usher.delivery.headers import Head, delivery_headers
 from usher.engine.parked_row import DONE_EARLIER, ParkedRow
 from usher.engine.parking_table import ParkingTable
 from usher.event import EventUid
-from usher.headers import Head, delivery_headers
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from tests.fakes.memory_log import MemoryBrowser
 
 from usher import Context, Event, on
 from usher.delivery import Delivery, Origin, StoredRecord
+from usher.delivery.headers import delivery_headers
 from usher.engine.ledger import Mark, handlers_hash
 from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
-from usher.headers import delivery_headers
 from usher.operate.fates import Fate
 from usher.operate.trace import Wanted, trace
 from usher.systems.decode import decode

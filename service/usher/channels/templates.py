@@ -33,10 +33,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from usher.channels import gsm7
 from usher.channels.template_files import KINDS, TemplateFiles, TemplateKey, template_folders
-from usher.credentials import names_credential
 from usher.event import Event, EventContext, User
 from usher.outcome import Reject
 from usher.redact import scrub
+from usher.redact.credentials import names_credential
 
 __all__ = ["Brand", "RenderedMail", "RenderedSms", "Templates", "template_folders"]
 

@@ -24,7 +24,7 @@ def run(
     log_level: opt.LogLevel = None,
 ) -> None:
     """Run the worker until SIGTERM or SIGINT: read events, run handlers, serve webhooks, probes and metrics."""
-    from usher import process
+    from usher.cli import _process as process
 
     settings = opt.load(
         event_log=event_log,

@@ -5,63 +5,59 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 from usher.delivery import Delivery, offset_in
+from usher.delivery.headers import TOPIC_ID, Head
 from usher.engine.dedupe import Recent
 from usher.engine.lanes import InFlight, Lane
 from usher.engine.ledger import Ledger
 from usher.engine.parking_table import ParkingTable
 from usher.eventlog.port import Batch, Claim, Position
-from usher.headers import TOPIC_ID, Head
 
 
+@dataclass(eq=False)
 class ClaimState:
     """The state of one claim. *failed* is called with an exception that no part of the engine expected."""
 
-    def __init__(
-        self,
-        claim: Claim,
-        writer: str,
-        handlers: Collection[str],
-        recent: Recent,
-        failed: Callable[[BaseException], None],
-    ) -> None:
-        self.claim = claim
-        self._topic_id = claim.topic_id.encode()
-        self.writer = writer.encode()
-        self.handlers = frozenset(handlers)
-        self.ledger = Ledger(claim.start, claim.mark, handlers)
-        self.table = ParkingTable()
-        self.recent = recent
-        self.lanes: dict[str, Lane] = {}
-        self.in_flight: dict[str, InFlight] = {}
-        self.known_done: set[str] = set()
-        self.done_earlier: set[str] = set()
-        """What is known to be done of earlier topics of the same name."""
-        self.doubtful: set[str] = set()
-        """Deliveries of which a park record was refused: it may land all the same, long after our later writes."""
-        self.requests: dict[str, Delivery] = {}
-        self.replayed: set[str] = set()
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.follower: asyncio.Task[None] | None = None
-        self.releasing: asyncio.Task[None] | None = None
-        self.loaded = False
-        self.open = False
-        """Whether deliveries may begin."""
-        self.ours = True
-        """Whether the claim is still ours: what ends later is not in our last commit (rule 9)."""
-        self.lost = False
-        """Whether the event log has said that the claim is another's."""
-        self.committed: Position | None = None
-        self.calm_at = 0.0
-        """When it has lived for a while, by the clock of the loop."""
-        self.undecodable: deque[int] = deque()
-        self.records = 0
-        self.backlog: Batch | None = None
-        """Records that were read and not taken in, because the partition rests until `rests_until` (by the clock of the loop)."""
-        self.rests_until = 0.0
-        self._failed = failed
+    claim: Claim
+    writer: bytes
+    handlers: Collection[str]
+    recent: Recent
+    failed: Callable[[BaseException], None]
+    ledger: Ledger = field(init=False)
+    table: ParkingTable = field(default_factory=ParkingTable, init=False)
+    lanes: dict[str, Lane] = field(default_factory=dict, init=False)
+    in_flight: dict[str, InFlight] = field(default_factory=dict, init=False)
+    known_done: set[str] = field(default_factory=set, init=False)
+    done_earlier: set[str] = field(default_factory=set, init=False)
+    """What is known to be done of earlier topics of the same name."""
+    doubtful: set[str] = field(default_factory=set, init=False)
+    """Deliveries of which a park record was refused: it may land all the same, long after our later writes."""
+    requests: dict[str, Delivery] = field(default_factory=dict, init=False)
+    replayed: set[str] = field(default_factory=set, init=False)
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
+    follower: asyncio.Task[None] | None = field(default=None, init=False)
+    releasing: asyncio.Task[None] | None = field(default=None, init=False)
+    loaded: bool = field(default=False, init=False)
+    open: bool = field(default=False, init=False)
+    """Whether deliveries may begin."""
+    ours: bool = field(default=True, init=False)
+    """Whether the claim is still ours: what ends later is not in our last commit (rule 9)."""
+    lost: bool = field(default=False, init=False)
+    """Whether the event log has said that the claim is another's."""
+    committed: Position | None = field(default=None, init=False)
+    calm_at: float = field(default=0.0, init=False)
+    """When it has lived for a while, by the clock of the loop."""
+    undecodable: deque[int] = field(default_factory=deque, init=False)
+    records: int = field(default=0, init=False)
+    backlog: Batch | None = field(default=None, init=False)
+    """Records that were read and not taken in, because the partition rests until `rests_until` (by the clock of the loop)."""
+    rests_until: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.claim.start, self.claim.mark, self.handlers)
 
     def close(self) -> None:
         """Let nothing new begin. Ends the attempts whose message waits for its turn: nothing of it has left, the next owner makes them."""
@@ -98,7 +94,7 @@ class ClaimState:
     def of_earlier_topic(self, head: Head) -> bool:
         """Return whether a record of ours with these headers is about an earlier topic of the same name."""
         topic_id = head.get(TOPIC_ID)
-        return self.claim.remade if topic_id is None else topic_id != self._topic_id
+        return self.claim.remade if topic_id is None else topic_id != self.claim.topic_id.encode()
 
     def done_for_good(self, delivery: Delivery) -> bool:
         """Return whether nothing is left to do for a delivery: only then may another worker's record be overruled.
@@ -127,4 +123,4 @@ class ClaimState:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
+            self.failed(error)

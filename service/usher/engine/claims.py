@@ -86,7 +86,7 @@ class Claims:
             self._count += 1
             writer = f"{self.writer}.{self._count}"
             recent = Recent(self.limits.dedupe_window, self.driver.now)
-            state = ClaimState(claim, writer, self.handlers, recent, self.failed)
+            state = ClaimState(claim, writer.encode(), frozenset(self.handlers), recent, self.failed)
             self.states[claim] = state
             state.follower = state.spawn(self._follow(state), kept=False)
         self._assignments += 1

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from usher.delivery import Delivery, Origin, Record, Replay
-from usher.event import EventUid
-from usher.headers import (
+from usher.delivery.headers import (
     DEAD_LETTER,
     EXPIRES_AT,
     NOTE,
@@ -31,6 +30,7 @@ from usher.headers import (
     owner_headers,
     read_delivery,
 )
+from usher.event import EventUid
 from usher.redact import scrub
 
 UNDECODABLE = "undecodable"

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 
 from usher.delivery import Delivery
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.commits import Commits
-from usher.engine.dead_letters import CRASHED, UNDECODABLE
+from usher.engine.dead_letters import UNDECODABLE
 from usher.engine.index_file import IndexLost
 from usher.engine.isolation import Isolation
 from usher.engine.lanes import DROPPED, InFlight, Lane
@@ -33,9 +32,8 @@ class Driver:
         self._attempts = attempts
         self.now = attempts.now
         self._settler = settler
-        self._commits = commits
         self._limits = limits
-        self._isolation = Isolation()
+        self._isolation = Isolation(attempts, commits)
         self._running: dict[str, asyncio.Future[str | None]] = {}
         """The attempt that runs in a lane, of any claim. Its result is the key of the delivery, if that is done now."""
         self._began = asyncio.get_running_loop().time()
@@ -112,7 +110,7 @@ class Driver:
         done = None
         try:
             if state.ledger.careful:
-                verdict = await self._try_alone(state, in_flight)
+                verdict = await self._isolation.attempt(state, in_flight)
             else:
                 verdict, in_flight.delivery = await self._attempts.make(in_flight)
             if isinstance(verdict, Done) or (verdict is None and in_flight.done_elsewhere):
@@ -124,40 +122,6 @@ class Driver:
         finally:
             del self._running[lane.key]
             ended.set_result(done)
-
-    async def _try_alone(self, state: ClaimState, in_flight: InFlight) -> Verdict | None:
-        """Try it with nothing beside it, and commit first which one it is: worker after worker has ended here.
-
-        What no worker that ended can have begun runs beside others. None: there was no attempt, because the claim is closed or
-        the delivery is done elsewhere.
-        """
-        ledger, offset = state.ledger, in_flight.delivery.offset
-        if not in_flight.parked and in_flight.outcome is None and not ledger.in_doubt(offset):
-            async with self._isolation.beside():
-                if not await self._commit_until(state, lambda: ledger.covered(offset)) or in_flight.done_elsewhere:
-                    return None
-                verdict, in_flight.delivery = await self._attempts.make(in_flight)
-                return verdict
-        async with self._isolation.alone():
-            if not ledger.suspect(in_flight.delivery.key):
-                return Dead(CRASHED, CRASHED, "twice the worker ended while this delivery ran alone", "")
-            if not await self._commit_until(state):
-                return None
-            alone: Verdict | None = None
-            if not in_flight.done_elsewhere:  # a tombstone may have come while it waited for its turn
-                alone, in_flight.delivery = await self._attempts.make(in_flight)
-            ledger.suspect(None)
-            if not self._isolation.waiting:  # otherwise the next one to run alone commits for both
-                await self._commits.commit([state])
-            return alone
-
-    async def _commit_until(self, state: ClaimState, covered: Callable[[], bool] = lambda: False) -> bool:
-        """Commit until that succeeds, or *covered* is true. Returns whether the claim is still open."""
-        while state.open and not covered():
-            if await self._commits.commit([state]):
-                break
-            await asyncio.sleep(1)
-        return state.open
 
     async def _settle_head(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Verdict) -> None:
         if not isinstance(verdict, Park):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usher.delivery import Delivery, Record, offset_in
+from usher.delivery.headers import WRITER, Head, foreign, read_delivery
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.engine.driver import Driver
@@ -22,7 +23,6 @@ from usher.engine.replays import Replays
 from usher.engine.settle import Writes
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import CaughtUp, EventLog
-from usher.headers import WRITER, Head, foreign, read_delivery
 from usher.redact import scrub
 
 if TYPE_CHECKING:

@@ -9,23 +9,63 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from usher.engine.attempt import Attempts
+from usher.engine.claim_state import ClaimState
+from usher.engine.commits import Commits
+from usher.engine.dead_letters import CRASHED
+from usher.engine.lanes import InFlight
+from usher.outcome import Dead, Verdict
+
 
 class Isolation:
     """Lets either one attempt run alone, or many beside each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, attempts: Attempts, commits: Commits) -> None:
+        self._attempts = attempts
+        self._commits = commits
         self._turn = asyncio.Lock()
         self._alone = 0
         self._beside = 0
         self._changed = asyncio.Event()
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a further attempt waits to run alone, while one does."""
-        return self._alone > 1
+    async def attempt(self, state: ClaimState, in_flight: InFlight) -> Verdict | None:
+        """Try a delivery. What may have run when a worker ended runs alone, and a commit says first which one it is.
+
+        None: there was no attempt, because the claim is closed or the delivery is done elsewhere.
+        """
+        ledger, offset = state.ledger, in_flight.delivery.offset
+        if not in_flight.parked and in_flight.outcome is None and not ledger.in_doubt(offset):
+            async with self._beside_others():
+                if not await self._commit_until(state, lambda: ledger.covered(offset)):
+                    return None
+                return await self._try(in_flight)
+        async with self._by_itself():
+            if not ledger.suspect(in_flight.delivery.key):
+                return Dead(CRASHED, CRASHED, "twice the worker ended while this delivery ran alone", "")
+            if not await self._commit_until(state):
+                return None
+            verdict = await self._try(in_flight)
+            ledger.suspect(None)
+            if self._alone == 1:  # otherwise the next one to run alone commits for both
+                await self._commits.commit([state])
+            return verdict
+
+    async def _try(self, in_flight: InFlight) -> Verdict | None:
+        if in_flight.done_elsewhere:  # a tombstone may have come while it waited for its turn
+            return None
+        verdict, in_flight.delivery = await self._attempts.make(in_flight)
+        return verdict
+
+    async def _commit_until(self, state: ClaimState, covered: Callable[[], bool] = lambda: False) -> bool:
+        """Commit until that succeeds, or *covered* is true. Returns whether the claim is still open."""
+        while state.open and not covered():
+            if await self._commits.commit([state]):
+                break
+            await asyncio.sleep(1)
+        return state.open
 
     @contextlib.asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
+    async def _by_itself(self) -> AsyncIterator[None]:
         """Run with nothing beside it."""
         self._alone += 1
         try:
@@ -37,7 +77,7 @@ class Isolation:
             self._ring()
 
     @contextlib.asynccontextmanager
-    async def beside(self) -> AsyncIterator[None]:
+    async def _beside_others(self) -> AsyncIterator[None]:
         """Run beside others, once none runs alone or waits to."""
         await self._until(lambda: not self._alone)
         self._beside += 1

@@ -218,7 +218,7 @@ class Ledger:
     @property
     def doubtful(self) -> bool:
         """Whether anything is unsettled that may have run when a worker ended here."""
-        return min(next(iter(self._pending), self.position), self.position) < self._doubt
+        return self.careful and min(next(iter(self._pending), self.position), self.position) < self._doubt
 
     def covered(self, offset: int) -> bool:
         """Return whether a commit says that *offset* was read."""

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from usher.delivery import BEFORE_ALL, Delivery, Headers, Record
-from usher.headers import (
+from usher.delivery.headers import (
     ATTEMPT,
     DUE,
     EVENT_ID,

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from usher.delivery import BEFORE_ALL, Delivery, StoredRecord
+from usher.delivery.headers import read_delivery
 from usher.engine.index_file import IndexFile, IndexLost
 from usher.engine.parked_row import DONE_EARLIER, ParkedRow
-from usher.headers import read_delivery
 
 # The values are stored in the order in which they came, apart from the keys: to insert them in the order of keys takes twice as long.
 _SCHEMA = """

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from usher.delivery import OUR_HEADERS, Delivery, Headers, Replay, Unreadable
+from usher.delivery.headers import ORIGINAL_GROUP, STUB, WRITER, delivery_headers, owner_headers
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import (
@@ -28,7 +29,6 @@ from usher.engine.dead_letters import (
 from usher.engine.lanes import InFlight
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.eventlog.port import EventLog
-from usher.headers import ORIGINAL_GROUP, STUB, WRITER, delivery_headers, owner_headers
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from usher.delivery import Record
+from usher.delivery.headers import ours
 from usher.engine.dead_letters import (
     MAX_REPLAYS,
     OPEN_STATES,
@@ -22,7 +23,6 @@ from usher.engine.dead_letters import (
 from usher.event import Event, Undecodable
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import dead_letter_topic, retry_topic
-from usher.headers import ours
 from usher.operate.errors import NotFound
 from usher.settings import Settings
 from usher.storage import browser as open_browser

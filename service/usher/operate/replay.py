@@ -8,10 +8,10 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from usher.delivery.headers import ours
 from usher.engine.dead_letters import MAX_REPLAYS, DeadLetter, fold, pending_requests, request
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import dead_letter_topic, retry_topic
-from usher.headers import ours
 from usher.operate.dead_letters import DeadLetterEntry, requests_in
 
 _AT_ONCE = 100

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from usher.delivery import Record
+from usher.delivery.headers import ours, read_delivery
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.event import Event, EventUid, Undecodable
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import TopicPartition, retry_topic
 from usher.handler import Router
-from usher.headers import ours, read_delivery
 from usher.operate.dead_letters import read as read_dead_letters
 from usher.operate.fates import Fate, Sighting, Traces, fates
 from usher.parts import find_handlers

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from usher.credentials import names_credential
 from usher.handler import nearest
 from usher.kafka_options import SecretFile
+from usher.redact.credentials import names_credential
 from usher.registry import SYSTEMS
 from usher.settings.tenant import TENANT_NAME
 from usher.settings.values import SECRETS, split

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
-from usher.credentials import names_credential
+from usher.redact.credentials import names_credential
 from usher.settings.environment import PREFIX, Environment, Leaf
 from usher.settings.tenant import GROUP
 

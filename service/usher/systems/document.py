@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from pydantic_core import from_json, to_json
 
-from usher.credentials import names_credential
 from usher.event import Undecodable
 from usher.redact import scrub
+from usher.redact.credentials import names_credential
 
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_NAME = 80

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from usher.credentials import names_credential
 from usher.event import Undecodable
+from usher.redact.credentials import names_credential
 from usher.systems.document import dump, parse, strip
 
 _NAMES = ("name", "key", "field", "type")

@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 
+from usher.delivery.headers import ORIGINAL_GROUP
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
@@ -26,7 +27,6 @@ from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.lease import HeldLease
 from usher.eventlog.port import Lease, checkpoints_topic
-from usher.headers import ORIGINAL_GROUP
 
 _logger = structlog.get_logger(__name__)
 _UNOWNED: Final = TopicPartition("unowned", 0)

@@ -8,17 +8,16 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Located, Locator
-from usher.eventlog.kafka.client import Clients, bounded, stop
+from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease import Checkpoints
 from usher.eventlog.kafka.lookout import Lookout
@@ -60,9 +59,7 @@ class KafkaLog:
         self._config = config
         self._clients = Clients(address, options)
         self._topics: Mapping[str, Topic] = {}
-        self._admin: AIOKafkaAdminClient | None = None
-        self._asker: AIOKafkaConsumer | None = None
-        self._measurer: AIOKafkaConsumer | None = None
+        self._asking: Asking | None = None
         self._holds = Holds(self._clients)
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
@@ -104,37 +101,21 @@ class KafkaLog:
 
     async def _connect(self) -> None:
         """Start the clients. Where something fails, stop those that were started."""
-        admin, asker, measurer = await self._started()
-        topics = self._topics_of(admin)
+        asking = await Asking.start(self._clients)
+        topics = self._topics_of(asking)
         try:
             self._take_topics(await topics.verified())
             await self._refuse_strangers()
             sources = {name: self._topics[name] for name in self._config.topics}
-            anew = await self._locator.made_anew(asker, {name: topic.id for name, topic in sources.items()})
-            start = Start(self._clients, admin, self._config.group, self._config.start_from)
+            anew = await self._locator.made_anew(asking.reader, {name: topic.id for name, topic in sources.items()})
+            start = Start(self._clients, asking.admin, self._config.group, self._config.start_from)
             counts = {name: topic.partitions for name, topic in sources.items()}
             self._locator.starts = await start.ensure(counts, anew)
         except BaseException:
-            await self._stop(admin, asker, measurer)
+            await asking.stop()
             raise
-        self._admin, self._asker, self._measurer = admin, asker, measurer
-        self._lookout.begin(admin, asker, topics, self._take_topics, self._topics)
-
-    async def _started(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer, AIOKafkaConsumer]:
-        """Make and start the clients that only ask: for topics, for what may be read, and for what there is."""
-        asking = admin, *consumers = (
-            self._clients.admin(),
-            self._clients.reader(),
-            self._clients.reader(committed=False),
-        )
-        try:
-            await admin.start()
-            for consumer in consumers:
-                await consumer.start()
-        except BaseException:
-            await self._stop(*asking)
-            raise
-        return asking
+        self._asking = asking
+        self._lookout.begin(asking, topics, self._take_topics, self._topics)
 
     def _take_topics(self, topics: Mapping[str, Topic]) -> None:
         self._topics = topics
@@ -147,19 +128,14 @@ class KafkaLog:
         ).items():
             raise LogMisconfigured(shared(name, owner, self._config.group))
 
-    def _topics_of(self, admin: AIOKafkaAdminClient) -> KafkaTopics:
-        return KafkaTopics(admin, self._clients.servers, self._config.group, self._config.topics)
+    def _topics_of(self, asking: Asking) -> KafkaTopics:
+        return KafkaTopics(asking.admin, self._clients.servers, self._config.group, self._config.topics)
 
     def _in_use(self) -> list[AIOKafkaClient]:
         """Return the clients that last: those that are made for one question find their brokers by themselves."""
-        lasting = (
-            self._admin,
-            self._asker,
-            self._measurer,
-            self._member.consumer,
-            self._table.consumer,
-            self._writer.producer,
-        )
+        asking = self._asking
+        mine = () if asking is None else (asking.admin, asking.reader, asking.measurer)
+        lasting = (*mine, self._member.consumer, self._table.consumer, self._writer.producer)
         return [client_of(each) for each in lasting if each is not None]
 
     async def _rebuild(self) -> None:
@@ -169,12 +145,12 @@ class KafkaLog:
             KafkaError, TimeoutError
         """
         self._clients.generation += 1
-        old = self._admin, self._asker, self._measurer
-        self._admin, self._asker, self._measurer = await self._started()
-        self._lookout.use(self._admin, self._asker, self._topics_of(self._admin))
-        ending = asyncio.create_task(self._stop(*old))
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+        old, self._asking = self._asking, await Asking.start(self._clients)
+        self._lookout.use(self._asking, self._topics_of(self._asking))
+        if old is not None:
+            ending = asyncio.create_task(old.stop())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
         self._member.replace("its brokers are gone")
         self._table.replace()
         self._writer.replace()
@@ -186,18 +162,10 @@ class KafkaLog:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(self._member.leave(), self._table.close(), self._writer.close())
-        admin, asker, measurer = self._admin, self._asker, self._measurer
-        self._admin = self._asker = self._measurer = None
-        await self._stop(admin, asker, measurer)
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            await asking.stop()
         await asyncio.gather(*self._ending)
-
-    @staticmethod
-    async def _stop(admin: AIOKafkaAdminClient | None, *consumers: AIOKafkaConsumer | None) -> None:
-        for consumer in consumers:
-            if consumer is not None:
-                await stop(consumer)
-        if admin is not None:
-            await bounded(admin.close())
 
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         return await self._member.read(claims, limit, wait)
@@ -249,7 +217,7 @@ class KafkaLog:
         return await self._writer.write(topic, key, value, headers)
 
     def lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
-        if self._admin is None:
+        if self._asking is None:
             raise LogUnavailable("the event log is not open")
         return self._checkpoints.lease()
 
@@ -278,12 +246,12 @@ class KafkaLog:
         """
         if not claims:
             return {}
-        if self._asker is None or self._measurer is None:
+        if self._asking is None:
             raise LogUnavailable("the event log is not open")
         partitions = {KafkaPartition(*claim.topic_partition): claim for claim in claims}
         try:
-            ends = await known(self._measurer.end_offsets, partitions)
-            await self._holds.look(self._asker, self._member.read_to, ends)
+            ends = await known(self._asking.measurer.end_offsets, partitions)
+            await self._holds.look(self._asking.reader, self._member.polling.read_to, ends)
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "list the ends of partitions") from error
         return {partitions[each]: end for each, end in ends.items()}
@@ -302,14 +270,14 @@ class KafkaLog:
 
     async def _locate(self, partitions: Collection[KafkaPartition]) -> Located:
         """Return where each partition begins. One for which a topic of ours has too few partitions stands still."""
-        if self._admin is None or self._asker is None:
+        if self._asking is None:
             raise LogUnavailable("the event log is not open")
-        topics = self._topics_of(self._admin)
+        topics = self._topics_of(self._asking)
         if any(self._narrow(topics, each) for each in partitions):
             self._take_topics(await topics.verified())
         narrow = {each: why for each in partitions if (why := self._narrow(topics, each))}
         wide = [each for each in partitions if each not in narrow]
-        beginnings, stopped = await self._locator.locate(self._admin, self._asker, wide)
+        beginnings, stopped = await self._locator.locate(self._asking.admin, self._asking.reader, wide)
         return Located(beginnings, {**stopped, **narrow})
 
     def _narrow(self, topics: KafkaTopics, partition: KafkaPartition) -> tuple[str, str] | None:

@@ -12,18 +12,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Locator, cut_off, deleted, numbered
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.member import Member
 from usher.eventlog.kafka.notes import Note, Notes
 from usher.eventlog.kafka.table import TableReader
-from usher.eventlog.kafka.topic_ids import Seen, seen
+from usher.eventlog.kafka.topic_ids import SeenTopic, seen
 from usher.eventlog.kafka.topics import KafkaTopics, Topic
 from usher.eventlog.port import Claim, LogConfig, checkpoints_topic
 
@@ -54,8 +53,7 @@ class Lookout:
 
     def begin(
         self,
-        admin: AIOKafkaAdminClient,
-        asker: AIOKafkaConsumer,
+        asking: Asking,
         topics: KafkaTopics,
         take: Callable[[Mapping[str, Topic]], None],
         known: Mapping[str, Topic],
@@ -65,13 +63,13 @@ class Lookout:
         *known* are the topics as they were found. *take* is called with them each time when they are as they must be.
         """
         self._take = take
-        self.use(admin, asker, topics)
+        self.use(asking, topics)
         self._ids = {name: topic.id for name, topic in known.items() if topic.id}
         self._task = asyncio.create_task(self._run())
 
-    def use(self, admin: AIOKafkaAdminClient, asker: AIOKafkaConsumer, topics: KafkaTopics) -> None:
+    def use(self, asking: Asking, topics: KafkaTopics) -> None:
         """Use these clients from now on."""
-        self._admin, self._asker, self._topics = admin, asker, topics
+        self._asking, self._topics = asking, topics
 
     async def end(self) -> None:
         if self._task is not None:
@@ -101,7 +99,7 @@ class Lookout:
 
     async def _look(self, *, closely: bool) -> None:
         names = self._topics.names()
-        there = await seen(self._admin._client, names)
+        there = await seen(self._asking.admin._client, names)
         anew = {name for name, topic in there.items() if topic.id and self._ids.get(name, topic.id) != topic.id}
         self._ids |= {name: topic.id for name, topic in there.items() if topic.id}
         if closely or anew or self.complaints or len(there) < len(names):
@@ -116,7 +114,7 @@ class Lookout:
             return
         await self._member.reopen(remade)
 
-    def _remade(self, there: Mapping[str, Seen]) -> Collection[str]:
+    def _remade(self, there: Mapping[str, SeenTopic]) -> Collection[str]:
         """Return the source topics that are others than those that were claimed."""
         now = {name: there[name].id for name in self._config.topics if name in there and there[name].id}
         remade = {name for name, id_ in now.items() if self._locator.ids.get(name, id_) != id_}
@@ -138,16 +136,16 @@ class Lookout:
 
     async def _explain_stops(self) -> None:
         """Say why partitions stand still, and see that they do so until somebody decides where they go on."""
-        stopped = dict(self._member.out_of_range)
+        stopped = dict(self._member.polling.out_of_range)
         self._told = {claim: why for claim, why in self._told.items() if claim in stopped}
         await self._look_at_stops({claim: offset for claim, offset in stopped.items() if claim not in self._told})
         for claim, (error, hint) in self._told.items():
-            self._member.explain(claim, error, hint)
+            self._member.polling.explain(claim, error, hint)
 
     async def _look_at_stops(self, fresh: Mapping[Claim, int]) -> None:
         if not fresh:
             return
-        first = await self._asker.beginning_offsets([KafkaPartition(*claim.topic_partition) for claim in fresh])
+        first = await self._asking.reader.beginning_offsets([KafkaPartition(*claim.topic_partition) for claim in fresh])
         for claim, offset in fresh.items():
             partition = KafkaPartition(*claim.topic_partition)
             about = (self._config.group, claim.topic, claim.partition)

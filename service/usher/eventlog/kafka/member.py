@@ -20,7 +20,6 @@ from typing import Final
 import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
     CommitFailedError,
     ConsumerStoppedError,
@@ -32,6 +31,7 @@ from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
 from usher.eventlog.kafka.beginnings import Beginnings, Located
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.kafka.listener import Listener
 from usher.eventlog.kafka.polling import Polling
 from usher.eventlog.kafka.stops import Stops
 from usher.eventlog.port import Batch, Claim, Owner, Position, TopicPartition
@@ -74,7 +74,7 @@ class Member:
         self._assigned = False
         self._claims: dict[TopicPartition, Claim] = {}
         self._stops = Stops()
-        self._polling = Polling(group, self._stops)
+        self.polling = Polling(group, self._stops)
         self._commit_lock = asyncio.Lock()
         self._handover = asyncio.Lock()
         self._trouble = asyncio.Event()
@@ -112,11 +112,6 @@ class Member:
         """As `EventLog.stopped`."""
         return self._stops.reasons
 
-    @property
-    def read_to(self) -> Mapping[KafkaPartition, int]:
-        """The offset that is read next, for each claim."""
-        return self._polling.read_to
-
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         """As `EventLog.read`."""
         await asyncio.sleep(0)  # while there are always records, nothing below lets another task run
@@ -125,13 +120,13 @@ class Member:
             await asyncio.sleep(wait)
             return []
         ours = [claim for claim in claims if self._claims.get(claim.topic_partition) is claim]
-        live = self._polling.live(consumer, ours)
+        live = self.polling.live(consumer, ours)
         try:
-            first = await self._polling.wait(consumer, live, wait)
+            first = await self.polling.wait(consumer, live, wait)
             if self._epoch is not epoch or self._consumer is not consumer:
-                self._polling.give_back(consumer, first)
+                self.polling.give_back(consumer, first)
                 return []
-            return await self._polling.collect(consumer, live, first, limit)
+            return await self.polling.collect(consumer, live, first, limit)
         except (KafkaError, ConsumerStoppedError) as error:
             self._fail(consumer, error)
             return []
@@ -216,7 +211,7 @@ class Member:
             claims = []
             for partition, at in sorted(beginnings.items()):
                 claim = Claim(*partition, at.offset, at.mark, at.topic_id, at.remade)
-                self._polling.begin(consumer, claim, stopped=at.stopped)
+                self.polling.begin(consumer, claim, stopped=at.stopped)
                 self._claims[claim.topic_partition] = claim
                 claims.append(claim)
             try:
@@ -258,19 +253,9 @@ class Member:
         async with self._commit_lock:
             self._claims.clear()
             self._stops.clear()
-            self._polling.end()
+            self.polling.end()
 
     # The consumer
-
-    @property
-    def out_of_range(self) -> Mapping[Claim, int]:
-        """The claims that stand still, because the log does not have the offset to read next; with that offset."""
-        return self._polling.out_of_range
-
-    def explain(self, claim: Claim, error: str, hint: str) -> None:
-        """Say why *claim*, which is out of range, stands still. Call it again while it lasts."""
-        if (offset := self._polling.out_of_range.get(claim)) is not None:
-            self._stops.stop(claim.topic_partition, error, hint, offset=offset)
 
     async def reopen(self, remade: Collection[str]) -> None:
         """Give all claims back in good order, and join the group anew: the topics *remade* are others than those claimed."""
@@ -292,7 +277,7 @@ class Member:
         while True:
             self._trouble.clear()
             consumer = self._consumer = self._clients.member(self._group, self._drain)
-            consumer.subscribe(self._topics, listener=_Listener(self, consumer))
+            consumer.subscribe(self._topics, listener=Listener(self, consumer))
             try:
                 await consumer.start()
                 await self._trouble.wait()
@@ -305,17 +290,3 @@ class Member:
                     await self._release(lost=True)
                 await stopping
             await asyncio.sleep(_PAUSE)
-
-
-class _Listener(ConsumerRebalanceListener):
-    """Passes the callbacks of one consumer to the member. aiokafka swallows errors here, so there must be none."""
-
-    def __init__(self, member: Member, consumer: AIOKafkaConsumer) -> None:
-        self._member = member
-        self._consumer = consumer
-
-    async def on_partitions_revoked(self, revoked: Collection[KafkaPartition]) -> None:  # noqa: ARG002
-        await self._member.end_claims(self._consumer)
-
-    async def on_partitions_assigned(self, assigned: Collection[KafkaPartition]) -> None:
-        await self._member.begin_claims(self._consumer, assigned)

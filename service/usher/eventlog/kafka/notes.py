@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from usher.delivery.headers import ORIGINAL_GROUP
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.port import checkpoints_topic
-from usher.headers import ORIGINAL_GROUP
 
 _PREFIX: Final = "topic-id/"
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from usher.delivery.headers import Head, foreign
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
-from usher.headers import Head, foreign
 
 _LOOKED_AT: Final = 50
 

@@ -84,6 +84,11 @@ class Polling:
         """The offset that is read next, for each claim."""
         return {KafkaPartition(*claim.topic_partition): offset for claim, offset in self._read_to.items()}
 
+    def explain(self, claim: Claim, error: str, hint: str) -> None:
+        """Say why *claim*, which is out of range, stands still. Call it again while it lasts."""
+        if (offset := self.out_of_range.get(claim)) is not None:
+            self._stops.stop(claim.topic_partition, error, hint, offset=offset)
+
     def live(self, consumer: AIOKafkaConsumer, claims: Collection[Claim]) -> Live:
         """Return the claims to read now, beginning with another one each time: the first one gets most of the limit."""
         self._turn += 1

@@ -33,7 +33,7 @@ _NONE: Final = bytes(16)
 _ABSENT: Final = (UnknownTopicOrPartitionError, TopicAuthorizationFailedError, InvalidTopicError)
 
 
-class Seen(NamedTuple):
+class SeenTopic(NamedTuple):
     """A topic that exists. *id* is as ``kafka-topics.sh --describe`` shows it; empty where the brokers are too old to say."""
 
     id: str
@@ -120,7 +120,7 @@ class _TopicIds(Request[_Request10 | _Request12]):
         return request_struct_class(topics, False, *operations, {})
 
 
-async def seen(client: AIOKafkaClient, names: Collection[str]) -> Mapping[str, Seen]:
+async def seen(client: AIOKafkaClient, names: Collection[str]) -> Mapping[str, SeenTopic]:
     """Return the topics of *names* that exist and may be described.
 
     Raises:
@@ -137,7 +137,7 @@ async def seen(client: AIOKafkaClient, names: Collection[str]) -> Mapping[str, S
         error, partitions = for_code(topic["error_code"]), topic["partitions"]
         if error is NoError:
             replicas = max((len(each["replicas"]) for each in partitions), default=1)
-            found[topic["topic"]] = Seen(topic.get("topic_id", ""), len(partitions), replicas)
+            found[topic["topic"]] = SeenTopic(topic.get("topic_id", ""), len(partitions), replicas)
         elif error not in _ABSENT:
             raise error(topic["topic"])
     return found

@@ -33,6 +33,7 @@ from usher.eventlog.port import (
 )
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.access import only_worker
+from usher.eventlog.sqlite.bell import Bell
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.lease import SqliteCheckpoints
 from usher.eventlog.sqlite.topics import PAGE, SqliteTopics
@@ -76,9 +77,9 @@ class SqliteLog:
         self._pruning: asyncio.Task[None] | None = None
         self._held: dict[str, Claim] = {}
         self._positions: dict[Claim, int] = {}
-        self._read_bell = _Bell()
+        self._read_bell = Bell()
         self._bells = dict.fromkeys(config.topics, self._read_bell)
-        self._bells.update((retry_topic(config.group, topic), _Bell()) for topic in config.topics)
+        self._bells.update((retry_topic(config.group, topic), Bell()) for topic in config.topics)
         self._turn = 0
         self._checkpoints = SqliteCheckpoints(self._file, checkpoints_topic(config.group), self._write)
 
@@ -128,7 +129,7 @@ class SqliteLog:
                 pause = _PAUSE_SECONDS
             if (left := deadline - clock()) <= 0:
                 return ()
-            await _first_of(rung, min(pause, left))
+            await rung.wait(min(pause, left))
 
     async def commit(self, positions: Mapping[Claim, Position]) -> None:
         lost = [claim for claim in positions if self._held.get(claim.topic) is not claim]
@@ -153,7 +154,7 @@ class SqliteLog:
             try:
                 records = await self._file.read(partial(tables.page, topic=topic, start=position, limit=PAGE))
             except LogUnavailable:
-                await _first_of(rung, _PAUSE_SECONDS)
+                await rung.wait(_PAUSE_SECONDS)
                 continue
             # It has caught up when nothing is left, not at the end as it was at the beginning: a record may have been replaced
             # by one behind that end, and would be missing.
@@ -164,7 +165,7 @@ class SqliteLog:
                 caught_up = True
                 yield CAUGHT_UP
             else:
-                await _first_of(rung, _LOOK_SECONDS)
+                await rung.wait(_LOOK_SECONDS)
 
     async def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:
         """As the port says.
@@ -270,26 +271,6 @@ class SqliteLog:
                     while await self._file.write(prune):
                         """Some records at a time: other writes come in between."""
             await asyncio.sleep(_PRUNE_SECONDS)
-
-
-class _Bell:
-    """Wakes all tasks that wait. Take `next` before you look: then you miss nothing that comes in between."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def next(self) -> asyncio.Event:
-        return self._event
-
-    def ring(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-
-async def _first_of(rung: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await rung.wait()
 
 
 def _batches(db: sqlite3.Connection, wanted: Sequence[tuple[Claim, int]], limit: int) -> list[Batch]:

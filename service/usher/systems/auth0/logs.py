@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from usher.credentials import names_credential
+from usher.redact.credentials import names_credential
 from usher.systems.auth0.values import dict_in, unmasked, user_of
 from usher.systems.canonical import text
 

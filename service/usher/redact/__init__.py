@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from usher.credentials import names_credential
+from usher.redact.credentials import names_credential
 
 _LIMIT = 300
 """The characters that are kept of a text: headers are copied into every later record, and must stay small."""

@@ -1,6 +1,6 @@
 """A Delivery is one event for one handler: it is attempted, parked, dead-lettered and replayed.
 
-Hides how deliveries, lanes and messages are named. `usher.headers` writes a delivery into a record and reads it back.
+Hides how deliveries, lanes and messages are named. `usher.delivery.headers` writes a delivery into a record and reads it back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
-from usher.event import EventUid
+from usher.event import EventUid, idempotency_key
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -183,11 +183,6 @@ def delivery_key(handler: str, uid: EventUid, partition: int, offset: int) -> st
 def bounded(text: str) -> str:
     """Return *text*, or its SHA-256 where it is longer than any real id: it goes into keys and headers."""
     return text if len(text) <= _MAX_ID else _digest(text)
-
-
-def idempotency_key(handler: str, uid: EventUid) -> str:
-    """Return a short, stable name for the one message that *handler* sends about the event. Fits a file name or a header."""
-    return f"{handler}-{_digest(chr(31).join(uid))[:32]}"
 
 
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:
