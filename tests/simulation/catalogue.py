@@ -529,7 +529,7 @@ for state in states:
     Mutant(
         "a-delivery-of-an-earlier-topic-counts-by-its-offset",
         "promise 10: an offset is of one topic",
-        (Edit("engine.claim_state:ClaimState.of_earlier_topic", "topic_id != self._topic_id", "False"),),
+        (Edit("engine.claim_state:ClaimState.of_earlier_topic", "topic_id != self.claim.topic_id.encode()", "False"),),
         family="another topic",
     ),
     Mutant(
