@@ -332,12 +332,12 @@ expires_at = self.attempts.expiry_of(in_flight)
     ),
     Mutant(
         "nothing-expires",
-        "promise 7",
+        "promise 8",
         (Edit("engine.attempt:Attempts.make", "self._too_late(handler, event, delivery)", "False"),),
     ),
     Mutant(
         "memory-without-bound",
-        "promise 6",
+        "promise 7",
         (
             Edit(
                 "engine.driver:Driver.full",
@@ -349,7 +349,7 @@ expires_at = self.attempts.expiry_of(in_flight)
     ),
     Mutant(
         "a-claim-without-bound",
-        "promise 6",
+        "promise 7",
         (
             Edit(
                 "engine.reading:Reader._readable",
@@ -485,13 +485,13 @@ for state in states:
     ),
     Mutant(
         "a-due-time-of-a-wrong-clock-is-believed",
-        "promise 7: nothing waits because a clock was wrong",
+        "promise 8: nothing waits because a clock was wrong",
         (Edit("engine.driver:Driver._start_due", "state.table.distrust(now)", ""),),
         family="clocks",
     ),
     Mutant(
         "what-is-due-is-slept-for",
-        "promise 7: nothing waits because a clock was wrong",
+        "promise 8: nothing waits because a clock was wrong",
         (
             Edit("engine.parking_table:ParkingTable.distrust", "self.soonest = 0.0", ""),
             Edit(
@@ -504,7 +504,7 @@ for state in states:
     ),
     Mutant(
         "a-wait-is-longer-than-what-is-left",
-        "promise 7: no wait beyond the expiry",
+        "promise 8: no wait beyond the expiry",
         (Edit("outcome:_wait", "expires_at is None or due <= expires_at", "True"),),
         family="clocks",
     ),

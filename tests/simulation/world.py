@@ -252,7 +252,7 @@ class World:
                 self.history.handed_over.append((process.name, self.now(), delivery.handler, delivery.uid.id))
 
     def look_into(self, process: Process) -> None:
-        """Promise 6: see that what the worker in *process* holds in memory has bounds."""
+        """Promise 7: see that what the worker in *process* holds in memory has bounds."""
         running = next(running for running in self.processes if running.process is process)
         asked = sum(self.history.replayed.values())
         for sentence in too_much(running.worker, running.limits, self.plan.handlers, asked):
