@@ -195,6 +195,7 @@ async def _until_answer(service: Service, path: str, good: Callable[[int, str], 
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.usefixtures("kafka_jars")
 async def test_a_new_partition_that_may_not_be_opened_waits_alone(tmp_path: Path) -> None:
     """Without the right to widen our topics the old partitions are delivered, also after a restart; the new one says what it needs."""
     broker = Broker(tmp_path / "kafka", listener="SASL_PLAINTEXT", properties=_PROPERTIES)

@@ -31,7 +31,7 @@ def play(outbox: Path, *, keep: bool) -> Sequence[str]:
 
     Raises:
         OutboxError: the outbox can't be written.
-        asyncio.CancelledError: SIGTERM or SIGHUP came.
+        asyncio.CancelledError: SIGINT, SIGTERM or SIGHUP came.
     """
     folder = Path(tempfile.mkdtemp(prefix="usher-demo-"))
     try:
@@ -69,9 +69,9 @@ def _print_last_lines(service: Service) -> None:
 
 
 async def _ending_on_signals(work: Coroutine[Any, Any, Sequence[str]]) -> Sequence[str]:
-    """Await *work*. SIGTERM and SIGHUP cancel it as Ctrl-C does, so that the child processes are ended."""
+    """Await *work*. SIGINT, SIGTERM and SIGHUP cancel it, so that the child processes are ended."""
     task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
     if os.name == "posix":
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, task.cancel)
     return await task
