@@ -53,12 +53,15 @@ class Repeats:
         yield from self._ignored_tombstones()
 
     def _unreasonable(self, effects: Sequence[Attempt]) -> str:
-        """Why the last of *effects* should not have happened, given the others; empty where it may."""
+        """Why the last of *effects* should not have happened, given the others; empty where it may.
+
+        After a replay it is enough that it may repeat one of them: it need not be the first that it repeats.
+        """
         again = effects[-1]
-        for first in effects[:-1]:
-            if why := self._against(first, again):
-                return why
-        return ""
+        reasons = [why for first in effects[:-1] if (why := self._against(first, again))]
+        if self._history.replayed[again.delivery] and len(reasons) < len(effects) - 1:
+            return ""
+        return reasons[0] if reasons else ""
 
     def _against(self, first: Attempt, again: Attempt) -> str:
         if first.offset != again.offset:
@@ -108,6 +111,8 @@ class Repeats:
         now = fold([each for each in self._history.writes(again) if each.at <= again.began - self._slowest - _TURN])
         if now is not None and now.parked is None:
             return "though a tombstone had come"
+        if self._history.replayed[again.delivery]:  # no commit says anything about a replay
+            return ""
         for tenure in self._history.tenures:
             if (
                 tenure.claim.partition == again.partition
@@ -148,11 +153,16 @@ class Repeats:
             return ""
         if any(begin - self._unknown_for <= ended <= end for begin, end in life.strays):
             return ""
-        if ended >= first.tenure.ended - self._slowest - _TURN:  # late: the excuse ends with its tombstone
-            if again.began <= ended + self._slowest + _TURN or life.ended <= ended + self._slowest + _TURN:
+        written = self._slowest * self._writes_of(first) + _TURN
+        if ended >= first.tenure.ended - written:  # late: the excuse ends with its tombstone
+            if again.began <= ended + written or life.ended <= ended + written:
                 return ""
             return "though the late attempt had ended before"
         return "and nothing had prevented the write that says so"
+
+    def _writes_of(self, attempt: Attempt) -> int:
+        """How many writes, one after the other, say that it was done: a replay has a state of its dead letter, and an answer."""
+        return 2 if self._history.replayed[attempt.delivery] else 1
 
     def _late_and_unwritten(self) -> Iterator[str]:
         """Check rule 9: a success that comes when its claim has gone gets a tombstone, parked before or not."""
