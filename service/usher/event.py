@@ -91,7 +91,7 @@ class Event(BaseModel):
 
     @property
     def time(self) -> datetime | None:
-        """When it happened, by the clock of the source; None where the source does not say, or no date can tell it."""
+        """When it happened, by the clock of the source; None where the source does not say, or where it is out of the range of dates."""
         stamp = self.context.timestamp
         try:
             return None if stamp is None else datetime.fromtimestamp(stamp, UTC)

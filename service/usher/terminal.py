@@ -78,7 +78,7 @@ def moment(milliseconds: int | None) -> str:
 
 
 def iso(milliseconds: int) -> str:
-    """Write a time, given in Unix milliseconds, as ISO 8601 in UTC to the second; as the number where no date can tell it."""
+    """Write a time, given in Unix milliseconds, as ISO 8601 in UTC to the second; as the number where no date has it."""
     try:
         return datetime.fromtimestamp(milliseconds // 1000, UTC).isoformat()
     except (OverflowError, ValueError, OSError):

@@ -191,7 +191,7 @@ async def _widen(broker: Broker, *topics: str) -> None:
 
 async def _until_answer(service: Service, path: str, good: Callable[[int, str], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not good(*await service.get(path)):  # noqa: ASYNC110 only asking tells
+        while not good(*await service.get(path)):  # noqa: ASYNC110 only by asking
             await asyncio.sleep(0.1)
 
 

@@ -20,7 +20,7 @@ from tests.kafka import Broker, unique
 from usher.delivery.headers import owner_headers
 from usher.eventlog.errors import LogMisconfigured
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
-from usher.eventlog.kafka.notes import Note
+from usher.eventlog.kafka.known_topics import KnownTopic
 from usher.eventlog.kafka.topic_ids import seen
 from usher.eventlog.port import (
     Claim,
@@ -55,7 +55,7 @@ async def make_anew(broker: Broker, topic: str, partitions: int = 1, **configs: 
                 if not answer.topic_errors[0][1]:
                     break
                 await asyncio.sleep(0.1)
-            while len((await described(broker, topic)).get(topic, ())) != partitions:  # noqa: ASYNC110 - only asking tells
+            while len((await described(broker, topic)).get(topic, ())) != partitions:  # noqa: ASYNC110 - only by asking
                 await asyncio.sleep(0.05)
 
 
@@ -67,8 +67,8 @@ async def described(broker: Broker, topic: str) -> dict[str, range]:
 async def policy(broker: Broker, topic: str) -> str:
     async with broker.admin() as admin:
         asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})]
-        told: Any = await admin.describe_configs(asked)
-        return str(told[0].resources[0][4][0][1])
+        described: Any = await admin.describe_configs(asked)
+        return str(described[0].resources[0][4][0][1])
 
 
 async def read_to(worker: Worker, claim: Claim, offset: int) -> None:
@@ -136,7 +136,7 @@ async def test_a_worker_that_comes_after_the_reset_goes_on_where_the_new_topic_w
 
 
 async def test_what_is_queued_of_the_old_topic_is_handed_over_before_the_claim_goes(new_group: NewGroup) -> None:
-    """Nobody can read it again: the owner is told, and then asked to release."""
+    """Nobody can read it again: the owner is notified, and then asked to release."""
     group = await new_group(1)
     worker = await group.worker()
     [old] = worker.claims
@@ -173,7 +173,9 @@ async def test_a_group_without_notes_goes_on_at_its_commits(new_group: NewGroup)
     assert [claim.start for claim in second.claims] == [3]
     await second.log.close()
     key = f"topic-id/{group.topic}/0".encode()
-    await group.broker.produce(checkpoints_topic(group.config.group), [(key, Note("of-another-cluster").encode())])
+    await group.broker.produce(
+        checkpoints_topic(group.config.group), [(key, KnownTopic("of-another-cluster").encode())]
+    )
 
     third = await group.worker()
     assert [(claim.start, claim.remade) for claim in third.claims] == [(0, True)]

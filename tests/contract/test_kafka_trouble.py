@@ -81,7 +81,7 @@ async def test_some_kilobytes_that_unpack_to_too_much_are_passed_over(kafka: Bro
     assert values(back) == [b"", b"after"]
 
 
-async def test_what_an_open_transaction_holds_is_counted_and_told(
+async def test_what_an_open_transaction_holds_is_counted_and_logged(
     kafka: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end is that of all records; a line names the place and since when; a browser can read it, apart from the rest."""
@@ -150,7 +150,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def test_brokers_that_come_back_under_other_addresses_are_found(
     own_kafka: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The outage is told while nothing is written; then the clients are built anew, and all goes on without a restart."""
+    """The outage is logged while nothing is written; then the clients are built anew, and all goes on without a restart."""
     monkeypatch.setattr(outage, "_EVERY", 0.5)
     async with grouped(own_kafka) as new, in_front_of(own_kafka) as address:
         group = await new(1)
@@ -176,9 +176,9 @@ async def test_brokers_that_come_back_under_other_addresses_are_found(
             assert lease.checkpoint("audit") == b"1"
         assert worker.log.needs_restart() == ""
 
-    told = [line for line in lines if line["event"] == "kafka can't be reached"]
-    assert len(told) == 1
-    assert "Connect call failed" in told[0]["reason"] or "Connection" in told[0]["reason"]
+    logged = [line for line in lines if line["event"] == "kafka can't be reached"]
+    assert len(logged) == 1
+    assert "Connect call failed" in logged[0]["reason"] or "Connection" in logged[0]["reason"]
     assert any(line["event"] == "kafka clients are built anew" for line in lines)
 
 
@@ -191,7 +191,7 @@ async def _line(worker: Worker, lines: Sequence[Mapping[str, object]], event: st
 async def test_a_password_that_was_renewed_on_disk_ends_an_outage(
     tmp_path: Path, kafka: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the file has the old one the refusal is told, and only a new process could help; with the new one all goes on."""
+    """While the file has the old one the refusal is logged, and only a new process could help; with the new one all goes on."""
     monkeypatch.setattr(outage, "_EVERY", 0.5)
     monkeypatch.setattr(outage, "_PATIENCE", 0.0)
     module = "org.apache.kafka.common.security.plain.PlainLoginModule required"

@@ -230,7 +230,7 @@ class HostileLog(MemoryLog):
         self._process = process
         self._begun: set[tuple[str, bytes | None, str]] = set()
         self._lost: dict[Claim, float] = {}
-        """When a commit told that a claim is lost."""
+        """When a commit was answered that a claim is lost."""
 
     async def open(self, owner: Owner) -> None:
         await super().open(WatchedOwner(self._world, self._process, owner))

@@ -40,7 +40,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_partitions_that_stand_still_make_it_unready_by_name() -> None:
-    """Those with one reason are told together; once they go on it is ready again. Alive it is all the time."""
+    """Those with one reason are named together; once they go on it is ready again. Alive it is all the time."""
     broker = MemoryBroker(partitions=4)
     async with serving(broker) as app:
         broker.stopped |= {TopicPartition(TOPIC, 1): "run A", TopicPartition(TOPIC, 2): "run A"}

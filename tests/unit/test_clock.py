@@ -54,7 +54,7 @@ async def test_a_wait_that_a_provider_asks_for_ends_when_the_delivery_expires(be
     assert script.done == [("ann", "second")]
 
 
-async def test_a_lane_that_waits_longer_than_any_policy_is_told(bench: Bench) -> None:
+async def test_a_lane_that_waits_longer_than_any_policy_is_logged(bench: Bench) -> None:
     """Within its expiry a long wait is obeyed; a line and a metric say that it is longer than ours."""
     script = Script(act=raising(Retry("429", after="3h")))
     with structlog.testing.capture_logs() as lines:
@@ -132,7 +132,7 @@ def test_a_backlog_is_deduped_although_the_clock_of_one_producer_was_ahead() -> 
 
 @pytest.mark.parametrize("at", [-1, 0, 1_764_240_000, 1_764_240_000_000_000, 1_764_240_000_000_000_000, 10**30])
 async def test_a_record_without_a_time_counts_from_its_arrival(bench: Bench, at: int) -> None:
-    """Neither the record nor the event tells one that a clock could: it is not expired, and its second arrival is known."""
+    """Neither the record nor the event has one that a clock could show: it is not expired, and its second arrival is known."""
     script = Script()
     first, last = (json.loads(raw(user, event_id=user)) for user in ("ann", "eve"))
     del first["context"]["timestamp"]

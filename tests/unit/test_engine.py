@@ -694,7 +694,7 @@ async def test_a_delivery_that_ends_its_worker_is_isolated_and_dead_lettered(ben
         )
 
     assert [dead_letter.reason for dead_letter in bench.dead_letters()] == ["crashed-the-worker"]
-    # Two of many, and two alone: one could be a coincidence. One more where the first ended before a commit told of it.
+    # Two of many, and two alone: one could be a coincidence. One more where the first ended before a commit named it.
     assert len(crashed) in {4, 5}
     assert {event for _, event in done} == {"before", "after"}
 
@@ -935,7 +935,7 @@ async def test_a_lag_that_is_not_known_does_not_look_like_none(bench: Bench) -> 
         bench.broker.stopped.clear()
 
 
-async def test_a_partition_that_ends_before_what_was_read_is_told(bench: Bench) -> None:
+async def test_a_partition_that_ends_before_what_was_read_is_logged(bench: Bench) -> None:
     """It was truncated or made anew: the lag is negative and not 0, and there is a line."""
     script, labels = Script(), {"topic": TOPIC, "partition": "0"}
     with capture_logs() as lines:

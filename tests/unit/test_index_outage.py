@@ -28,7 +28,7 @@ def bench() -> Bench:
     return Bench(MemoryBroker(), RetryPolicy(("1s",) * 6, jitter=0))
 
 
-async def test_a_folder_that_fails_while_it_runs_holds_everything_up_and_is_told_once(
+async def test_a_folder_that_fails_while_it_runs_holds_everything_up_and_is_logged_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is read or begun meanwhile, what runs ends, and all goes on in order once the folder can be used again."""
@@ -61,8 +61,8 @@ async def test_a_folder_that_fails_while_it_runs_holds_everything_up_and_is_told
             await until(lambda: len(script.done) == 4)
             assert worker.ready
 
-    told = [line["event"] for line in lines if line["event"] in {CANT, CAN}]
-    assert told == [CANT, CAN], "the first two failures are within a minute: one line"
+    logged = [line["event"] for line in lines if line["event"] in {CANT, CAN}]
+    assert logged == [CANT, CAN], "the first two failures are within a minute: one line"
     assert [event for user, event in script.done if user == "ann"] == ["first", "second"]
     assert [event for _, event, *_ in script.attempts].count("slow") == 2
 

@@ -29,7 +29,7 @@ async def test_a_partition_without_a_leader_does_not_hold_up_the_answer_of_the_o
     assert isinstance(answers[LEADERLESS], KafkaTimeoutError)
 
 
-async def test_where_nothing_can_be_answered_the_error_is_told() -> None:
+async def test_where_nothing_can_be_answered_the_error_is_raised() -> None:
     """For a single partition: nobody else waits."""
     with pytest.raises(KafkaTimeoutError):
         await known(ask, [LEADERLESS])

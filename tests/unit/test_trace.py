@@ -159,7 +159,7 @@ async def test_a_raw_topic_is_read_through_its_source() -> None:
 
 
 async def test_what_an_open_transaction_holds_is_not_committed_yet() -> None:
-    """It is found, and told apart from what waits for the worker; what no handler runs for is filtered all the same."""
+    """It is found, and distinguished from what waits for the worker; what no handler runs for is filtered all the same."""
     browser = await _log(raw_event(id="0a"))
     held = [raw_event(id="0b"), raw_event(id="0c", triggered_by="user")]
     browser.broker.uncommitted[TOPIC] = [

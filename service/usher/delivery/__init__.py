@@ -88,7 +88,7 @@ class Origin:
     def of(cls, record: Record, now: int | None = None, topic_id: str = "") -> Origin:
         """Return the origin of a source record, without headers whose names are ours: others may not set these.
 
-        A record that has no time, or one that no clock tells, is of *now* (Unix milliseconds): when it has arrived.
+        A record without a time, or with one out of the range of dates, is of *now* (Unix milliseconds): when it has arrived.
         """
         kept = record.headers and tuple(
             (name, value) for name, value in record.headers if not name.startswith(OUR_HEADERS)

@@ -1,7 +1,7 @@
 """Where a claim begins: at the offset that was committed, unless that is of another log than the one that is there now.
 
-Hides how it is known that a topic was made anew: by the id of the topic that the group's note names. Where the brokers do not
-tell ids, an end before the offset is the sign.
+Hides how it is known that a topic was made anew: by the topic id that the group keeps beside its offset. Where the brokers give
+no ids, an end before the offset is the sign.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import OffsetAndMetadata
 
 from usher.eventlog.kafka.errors import brief
-from usher.eventlog.kafka.notes import Note, Notes
+from usher.eventlog.kafka.known_topics import KnownTopic, KnownTopics
 from usher.eventlog.kafka.offsets import each_alone
 from usher.eventlog.kafka.start import Offsets, committed
 from usher.eventlog.kafka.topic_ids import seen
@@ -41,8 +41,8 @@ class Beginning(NamedTuple):
     stopped: bool = False
 
     @property
-    def note(self) -> Note:
-        return Note(self.topic_id, self.remade, self.offset if self.stopped else None)
+    def known(self) -> KnownTopic:
+        return KnownTopic(self.topic_id, self.remade, self.offset if self.stopped else None)
 
 
 Beginnings = Mapping[KafkaPartition, Beginning]
@@ -56,13 +56,13 @@ class Located(NamedTuple):
 
 
 def decide(
-    note: Note | None, topic_id: str, at: OffsetAndMetadata | None, *, first: int, end: int, start: int
+    known: KnownTopic | None, topic_id: str, at: OffsetAndMetadata | None, *, first: int, end: int, start: int
 ) -> Beginning:
     """Decide where a partition begins. *at* is what the group has committed, *first* and *end* are the bounds of its log.
 
     *topic_id* is that of the topic now, *start* the offset to begin at where nothing is known.
     """
-    named, remade = (note.topic_id, note.remade) if note is not None else ("", False)
+    named, remade = (known.topic_id, known.remade) if known is not None else ("", False)
     comparable = bool(topic_id) and not numbered(named)
     beyond = at is not None and at.offset > end
     if (comparable and named != topic_id) or (beyond and not comparable):
@@ -70,26 +70,26 @@ def decide(
     if at is None:
         return Beginning(start, committed=False, topic_id=topic_id or named, remade=remade)
     decided = not at.metadata  # an operator has set the offset: our own commits have a Mark
-    stopped = beyond or (note is not None and note.stopped_at is not None and not decided)
+    stopped = beyond or (known is not None and known.stopped_at is not None and not decided)
     return Beginning(at.offset, at.metadata, topic_id=topic_id or named, remade=remade, stopped=stopped)
 
 
 def numbered(topic_id: str) -> bool:
-    """Return whether an id is not one that brokers tell."""
+    """Return whether an id is one of ours, for a broker that gives none."""
     return topic_id[:1] in {"", _NUMBERED}
 
 
 def _next(named: str) -> str:
-    """Return the id of our own that follows *named*, where the brokers tell none: topics of one name are numbered."""
+    """Return the id of our own that follows *named*, where the brokers give none: topics of one name are numbered."""
     return f"{_NUMBERED}{int(named[1:] or 0) + 1 if numbered(named) else 1}"
 
 
 class Locator:
-    """Locates the beginnings of claims, and keeps the notes that later ones are decided by."""
+    """Locates the beginnings of claims, and keeps the topic ids by which later ones are decided."""
 
-    def __init__(self, group: str, notes: Notes) -> None:
+    def __init__(self, group: str, known_topics: KnownTopics) -> None:
         self._group = group
-        self._notes = notes
+        self._known_topics = known_topics
         self.ids: dict[str, str] = {}
         """The ids of the source topics as they were last seen."""
         self.starts: Offsets = {}
@@ -101,11 +101,11 @@ class Locator:
         Raises:
             KafkaError, TimeoutError
         """
-        notes = await self._notes.read(asker)
+        known_topics = await self._known_topics.read(asker)
         return {
             each.topic
-            for each, note in notes.items()
-            if note.topic_id and (now := ids.get(each.topic)) and note.topic_id != now
+            for each, known in known_topics.items()
+            if known.topic_id and (now := ids.get(each.topic)) and known.topic_id != now
         }
 
     async def locate(
@@ -122,7 +122,7 @@ class Locator:
         there = await seen(admin._client, topics)
         if missing := topics - there.keys():
             raise UnknownTopicOrPartitionError(f"{', '.join(sorted(missing))}: deleted?")
-        notes = await self._notes.read(asker)
+        known_topics = await self._known_topics.read(asker)
         found = await committed(admin, self._group, partitions)
         firsts, ends = await asyncio.gather(
             each_alone(asker.beginning_offsets, partitions), each_alone(asker.end_offsets, partitions)
@@ -136,22 +136,24 @@ class Locator:
                 stopped[each] = (errors[0], "see whether the partition has a leader")
                 continue
             at, topic_id, start = found.get(each), there[each.topic].id, self.starts.get(each, first)
-            beginnings[each] = decide(notes.get(each), topic_id, at, first=first, end=end, start=start)
-            _tell(each, at, beginnings[each], notes.get(each))
+            beginnings[each] = decide(known_topics.get(each), topic_id, at, first=first, end=end, start=start)
+            _log_topic_made_anew(each, at, beginnings[each], known_topics.get(each))
         return Located(beginnings, stopped)
 
     async def settled(self, beginnings: Beginnings) -> None:
-        """Keep the notes of claims whose beginnings are committed. Nothing is read before that.
+        """Keep the topics of claims whose beginnings are committed. Nothing is read before that.
 
         Raises:
             LogUnavailable
         """
-        await self._notes.keep({each: beginning.note for each, beginning in beginnings.items()})
+        await self._known_topics.keep({each: beginning.known for each, beginning in beginnings.items()})
 
 
-def _tell(each: KafkaPartition, at: OffsetAndMetadata | None, beginning: Beginning, note: Note | None) -> None:
+def _log_topic_made_anew(
+    each: KafkaPartition, at: OffsetAndMetadata | None, beginning: Beginning, known: KnownTopic | None
+) -> None:
     before = at.offset if at is not None else None
-    if not beginning.committed and beginning.remade and (note is None or note.topic_id != beginning.topic_id):
+    if not beginning.committed and beginning.remade and (known is None or known.topic_id != beginning.topic_id):
         _logger.error(
             "source topic was made anew",
             topic=each.topic,

@@ -11,7 +11,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 
 
 class ClaimKeeper(Protocol):
-    """What is called: it tells an earlier consumer from the one of now."""
+    """What is called. The consumer comes along: it may be an earlier one than the member has now."""
 
     async def begin_claims(self, consumer: AIOKafkaConsumer, partitions: Collection[KafkaPartition]) -> None: ...
 

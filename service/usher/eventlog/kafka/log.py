@@ -19,10 +19,10 @@ from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Located, Locator
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.kafka.known_topics import KnownTopics
 from usher.eventlog.kafka.lease import Checkpoints
 from usher.eventlog.kafka.lookout import Lookout
 from usher.eventlog.kafka.member import Member
-from usher.eventlog.kafka.notes import Notes
 from usher.eventlog.kafka.offsets import first_within, known
 from usher.eventlog.kafka.outage import Outages, client_of
 from usher.eventlog.kafka.owners import strangers
@@ -63,7 +63,7 @@ class KafkaLog:
         self._holds = Holds(self._clients)
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
-        self._locator = Locator(config.group, notes := Notes(self._writer, config.group))
+        self._locator = Locator(config.group, known_topics := KnownTopics(self._writer, config.group))
         self._member = Member(
             self._clients,
             config.group,
@@ -73,7 +73,7 @@ class KafkaLog:
             settled=self._locator.settled,
         )
         self._lookout = Lookout(
-            self._member, self._locator, notes, self._table, config=config, every=options.metadata_age
+            self._member, self._locator, known_topics, self._table, config=config, every=options.metadata_age
         )
         self._checkpoints = Checkpoints(self._clients, self._writer, config.group)
         self._history_slots = asyncio.Semaphore(_READERS)

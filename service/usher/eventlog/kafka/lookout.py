@@ -19,8 +19,8 @@ from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Locator, cut_off, deleted, numbered
 from usher.eventlog.kafka.errors import brief
+from usher.eventlog.kafka.known_topics import KnownTopic, KnownTopics
 from usher.eventlog.kafka.member import Member
-from usher.eventlog.kafka.notes import Note, Notes
 from usher.eventlog.kafka.table import TableReader
 from usher.eventlog.kafka.topic_ids import SeenTopic, seen
 from usher.eventlog.kafka.topics import KafkaTopics, Topic
@@ -36,18 +36,25 @@ class Lookout:
     """Looks at the topics of a log while it is open, every *every* seconds at least."""
 
     def __init__(
-        self, member: Member, locator: Locator, notes: Notes, table: TableReader, *, config: LogConfig, every: float
+        self,
+        member: Member,
+        locator: Locator,
+        known_topics: KnownTopics,
+        table: TableReader,
+        *,
+        config: LogConfig,
+        every: float,
     ) -> None:
         self.complaints: Sequence[str] = ()
         """What is wrong with the topics, each with the way out."""
         self._member = member
         self._locator = locator
-        self._notes = notes
+        self._known_topics = known_topics
         self._table = table
         self._config = config
         self._every = min(_EVERY, every)
         self._ids: dict[str, str] = {}
-        self._told: dict[Claim, tuple[str, str]] = {}
+        self._explained: dict[Claim, tuple[str, str]] = {}
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -109,7 +116,7 @@ class Lookout:
             self._table.rewind(name)
         remade = self._remade(there)
         if checkpoints_topic(self._config.group) in anew:
-            self._notes.forget()  # the claims write their notes again
+            self._known_topics.forget()  # the claims keep theirs again
         elif not remade:
             return
         await self._member.reopen(remade)
@@ -137,9 +144,9 @@ class Lookout:
     async def _explain_stops(self) -> None:
         """Say why partitions stand still, and see that they do so until somebody decides where they go on."""
         stopped = dict(self._member.polling.out_of_range)
-        self._told = {claim: why for claim, why in self._told.items() if claim in stopped}
-        await self._look_at_stops({claim: offset for claim, offset in stopped.items() if claim not in self._told})
-        for claim, (error, hint) in self._told.items():
+        self._explained = {claim: why for claim, why in self._explained.items() if claim in stopped}
+        await self._look_at_stops({claim: offset for claim, offset in stopped.items() if claim not in self._explained})
+        for claim, (error, hint) in self._explained.items():
             self._member.polling.explain(claim, error, hint)
 
     async def _look_at_stops(self, fresh: Mapping[Claim, int]) -> None:
@@ -150,10 +157,10 @@ class Lookout:
             partition = KafkaPartition(*claim.topic_partition)
             about = (self._config.group, claim.topic, claim.partition)
             if offset < first[partition]:
-                self._told[claim] = deleted(*about)
+                self._explained[claim] = deleted(*about)
             elif numbered(claim.topic_id):  # the broker tells no ids: an end before the offset means another topic
                 await self._member.reopen([claim.topic])
                 return
             else:
-                await self._notes.keep({partition: Note(claim.topic_id, claim.remade, offset)})
-                self._told[claim] = cut_off(*about)
+                await self._known_topics.keep({partition: KnownTopic(claim.topic_id, claim.remade, offset)})
+                self._explained[claim] = cut_off(*about)

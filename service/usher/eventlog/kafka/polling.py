@@ -48,7 +48,7 @@ Read = Mapping[KafkaPartition, list[Any]]
 
 
 class Polling:
-    """Reads the claims of one member of *group*, and tells *stops* which of them stand still."""
+    """Reads the claims of one member of *group*, and reports to *stops* which of them stand still."""
 
     def __init__(self, group: str, stops: Stops) -> None:
         self._group = group

@@ -15,7 +15,7 @@ _AGAIN: Final = 60.0
 
 
 class Stops:
-    """What each partition stands still for. One that only waits for something of ours is told here too, without a line."""
+    """What each partition stands still for. One that only waits for something of ours is here too, without a log line."""
 
     def __init__(self) -> None:
         self._waiting: dict[TopicPartition, str] = {}

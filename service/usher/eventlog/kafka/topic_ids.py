@@ -1,6 +1,6 @@
 """What a topic is: its id, its partitions. Hides a Metadata request of our own, since aiokafka speaks a version without ids.
 
-A topic that is deleted and made again has another id under the same name. Brokers tell it from 2.8 on; of older ones it is empty.
+A topic that is deleted and made again has another id under the same name. Brokers give it from 2.8 on; of older ones it is empty.
 The request names its topics, and never lets the brokers create one.
 """
 
@@ -124,7 +124,7 @@ async def seen(client: AIOKafkaClient, names: Collection[str]) -> Mapping[str, S
     """Return the topics of *names* that exist and may be described.
 
     Raises:
-        KafkaError: no broker answers, or it can't tell now.
+        KafkaError: no broker answers, or it can't answer now.
     """
     if not names:
         return {}

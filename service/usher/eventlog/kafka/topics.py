@@ -29,7 +29,7 @@ _CONFIGS: Final = ("max.message.bytes", "cleanup.policy", "retention.ms")
 
 
 class Topic(NamedTuple):
-    """A topic that exists. *configs* is empty where they may not be read, *id* where the brokers do not tell it."""
+    """A topic that exists. *configs* is empty where they may not be read, *id* where the brokers do not give it."""
 
     partitions: int
     replicas: int

@@ -21,8 +21,8 @@ from usher.eventlog.port import checkpoints_topic
 _PREFIX: Final = "topic-id/"
 
 
-class Note(NamedTuple):
-    """The *topic_id* that the group's offset in a partition is of; empty where the brokers do not tell ids.
+class KnownTopic(NamedTuple):
+    """The *topic_id* that the group's offset in a partition is of; empty where the brokers give no ids.
 
     *remade*: the group has read an earlier topic of this name. *stopped_at*: the log ended before this offset, under the same
     id. The partition stays stopped until an operator sets its offset, also when the log has grown past it.
@@ -38,24 +38,24 @@ class Note(NamedTuple):
         ).encode()
 
     @classmethod
-    def decode(cls, text: bytes) -> Note | None:
-        """Read a note. None where it is none: others may write to the topic too."""
+    def decode(cls, text: bytes) -> KnownTopic | None:
+        """Read one. None where *text* is something else: others may write to the topic too."""
         try:
             found = json.loads(text)
-            note = cls(str(found["topic_id"]), bool(found.get("remade")), found.get("stopped_at"))
+            known = cls(str(found["topic_id"]), bool(found.get("remade")), found.get("stopped_at"))
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
-        return note if note.stopped_at is None or isinstance(note.stopped_at, int) else None
+        return known if known.stopped_at is None or isinstance(known.stopped_at, int) else None
 
 
-class Notes:
-    """The notes of *group*."""
+class KnownTopics:
+    """What *group* keeps of its source partitions, in its topic of checkpoints."""
 
     def __init__(self, writer: Writer, group: str) -> None:
         self._writer = writer
         self._partition = TopicPartition(checkpoints_topic(group), 0)
         self._headers = [(ORIGINAL_GROUP, group.encode())]
-        self._known: dict[TopicPartition, Note] = {}
+        self._known: dict[TopicPartition, KnownTopic] = {}
         self._next = 0
         self._reading = asyncio.Lock()
 
@@ -63,8 +63,8 @@ class Notes:
         """Read the topic from its beginning next time: it was made anew."""
         self._known, self._next = {}, 0
 
-    async def read(self, consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Note]:
-        """Return the last note of each partition. *consumer* has no group, and reads nothing else.
+    async def read(self, consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, KnownTopic]:
+        """Return what is kept of each partition. *consumer* has no group, and reads nothing else.
 
         Raises:
             KafkaError, TimeoutError
@@ -83,17 +83,17 @@ class Notes:
             self._next = end
         return self._known
 
-    async def keep(self, notes: Mapping[TopicPartition, Note]) -> None:
-        """Write those of *notes* that are new. Returns once they are acknowledged.
+    async def keep(self, known_topics: Mapping[TopicPartition, KnownTopic]) -> None:
+        """Write those of *known_topics* that are new. Returns once they are acknowledged.
 
         Raises:
             LogUnavailable
         """
-        for partition, note in notes.items():
-            if self._known.get(partition) != note:
+        for partition, known in known_topics.items():
+            if self._known.get(partition) != known:
                 key = f"{_PREFIX}{partition.topic}/{partition.partition}".encode()
-                await self._writer.write(self._partition.topic, key, note.encode(), self._headers, 0)
-                self._known[partition] = note
+                await self._writer.write(self._partition.topic, key, known.encode(), self._headers, 0)
+                self._known[partition] = known
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
         name = (key or b"").decode("utf-8", "replace")
@@ -101,7 +101,7 @@ class Notes:
         if not name.startswith(_PREFIX) or not number.isdecimal():
             return
         partition = TopicPartition(topic, int(number))
-        if value is not None and (note := Note.decode(value)) is not None:
-            self._known[partition] = note
+        if value is not None and (known := KnownTopic.decode(value)) is not None:
+            self._known[partition] = known
         elif value is None:
             self._known.pop(partition, None)
