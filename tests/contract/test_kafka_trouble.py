@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import ConsumerStoppedError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from structlog.testing import capture_logs
@@ -23,7 +24,7 @@ from tests.kafka import Broker, unique
 from usher.addresses import KafkaAddress
 from usher.delivery import Unreadable
 from usher.eventlog.kafka import KafkaLog, outage, transactions
-from usher.eventlog.port import LogConfig, Position, TopicPartition
+from usher.eventlog.port import CaughtUp, LogConfig, Position, TopicPartition
 from usher.kafka_options import SecretFile, kafka_options
 
 
@@ -238,6 +239,34 @@ async def test_a_password_that_was_renewed_on_disk_ends_an_outage(
     finally:
         await log.close()
         broker.stop()
+
+
+@pytest.mark.parametrize("error", [ConsumerStoppedError(), asyncio.CancelledError(), RuntimeError("odd")])
+async def test_a_client_that_fails_in_an_odd_way_keeps_no_claim_closed(
+    kafka: Broker, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """aiokafka raises more than errors of Kafka. Once the reader of the retry topics has failed it begins again."""
+    async with grouped(kafka) as new:
+        group = await new(1)
+        first = await group.worker()
+        await first.log.park(first.claims[0], "a", b"parked", [])
+        ask: Any = AIOKafkaConsumer.end_offsets
+        asked: list[Sequence[Any]] = []
+
+        async def end_offsets(consumer: AIOKafkaConsumer, partitions: Sequence[Any]) -> Any:
+            if any(partition.topic.endswith("-retry") for partition in partitions):
+                asked.append(partitions)
+                if len(asked) == 1:
+                    raise error
+            return await ask(consumer, partitions)
+
+        monkeypatch.setattr(AIOKafkaConsumer, "end_offsets", end_offsets)
+        async with parked(first, first.claims[0]) as stream:
+            rows = await asyncio.wait_for(anext(stream), PATIENCE)
+
+    assert len(asked) == 2
+    assert not isinstance(rows, CaughtUp)
+    assert values(rows) == [b"parked"]
 
 
 async def test_a_damaged_retry_partition_holds_up_its_own_claim_alone(own_kafka: Broker) -> None:

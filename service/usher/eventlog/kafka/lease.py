@@ -20,6 +20,7 @@ from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStat
 
 from usher.delivery.headers import ORIGINAL_GROUP
 from usher.eventlog.errors import LogUnavailable
+from usher.eventlog.kafka import background
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease_assignor import lease_assignor
@@ -131,7 +132,7 @@ class _Candidate(ConsumerRebalanceListener):
                     await self._renew()
             except (CommitFailedError, IllegalStateError):  # others have joined meanwhile: there is a rebalance
                 await asyncio.sleep(_SHORTLY)
-        self._watching = asyncio.create_task(self._watch())
+        self._watching = background.begin(self._watch)
 
     def begin(self, held: HeldLease) -> bool:
         """Let *held* end when the lease ends. False where it has ended already."""

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka import background
 from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Located, Locator
 from usher.eventlog.kafka.client import Clients, stop
@@ -97,7 +98,7 @@ class KafkaLog:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
         self._member.join(owner)
-        self._watching = asyncio.create_task(self._outages.watch())
+        self._watching = background.begin(self._outages.watch)
 
     async def _connect(self) -> None:
         """Start the clients. Where something fails, stop those that were started."""

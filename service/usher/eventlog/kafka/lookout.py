@@ -16,6 +16,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError
 
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
+from usher.eventlog.kafka import background
 from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Locator, cut_off, deleted, numbered
 from usher.eventlog.kafka.errors import brief
@@ -72,7 +73,7 @@ class Lookout:
         self._take = take
         self.use(asking, topics)
         self._ids = {name: topic.id for name, topic in known.items() if topic.id}
-        self._task = asyncio.create_task(self._run())
+        self._task = background.begin(self._run)
 
     def use(self, asking: Asking, topics: KafkaTopics) -> None:
         """Use these clients from now on."""

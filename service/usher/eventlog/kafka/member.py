@@ -28,6 +28,7 @@ from aiokafka.errors import (
 )
 
 from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
+from usher.eventlog.kafka import background
 from usher.eventlog.kafka.beginnings import Beginnings, Located
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
@@ -85,7 +86,7 @@ class Member:
     def join(self, owner: Owner) -> None:
         """Begin to claim, in the background."""
         self._owner = owner
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = background.begin(self._keep)
 
     async def leave(self) -> None:
         """End all claims without a call to their owner, and leave the group. Takes a limited time."""
@@ -165,7 +166,7 @@ class Member:
         self._epoch = object()
         self._assigned = True
         self._stops.wait([TopicPartition(*partition) for partition in partitions], _OPENING)
-        task = asyncio.create_task(self._open(consumer, self._epoch, partitions))
+        task = background.begin(self._open, consumer, self._epoch, partitions)
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 

@@ -16,6 +16,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from usher.delivery import Record
+from usher.eventlog.kafka import background
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.offsets import known
@@ -94,7 +95,7 @@ class TableReader:
         self._streams.add(stream)
         self._changed.set()
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = background.begin(self._run)
         try:
             while (item := await stream.items.get()) is not None:
                 yield item
