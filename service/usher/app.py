@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from usher import background
 from usher.channels import Email, Sms
 from usher.channels.breaker import CircuitBreaker
 from usher.channels.rate_limit import RateLimit
@@ -187,7 +188,7 @@ class App:
             rng=self.rng,
             now=self.now,
         )
-        polling, stopping = asyncio.create_task(pollers.run()), asyncio.create_task(self._stopping.wait())
+        polling, stopping = background.begin(pollers.run), asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([polling, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -1,4 +1,4 @@
-"""A background task of the Kafka log ends when it is cancelled, or when its work is done, and at nothing else."""
+"""A background task ends when it is cancelled, or when its work is done, and at nothing else."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from usher.eventlog.kafka import background
+from usher import background
 
-FAILED = "a background task of the Kafka log failed, it begins again"
+FAILED = "a background task failed, it begins again"
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ async def test_what_fails_is_logged_and_begins_again(error: BaseException) -> No
 
 
 async def test_a_task_that_is_cancelled_ends() -> None:
-    """It was the log that wanted it: nothing is logged."""
+    """Its owner wanted it: nothing is logged."""
     begun = asyncio.Event()
 
     async def work() -> None:

@@ -18,9 +18,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
 
+from usher import background
 from usher.delivery.headers import ORIGINAL_GROUP
 from usher.eventlog.errors import LogUnavailable
-from usher.eventlog.kafka import background
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease_assignor import lease_assignor

@@ -12,10 +12,10 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from usher import background
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
-from usher.eventlog.kafka import background
 from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Located, Locator
 from usher.eventlog.kafka.client import Clients, stop

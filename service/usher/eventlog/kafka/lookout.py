@@ -15,8 +15,8 @@ import structlog
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError
 
+from usher import background
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
-from usher.eventlog.kafka import background
 from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Locator, cut_off, deleted, numbered
 from usher.eventlog.kafka.errors import brief

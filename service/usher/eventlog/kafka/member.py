@@ -27,8 +27,8 @@ from aiokafka.errors import (
     KafkaError,
 )
 
+from usher import background
 from usher.eventlog.errors import ClaimLost, LogError, LogUnavailable
-from usher.eventlog.kafka import background
 from usher.eventlog.kafka.beginnings import Beginnings, Located
 from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from functools import partial
 from pathlib import Path
 
+from usher import background
 from usher.delivery import Headers, Record
 from usher.eventlog.errors import ClaimLost, LogUnavailable
 from usher.eventlog.port import (
@@ -101,7 +102,7 @@ class SqliteLog:
             topic: Claim(topic, 0, committed[topic].next, committed[topic].mark) for topic in self._config.topics
         }
         self._positions = {claim: claim.start for claim in self._held.values()}
-        self._pruning = asyncio.create_task(self._prune_hourly())
+        self._pruning = background.begin(self._prune_hourly)
         await owner.claimed(list(self._held.values()))
 
     async def close(self) -> None:

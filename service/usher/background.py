@@ -1,7 +1,6 @@
-"""The background tasks of the Kafka log: none of them ends unnoticed.
+"""Background tasks that nobody awaits: none of them ends unnoticed.
 
-aiokafka raises more than it documents, a cancellation of its own among it. Nobody awaits these tasks while the log is open. So one that
-fails is logged, and begins again.
+A client under one may raise more than it documents, a cancellation of its own among it. So a task that fails is logged, and begins again.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def begin(work: Callable[[Unpack[_Arguments]], Awaitable[None]], *arguments: *_A
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and task.cancelling():
                     raise
-                _logger.exception("a background task of the Kafka log failed, it begins again", task=work.__qualname__)
+                _logger.exception("a background task failed, it begins again", task=work.__qualname__)
             await asyncio.sleep(_PAUSE)
 
     task = asyncio.create_task(persist())
