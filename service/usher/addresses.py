@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 from email_validator import EmailNotValidError, validate_email
 
 _NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Line breaks and other control characters."""
 _MAIL_SENDER = re.compile(r"(?P<name>.*?) ?<(?P<address>[^<>]*)>")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 _SMS_SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}")
@@ -126,7 +127,7 @@ class SmtpServer:
             raise ValueError(_NO_SMTP)
         if parts.path.strip("/") or set(text) & set("?#"):
             raise ValueError(f"has something after the server; it {_NO_SMTP}")
-        if _CONTROL.search(user + password):
+        if CONTROL.search(user + password):
             raise ValueError(f"has a control character in its user or password; it {_NO_SMTP}")
         if bool(user) != bool(password):
             raise ValueError(f"has a user without a password, or a password without a user; it {_NO_SMTP}")
@@ -157,7 +158,7 @@ class MailSender:
         Raises:
             ValueError
         """
-        if _CONTROL.search(text):
+        if CONTROL.search(text):
             raise ValueError("should be on one line, without control characters")
         text = " ".join(text.split())
         match = _MAIL_SENDER.fullmatch(text)

@@ -130,7 +130,7 @@ def test_nothing_adds_a_recipient_or_a_header(to: str, name: str, subject: str, 
     try:
         sender = MailSender.parse(f"{name} <accounts@example.org>")
         mail = replace(MAIL, to=to, sender=sender, subject=subject, headers=(header,))
-        raw = build(mail, DATE).as_bytes()
+        raw = build(mail, DATE)
     except ValueError:
         return
 

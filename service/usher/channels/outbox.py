@@ -37,7 +37,7 @@ class MailOutbox(_Outbox):
 
     async def send(self, mail: Mail, progress: Progress) -> None:
         try:
-            content = build(mail, datetime.now(UTC)).as_bytes()
+            content = build(mail, datetime.now(UTC))
         except ValueError as error:
             raise Reject(f"this mail can't be sent: {error}") from None
         await self._put(f"{safe_key(mail.idempotency_key)}.eml", content, progress)

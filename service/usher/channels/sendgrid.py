@@ -24,7 +24,7 @@ from sendgrid.helpers.mail.exceptions import SendGridException
 
 from usher.channels import Mail, Progress
 from usher.channels.answers import SENDGRID
-from usher.channels.mime import AUTO_SUBMITTED, check
+from usher.channels.mime import AUTO_SUBMITTED, check, encoded, neutral
 from usher.channels.transport import Transport, deliver
 from usher.outcome import Reject
 
@@ -69,8 +69,8 @@ def payload(mail: Mail) -> dict[str, Any]:
     """
     check(mail)
     message = Payload(
-        from_email=From(mail.sender.address, mail.sender.name or None),
-        subject=mail.subject,
+        from_email=From(mail.sender.address, neutral(mail.sender.name) or None),
+        subject=neutral(mail.subject),
         plain_text_content=mail.text,
         html_content=mail.html,
     )
@@ -79,7 +79,7 @@ def payload(mail: Mail) -> dict[str, Any]:
     message.add_personalization(recipient)
     message.add_custom_arg(CustomArg(DELIVERY_ARG, mail.idempotency_key))
     for header, value in (AUTO_SUBMITTED, *mail.headers):
-        message.add_header(Header(header, value))
+        message.add_header(Header(header, encoded(header, value).replace("\r\n", "")))
     # A link that leads to where a password is set must not go by way of someone else's host.
     message.tracking_settings = TrackingSettings(ClickTracking(False, False), OpenTracking(False))
     document: dict[str, Any] = message.get()

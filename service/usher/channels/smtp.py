@@ -42,7 +42,7 @@ class Smtp:
 
     async def send(self, mail: Mail, progress: Progress) -> None:
         try:
-            message = build(mail, datetime.now(UTC)).as_bytes()
+            message = build(mail, datetime.now(UTC))
         except ValueError as error:
             raise Reject(f"this mail can't be sent: {error}") from None
         settle(await self._attempt(mail, message, progress), otherwise="resend")

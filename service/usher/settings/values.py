@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from pydantic import BeforeValidator, Field, PlainValidator, SecretStr
 
 from usher.addresses import (
+    CONTROL,
     Address,
     LogAddress,
     MailSender,
@@ -38,7 +39,6 @@ _MOST = 10**9
 _DAY = 86_400.0
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 
@@ -255,7 +255,7 @@ def _is(path: Path, state: Callable[[Path], bool]) -> bool:
 
 
 def _line(value: Any) -> str:
-    if not str(value) or _CONTROL.search(str(value)):
+    if not str(value) or CONTROL.search(str(value)):
         raise ValueError("should be a text on one line, without control characters")
     return str(value)
 

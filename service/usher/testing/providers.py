@@ -143,7 +143,7 @@ class FakeProviders(LoopbackServer):
         now = datetime.now(UTC)
         if request.provider == "sendgrid":
             mail = wire.sendgrid_mail(request)
-            self._keep(mime.safe_key(mail.idempotency_key), ".eml", mime.build(mail, now).as_bytes())
+            self._keep(mime.safe_key(mail.idempotency_key), ".eml", mime.build(mail, now))
             return wire.sendgrid_accepted(uuid4().hex)
         sid = "SM" + uuid4().hex
         self._keep(sid, ".txt", outbox.as_file(wire.twilio_sms(request, sid)))
