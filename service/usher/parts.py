@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from usher.channels import Email, Sms
+from usher.channels import MailProvider, Sms
 from usher.channels.outbox import MailOutbox, SmsOutbox
 from usher.channels.smtp import Smtp
 from usher.channels.templates import Brand, Templates, template_folders
@@ -35,12 +35,12 @@ def open_templates(settings: Settings, handlers: Sequence[Handler]) -> Templates
     return Templates(template_folders(handlers), brand=brand, overrides=settings.templates_dir)
 
 
-def open_channels(settings: Settings, transport: Transport) -> tuple[Email, Sms]:
+def open_channels(settings: Settings, transport: Transport) -> tuple[MailProvider, Sms]:
     """The providers that the settings name, without their circuit breakers; nothing is connected yet."""
     return _email(settings, transport), _sms(settings, transport)
 
 
-def _email(settings: Settings, transport: Transport) -> Email:
+def _email(settings: Settings, transport: Transport) -> MailProvider:
     if settings.email == "smtp":
         return Smtp(_given(settings.smtp.url))
     if settings.email == "sendgrid":

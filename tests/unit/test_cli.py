@@ -353,6 +353,25 @@ def test_explain_shows_what_each_handler_would_do(usher: Usher) -> None:
     assert not list(Path().glob("outbox/*"))
 
 
+@pytest.mark.parametrize("provider", ["outbox", "smtp", "sendgrid"])
+def test_explain_judges_a_mail_as_its_provider_will(
+    usher: Usher, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """A name with an escape character goes out without it; what the channel can't write is said beforehand."""
+    known = {"USHER_SENDGRID__API_KEY": "SG.key", "USHER_SMTP__URL": "smtp://mail.example.org"}
+    for name, value in {**known, "USHER_EMAIL": provider, "USHER_MAIL_FROM": "no-reply@example.org"}.items():
+        monkeypatch.setenv(name, value)
+    Path("templates/welcome_email").mkdir(parents=True)
+    Path("templates/welcome_email/en.txt").write_text("Subject: Welcome, {{ user.name }}\n\nThe text.\n")
+    choice = ("--templates-dir", "templates", "--handlers", "welcome_email")
+
+    escaped = usher("explain", file("a.json", raw_event(name="Kim\x1b[31m Berg")), *choice)
+    hijack = usher("explain", file("b.json", raw_event(email="=?utf-8?q?a=0AX=3Ay?=@example.com")), *choice)
+
+    assert "would send mail welcome_email (en)" in escaped.out
+    assert "would be dead-lettered: this mail can't be sent: an address holds an encoded word" in hijack.out
+
+
 def test_explain_shows_a_missing_address_as_a_skip(usher: Usher) -> None:
     """A missing address is shown before it happens."""
     ended = usher("explain", file("event.json", raw_event(email=None)))

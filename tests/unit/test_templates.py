@@ -138,7 +138,20 @@ def test_a_line_break_in_a_value_makes_no_second_header(tmp_path: Path) -> None:
 
     found = templates(tmp_path, files).mail("hi", an_event(name="Kim\r\nBcc: all@example.com"))
 
-    assert found.subject == "For Kim"
+    assert (found.subject, found.text) == ("For Kim Bcc: all@example.com", "text\n")
+
+
+def test_a_control_character_in_a_value_does_not_reach_the_subject(tmp_path: Path) -> None:
+    """It is dropped, and in a text a line break stays one: a name with ESC in it loses nobody the mail."""
+    files = {"hi/en.txt": "Subject: For {{ user.name }}\n\n{{ user.name }}", "hi/en.sms": "{{ user.name }}"}
+    known = templates(tmp_path, {**files, "hi/en.html": "{{ user.name }}"})
+    event = an_event(name="Kim\x1b[31m\nBerg\x9b")
+
+    found = known.mail("hi", event)
+
+    assert found.subject == "For Kim[31m Berg"
+    assert (found.text, found.html) == ("Kim\x1b[31m\nBerg\x9b\n", "Kim\x1b[31m\nBerg\x9b")
+    assert "\n" in known.sms("hi", event).text
 
 
 def test_templates_see_the_event_the_brand_and_what_the_handler_gives(tmp_path: Path) -> None:

@@ -70,7 +70,18 @@ class Email(Protocol):
         """Returns when the provider has accepted it.
 
         Raises:
-            usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, Operator
+            usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, ProviderRefused
+        """
+
+
+class MailProvider(Email, Protocol):
+    """A provider itself, with nothing before it."""
+
+    def prepare(self, mail: Mail, /) -> bytes:
+        """What goes to the provider for *mail*.
+
+        Raises:
+            usher.outcome.Reject: it can't be one mail to one recipient.
         """
 
 
@@ -83,5 +94,5 @@ class Sms(Protocol):
         """Returns when the provider has accepted it.
 
         Raises:
-            usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, Operator
+            usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, ProviderRefused
         """

@@ -151,7 +151,7 @@ def settle(finding: Finding, *, otherwise: OnUnknown) -> None:
     """Return if the message was accepted, else raise what follows. *otherwise* is the channel's default for unknown.
 
     Raises:
-        Retry, Reject, Unknown, Operator
+        Retry, Reject, Unknown, ProviderRefused
     """
     if finding.sort != "done":
         _raise(finding, otherwise)

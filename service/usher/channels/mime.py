@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from email.header import Header, decode_header
 from email.message import EmailMessage
 from email.parser import BytesHeaderParser
@@ -20,6 +20,7 @@ from email.utils import format_datetime, parseaddr, quote
 
 from usher.addresses import CONTROL
 from usher.channels import Mail
+from usher.outcome import Reject
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _PHRASE = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+( [\w!#$%&'*+/=?^`{|}~-]+)*", re.ASCII)
@@ -58,9 +59,21 @@ def build(mail: Mail, date: datetime) -> bytes:
         AUTO_SUBMITTED,
         *((name, encoded(name, value)) for name, value in mail.headers),
     ]
-    message = "".join(f"{name}: {value}\r\n" for name, value in head).encode() + body.as_bytes()
-    _read_back(message, mail, [*(name for name, _ in head), *body.keys()])
-    return message
+    written = "".join(f"{name}: {value}\r\n" for name, value in head).encode() + body.as_bytes()
+    _read_back(written, mail, [*(name for name, _ in head), *body.keys()])
+    return written
+
+
+def message(mail: Mail) -> bytes:
+    """The message for *mail*, dated now.
+
+    Raises:
+        Reject: it would not be one.
+    """
+    try:
+        return build(mail, datetime.now(UTC))
+    except ValueError as error:
+        raise Reject(f"this mail can't be sent: {error}") from None
 
 
 def check(mail: Mail) -> None:
@@ -123,7 +136,11 @@ def _mailbox(address: str, name: str) -> str:
         shown = Header(name, "utf-8", _FOLD_AT, "From").encode(linesep="\r\n")
     else:
         shown = name if _PHRASE.fullmatch(name) else f'"{quote(name)}"'
-    return f"{shown}\r\n <{address}>" if len(shown) + len(address) > _FOLD_AT - len("From:  <>") else f"{shown} <{address}>"
+    return (
+        f"{shown}\r\n <{address}>"
+        if len(shown) + len(address) > _FOLD_AT - len("From:  <>")
+        else f"{shown} <{address}>"
+    )
 
 
 def _check_address(address: str) -> None:
@@ -135,17 +152,17 @@ def _check_address(address: str) -> None:
         raise ValueError("an address holds an encoded word")
 
 
-def _read_back(message: bytes, mail: Mail, names: list[str]) -> None:
-    """See that a reader of *message* finds the headers *names*, and in them what *mail* says.
+def _read_back(written: bytes, mail: Mail, names: list[str]) -> None:
+    """See that a reader of *written* finds the headers *names*, and in them what *mail* says.
 
     Raises:
         ValueError: it would find something else.
     """
     found = [
         (name, re.sub(r"\r?\n", "", value.encode("ascii", "surrogateescape").decode()))
-        for name, value in BytesHeaderParser(policy=compat32).parsebytes(message).raw_items()
+        for name, value in BytesHeaderParser(policy=compat32).parsebytes(written).raw_items()
     ]
-    if [name for name, _ in found] != names or max(map(len, message.splitlines())) > _LONGEST_LINE:
+    if [name for name, _ in found] != names or max(map(len, written.splitlines())) > _LONGEST_LINE:
         raise ValueError("its head would be read as another one")
     values = dict(found)
     shown, address = parseaddr(values["From"])

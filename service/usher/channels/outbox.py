@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
 from usher.channels import Mail, Progress, SmsMessage
-from usher.channels.mime import build, safe_key
-from usher.outcome import Reject, Retry
+from usher.channels.mime import message, safe_key
+from usher.outcome import Retry
 
 
 class _Outbox:
@@ -33,14 +32,13 @@ class _Outbox:
 
 
 class MailOutbox(_Outbox):
-    """An `Email`."""
+    """A `MailProvider`."""
+
+    def prepare(self, mail: Mail) -> bytes:
+        return message(mail)
 
     async def send(self, mail: Mail, progress: Progress) -> None:
-        try:
-            content = build(mail, datetime.now(UTC))
-        except ValueError as error:
-            raise Reject(f"this mail can't be sent: {error}") from None
-        await self._put(f"{safe_key(mail.idempotency_key)}.eml", content, progress)
+        await self._put(f"{safe_key(mail.idempotency_key)}.eml", self.prepare(mail), progress)
 
 
 class SmsOutbox(_Outbox):

@@ -36,7 +36,7 @@ SendGrid has does."""
 
 
 class SendGrid:
-    """An `Email`. *base_url* is without a path."""
+    """A `MailProvider`. *base_url* is without a path."""
 
     name = "sendgrid"
 
@@ -45,11 +45,14 @@ class SendGrid:
         self._api_key = api_key
         self._base_url = base_url
 
-    async def send(self, mail: Mail, progress: Progress) -> None:
+    def prepare(self, mail: Mail) -> bytes:
         try:
-            body = json.dumps(payload(mail)).encode()
+            return json.dumps(payload(mail)).encode()
         except (ValueError, SendGridException) as error:
             raise Reject(f"this mail can't be sent: {error}") from None
+
+    async def send(self, mail: Mail, progress: Progress) -> None:
+        body = self.prepare(mail)
         await deliver(
             self._transport,
             SENDGRID,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from datetime import UTC, datetime
 
 import aiosmtplib
 from aiosmtplib import SMTPAuthenticationError, SMTPConnectResponseError, SMTPException, SMTPResponseException
@@ -16,7 +15,7 @@ from aiosmtplib import SMTPAuthenticationError, SMTPConnectResponseError, SMTPEx
 from usher.addresses import SmtpServer
 from usher.channels import Mail, Progress, ProviderRefused
 from usher.channels.answers import Finding, NoAnswer, Sort, settle, sort_failure
-from usher.channels.mime import build, needs_utf8
+from usher.channels.mime import message, needs_utf8
 from usher.outcome import Reject
 from usher.redact import scrub
 
@@ -28,7 +27,7 @@ _CREDENTIALS = frozenset({530, 534, 535, 538})
 
 
 class Smtp:
-    """An `Email`. *timeout* is for each step, *total* for a message, in seconds; *context* replaces the default trust."""
+    """A `MailProvider`. *timeout* is for each step, *total* for a message, in seconds; *context* replaces the default trust."""
 
     name = "smtp"
 
@@ -40,12 +39,11 @@ class Smtp:
         self._total = total
         self._context = context
 
+    def prepare(self, mail: Mail) -> bytes:
+        return message(mail)
+
     async def send(self, mail: Mail, progress: Progress) -> None:
-        try:
-            message = build(mail, datetime.now(UTC))
-        except ValueError as error:
-            raise Reject(f"this mail can't be sent: {error}") from None
-        settle(await self._attempt(mail, message, progress), otherwise="resend")
+        settle(await self._attempt(mail, self.prepare(mail), progress), otherwise="resend")
 
     async def _attempt(self, mail: Mail, message: bytes, progress: Progress) -> Finding:
         client = aiosmtplib.SMTP(

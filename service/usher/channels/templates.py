@@ -32,6 +32,7 @@ from jinja2 import (
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from usher.channels import gsm7
+from usher.channels.mime import one_line
 from usher.channels.template_files import KINDS, TemplateFiles, TemplateKey, template_folders
 from usher.event import Event, EventContext, User
 from usher.outcome import Reject
@@ -41,6 +42,8 @@ from usher.redact.credentials import names_credential
 __all__ = ["Brand", "RenderedMail", "RenderedSms", "Templates", "template_folders"]
 
 _LAYOUT = Path(__file__).with_name("layout")
+_BREAK = "\ufdd0"
+"""A line break of a value, until it is known whether it stands in the subject, which the template's own line break ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ class Templates:
         values = self._values(event, key.language, email, phone, variables)
         subject, text = _split_subject(path, self._render(path, values))
         html_path = self._files.paths.get(key._replace(suffix=".html"))
-        html = None if html_path is None else self._render(html_path, values)
+        html = None if html_path is None else self._render(html_path, values).replace(_BREAK, "\n")
         return RenderedMail(subject, text, html, key.language)
 
     def sms(
@@ -131,7 +134,8 @@ class Templates:
             Reject: as `mail`.
         """
         key, path = self._files.choose(name, ".sms", event.languages)
-        text = gsm7.plain(self._render(path, self._values(event, key.language, email, phone, variables)).strip())
+        values = self._values(event, key.language, email, phone, variables)
+        text = gsm7.plain(self._render(path, values).replace(_BREAK, "\n").strip())
         if not text:
             raise Reject(f"template {path} renders to nothing")
         return RenderedSms(text, gsm7.length(text), key.language)
@@ -231,7 +235,7 @@ def _environment(loader: BaseLoader) -> Environment:
 def _printable(value: object) -> object:
     if value is None:
         raise UndefinedError("a value is None where it is printed; guard it with {% if … %}")
-    return value
+    return value.replace("\n", _BREAK) if isinstance(value, str) else value
 
 
 def _names_in(node: nodes.Node) -> list[str]:
@@ -250,7 +254,7 @@ def _names_in(node: nodes.Node) -> list[str]:
 def _split_subject(path: str, rendered: str) -> tuple[str, str]:
     first, _, rest = rendered.lstrip().partition("\n")
     label, colon, subject = first.partition(":")
-    subject, text = " ".join(subject.split()), rest.strip()
+    subject, text = one_line(subject.replace(_BREAK, " ")), rest.replace(_BREAK, "\n").strip()
     if label.strip().lower() != "subject" or not colon or not subject:
         raise Reject(f"template {path}: its first line should be the subject, as in 'Subject: Your account'")
     if not text:

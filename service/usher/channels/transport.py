@@ -110,7 +110,7 @@ async def deliver(
     """POST a message, and sort what comes of it by *table*. Returns when it was accepted.
 
     Raises:
-        usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, usher.channels.Operator
+        usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, usher.channels.ProviderRefused
     """
     try:
         answer = await transport.post(url, body, headers, progress)

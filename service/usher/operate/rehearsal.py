@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import structlog
 
-from usher.channels import Mail, Progress, SmsMessage
+from usher.channels import Mail, MailProvider, Progress, SmsMessage
 from usher.channels.sender import MessageSender
 from usher.channels.templates import Templates
 from usher.channels.transport import Transport
@@ -18,7 +18,7 @@ from usher.context import Context, Outgoing, message_of
 from usher.event import Event
 from usher.handler import Handler, Router, Ruling
 from usher.outcome import Reject, Skip, duration_text
-from usher.parts import find_handlers, open_templates
+from usher.parts import find_handlers, open_channels, open_templates
 from usher.redact import scrub
 from usher.settings import Settings
 from usher.systems.document import dump
@@ -93,12 +93,24 @@ class _NoApi:
         raise _Calls(f"the API of {self._system} ({call})")
 
 
-class _Accepts:
-    """A provider that accepts every message and sends none."""
+class _PreparesMail:
+    """Takes the place of a provider of mail: makes of each mail what would go out, and sends nothing."""
+
+    def __init__(self, provider: MailProvider) -> None:
+        self.name = provider.name
+        self._provider = provider
+
+    async def send(self, mail: Mail, progress: Progress, /) -> None:
+        self._provider.prepare(mail)
+        progress.state = "sent"
+
+
+class _AcceptsSms:
+    """Takes the place of a provider of SMS, and sends nothing."""
 
     name = "rehearsal"
 
-    async def send(self, _message: Mail | SmsMessage, progress: Progress, /) -> None:
+    async def send(self, _message: SmsMessage, progress: Progress, /) -> None:
         progress.state = "sent"
 
 
@@ -121,7 +133,10 @@ class Rehearsal:
         has_api: Callable[[Event], bool],
     ) -> None:
         self._templates = open_templates(settings, found)
-        self._sender = MessageSender(self._templates, sender=settings.mail_from, email=_Accepts(), sms=_Accepts())
+        provider, _ = open_channels(settings, Transport())
+        self._sender = MessageSender(
+            self._templates, sender=settings.mail_from, email=_PreparesMail(provider), sms=_AcceptsSms()
+        )
         self._own = own
         self._now = now
         self._has_api = has_api
