@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -64,9 +64,9 @@ class Bench:
         self.metrics = Metrics()
         self.breaker: CircuitBreaker[Mail] = CircuitBreaker(self.provider, "email", self.metrics, 100, self.clock)
 
-    async def send(self) -> Exception | None:
+    async def send(self, message: Mail = MAIL) -> Exception | None:
         try:
-            await self.breaker.send(MAIL, State())
+            await self.breaker.send(message, State())
         except (Hold, Retry, Reject, Unknown) as error:
             return error
         return None
@@ -280,3 +280,50 @@ async def test_a_key_that_is_mended_at_the_provider_needs_nothing_here() -> None
 
     assert (before, state.state) == ("new", "sent")
     assert len(fake.seen) == 2
+
+
+async def test_a_refusal_that_may_be_about_the_message_stops_the_others_once() -> None:
+    """The channel pauses, others get through, and the message that is refused again is rejected: nobody else waits for it."""
+    doubt = ProviderRefused("twilio answered 400 (error 21606)", doubtful=True)
+    bench = Bench([doubt, None, doubt])
+    one, other = replace(MAIL, idempotency_key="one"), replace(MAIL, idempotency_key="other")
+
+    assert isinstance(await bench.send(one), Hold)
+    bench.clock.now += 61
+    assert await bench.send(other) is None
+    bench.clock.now += 1
+
+    assert isinstance(await bench.send(one), Reject)
+    assert await bench.send(other) is None
+
+
+async def test_a_refusal_of_everybody_rejects_nobody() -> None:
+    """While nothing gets through, also what may be about the message is held, however often it is tried."""
+    doubt = ProviderRefused("twilio answered 400 (error 21606)", doubtful=True)
+    bench = Bench([None, *[doubt] * 9])
+    one, other = replace(MAIL, idempotency_key="one"), replace(MAIL, idempotency_key="other")
+    assert await bench.send(other) is None
+
+    for message in (one, one, other, one, other, one):
+        bench.clock.now += 61
+        assert isinstance(await bench.send(message), Hold)
+
+
+async def test_what_was_under_way_at_the_refusal_proves_nothing() -> None:
+    """A message that was begun before the refusal, and accepted after it, may be of the time before."""
+    doubt = ProviderRefused("twilio answered 400 (error 21606)", doubtful=True)
+    bench = Bench([doubt, doubt])
+    late = replace(MAIL, idempotency_key="late")
+    bench.provider.leave = asyncio.Event()
+    under_way = asyncio.create_task(bench.breaker.send(late, State()))
+    await bench.provider.entered.wait()
+    bench.provider.endings.insert(0, None)
+    bench.clock.now += 1
+    refused = asyncio.create_task(bench.send())
+    await asyncio.sleep(0)
+    bench.provider.leave.set()
+    await under_way
+    assert isinstance(await refused, Hold)
+    bench.clock.now += 61
+
+    assert isinstance(await bench.send(), Hold)

@@ -259,10 +259,15 @@ async def test_a_missing_log_in_is_the_operators(box: Mailbox, tls: tuple[ssl.SS
             await Smtp(SmtpServer("127.0.0.1", port), context=client).send(MAIL, Progress())
 
 
-@pytest.mark.parametrize("step", ["MAIL", "RCPT", "DATA"])
-@pytest.mark.parametrize(("code", "ending"), [(450, Retry), (421, Retry), (550, Reject)])
+@pytest.mark.parametrize(
+    ("step", "code", "ending"),
+    [
+        *((step, code, Retry) for step in ("MAIL", "RCPT", "DATA") for code in (450, 421)),
+        ("MAIL", 550, ProviderRefused), ("RCPT", 550, Reject), ("DATA", 550, Reject),
+    ],
+)  # fmt: skip
 async def test_a_refusal_at_any_step(box: Mailbox, step: str, code: int, ending: type[Exception]) -> None:
-    """4xx is for later, 5xx is for good; the text shows no address, and nothing was taken."""
+    """4xx is for later, 5xx is for good, of the sender at MAIL; the text shows no address, and nothing was taken."""
     box.answers[step] = f"{code} <noor.haddad@example.com>: not here"
     progress = Progress()
     async with serving(box) as port:

@@ -53,12 +53,13 @@ class Progress(Protocol):
 class ProviderRefused(Exception):
     """The provider refused us, not the message: credentials, quota, suspension. No message gets through until an operator acts.
 
-    *reason* is scrubbed.
+    *reason* is scrubbed. *doubtful*: it may be about this message, and is if others get through meanwhile.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, doubtful: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.doubtful = doubtful
 
 
 class Email(Protocol):

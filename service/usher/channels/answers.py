@@ -1,24 +1,38 @@
-"""How a provider's answer, or the lack of one, is sorted. The tables are data: a new code is a new row.
+"""How a provider's answer, or the lack of one, is sorted by the tables of `faults`.
 
-Rows are looked up by the provider's own error code, then by HTTP status, then by the status's class. Twilio splits its
-codes now and then, and SendGrid has none: the class always decides in the end.
+Over HTTP rows are looked up by the provider's own error code, then by the words, then by status, then by the status's class.
+Twilio splits its codes now and then, and SendGrid has none: the class always decides in the end. Over SMTP the first row that fits decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from usher.channels import ProviderRefused
+from usher.channels.faults import (
+    BY_CLASS,
+    SENDGRID_STATUSES,
+    SENDGRID_TEXTS,
+    SMTP_ROWS,
+    TWILIO_CODES,
+    TWILIO_STATUSES,
+    Meaning,
+    SmtpStep,
+    Sort,
+)
 from usher.http import Answer, asked_wait
 from usher.outcome import OnUnknown, Reject, Retry, Unknown
 from usher.redact import scrub
 
-Sort = Literal["done", "transient", "permanent", "provider-refused", "unknown"]
 Failure = Literal["connect", "timeout", "broken"]
 
 _TEXT_LIMIT = 160
+_READ_LIMIT = 1000
+_ENHANCED = re.compile(r"^\s*([245]\.\d{1,3}\.\d{1,3})(?![\d.])|\(#([245]\.\d{1,3}\.\d{1,3})\)")
+"""An enhanced status code (RFC 3463), before the text or, as qmail writes it, behind."""
 
 
 class NoAnswer(Exception):
@@ -33,19 +47,15 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """An answer, sorted. *after* is the wait in seconds that the provider asked for; *reason* is scrubbed."""
+    """An answer, sorted. *after* is the wait in seconds that the provider asked for; *reason* is scrubbed.
+
+    *doubtful*: see `usher.channels.faults.Meaning`.
+    """
 
     sort: Sort
     reason: str
     after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What an answer means. *hint* is for the operator: what to do."""
-
-    sort: Sort
-    hint: str = ""
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +65,9 @@ class Table:
     provider: str
     read: Callable[[Any], tuple[int | None, str]]
     by_code: Mapping[int, Meaning] = field(default_factory=dict)
+    by_text: Sequence[tuple[re.Pattern[str], Meaning]] = ()
     by_status: Mapping[int, Meaning] = field(default_factory=dict)
 
-
-_BY_CLASS: Mapping[int, Meaning] = {
-    2: Meaning("done"),
-    3: Meaning("provider-refused", "a redirect is not followed: check the base URL"),
-    4: Meaning("permanent"),
-    5: Meaning("transient"),
-}
-_TRANSIENT_STATUSES: Mapping[int, Meaning] = {408: Meaning("transient"), 429: Meaning("transient")}
 
 NO_ANSWER: Mapping[tuple[Failure, bool], tuple[Sort, str]] = {
     ("connect", False): ("transient", "could not be reached"),
@@ -79,66 +82,42 @@ NO_ANSWER: Mapping[tuple[Failure, bool], tuple[Sort, str]] = {
 
 def _read_sendgrid(document: Any) -> tuple[int | None, str]:
     errors = [error for error in document["errors"] if isinstance(error, dict)]
-    return None, "; ".join(str(error.get("message", "")) for error in errors)
+    return None, "; ".join(f"{error.get('message', '')}{_field(error)}" for error in errors)
+
+
+def _field(error: Mapping[str, Any]) -> str:
+    return f" ({error['field']})" if error.get("field") else ""
 
 
 def _read_twilio(document: Any) -> tuple[int | None, str]:
-    code = document.get("code")
-    return code if isinstance(code, int) else None, str(document.get("message") or "")
+    code, text = document.get("code"), str(document.get("message") or "")
+    return (int(code) if re.fullmatch(r"\d{1,9}", str(code), re.ASCII) else None), text
 
 
-SENDGRID = Table(
-    provider="sendgrid",
-    read=_read_sendgrid,
-    by_status={
-        **_TRANSIENT_STATUSES,
-        401: Meaning("provider-refused", "check USHER_SENDGRID__API_KEY and the account's credits"),
-        403: Meaning(
-            "provider-refused", "check the API key's Mail Send permission and that the sender is a verified identity"
-        ),
-    },
-)
-
-_SUSPENDED = Meaning("provider-refused", "the account is suspended or closed: see the Twilio console")
-_SENDER = Meaning("provider-refused", "check USHER_TWILIO__FROM")
-_TWILIO_CREDENTIALS = Meaning("provider-refused", "check USHER_TWILIO__ACCOUNT_SID and USHER_TWILIO__AUTH_TOKEN")
-
-TWILIO = Table(
-    provider="twilio",
-    read=_read_twilio,
-    by_code={
-        20429: Meaning("transient"),  # too many requests at once
-        21611: Meaning("transient"),  # the sender's queue is full
-        20003: _TWILIO_CREDENTIALS,
-        20005: _SUSPENDED,
-        30002: _SUSPENDED,
-        63038: Meaning("provider-refused", "the account's daily limit is reached: raise it, or wait for the next day"),
-        21212: _SENDER,
-        21603: _SENDER,
-        21701: _SENDER,
-        21703: _SENDER,
-        21211: Meaning("permanent"),  # not a number
-        21408: Meaning("permanent"),  # the account may not send to that country
-        21602: Meaning("permanent"),  # empty body
-        21610: Meaning("permanent"),  # the recipient has opted out
-        21612: Meaning("permanent"),  # no way from this sender to that number
-        21614: Meaning("permanent"),  # not a mobile number
-        21617: Meaning("permanent"),  # body too long
-    },
-    by_status={**_TRANSIENT_STATUSES, 401: _TWILIO_CREDENTIALS},
-)
+SENDGRID = Table(provider="sendgrid", read=_read_sendgrid, by_text=SENDGRID_TEXTS, by_status=SENDGRID_STATUSES)
+TWILIO = Table(provider="twilio", read=_read_twilio, by_code=TWILIO_CODES, by_status=TWILIO_STATUSES)
 
 
 def sort(table: Table, answer: Answer, now: float) -> Finding:
     """What *answer* means. *now* is in Unix seconds: providers also ask for a wait by naming a time."""
     code, text = _details(table, answer)
-    row = _row(table, answer.status, code)
+    row = _row(table, answer.status, code, text)
     if row.sort == "done":
         return Finding("done", "")
     said = f"{table.provider} answered {answer.status}" + (f" (error {code})" if code is not None else "")
     parts = [said, scrub(text, _TEXT_LIMIT), row.hint]
     wait = asked_wait(answer.headers, now) if row.sort == "transient" else None
-    return Finding(row.sort, ": ".join(part for part in parts if part), wait)
+    return Finding(row.sort, ": ".join(part for part in parts if part), wait, row.doubtful)
+
+
+def sort_smtp(step: SmtpStep, code: int, text: str) -> Finding:
+    """What an SMTP server's answer means that is no success. *text* is what follows the code; it names nobody."""
+    found = _ENHANCED.search(text)
+    reply = f"{code} {found[1] or found[2] if found else '-'} {' '.join(text.split())}"[:_READ_LIMIT].lower()
+    row = next((row for row in SMTP_ROWS if step in row.steps and row.reply.search(reply)), None)
+    meaning = (row.meaning if row else None) or Meaning("transient" if code // 100 == 4 else "permanent")
+    reason = f"smtp answered {code}: {scrub(text, _TEXT_LIMIT)}" + (f": {meaning.hint}" if meaning.hint else "")
+    return Finding(meaning.sort, reason, doubtful=meaning.doubtful)
 
 
 def sort_failure(provider: str, error: NoAnswer) -> Finding:
@@ -163,16 +142,17 @@ def _raise(finding: Finding, otherwise: OnUnknown) -> NoReturn:
     if finding.sort == "permanent":
         raise Reject(finding.reason)
     if finding.sort == "provider-refused":
-        raise ProviderRefused(finding.reason)
+        raise ProviderRefused(finding.reason, doubtful=finding.doubtful)
     raise Unknown(finding.reason, otherwise=otherwise)
 
 
-def _row(table: Table, status: int, code: int | None) -> Meaning:
+def _row(table: Table, status: int, code: int | None, text: str) -> Meaning:
     # 2xx and 5xx first: whatever the body says, these have taken it, or have broken down over it.
     if status // 100 in {2, 5}:
-        return _BY_CLASS[status // 100]
+        return BY_CLASS[status // 100]
     by_code = table.by_code.get(code) if code is not None else None
-    return by_code or table.by_status.get(status) or _BY_CLASS.get(status // 100) or Meaning("transient")
+    by_text = next((meaning for words, meaning in table.by_text if words.search(text)), None)
+    return by_code or by_text or table.by_status.get(status) or BY_CLASS.get(status // 100) or Meaning("transient")
 
 
 def _details(table: Table, answer: Answer) -> tuple[int | None, str]:

@@ -4,6 +4,9 @@ It pauses the channel for two reasons. *provider-refused*: the provider refused 
 suspension); one delivery a minute probes, and the first one that is sent ends the pause. *circuit*: ten failures in a row
 (transient, or no answer at all); one delivery every five seconds probes, and any verdict about its message ends the pause.
 
+Some refusals of us may be about the message after all. If others are sent, and this message is refused again, it is
+rejected: one user's number stops nobody else.
+
 It hides when to probe, and how held deliveries are spread, so that thousands do not come back in one moment.
 """
 
@@ -20,7 +23,7 @@ from usher.channels import Progress, ProviderRefused
 from usher.metrics import Metrics
 from usher.outcome import Hold, Reject, Retry, Unknown
 
-Message_contra = TypeVar("Message_contra", contravariant=True)
+Message_contra = TypeVar("Message_contra", bound="_Message", contravariant=True)
 Reason = Literal["provider-refused", "circuit"]
 
 PROBE_EVERY: dict[Reason, float] = {"provider-refused": 60.0, "circuit": 5.0}
@@ -32,8 +35,14 @@ _CROWD = 5.0
 wait for a turn."""
 _MOST_SPREAD = 300.0
 _PROBE_PATIENCE = 1.0
+_MOST_DOUBTED = 10_000
 
 _logger = structlog.get_logger(__name__)
+
+
+class _Message(Protocol):
+    @property
+    def idempotency_key(self) -> str: ...
 
 
 class _Provider(Protocol[Message_contra]):
@@ -74,6 +83,9 @@ class CircuitBreaker(Generic[Message_contra]):
         self._spacing = _CROWD / at_once
         self._clock = clock
         self._failures = 0
+        self._newest_sent = float("-inf")
+        self._doubted: dict[str, float] = {}
+        """By idempotency key, when a message was first refused with doubt."""
         self._resumed_at = float("-inf")
         self._pause: _Pause | None = None
         for reason in PROBE_EVERY:
@@ -107,6 +119,9 @@ class CircuitBreaker(Generic[Message_contra]):
             await self._provider.send(message, progress)
             outcome = "done"
         except ProviderRefused as error:
+            if error.doubtful and self._others_get_through(message.idempotency_key):
+                outcome = "permanent"
+                raise Reject(error.reason) from None
             outcome = "provider-refused"
             pause = self._begin_pause("provider-refused", error.reason)
             pause.probing = False
@@ -123,9 +138,16 @@ class CircuitBreaker(Generic[Message_contra]):
             self._failed(error.reason, start)
             raise
         else:
+            self._newest_sent = max(self._newest_sent, start)
             self._answered(probe=probe, sent=True)
         finally:
             self._metrics.send_seconds.labels(self.name, outcome).observe(self._clock() - start)
+
+    def _others_get_through(self, key: str) -> bool:
+        """Whether a message that was begun after the one with this *key* was refused for the first time has been sent."""
+        if len(self._doubted) >= _MOST_DOUBTED and key not in self._doubted:
+            del self._doubted[next(iter(self._doubted))]
+        return self._doubted.setdefault(key, self._clock()) < self._newest_sent
 
     def _failed(self, said: str, began: float) -> None:
         if began < self._resumed_at:

@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
+from collections.abc import Mapping
+from dataclasses import replace
 
 import aiosmtplib
-from aiosmtplib import SMTPAuthenticationError, SMTPConnectResponseError, SMTPException, SMTPResponseException
+from aiosmtplib import (
+    SMTPDataError,
+    SMTPException,
+    SMTPRecipientRefused,
+    SMTPResponseException,
+    SMTPSenderRefused,
+)
 
 from usher.addresses import SmtpServer
 from usher.channels import Mail, Progress, ProviderRefused
-from usher.channels.answers import Finding, NoAnswer, Sort, settle, sort_failure
+from usher.channels.answers import Finding, NoAnswer, settle, sort_failure, sort_smtp
+from usher.channels.faults import SmtpStep
 from usher.channels.mime import message, needs_utf8
 from usher.outcome import Reject
-from usher.redact import scrub
 
 _SETTING = "USHER_SMTP__URL"
-_TEXT_LIMIT = 160
+_FIRST_REFUSAL = 400
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_CREDENTIALS = frozenset({530, 534, 535, 538})
-"""Authentication required, too weak, refused, or in need of TLS: at whatever step, it is not about this message."""
+_STEPS: Mapping[type[SMTPResponseException], SmtpStep] = {
+    SMTPSenderRefused: "MAIL",
+    SMTPRecipientRefused: "RCPT",
+    SMTPDataError: "DATA",
+}
 
 
 class Smtp:
@@ -61,8 +73,10 @@ class Smtp:
             with contextlib.suppress(SMTPException, OSError):  # it has the message; manners change nothing
                 await client.quit(timeout=1.0)
         except SMTPResponseException as error:
+            if error.code < _FIRST_REFUSAL:  # what came is no SMTP
+                return _sort_failure(error, left=progress.state == "left")
             progress.state = "back"
-            return _sort(error)
+            return _sort(error, mail)
         except (TimeoutError, OSError, SMTPException, ValueError) as error:
             return _sort_failure(error, left=progress.state == "left")
         finally:
@@ -97,13 +111,12 @@ async def _transmit(client: aiosmtplib.SMTP, mail: Mail, message: bytes, progres
     progress.state = "sent"
 
 
-def _sort(error: SMTPResponseException) -> Finding:
-    kind: Sort = "transient" if error.code // 100 == 4 else "permanent"
-    reason = f"smtp answered {error.code}: {scrub(error.message, _TEXT_LIMIT)}"
-    about_us = error.code in _CREDENTIALS or isinstance(error, SMTPAuthenticationError | SMTPConnectResponseError)
-    if kind == "permanent" and about_us:
-        return Finding("provider-refused", f"{reason}: check {_SETTING}")
-    return Finding(kind, reason)
+def _sort(error: SMTPResponseException, mail: Mail) -> Finding:
+    text = re.sub(re.escape(mail.to), "<email>", error.message, flags=re.IGNORECASE)  # scrub knows no `kim@intranet`
+    step = _STEPS.get(type(error), "session")
+    finding = sort_smtp(step, error.code, text)
+    # What MAIL says of an international recipient: that it needs SMTPUTF8.
+    return replace(finding, doubtful=True) if step == "MAIL" and not mail.to.isascii() else finding
 
 
 def _sort_failure(error: Exception, *, left: bool) -> Finding:
