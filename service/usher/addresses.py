@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from email.utils import unquote as without_quotes
 from pathlib import Path
@@ -19,6 +20,8 @@ from email_validator import EmailNotValidError, validate_email
 _NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Line breaks and other control characters."""
+_ON_THE_INTERNET = ".example.com"
+"""Behind a name of the own network it makes a name that the validator of addresses takes: that has no setting for these."""
 _MAIL_SENDER = re.compile(r"(?P<name>.*?) ?<(?P<address>[^<>]*)>")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 _SMS_SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}")
@@ -135,8 +138,8 @@ class SmtpServer:
 
 
 _NO_SMTP = (
-    "should be smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465, with /, ?, # and @ in user and "
-    "password %-encoded"
+    "should be smtp://user:password@host:587 (STARTTLS) or smtps://user:password@host:465; in user and password "
+    "/ # ? [ ] @ : % are written %2F %23 %3F %5B %5D %40 %3A %25"
 )
 
 
@@ -152,8 +155,8 @@ class MailSender:
         return f'"{quoted}" <{self.address}>' if self.name else self.address
 
     @classmethod
-    def parse(cls, text: str) -> MailSender:
-        """``address`` or ``Name <address>``; the name may stand in quotes.
+    def parse(cls, text: str, internal: Collection[str] = ()) -> MailSender:
+        """``address`` or ``Name <address>``; the name may stand in quotes. *internal* as in `mail_address`.
 
         Raises:
             ValueError
@@ -163,7 +166,7 @@ class MailSender:
         text = " ".join(text.split())
         match = _MAIL_SENDER.fullmatch(text)
         try:
-            address = mail_address(match["address"] if match else text)
+            address = mail_address(match["address"] if match else text, internal)
         except ValueError as rule:
             raise ValueError(
                 f"should be an address, as in no-reply@example.com or Example <no-reply@example.com> ({rule})"
@@ -200,8 +203,10 @@ class TwilioSender:
         return cls(text)
 
 
-def mail_address(text: str) -> str:
+def mail_address(text: str, internal: Collection[str] = ()) -> str:
     """The normalised form of a bare mail address: domain in lower case and, where the local part is ASCII, in Punycode.
+
+    *internal* are the mail domains of the own network (as `mail_domain` gives them): there and below, any name will do.
 
     Raises:
         ValueError: it can't be an address, or its domain is reserved (``.local``, ``.invalid``, …): says which rule was
@@ -211,8 +216,32 @@ def mail_address(text: str) -> str:
         found = validate_email(text.strip(), check_deliverability=False)
     except EmailNotValidError as error:
         # What follows a colon or parenthesis is left out: there the validator quotes the address.
-        raise ValueError(re.split(r"\s*[:(]", str(error), maxsplit=1)[0].rstrip(".")) from None
-    return found.ascii_email or found.normalized
+        rule = re.split(r"\s*[:(]", str(error), maxsplit=1)[0].rstrip(".")
+    else:
+        return found.ascii_email or found.normalized
+    try:
+        found = validate_email(text.strip() + _ON_THE_INTERNET, check_deliverability=False)
+    except EmailNotValidError:
+        raise ValueError(rule) from None
+    if not any(f".{found.ascii_domain}".endswith(f".{name}{_ON_THE_INTERNET}") for name in internal):
+        raise ValueError(f"{rule}; if it is of your own network, name it in USHER_MAIL_INTERNAL_DOMAINS")
+    return (found.ascii_email or found.normalized).removesuffix(_ON_THE_INTERNET)
+
+
+def mail_domain(text: str) -> str:
+    """A mail domain in lower case and Punycode; a dot before it, or ``*.``, says nothing more.
+
+    Raises:
+        ValueError
+    """
+    name = text.strip().removeprefix("*").removeprefix(".").lower()
+    try:
+        found = validate_email(f"a@{name}{_ON_THE_INTERNET}", check_deliverability=False)
+    except EmailNotValidError:
+        raise ValueError(
+            "should be mail domains, comma separated, as in firma.local,intranet: no address, no port"
+        ) from None
+    return found.ascii_domain.removesuffix(_ON_THE_INTERNET)
 
 
 def host_name(text: str) -> str:

@@ -243,6 +243,7 @@ def build(
         sender=settings.mail_from,
         email=CircuitBreaker(email or default_email, "email", metrics, settings.sends_at_once),
         sms=CircuitBreaker(sms or default_sms, "sms", metrics, settings.sends_at_once),
+        internal_domains=settings.mail_internal_domains,
         at_once=settings.sends_at_once,
         mails_at_once=settings.mails_at_once,
         rate_limit_of=_rate_limits(systems, metrics),

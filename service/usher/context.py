@@ -43,7 +43,8 @@ class Outgoing:
     """The one message of a delivery, before rendering. *logger* is bound to the delivery.
 
     The channel sets *state*: ``new``, then ``left`` once any byte of the request may have reached the provider, ``back`` when
-    it is known that the provider did not take the message, ``sent`` when it is known that it did.
+    it is known that the provider did not take the message, ``sent`` when it is known that it did. After *expires_at* (Unix
+    seconds) it is of no use.
     """
 
     template: str
@@ -55,6 +56,7 @@ class Outgoing:
     channel: Literal["email", "sms"]
     logger: FilteringBoundLogger
     clock: AttemptClock | None = None
+    expires_at: float | None = None
     state: SendState = "new"
 
 
@@ -67,7 +69,7 @@ class Context:
     """
 
     __slots__ = (
-        "_already_sent", "_clock", "_logger", "_message", "_origin", "_sender", "_system",
+        "_already_sent", "_clock", "_expires_at", "_logger", "_message", "_origin", "_sender", "_system",
         "attempt", "event", "handler", "http", "settings",
     )  # fmt: skip
 
@@ -85,11 +87,13 @@ class Context:
         origin: Origin | None = None,
         clock: AttemptClock | None = None,
         system: IdentitySystem | None = None,
+        expires_at: float | None = None,
     ) -> None:
         self.event, self.handler, self.attempt = event, handler, attempt
         self.http, self.settings = http, settings
         self._sender, self._logger, self._origin = sender, base_logger, origin
         self._already_sent, self._clock, self._system = already_sent, clock, system
+        self._expires_at = expires_at
         self._message: Outgoing | None = None
 
     @property
@@ -146,8 +150,9 @@ class Context:
                 "a retry would repeat the first: make it two handlers"
             )
         self._message = Outgoing(
-            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.logger, self._clock
-        )
+            template, to, self.event, variables, self.handler, self.idempotency_key, channel, self.logger, self._clock,
+            self._expires_at,
+        )  # fmt: skip
         if self._already_sent:  # an earlier attempt sent it, and then failed: it must not be sent again
             self._message.state = "sent"
             return None

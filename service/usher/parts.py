@@ -59,7 +59,8 @@ def _sms(settings: Settings, transport: Transport) -> Sms:
         return Twilio(
             transport,
             account_sid=_given(given.account_sid),
-            auth_token=_given(given.auth_token).get_secret_value(),
+            user=given.api_key or _given(given.account_sid),
+            password=_given(given.api_key_secret or given.auth_token).get_secret_value(),
             sender=_given(given.from_),
             base_url=given.base_url,
         )

@@ -63,7 +63,8 @@ async def child(*options: str) -> AsyncIterator[Child]:
             sms = Twilio(
                 transport,
                 account_sid=access["twilio_account_sid"],
-                auth_token=access["twilio_auth_token"],
+                user=access["twilio_account_sid"],
+                password=access["twilio_auth_token"],
                 sender=TwilioSender(access["twilio_from"]),
                 base_url=access["url"],
             )

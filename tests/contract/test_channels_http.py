@@ -6,6 +6,8 @@ import asyncio
 import json
 import logging
 import socket
+import time
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -69,7 +71,8 @@ def provider(name: str, transport: Transport, fake: FakeProviders, url: str | No
     return Twilio(
         transport,
         account_sid=fake.twilio_account_sid,
-        auth_token=fake.twilio_auth_token,
+        user=fake.twilio_account_sid,
+        password=fake.twilio_auth_token,
         sender=TwilioSender(fake.twilio_from),
         base_url=url or fake.url,
     )
@@ -286,7 +289,8 @@ async def test_a_wrong_key_is_the_operators(fake: FakeProviders) -> None:
         sms = Twilio(
             transport,
             account_sid=fake.twilio_account_sid,
-            auth_token="another",
+            user=fake.twilio_account_sid,
+            password="another",
             sender=TwilioSender(fake.twilio_from),
             base_url=fake.url,
         )
@@ -339,7 +343,8 @@ async def test_what_twilio_is_sent(fake: FakeProviders, sender: str, monkeypatch
         twilio = Twilio(
             transport,
             account_sid=fake.twilio_account_sid,
-            auth_token=fake.twilio_auth_token,
+            user=fake.twilio_account_sid,
+            password=fake.twilio_auth_token,
             sender=TwilioSender(sender),
             base_url=fake.url,
         )
@@ -351,6 +356,40 @@ async def test_what_twilio_is_sent(fake: FakeProviders, sender: str, monkeypatch
     assert request.payload == {"To": "+447700900123", field: sender, "Body": TEXT.body}
     assert b"To=%2B447700900123" in request.body
     assert request.headers["User-Agent"].startswith("twilio-python/")
+
+
+async def test_twilio_takes_an_api_key_in_place_of_the_auth_token(fake: FakeProviders) -> None:
+    """The key logs in, and the account stays in the path."""
+    async with Transport() as transport:
+        twilio = Twilio(
+            transport,
+            account_sid=fake.twilio_account_sid,
+            user=fake.twilio_api_key,
+            password=fake.twilio_api_key_secret,
+            sender=TwilioSender(fake.twilio_from),
+            base_url=fake.url,
+        )
+        await twilio.send(TEXT, Progress())
+
+    (request,) = fake.accepted
+    assert b64decode(request.headers["Authorization"].split()[1]).decode().startswith("SK")
+
+
+@pytest.mark.parametrize(
+    ("left", "least", "most"), [(600, 590, 600), (90_000, 36_000, 36_000), (0.5, 1, 1), (-5, 1, 1)]
+)
+async def test_an_sms_waits_at_twilio_no_longer_than_it_is_of_use(
+    fake: FakeProviders, left: float, least: int, most: int
+) -> None:
+    """What is left until it expires, within what Twilio takes; the form stays valid by its schema."""
+    async with Transport() as transport:
+        sms = provider("twilio", transport, fake)
+        await sms.send(replace(TEXT, expires_at=time.time() + left), Progress())  # type: ignore[arg-type]
+
+    (request,) = fake.accepted
+    period = int(request.payload["ValidityPeriod"])
+    twilio_schema().validate({**request.payload, "ValidityPeriod": period})
+    assert least <= period <= most
 
 
 async def test_what_twilio_answers_is_its_resource(fake: FakeProviders) -> None:

@@ -279,6 +279,73 @@ async def test_a_refusal_at_any_step(box: Mailbox, step: str, code: int, ending:
     assert box.taken == []
 
 
+@pytest.mark.parametrize(
+    ("step", "reply"),
+    [
+        ("MAIL", "550 5.7.60 you may not send as this sender"),
+        ("RCPT", "553 5.7.1 <accounts@example.org>: Sender address rejected: not owned by user usher"),
+        ("DATA", "550 5.4.5 Daily user sending limit exceeded"),
+        ("DATA", "454 Throttling failure: Daily message quota exceeded."),
+    ],
+)
+async def test_what_is_about_the_sender_is_the_operators_at_any_step(box: Mailbox, step: str, reply: str) -> None:
+    """The server says it when it likes, for now or for good: the message is known not to be taken."""
+    box.answers[step] = reply
+    progress = Progress()
+    async with serving(box) as port:
+        with pytest.raises(ProviderRefused, match=r"check|quota|account"):
+            await Smtp(SmtpServer("127.0.0.1", port)).send(MAIL, progress)
+
+    assert (progress.state, box.taken) == ("back", [])
+
+
+async def test_a_refused_international_recipient_may_be_the_reason_at_mail(box: Mailbox) -> None:
+    """MAIL is refused for what one recipient needs, and no table knows all the words: so it is in doubt."""
+    box.answers["MAIL"] = "550 5.5.4 no"
+    async with serving(box) as port:
+        with pytest.raises(ProviderRefused) as plain:
+            await Smtp(SmtpServer("127.0.0.1", port)).send(MAIL, Progress())
+        with pytest.raises(ProviderRefused) as international:
+            await Smtp(SmtpServer("127.0.0.1", port)).send(replace(MAIL, to="nöör@example.com"), Progress())
+
+    assert (plain.value.doubtful, international.value.doubtful) == (False, True)
+
+
+async def test_an_address_of_one_label_is_not_quoted(box: Mailbox) -> None:
+    """The server repeats it, the reason does not."""
+    box.answers["RCPT"] = "550 5.1.1 <Sam@intranet>: Recipient address rejected"
+    async with serving(box) as port:
+        with pytest.raises(Reject, match="<email>") as raised:
+            await Smtp(SmtpServer("127.0.0.1", port)).send(replace(MAIL, to="sam@intranet"), Progress())
+
+    assert "sam" not in str(raised.value).lower()
+
+
+@pytest.mark.parametrize(("after", "ending"), [(b"RCPT", Retry), (b".", Unknown)], ids=["before DATA", "after DATA"])
+async def test_an_answer_that_is_no_smtp_is_none(after: bytes, ending: type[Exception]) -> None:
+    """As for a connection that is lost: what had left may be on its way."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.test\r\n")
+        async for line in reader:
+            verb = line.split()[0] if line.split() else b""
+            if verb == after:
+                writer.write(b"HTTP/1.1 400 Bad Request\r\n")
+            elif verb in {b"EHLO", b"MAIL", b"RCPT", b"QUIT"}:
+                writer.write(b"250 ok\r\n")
+            elif verb == b"DATA":
+                writer.write(b"354 go on\r\n")
+        writer.close()
+        gone.set()
+
+    gone = asyncio.Event()
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(ending):
+            await Smtp(SmtpServer("127.0.0.1", server.sockets[0].getsockname()[1])).send(MAIL, Progress())
+        await gone.wait()
+
+
 async def test_no_answer_to_the_data_is_unknown(box: Mailbox) -> None:
     """The message had left: it may be on its way."""
     box.hang = True

@@ -38,6 +38,35 @@ def test_what_is_no_email_address_is_rejected_without_being_quoted(given: str) -
     assert caught.value.__cause__ is None
 
 
+INTERNAL = ("firma.local", "test", "intranet", "xn--bcher-kva.local")
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("kim@firma.local", "kim@firma.local"),
+        ("kim@MX.Firma.Local", "kim@mx.firma.local"),
+        ("lee@mail.test", "lee@mail.test"),
+        ("sam@intranet", "sam@intranet"),
+        ("kim@bücher.local", "kim@xn--bcher-kva.local"),
+        ("kim@example.com", "kim@example.com"),
+    ],
+)
+def test_an_address_of_the_own_network_goes_out(given: str, sent: str) -> None:
+    """Where its domain was named, or one above it; all others are as ever."""
+    assert email_address(given, INTERNAL) == sent
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["kim@other.local", "kim@evilfirma.local", "kim@localhost", "kim@", "kim@intranet, a@test", "kim@.test", "@test"],
+)
+def test_what_was_not_named_is_refused_as_ever(given: str) -> None:
+    """A name that only ends alike is another one; and an address has to be one."""
+    with pytest.raises(Reject, match="the email address is not valid"):
+        email_address(given, INTERNAL)
+
+
 @pytest.mark.parametrize(
     ("given", "sent"),
     [

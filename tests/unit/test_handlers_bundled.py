@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
-from usher import Handler, Skip
+import usher_handlers
+from usher import Context, Event, Handler, Skip, on
 from usher.channels.gsm7 import length
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.plugins import GROUP, find, select
@@ -20,6 +22,7 @@ from usher_handlers.welcome_email import welcome_email
 
 ALL = [welcome_email, sms_notice, reset_instructions]
 PHONE = "+12025550123"
+TEMPLATES = Path(usher_handlers.__file__).parent / "templates"
 LONG = Brand(
     "Twenty letters long!", "https://login.example.com/a/path/of/40xy", "https://login.example.com/a/path/of/40xy"
 )
@@ -59,6 +62,22 @@ async def test_a_self_signup_is_not_welcomed() -> None:
 
     assert (result.outcome, result.emails) == ("filtered", [])
     assert "'user', not 'admin_api'" in result.reason
+
+
+@pytest.mark.parametrize(("expires_after", "left"), [("1h", 3000.0), (None, None)])
+async def test_an_sms_says_until_when_it_is_of_use(expires_after: str | None, left: float | None) -> None:
+    """Until the handler's time for the event is over: the provider is to drop it then."""
+
+    @on("user.created", expires_after=expires_after)
+    async def notice(event: Event, ctx: Context) -> None:
+        await ctx.sms("sms_notice", to=event.user)
+
+    now = 1_750_000_600.0
+    event = an_event(email=None, phone=PHONE, timestamp=now - 600)
+
+    (text,) = (await run(notice, event, now=now, templates=TEMPLATES)).texts
+
+    assert text.expires_at == (None if left is None else now + left)
 
 
 async def test_a_user_without_email_gets_the_sms() -> None:

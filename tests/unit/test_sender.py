@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from usher import Event, Reject, Retry, Skip, User
+from usher import Event, Reject, Retry, RetryPolicy, Skip, User, on
 from usher.addresses import MailSender
 from usher.channels import Mail, Progress, SmsMessage
 from usher.channels.breaker import CircuitBreaker
 from usher.channels.sender import MessageSender
 from usher.channels.templates import Brand, Templates
 from usher.context import Context, message_of
+from usher.delivery import Delivery, Origin, Replay
+from usher.engine.attempt import Attempts
+from usher.engine.lanes import InFlight
+from usher.handler import Router
 from usher.metrics import Metrics
 from usher.outcome import Hold, NoAddress
 from usher.testing import RecordingEmail, RecordingSms, an_event
@@ -85,6 +90,37 @@ async def test_an_sms_is_handed_to_the_provider_whole(templates: Templates) -> N
     await ctx.sms("hi", to=event.user)
 
     assert desk.sms.sent == [SmsMessage("+12025550123", "To +12025550123", ctx.idempotency_key)]
+
+
+@pytest.mark.parametrize(("even_expired", "known"), [(False, True), (True, False)])
+async def test_what_is_sent_although_it_has_expired_has_no_limit(
+    templates: Templates, even_expired: bool, known: bool
+) -> None:
+    """An operator who replays it all the same does not want the provider to drop it."""
+    sms, now = RecordingSms(), 1_750_000_000.0
+
+    @on("user.created", expires_after="1h")
+    async def hi(event: Event, ctx: Context) -> None:
+        await ctx.sms("hi", to=event.user)
+
+    event = an_event(phone="+12025550123", timestamp=now - (7200 if even_expired else 60))
+    attempts = Attempts(
+        router=Router([hi], ["admin_api"]), http=cast("Any", None), settings={}, policy=RetryPolicy(), metrics=Metrics(),
+        sender=MessageSender(templates, sender=MailSender("no-reply@example.com"), email=RecordingEmail(), sms=sms),
+        logger=structlog.get_logger(), now=lambda: now, rng=random.Random(0),
+    )  # fmt: skip
+    delivery = Delivery(
+        "hi",
+        event.uid,
+        "lane",
+        Origin("t", 0, 0, int(now * 1000), None),
+        value=b"",
+        replay=Replay("r", "0@0", 1, even_expired),
+    )
+
+    await attempts.make(InFlight(delivery, event))
+
+    assert [text.expires_at is not None for text in sms.sent] == [known]
 
 
 async def test_a_handler_may_name_another_address(templates: Templates) -> None:

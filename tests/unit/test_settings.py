@@ -161,6 +161,12 @@ def test_no_retry_at_all_can_be_said() -> None:
         ("USHER_TWILIO__FROM", "+0123", "should be a number"),
         ("USHER_TWILIO__FROM", "MG0123456789", "a name of at most 11"),
         ("USHER_TWILIO__ACCOUNT_SID", "SK123", "AC and 32 hexadecimal digits"),
+        ("USHER_TWILIO__ACCOUNT_SID", "SK" + "0" * 32, "goes into USHER_TWILIO__API_KEY"),
+        ("USHER_TWILIO__API_KEY", "AC" + "0" * 32, "SK and 32 hexadecimal digits"),
+        ("USHER_MAIL_INTERNAL_DOMAINS", "kim@firma.local", "no address, no port"),
+        ("USHER_MAIL_INTERNAL_DOMAINS", "firma.local:25", "no address, no port"),
+        ("USHER_MAIL_FROM", "no-reply@firma.local", "name it in USHER_MAIL_INTERNAL_DOMAINS"),
+        ("USHER_MAIL_FROM", "no-reply@intranet", "name it in USHER_MAIL_INTERNAL_DOMAINS"),
         ("USHER_GENAUTH__ACCESS_KEY_ID", "pool id", "it is sent in a header"),
         ("USHER_MAX_IN_FLIGHT", "many", "a whole number"),
         ("USHER_INGEST_TOPIC", "elsewhere", "one of USHER_TOPICS"),
@@ -183,7 +189,11 @@ def test_a_wrong_value_is_reported_with_its_name_and_the_way_out(name: str, valu
         ("smtp://usher:hush@/x", "should be smtp://"),
         ("smtp://usher:hush@mail.example.org/x", "has something after the server"),
         ("smtp://usher:hush@mail.example.org?tls=no", "has something after the server"),
-        ("smtp://usher:hu/sh@mail.example.org", "%-encoded"),
+        *(
+            (f"smtp://usher:{sign}hush@mail.example.org", "/ # ? [ ] @ : % are written %2F %23 %3F %5B")
+            for sign in "/#?["
+        ),
+        ("smtp://usher:12/hush@mail.example.org", "are written %2F"),
         ("smtp://usher:hush%0A@mail.example.org", "has a control character"),
         ("smtp://usher@mail.example.org:587", "has a user without a password"),
         ("smtp://:hush@mail.example.org:587", "or a password without a user"),
@@ -313,11 +323,35 @@ def test_what_kubernetes_injects_is_ignored() -> None:
             {"USHER_SMS": "twilio"},
             {"USHER_TWILIO__ACCOUNT_SID", "USHER_TWILIO__AUTH_TOKEN", "USHER_TWILIO__FROM"},
         ),
+        (
+            {"USHER_SMS": "twilio", "USHER_TWILIO__API_KEY": "SK" + "0" * 32},
+            {"USHER_TWILIO__ACCOUNT_SID", "USHER_TWILIO__API_KEY_SECRET", "USHER_TWILIO__FROM"},
+        ),
+        ({"USHER_TWILIO__API_KEY_SECRET": "hush"}, {"USHER_TWILIO__API_KEY"}),
+        (
+            {
+                "USHER_EMAIL": "sendgrid",
+                "USHER_SENDGRID__API_KEY": "k",
+                "USHER_MAIL_FROM": "a@example.com",
+                "USHER_MAIL_INTERNAL_DOMAINS": "firma.local",
+            },
+            {"USHER_MAIL_INTERNAL_DOMAINS=firma.local"},
+        ),
     ],
 )
 def test_a_provider_without_its_account_is_refused(environ: dict[str, str], missing: set[str]) -> None:
     """Choosing a provider says which names are needed."""
     assert {line.partition(":")[0] for line in problems(**environ)} == missing
+
+
+def test_a_sender_may_be_of_the_own_network() -> None:
+    """Where the domain is named: in any case, with a dot before it, in Unicode, and those below it."""
+    settings = load(
+        USHER_MAIL_INTERNAL_DOMAINS="Firma.local, .test,*.bücher.local", USHER_MAIL_FROM="IT <it@mx.FIRMA.local>"
+    )
+
+    assert settings.mail_internal_domains == ("firma.local", "test", "xn--bcher-kva.local")
+    assert str(settings.mail_from) == '"IT" <it@mx.firma.local>'
 
 
 def test_a_secret_can_be_a_file(tmp_path: Path) -> None:

@@ -32,11 +32,12 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class SmsMessage:
-    """One SMS. *to* is E.164, as in ``+447700900123``."""
+    """One SMS. *to* is E.164, as in ``+447700900123``. After *expires_at* (Unix seconds) it is of no use; None: it always is."""
 
     to: str
     body: str
     idempotency_key: str
+    expires_at: float | None = None
 
 
 class Progress(Protocol):

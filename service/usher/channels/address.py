@@ -6,6 +6,8 @@ and on screens.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import phonenumbers
 from phonenumbers import PhoneNumberType
 
@@ -18,14 +20,14 @@ _COSTLY = {
 }
 
 
-def email_address(text: str) -> str:
-    """The normalised form of a bare mail address: domain in lower case and, where the local part is ASCII, in Punycode.
+def email_address(text: str, internal: Collection[str] = ()) -> str:
+    """The normalised form of a bare mail address: see `usher.addresses.mail_address`.
 
     Raises:
-        Reject: it can't be an address, or its domain is reserved (``.local``, ``.invalid``, …).
+        Reject: it can't be an address, or its domain is reserved (``.local``, ``.invalid``, …) and not *internal*.
     """
     try:
-        return mail_address(text)
+        return mail_address(text, internal)
     except ValueError as rule:
         raise Reject(f"the email address is not valid: {rule}") from None
 

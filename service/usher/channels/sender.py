@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from usher.addresses import MailSender
@@ -31,6 +31,7 @@ class MessageSender:
         sender: the From of mails.
         email: the provider of mail, usually behind a `CircuitBreaker`.
         sms: the provider of SMS, likewise.
+        internal_domains: the mail domains of the own network.
         at_once: how many messages are sent at once; None: no limit. Others wait for their turn, and their handlers'
             timeouts with them: a thousand due at once must not time out in a queue of our own.
         mails_at_once: how many of them may be mails; None: all.
@@ -44,6 +45,7 @@ class MessageSender:
         sender: MailSender,
         email: Email,
         sms: Sms,
+        internal_domains: Collection[str] = (),
         at_once: int | None = None,
         mails_at_once: int | None = None,
         rate_limit_of: Callable[[Event], RateLimit | None] = lambda _event: None,
@@ -53,6 +55,7 @@ class MessageSender:
         self._sender = sender
         self._email = email
         self._sms = sms
+        self._internal_domains = internal_domains
         self._rate_limit_of = rate_limit_of
 
     async def email(self, outgoing: Outgoing) -> None:
@@ -64,7 +67,7 @@ class MessageSender:
             Hold: the tenant has had its messages of this minute.
             Retry, Reject, Unknown, Hold: as the provider and its circuit breaker say.
         """
-        to = email_address(_address(outgoing.to, "email", "no email address"))
+        to = email_address(_address(outgoing.to, "email", "no email address"), self._internal_domains)
         mail = self._templates.mail(outgoing.template, outgoing.event, email=to, variables=outgoing.variables)
         message = Mail(
             to=to,
@@ -90,7 +93,7 @@ class MessageSender:
         to = phone_number(_address(outgoing.to, "phone", "no phone number"))
         sms = self._templates.sms(outgoing.template, outgoing.event, phone=to, variables=outgoing.variables)
         async with self._turn(outgoing, _NO_LIMIT):
-            await self._sms.send(SmsMessage(to=to, body=sms.text, idempotency_key=outgoing.idempotency_key), outgoing)
+            await self._sms.send(SmsMessage(to, sms.text, outgoing.idempotency_key, outgoing.expires_at), outgoing)
         _sent(outgoing, self._sms.name, sms.language, segments=sms.length.segments)
 
     @contextlib.asynccontextmanager

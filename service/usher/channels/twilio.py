@@ -6,6 +6,7 @@ for is lost.
 
 from __future__ import annotations
 
+import time
 from base64 import b64encode
 from logging import getLogger
 from typing import Any
@@ -21,6 +22,8 @@ from usher.channels.answers import TWILIO
 from usher.channels.transport import Transport, deliver
 
 BASE_URL = "https://api.twilio.com"
+_SHORTEST, _LONGEST = 1, 36_000
+"""Seconds that Twilio takes for how long a message may wait in its queue."""
 _NO_ENVIRONMENT = {"TWILIO_REGION": ""}
 """For an empty one the package takes the process's, which may name another host."""
 
@@ -48,27 +51,37 @@ class _Carrier(AsyncHttpClient):  # type: ignore[misc]  # the package says no ty
 
 
 class Twilio:
-    """An `Sms`."""
+    """An `Sms`. *user* and *password* log in: an API key and its secret, or the account and its auth token."""
 
     name = "twilio"
 
     def __init__(
-        self, transport: Transport, *, account_sid: str, auth_token: str, sender: TwilioSender, base_url: str = BASE_URL
+        self,
+        transport: Transport,
+        *,
+        account_sid: str,
+        user: str,
+        password: str,
+        sender: TwilioSender,
+        base_url: str = BASE_URL,
     ) -> None:
         self._transport = transport
         self._account_sid = account_sid
-        self._auth_token = auth_token
+        self._login = user, password
         self._sender = sender
         self._base_url = base_url
         self._client().messages  # noqa: B018 - loads what the first message would wait for
 
     async def send(self, text: SmsMessage, progress: Progress) -> None:
         by = "messaging_service_sid" if self._sender.is_service else "from_"
+        given: dict[str, Any] = {by: self._sender.text}
+        if text.expires_at is not None:
+            given["validity_period"] = max(_SHORTEST, min(int(text.expires_at - time.time()), _LONGEST))
         client = self._client(_Carrier(self._transport, progress))
-        await client.messages.create_async(to=text.to, body=text.body, **{by: self._sender.text})
+        await client.messages.create_async(to=text.to, body=text.body, **given)
 
     def _client(self, carrier: AsyncHttpClient | None = None) -> Client:
         """The package's client for one message: making one takes 20 µs, and a shared one would not know which message a request is of."""
-        client = Client(self._account_sid, self._auth_token, http_client=carrier, environment=_NO_ENVIRONMENT)
+        client = Client(*self._login, self._account_sid, http_client=carrier, environment=_NO_ENVIRONMENT)
         client.api.base_url = self._base_url
         return client

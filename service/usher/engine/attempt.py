@@ -137,7 +137,9 @@ class Attempts:
 
     async def _run(self, handler: Handler, event: Event, delivery: Delivery, limit: Limit) -> Ending:
         """Run *handler* once. Raises nothing but `asyncio.CancelledError`."""
-        system = self.system_of(event)
+        system, expires_at = self.system_of(event), _expires_at(handler, event, delivery)
+        if expires_at is not None and expires_at < self.now() * 1000:
+            expires_at = None  # it is asked for all the same
         ctx = Context(
             event=event,
             handler=handler.name,
@@ -150,6 +152,7 @@ class Attempts:
             settings=self.settings.get(handler.name),
             already_sent=delivery.sent,
             system=system,
+            expires_at=None if expires_at is None else expires_at / 1000,
         )
         error: BaseException | None = None
         began = time.perf_counter()

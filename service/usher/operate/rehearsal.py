@@ -135,7 +135,11 @@ class Rehearsal:
         self._templates = open_templates(settings, found)
         provider, _ = open_channels(settings, Transport())
         self._sender = MessageSender(
-            self._templates, sender=settings.mail_from, email=_PreparesMail(provider), sms=_AcceptsSms()
+            self._templates,
+            sender=settings.mail_from,
+            email=_PreparesMail(provider),
+            sms=_AcceptsSms(),
+            internal_domains=settings.mail_internal_domains,
         )
         self._own = own
         self._now = now

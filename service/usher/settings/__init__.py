@@ -20,7 +20,7 @@ from usher.outcome import RetryPolicy
 from usher.registry import SYSTEMS
 from usher.settings import values
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
-from usher.settings.providers import SendGridSettings, SmtpSettings, TwilioSettings
+from usher.settings.providers import MailDomains, MailFrom, SendGridSettings, SmtpSettings, TwilioSettings
 from usher.settings.report import SettingRow, current, default_text, mistakes, option_row
 from usher.settings.tenant import TenantSettings
 from usher.settings.tenants import read_tenants, tenant_model, tenant_prefix
@@ -90,7 +90,12 @@ class Settings(BaseSettings):
     templates_dir: values.Folder | None = Field(
         None, description="a folder with templates that replace the bundled ones"
     )
-    mail_from: values.MailFrom = Field(
+    mail_internal_domains: MailDomains = Field(
+        (),
+        description="mail domains of your own network, comma separated, as in `firma.local,intranet`, each with those below it: "
+        "the SMTP server decides what can be delivered there",
+    )
+    mail_from: MailFrom = Field(
         MailSender("no-reply@example.com"),
         description="the From of mails, `Name <address>` allowed; needed unless mails go to the outbox",
     )

@@ -30,10 +30,17 @@ def _providers(settings: Settings) -> Iterator[str]:
         ("USHER_SMTP__URL", settings.email == "smtp" and smtp.url is None, "USHER_EMAIL=smtp"),
         ("USHER_MAIL_FROM", settings.email != "outbox" and "mail_from" not in settings.model_fields_set, f"USHER_EMAIL={settings.email}"),
         ("USHER_TWILIO__ACCOUNT_SID", settings.sms == "twilio" and twilio.account_sid is None, "USHER_SMS=twilio"),
-        ("USHER_TWILIO__AUTH_TOKEN", settings.sms == "twilio" and twilio.auth_token is None, "USHER_SMS=twilio"),
+        ("USHER_TWILIO__AUTH_TOKEN", settings.sms == "twilio" and twilio.auth_token is None and twilio.api_key is None, "USHER_SMS=twilio, or an API key"),
+        ("USHER_TWILIO__API_KEY", twilio.api_key is None and twilio.api_key_secret is not None, "USHER_TWILIO__API_KEY_SECRET"),
+        ("USHER_TWILIO__API_KEY_SECRET", twilio.api_key is not None and twilio.api_key_secret is None, "USHER_TWILIO__API_KEY"),
         ("USHER_TWILIO__FROM", settings.sms == "twilio" and twilio.from_ is None, "USHER_SMS=twilio"),
     ]  # fmt: skip
-    return (f"{name}: is needed for {why}; set it" for name, lacks, why in wanting if lacks)
+    yield from (f"{name}: is needed for {why}; set it" for name, lacks, why in wanting if lacks)
+    if settings.email == "sendgrid" and settings.mail_internal_domains:
+        yield (
+            f"USHER_MAIL_INTERNAL_DOMAINS={','.join(settings.mail_internal_domains)}: SendGrid delivers on the Internet only; "
+            "remove it, or set USHER_EMAIL=smtp"
+        )
 
 
 def _topics(settings: Settings) -> Iterator[str]:

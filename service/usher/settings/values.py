@@ -20,7 +20,6 @@ from usher.addresses import (
     CONTROL,
     Address,
     LogAddress,
-    MailSender,
     SmtpServer,
     SqliteAddress,
     TwilioSender,
@@ -38,7 +37,6 @@ _LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _MOST = 10**9
 _DAY = 86_400.0
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})+")
 
 
@@ -214,13 +212,6 @@ def _header_safe(value: Any) -> str:
     return text
 
 
-def _account_sid(value: Any) -> str:
-    text = str(value).strip()
-    if not _ACCOUNT_SID.fullmatch(text):
-        raise ValueError("should be an account SID: AC and 32 hexadecimal digits")
-    return text
-
-
 def _domain(value: Any) -> str:
     text = str(value).lower()
     if not _DOMAIN.fullmatch(text):
@@ -289,10 +280,8 @@ Domain = Annotated[str, BeforeValidator(_domain)]
 Smtp = Annotated[SmtpServer, _once(SmtpServer, SmtpServer.parse)]
 HeaderSafe = Annotated[str, BeforeValidator(_header_safe)]
 Credential = Annotated[SecretStr, BeforeValidator(_header_safe)]
-AccountSid = Annotated[str, BeforeValidator(_account_sid)]
 TwilioFrom = Annotated[TwilioSender, _once(TwilioSender, TwilioSender.parse)]
 Secrets = Annotated[tuple[Annotated[SecretStr, Field(min_length=1)], ...], BeforeValidator(split)]
-MailFrom = Annotated[MailSender, _once(MailSender, MailSender.parse)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
 NewFolder = Annotated[Path, BeforeValidator(_new_folder)]
 Line = Annotated[str, BeforeValidator(_line)]

@@ -31,6 +31,8 @@ from usher.testing.wire import Provider, Reply, Request
 ACCOUNT_SID = "AC" + "0f" * 16
 AUTH_TOKEN = "fake-twilio-auth-token"
 API_KEY = "SG.fake-sendgrid-api-key"
+TWILIO_API_KEY = "SK" + "0f" * 16
+TWILIO_API_KEY_SECRET = "fake-twilio-api-key-secret"
 TWILIO_FROM = "+15005550006"
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
     "DROP",
     "HANG",
     "RESET",
+    "TWILIO_API_KEY",
+    "TWILIO_API_KEY_SECRET",
     "TWILIO_FROM",
     "FakeProviders",
     "Fault",
@@ -85,6 +89,8 @@ class FakeProviders(LoopbackServer):
         self.sendgrid_api_key = API_KEY
         self.twilio_account_sid = ACCOUNT_SID
         self.twilio_auth_token = AUTH_TOKEN
+        self.twilio_api_key = TWILIO_API_KEY
+        self.twilio_api_key_secret = TWILIO_API_KEY_SECRET
         self.twilio_from = TWILIO_FROM
         self.rule = rule
         self.refused = set(refused)
@@ -97,6 +103,15 @@ class FakeProviders(LoopbackServer):
     def accepted(self) -> list[Request]:
         """The requests whose messages were accepted, in order."""
         return [seen.request for seen in self.seen if seen.accepted]
+
+    @property
+    def _twilio_logins(self) -> frozenset[str]:
+        return frozenset(
+            {
+                f"{self.twilio_account_sid}:{self.twilio_auth_token}",
+                f"{self.twilio_api_key}:{self.twilio_api_key_secret}",
+            }
+        )
 
     async def wait_seen(self, count: int) -> None:
         """Return once at least *count* requests were answered or failed (one that hangs counts when it has come)."""
@@ -136,7 +151,7 @@ class FakeProviders(LoopbackServer):
         if request.provider == "sendgrid":
             refusal = wire.sendgrid_refusal(request, self.sendgrid_api_key, refused)
         else:
-            refusal = wire.twilio_refusal(request, self.twilio_account_sid, self.twilio_auth_token, refused)
+            refusal = wire.twilio_refusal(request, self._twilio_logins, refused)
         return (refusal, False) if refusal is not None else (self._accept(request), True)
 
     def _accept(self, request: Request) -> Reply:

@@ -138,10 +138,13 @@ def twilio_error(status: int, code: int, message: str) -> Reply:
 _NOT_AUTHENTICATED = twilio_error(401, 20003, "Authenticate")
 
 
-def twilio_refusal(request: Request, account_sid: str, auth_token: str, refused: frozenset[str]) -> Reply | None:
-    """Return the answer with which Twilio would refuse the request; None: it would accept it."""
+def twilio_refusal(request: Request, logins: frozenset[str], refused: frozenset[str]) -> Reply | None:
+    """Return the answer with which Twilio would refuse the request; None: it would accept it.
+
+    *logins* are those that it knows, each ``USER:PASSWORD``: an account with its auth token, an API key with its secret.
+    """
     form = request.payload
-    if _basic(request.headers.get("Authorization", "")) != f"{account_sid}:{auth_token}":
+    if _basic(request.headers.get("Authorization", "")) not in logins:
         return _NOT_AUTHENTICATED
     if "To" not in form:
         return twilio_error(400, 21604, "A 'To' phone number is required.")
@@ -153,6 +156,8 @@ def twilio_refusal(request: Request, account_sid: str, auth_token: str, refused:
         return twilio_error(400, 21602, "Message body is required.")
     if len(form["Body"]) > 1600:
         return twilio_error(400, 21617, "The concatenated message body exceeds the 1600 character limit.")
+    if not re.fullmatch(r"[1-9]\d{0,4}", period := form.get("ValidityPeriod", "36000")) or int(period) > 36_000:
+        return twilio_error(400, 21624, "Invalid validity period value.")
     return None
 
 
