@@ -115,6 +115,7 @@ LINES = st.one_of(
 @given(subject=LINES, name=LINES, list_id=LINES)
 @example(subject=f"Welcome, {HIJACK}", name="", list_id="")
 @example(subject="x", name=HIJACK, list_id=HIJACK)
+@example(subject="x" * 3000, name="y" * 3000, list_id=f"<https://example.org/{'z' * 300}>")
 @example(subject="word " * 60 + "ü", name="Bücher, Inc. " * 12, list_id="<a@example.org>")
 def test_nothing_in_a_header_makes_another_one(inbox: Inbox, subject: str, name: str, list_id: str) -> None:
     """On the wire stand the headers that were meant, each once, and each reads as it was written; the text is ours."""
@@ -154,7 +155,6 @@ def test_an_encoded_word_is_shown_as_it_was_written(inbox: Inbox, word: str, sub
         {"subject": "a\x9bb"},
         {"sender": MailSender("accounts@example.org", "a\nBcc: evil@example.net")},
         {"headers": (("List-Id", "a\nBcc: evil@example.net"),)},
-        {"headers": (("List-Id", "a" * 1000),)},
     ],
 )
 def test_what_can_not_be_one_header_is_refused(change: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ _PHRASE = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+( [\w!#$%&'*+/=?^`{|}~-]+)*", re.A
 _UNSEEN = re.compile(rf"{CONTROL.pattern}|[\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, those of the text's direction included, and halves of characters."""
 _ENCODED_WORD = "=?"
-_LONGEST_LINE = 998
+_LONGEST_LINE, _LONGEST_WORD = 998, 900
 _FOLD_AT = 76
 _RESERVED = frozenset(
     {
@@ -99,8 +99,11 @@ def one_line(text: str) -> str:
 
 def encoded(name: str, text: str) -> str:
     """The value of the header *name* that is read as *text*, folded. An encoded word in *text* is encoded itself."""
-    plain = text.isascii() and _ENCODED_WORD not in text and text == text.strip()
-    return Header(text, "us-ascii" if plain else "utf-8", _FOLD_AT, name).encode(linesep="\r\n")
+    longest = max(map(len, text.split(" ")))  # it folds at blanks only
+    if text.isascii() and _ENCODED_WORD not in text and text == text.strip() and longest < _LONGEST_WORD:
+        fold_at = max(_FOLD_AT, len(name) + 2 + longest)  # or the first line would be empty
+        return Header(text, "us-ascii", fold_at, name).encode(linesep="\r\n")
+    return Header(text, "utf-8", _FOLD_AT, name).encode(linesep="\r\n")
 
 
 def neutral(text: str) -> str:
@@ -132,7 +135,7 @@ def _body(mail: Mail) -> EmailMessage:
 def _mailbox(address: str, name: str) -> str:
     if not name:
         return address
-    if not name.isascii() or _ENCODED_WORD in name:
+    if not name.isascii() or _ENCODED_WORD in name or len(name) > _FOLD_AT:
         shown = Header(name, "utf-8", _FOLD_AT, "From").encode(linesep="\r\n")
     else:
         shown = name if _PHRASE.fullmatch(name) else f'"{quote(name)}"'
