@@ -48,6 +48,7 @@ SMTP: list[tuple[SmtpStep, str, str]] = [
     ("DATA", "554 5.2.252 SendAsDenied; accounts@example.org not allowed to send as it", OURS),
     ("DATA", "554 Message rejected: Email address is not verified. The following identities failed the check", OURS),
     ("DATA", "550 5.7.26 unauthenticated mail is not accepted from this domain: DMARC", OURS),
+    ("DATA", "550 5.7.26 not accepted by the policy of the domain: see its administrator", OURS),
     ("DATA", "550 5.7.509 Access denied, sending domain does not pass DMARC verification", OURS),
     ("DATA", "550 5.7.501 Access denied, spam abuse detected", OURS),
     ("DATA", "550 5.7.750 Client blocked from sending from unregistered domains", OURS),

@@ -133,12 +133,6 @@ SMTP_ROWS: tuple[SmtpRow, ...] = (
     SmtpRow.of(_ANY, r"^53[0458] |^\d+ \d\.7\.(8|9|1[0-4]|57) ", _LOG_IN),
     # This recipient, or this mailbox, list or domain, does not take it. That the sender is named there changes nothing.
     SmtpRow.of(_LATER, r"^\d+ \d\.(1\.([1-6]|10)|2\.[2-4]|3\.4|6\.\d+|7\.(2|1[6-9]|1[23]\d|193|50[457])) ", None),
-    SmtpRow.of(
-        _LATER,
-        r"\b(to|for|by|of) ((this|the|that) )?(recipient|(mailing |distribution )?list|group|mailbox|domain)"
-        r"|\b(recipient|list|group|mailbox)\b[^.;]{0,20} accepts|recipient address rejected",
-        None,
-    ),
     SmtpRow.of("MAIL", r"^\d+ \d\.(2\.3|3\.4|6\.\d+) |^55[25] - .*(size|smtputf8|parameter)|^555 ", None),
     # Sender: RFC 3463 and 7372 (DKIM, SPF, DMARC, reverse DNS), Exchange's send-as, banned and unregistered tenants.
     SmtpRow.of(
@@ -148,6 +142,13 @@ SMTP_ROWS: tuple[SmtpRow, ...] = (
     ),
     # Quota: Exchange 5.1.90, Gmail 5.4.5 (4.4.5 is a server that is busy), 4.5.3 for one recipient, RFC 7372's flood.
     SmtpRow.of(_ANY, r"^\d+ \d\.(1\.90|5\.3|7\.28) (?!.*per transaction)|^5\d\d \d\.4\.5 ", _QUOTA),
+    # From here on it is words. First again what is about this recipient.
+    SmtpRow.of(
+        _LATER,
+        r"\b(to|for|by|of) ((this|the|that) )?(recipient|(mailing |distribution )?list|group|mailbox|domain)"
+        r"|\b(recipient|list|group|mailbox)\b[^.;]{0,20} accepts|recipient address rejected",
+        None,
+    ),
     SmtpRow.of(
         _ANY,
         rf"^(?!.*\b(recipient|mailbox|size|storage|receiv\w+)\b).*(({_QUOTA_WORDS})\b.{{0,40}}\b(limits?|quotas?|rate)\b.{{0,20}}"

@@ -25,12 +25,13 @@ def misfits(settings: Settings) -> Iterator[str]:
 def _providers(settings: Settings) -> Iterator[str]:
     """What the providers of mail and SMS need."""
     sendgrid, smtp, twilio = settings.sendgrid, settings.smtp, settings.twilio
+    no_login = twilio.auth_token is None and twilio.api_key is None
     wanting = [
         ("USHER_SENDGRID__API_KEY", settings.email == "sendgrid" and sendgrid.api_key is None, "USHER_EMAIL=sendgrid"),
         ("USHER_SMTP__URL", settings.email == "smtp" and smtp.url is None, "USHER_EMAIL=smtp"),
         ("USHER_MAIL_FROM", settings.email != "outbox" and "mail_from" not in settings.model_fields_set, f"USHER_EMAIL={settings.email}"),
         ("USHER_TWILIO__ACCOUNT_SID", settings.sms == "twilio" and twilio.account_sid is None, "USHER_SMS=twilio"),
-        ("USHER_TWILIO__AUTH_TOKEN", settings.sms == "twilio" and twilio.auth_token is None and twilio.api_key is None, "USHER_SMS=twilio, or an API key"),
+        ("USHER_TWILIO__AUTH_TOKEN", settings.sms == "twilio" and no_login, "USHER_SMS=twilio, or an API key"),
         ("USHER_TWILIO__API_KEY", twilio.api_key is None and twilio.api_key_secret is not None, "USHER_TWILIO__API_KEY_SECRET"),
         ("USHER_TWILIO__API_KEY_SECRET", twilio.api_key is not None and twilio.api_key_secret is None, "USHER_TWILIO__API_KEY"),
         ("USHER_TWILIO__FROM", settings.sms == "twilio" and twilio.from_ is None, "USHER_SMS=twilio"),
