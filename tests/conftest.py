@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ import pytest
 import structlog
 from tests import keycloak as keycloaks
 from tests.java import Server, ServerMissing, shared, started
+from tests.jumping_loop import JumpingLoop
 from tests.kafka import BACK_SOON, Broker, jars
 
 _Server = TypeVar("_Server", bound=Server)
@@ -46,6 +48,13 @@ def _logging_as_it_was() -> Iterator[None]:
     root.setLevel(level)
     ours.setLevel(our_level)
     structlog.configure(**{**configured, "processors": processors})
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Which event loop a test runs on: asyncio's own, or one whose clock jumps."""
+    return {"jumping": JumpingLoop} if item.get_closest_marker("jumping") else {"usual": asyncio.new_event_loop}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

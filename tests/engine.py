@@ -7,13 +7,13 @@ import contextlib
 import itertools
 import json
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import structlog
 from tests.fakes.memory_log import MemoryBroker, MemoryLog
+from tests.jumping_loop import now
 
 from usher import Context, Event, RetryPolicy, on
 from usher.delivery import Delivery
@@ -28,7 +28,6 @@ from usher.metrics import Metrics
 
 TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")
-NOW = time.time
 PATIENCE = 60.0
 """Seconds that anything may take: reached only by a test that fails."""
 _ids = itertools.count(1)
@@ -42,7 +41,7 @@ def raw(user: str = "u1", *, event_id: str = "", triggered_by: str = "admin_api"
         "seq": number,
         "type": type_,
         "payload": {"user": {"id": user, "standard_attributes": {"email": f"{user}@example.org"}}},
-        "context": {"timestamp": int(time.time()), "user_id": user, "triggered_by": triggered_by, "app_id": "demo"},
+        "context": {"timestamp": int(now()), "user_id": user, "triggered_by": triggered_by, "app_id": "demo"},
     }
     return json.dumps(event).encode()
 
@@ -64,7 +63,7 @@ class Script:
     def handler(self, **options: Any) -> Handler:
         async def script(event: Event, ctx: Context) -> None:
             user = event.user.id or ""
-            self.attempts.append((user, event.id, ctx.attempt, NOW()))
+            self.attempts.append((user, event.id, ctx.attempt, now()))
             if user in self.running:
                 self.twice.append(user)
             self.running.add(user)
@@ -87,8 +86,11 @@ class Bench:
 
     broker: MemoryBroker
     policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(("50ms", "50ms"), jitter=0))
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] = now
     """The wall clock of its workers."""
+
+    def __post_init__(self) -> None:
+        self.broker.clock = now
 
     def worker(self, handlers: Iterable[Handler], **limits: Any) -> Worker:
         event_log = MemoryLog(CONFIG, self.broker)

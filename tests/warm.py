@@ -7,6 +7,7 @@ README's commands, the demo, `usher --help`, and a first service.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import gc
@@ -104,6 +105,7 @@ def _server() -> socket.socket:
     with theirs:
         command = [sys.executable, "-P", __file__]
         os.posix_spawn(sys.executable, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)])
+    atexit.register(ours.close)
     return ours
 
 

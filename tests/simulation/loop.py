@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.jumping_loop import JumpingLoop
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
@@ -29,25 +30,12 @@ class Process:
     waiting: list[Callable[[], None]] = field(default_factory=list)
 
 
-class Deadlock(Exception):
-    """Nothing can happen any more, and the schedule has not ended."""
-
-
-class SimulatedLoop(asyncio.SelectorEventLoop):
+class SimulatedLoop(JumpingLoop):
     """Time jumps to the next timer; ready callbacks run in an order that *rng* draws."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._virtual = 1_000.0
-        super().__init__(_Jump(self))
-
-    def time(self) -> float:
-        return self._virtual
-
-    def jump(self, seconds: float | None) -> None:
-        if seconds is None:
-            raise Deadlock
-        self._virtual += seconds
+        super().__init__()
 
     def spawn(self, process: Process | None, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start *work* as part of *process*; None: of the world around the processes."""
@@ -110,16 +98,3 @@ def _tie(guarded: Any, handle: asyncio.Handle) -> None:
     """Let a callback that waits for a frozen process know its handle: it may be cancelled meanwhile."""
     if hasattr(guarded, "handle"):
         guarded.handle = handle
-
-
-class _Jump(selectors.SelectSelector):
-    """A selector that never waits: it moves the loop's clock instead."""
-
-    def __init__(self, loop: SimulatedLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None or timeout > 0:
-            self._loop.jump(timeout)
-        return []

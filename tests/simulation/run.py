@@ -14,8 +14,9 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+from tests.jumping_loop import Deadlock
 from tests.simulation.check import violations
-from tests.simulation.loop import Deadlock, SimulatedLoop
+from tests.simulation.loop import SimulatedLoop
 from tests.simulation.plan import FAMILIES, Plan, seeds_of
 from tests.simulation.world import World
 

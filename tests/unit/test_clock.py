@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,10 +10,13 @@ import pytest
 import structlog
 from tests.engine import Bench, Script, raw, until
 from tests.fakes.memory_log import MemoryBroker
+from tests.jumping_loop import now
 
 from usher import Context, Event, Retry, RetryPolicy
 from usher.engine.dedupe import Recent
 from usher.event import EventContext, EventUid
+
+pytestmark = pytest.mark.jumping
 
 
 @dataclass
@@ -24,7 +26,7 @@ class WallClock:
     behind: float = 0.0
 
     def __call__(self) -> float:
-        return time.time() - self.behind
+        return now() - self.behind
 
 
 @pytest.fixture
@@ -106,9 +108,9 @@ async def test_another_producers_clock_does_not_empty_the_memory_of_duplicates(b
     script = Script()
     async with bench.running(script.handler()):
         await bench.emit(raw("ann", event_id="once"))
-        bench.broker.clock = lambda: time.time() + ahead
+        bench.broker.clock = lambda: now() + ahead
         await bench.emit(raw("bob"))
-        bench.broker.clock = time.time
+        bench.broker.clock = now
         await bench.emit(raw("ann", event_id="once"), raw("eve"))
         await until(lambda: "eve" in [user for user, _ in script.done])
 
@@ -117,7 +119,7 @@ async def test_another_producers_clock_does_not_empty_the_memory_of_duplicates(b
 
 def test_a_backlog_is_deduped_although_the_clock_of_one_producer_was_ahead() -> None:
     """Of records from yesterday, too: the window moves with the lowest of the last times, and old events are forgotten in the end."""
-    recent, then = Recent(600.0, time.time), int(time.time() * 1000) - 86_400_000
+    recent, then = Recent(600.0, now), int(now() * 1000) - 86_400_000
 
     def seen(name: str, offset: int, at: int) -> bool:
         return recent.duplicate(EventUid("s", "t", name), offset, at)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import structlog
 from structlog.testing import capture_logs
-from tests.engine import CONFIG, NOW, PATIENCE, TOPIC, Bench, Script, raw, until
+from tests.engine import CONFIG, PATIENCE, TOPIC, Bench, Script, raw, until
 from tests.fakes.memory_log import MemoryBroker, MemoryLog
+from tests.jumping_loop import now
 
 from usher import Context, Event, Reject, Retry, Skip
 from usher.delivery import Delivery, Origin, Unreadable
@@ -23,6 +24,8 @@ from usher.engine.settle import Settler
 from usher.event import EventUid, idempotency_key
 from usher.eventlog.port import Claim, Position, TopicPartition, dead_letter_topic, retry_topic
 from usher.outcome import Dead, Done, Hold
+
+pytestmark = pytest.mark.jumping
 
 
 @pytest.fixture
@@ -355,7 +358,7 @@ async def test_a_wait_of_millennia_is_parked_like_any_other(bench: Bench) -> Non
 
     (parked,) = bench.parked().values()
     assert parked.due is not None
-    assert parked.due < (NOW() + 367 * 86400) * 1000
+    assert parked.due < (now() + 367 * 86400) * 1000
 
 
 async def test_a_second_arrival_is_known_where_only_the_mark_has_the_first(bench: Bench) -> None:

@@ -22,6 +22,8 @@ from usher.engine.parking_table import ParkingTable
 CANT = "the temporary folder can't be used, trying again"
 CAN = "the temporary folder can be used again"
 
+pytestmark = pytest.mark.jumping
+
 
 @pytest.fixture
 def bench() -> Bench:

@@ -17,6 +17,8 @@ TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")
 RETRY = retry_topic("usher", TOPIC)
 
+pytestmark = pytest.mark.jumping
+
 
 @pytest.fixture
 def broker() -> MemoryBroker:

@@ -27,6 +27,8 @@ DEAD = TopicPartition(dead_letter_topic("usher", TOPIC), 0)
 PREVIOUS = Path(__file__).parents[1] / "samples" / "usher" / "records-0.json"
 """Records of the version before each carried its group and the id of its topic."""
 
+pytestmark = pytest.mark.jumping
+
 
 @pytest.fixture
 def bench() -> Bench:

@@ -17,11 +17,13 @@ command asks a question only on a terminal; elsewhere it names the option that a
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from usher import __version__
 from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, run, topics, why
@@ -72,11 +74,13 @@ app.add_typer(dlq.app, name="dlq")
 app.command()(preview.preview)
 app.add_typer(new.app, name="new")
 
+_command = functools.cache(get_command)  # to build it takes longer than most commands take to run
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; *argv* are the arguments, by default those of the process."""
     try:
-        app(None if argv is None else list(argv), prog_name="usher")
+        _command(app)(None if argv is None else list(argv), prog_name="usher")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else Exit.OK
     except KeyboardInterrupt:
