@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.service import environment, running, usher
 
 from usher.testing import raw_event
@@ -207,3 +208,20 @@ async def _fate(event_id: str, cwd: Path, env: Mapping[str, str]) -> str:
     _, rows = await _rows("why", event_id, cwd=cwd, env=env)
     (state,) = [row["state"] for row in rows if row["handler"] == "welcome_email"]
     return str(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("EVENT_LOG", "kafka://host:9092,"), ("SMTP__URL", "smtp://user@host:587")], ids=["log", "smtp"]
+)
+async def test_wrong_settings_end_the_process_with_one_sentence(name: str, value: str, tmp_path: Path) -> None:
+    """As an operator sees it: `usher run` does not start, and `usher check` says the same."""
+    env = environment(email="smtp", mail_from="a@example.org") | {f"USHER_{name}": value}
+    code, out, err = await usher("run", cwd=tmp_path, env=env)
+    checked, table, _ = await usher("check", cwd=tmp_path, env=env)
+
+    (sentence,) = err.splitlines()
+    what, _, hint = sentence.removeprefix("usher: ").partition(": ")
+    assert (code, checked, out) == (2, 2, "")
+    assert what.startswith(f"USHER_{name}")
+    assert what in table
+    assert hint in table

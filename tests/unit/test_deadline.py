@@ -9,8 +9,6 @@ import pytest
 
 from usher.engine.deadline import Deadlines
 
-pytestmark = pytest.mark.jumping
-
 
 async def test_what_takes_too_long_is_a_timeout() -> None:
     """The wait inside ends, and the task is not cancelled as a whole."""

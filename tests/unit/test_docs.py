@@ -14,6 +14,7 @@ import typer
 from prometheus_client import Counter
 from pydantic import BaseModel
 from tests.bench.report import with_short_form
+from tests.unit.test_house import nodes
 
 from usher import Context, Event, User, cli
 from usher.engine import dead_letters
@@ -24,7 +25,7 @@ from usher.settings import settings_table
 from usher.systems.decode import decode
 
 ROOT = Path(__file__).parents[2]
-SERVICE = ROOT / "service" / "usher"
+SERVICE = Path("service", "usher")
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 OPERATING = (ROOT / "docs" / "operating.md").read_text("utf-8")
@@ -54,15 +55,22 @@ def settings_markdown() -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
+def service() -> Iterator[tuple[Path, list[ast.AST]]]:
+    """Each file of the service, by its path there, and everything in it."""
+    for path, inside in nodes().items():
+        if path.is_relative_to(SERVICE):
+            yield path.relative_to(SERVICE), inside
+
+
 def log_lines() -> Iterator[tuple[str, str]]:
     """(file, event) of each line that the service writes at info or above, as docs/operating.md is to quote it.
 
     A backtick opens it, and closes it unless it is formatted: then what comes before the gap is enough.
     """
-    for path in sorted(SERVICE.rglob("*.py")):
-        if path.relative_to(SERVICE).parts[0] in {"testing", "cli"}:
+    for path, inside in service():
+        if path.parts[0] in {"testing", "cli"}:
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in inside:
             if isinstance(node, ast.Call) and _name(node.func) in _LOGGED:
                 for argument in node.args:
                     if (text := _text(argument)) is not None:
@@ -89,8 +97,8 @@ def _text(argument: ast.expr) -> str | None:
 def reasons() -> set[str]:
     """Every reason of a dead letter: what the code gives as the first argument where it gives a delivery up."""
     found = set()
-    for path in SERVICE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for _, inside in service():
+        for node in inside:
             if isinstance(node, ast.Call) and _name(node.func) in {"Dead", "_given_up"} and node.args:
                 first = node.args[0]
                 if isinstance(first, ast.Constant):

@@ -1,18 +1,12 @@
-"""The catalogue of event types: what a handler may name, who sends it, and how little it takes to know that."""
+"""The catalogue of event types: what a handler may name, who sends it."""
 
 from __future__ import annotations
-
-import json
-import subprocess
-import sys
 
 import pytest
 from tests.unit.test_sdk import noop, refusal
 
 from usher import on
 from usher.event_types import CANONICAL_TYPES, event_types, renamed_types
-
-HEAVY = {"aiohttp", "aiokafka", "cryptography", "jinja2", "phonenumbers", "pydantic_settings", "sendgrid", "twilio"}
 
 
 def test_every_type_has_the_systems_that_send_it() -> None:
@@ -46,13 +40,6 @@ def test_no_name_is_both_an_event_type_and_renamed() -> None:
     assert set(renamed_types().values()) <= CANONICAL_TYPES.keys()
 
 
-def test_every_name_is_known_without_any_client() -> None:
-    """A handler's file names the types of all systems, and loads neither their clients nor the settings."""
-    script = (
-        "import sys, json; from usher import on; from usher.event_types import event_types; "
-        "on(*event_types()); print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
-
-    assert HEAVY.isdisjoint(json.loads(ran.stdout))
+def test_a_handler_may_name_every_type() -> None:
+    """Of every system at once."""
     assert on(*event_types())(noop).types == event_types().keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 from collections import defaultdict
@@ -22,19 +23,24 @@ _NO_CODE = {"usher.checkpoints", "usher.handlers", "usher.toml"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    for path in CODE:
-        yield path.relative_to(ROOT), ast.parse(path.read_text("utf-8"))
+@functools.cache
+def trees() -> dict[Path, ast.Module]:
+    """All code, parsed, by its path below the root."""
+    return {path.relative_to(ROOT): ast.parse(path.read_text("utf-8")) for path in CODE}
+
+
+@functools.cache
+def nodes() -> dict[Path, list[ast.AST]]:
+    """Everything in it."""
+    return {path: list(ast.walk(tree)) for path, tree in trees().items()}
 
 
 def references() -> Iterator[tuple[Path, str]]:
     """Every dotted name of ours between backticks, in the pages and in the code's texts."""
     for page in PAGES:
         yield from ((page.relative_to(ROOT), name) for name in _REFERENCE.findall(page.read_text("utf-8")))
-    for path, tree in trees():
-        texts = (
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        )
+    for path, inside in nodes().items():
+        texts = (node.value for node in inside if isinstance(node, ast.Constant) and isinstance(node.value, str))
         yield from ((path, name) for text in texts for name in _REFERENCE.findall(text))
 
 
@@ -86,7 +92,7 @@ def test_a_reference_can_be_wrong() -> None:
 def test_no_class_has_the_name_of_another() -> None:
     """One name, one class: who searches for it finds one."""
     found: dict[str, list[str]] = defaultdict(list)
-    for path, tree in trees():
+    for path, tree in trees().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found[node.name].append(str(path))
@@ -103,8 +109,8 @@ def test_functions_are_of_a_readable_size() -> None:
     """No function is longer than CONTRIBUTING allows; its docstring does not count."""
     found = {
         f"{path}:{node.lineno} {node.name}": length
-        for path, tree in trees()
-        for node in ast.walk(tree)
+        for path, inside in nodes().items()
+        for node in inside
         if isinstance(node, Function) and (length := length_of(node)) > FUNCTION_LINES
     }
     assert found == {}

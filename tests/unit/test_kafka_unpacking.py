@@ -16,11 +16,17 @@ from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from usher.delivery import Unreadable
+from usher.eventlog.kafka import unpacking
 from usher.eventlog.kafka.unpacking import MOST_UNPACKED, install
 
 PARTITION = TopicPartition("identity.events", 0)
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 CODECS = pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])
+SMALL = 4 * 1024 * 1024
+BOUNDS = pytest.mark.parametrize(
+    ("codec", "most"), [(GZIP, SMALL), (SNAPPY, SMALL), (LZ4, SMALL), (ZSTD, SMALL), (ZSTD, MOST_UNPACKED)]
+)
+"""Each codec with a smaller bound, which is packed sooner; one with the true one."""
 
 install()
 
@@ -117,24 +123,26 @@ def test_a_length_without_a_meaning_costs_the_rest_of_its_batch() -> None:
     assert "from offset 1 to 2" in records[1].value.reason
 
 
-@CODECS
-def test_what_unpacks_to_too_much_is_one_stub(codec: int) -> None:
+@BOUNDS
+def test_what_unpacks_to_too_much_is_one_stub(codec: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some kilobytes that become more than the bound: nothing of them is kept, and the next batch is read."""
-    data = batch(b"small", bytes(MOST_UNPACKED), codec=codec)
-    assert len(data) < 5_000_000
+    monkeypatch.setattr(unpacking, "MOST_UNPACKED", most)
+    data = batch(b"small", bytes(most), codec=codec)
+    assert len(data) < most / 10
 
     records = read(data + batch(b"after", base=2), offset=1)
 
     assert values(records) == [
-        (1, "the batch of offsets 0 to 1 can't be unpacked: it is more than 64 MiB"),
+        (1, f"the batch of offsets 0 to 1 can't be unpacked: it is more than {most // 1024**2} MiB"),
         (2, b"after"),
     ]
 
 
-@CODECS
-def test_what_is_just_within_the_bound_is_read(codec: int) -> None:
+@BOUNDS
+def test_what_is_just_within_the_bound_is_read(codec: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it is far more than its packed bytes let expect."""
-    value = bytes(MOST_UNPACKED - 100)
+    monkeypatch.setattr(unpacking, "MOST_UNPACKED", most)
+    value = bytes(most - 100)
 
     assert values(read(batch(value, codec=codec))) == [(0, value)]
 
@@ -169,8 +177,9 @@ def test_an_unknown_codec_still_stops() -> None:
 
 
 @pytest.mark.parametrize("magic", [0, 1])
-def test_old_formats_are_read_and_bounded(magic: Literal[0, 1]) -> None:
+def test_old_formats_are_read_and_bounded(magic: Literal[0, 1], monkeypatch: pytest.MonkeyPatch) -> None:
     """What a broker of before 0.11 stored."""
+    monkeypatch.setattr(unpacking, "MOST_UNPACKED", SMALL)
 
     def old(value: bytes) -> bytes:
         builder = LegacyRecordBatchBuilder(magic, GZIP, 10 * MOST_UNPACKED)
@@ -178,5 +187,5 @@ def test_old_formats_are_read_and_bounded(magic: Literal[0, 1]) -> None:
         return bytes(builder.build())
 
     assert values(read(old(b"one"))) == [(0, b"one")]
-    [stub] = read(old(bytes(MOST_UNPACKED)))
-    assert "more than 64 MiB" in stub.value.reason
+    [stub] = read(old(bytes(SMALL)))
+    assert "more than 4 MiB" in stub.value.reason

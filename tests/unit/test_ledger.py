@@ -159,7 +159,7 @@ def test_nothing_unsettled_is_ever_called_done(records: list[tuple[int, bool]], 
     assert all(offset >= again.next for offset in unsettled)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=3 * settings().max_examples // 10)
 @given(
     handlers=st.integers(1, 20),
     gaps=st.lists(st.sampled_from([1, 1, 2, 63, 64, 200, 9_000, 20_000]), min_size=20, max_size=20),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -99,14 +96,3 @@ def test_a_password_in_the_url_is_not_repeated() -> None:
 
     assert "s3cret" not in problem
     assert "USHER_KAFKA__" in problem
-
-
-@pytest.mark.parametrize("module", ["usher.settings", "usher.eventlog"])
-def test_no_client_is_imported_before_it_is_wanted(module: str) -> None:
-    """Settings are read by every command, and the embedded log does without Kafka's client."""
-    heavy = {"aiokafka", "aiohttp", "aiosmtplib", "twilio", "sendgrid", "jinja2", "sqlite3"}
-    code = f"import sys, {module}; print(*({heavy} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True, env=dict(os.environ)
-    )
-    assert done.stdout == "\n"

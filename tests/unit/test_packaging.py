@@ -1,8 +1,6 @@
-"""The distribution: what it says of itself, what it installs, and what importing it costs."""
+"""The distribution: what it says of itself, and what it installs."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from importlib.metadata import distribution, entry_points
 from itertools import combinations
@@ -48,26 +46,6 @@ def test_the_command_and_the_handlers_are_announced() -> None:
     assert all(point.value == f"usher_handlers.{point.name}:{point.name}" for point in announced)
     assert all((ROOT / "handlers" / "usher_handlers" / f"{point.name}.py").is_file() for point in announced)
     assert [point.value for point in entry_points(group="console_scripts", name="usher")] == ["usher.cli:main"]
-
-
-@pytest.mark.parametrize("module", ["usher", "usher_handlers.welcome_email"])
-def test_importing_the_door_loads_no_client(module: str) -> None:
-    """A handler's test starts at once, and so does `usher --help`."""
-    heavy = ["aiokafka", "aiohttp", "sendgrid", "twilio", "aiosmtplib", "uvloop"]
-    code = f"import sys, {module}; print(*sorted(set(sys.modules) & set({heavy!r})))"
-
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-    assert loaded.split() == []
-
-
-def test_the_service_loads_no_provider_that_it_does_not_use() -> None:
-    """SendGrid's and Twilio's packages are slow to load: only who sends by them waits for that."""
-    code = "import sys, usher.app, usher.operate.checks; print(*sorted(set(sys.modules) & {'sendgrid', 'twilio'}))"
-
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-
-    assert loaded.split() == []
 
 
 def test_the_locks_hold_everything_that_is_asked_for() -> None:
