@@ -31,7 +31,7 @@ test: $(ready) ## All tests; those on Kafka and Keycloak need Java and Maven, an
 	$(bin)/pytest -n $(TESTERS) --maxschedchunk 1 $(ARGS)
 
 unit: $(ready) ## tests/unit in some seconds: without the simulation, with few examples of each property
-	$(bin)/pytest tests/unit -n $(JOBS) --maxschedchunk 1 -m "not simulation" --hypothesis-profile quick $(ARGS)
+	$(bin)/pytest tests/unit -n $(JOBS) --dist worksteal -m "not simulation" --hypothesis-profile quick $(ARGS)
 
 mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice
 	$(bin)/python -m tests.simulation.mutants --jobs $(JOBS)
