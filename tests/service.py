@@ -43,7 +43,7 @@ class Service:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     url: str = ""
 
-    async def line(self, event: str, within: float = 40.0, **fields: object) -> dict[str, Any]:
+    async def line(self, event: str, within: float = 100.0, **fields: object) -> dict[str, Any]:
         """The first log line of this event with these fields; waits for it."""
 
         def found() -> dict[str, Any] | None:
@@ -55,7 +55,7 @@ class Service:
         assert line is not None, f"no line {event!r}; the service said {self.lines[-20:]}"
         return line
 
-    async def wait(self, condition: Callable[[], object], within: float = 40.0) -> None:
+    async def wait(self, condition: Callable[[], object], within: float = 100.0) -> None:
         """Wait until *condition* holds; it is asked after each log line."""
         async with asyncio.timeout(within), self.changed:
             await self.changed.wait_for(condition)

@@ -604,6 +604,19 @@ def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
     assert rows["welcome_email"]["state"] == "dropped"
 
 
+def test_why_of_several_events_shows_each_and_names_those_that_are_not_there(usher: Usher) -> None:
+    """In the order in which they are asked for; one that is missing is exit code 4, and the others are shown."""
+    usher("emit", file("e", *(raw_event(id=id_, email=KIM) for id_ in ("00a1", "00a2", "00a3"))))
+
+    both, one = usher("why", "00a3", "00a1", "--json"), usher("why", "00a1", "00ff", "00fe", "--json")
+
+    assert list(dict.fromkeys(row["event_id"] for row in both.rows)) == ["00a3", "00a1"]
+    assert {row["event_id"] for row in one.rows} == {"00a1"}
+    assert (both.code, one.code) == (Exit.OK, Exit.NOT_FOUND)
+    assert "no event 00ff, 00fe in" in one.err
+    assert "00a3" in usher("why", "00a3", "00a1").out
+
+
 def test_why_of_a_user_shows_all_their_events(usher: Usher) -> None:
     """A person who misses a mail knows their address or user name, not an event's id; the user's id in the system works too."""
     events = [

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def why(
     *,
-    event_id: Annotated[
-        str | None, typer.Argument(metavar="EVENT-ID", help="The event's id, as its source wrote it.")
+    event_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="EVENT-ID", help="The ids of events, as their source wrote them.")
     ] = None,
     user: Annotated[
         str | None,
@@ -34,7 +34,7 @@ def why(
     handlers: opt.Handlers = None,
     handlers_dir: opt.HandlersDir = None,
 ) -> None:
-    """Show what became of an event, or of all events of a user, for each handler.
+    """Show what became of events, or of all events of a user, for each handler.
 
     A delivery is filtered, waiting, settled, parked, dead, dropped, replaced or replayed, or its replay is requested.
 
@@ -42,8 +42,9 @@ def why(
 
     A delivery that is done leaves no trace: an event from before the group's start looks settled too.
     """
-    if (event_id is None) == (user is None):
+    if bool(event_ids) == (user is not None):
         raise typer.BadParameter("give the id of an event, or --user")
+    ids = event_ids or []
     from usher.operate.trace import find_fates
 
     settings = opt.load(
@@ -54,13 +55,14 @@ def why(
         handlers=handlers,
         handlers_dir=handlers_dir,
     )
-    fates = asyncio.run(find_fates(settings, event_id=event_id, user=user, source=source, tenant=tenant))
+    fates = asyncio.run(find_fates(settings, event_ids=ids, user=user, source=source, tenant=tenant))
     if json:
         print_json(map(_row, fates))
     elif fates:
-        _print_table(fates, with_id=user is not None)
-    if not fates:
-        asked = f"no event {event_id}" if user is None else "no event of this user"
+        _print_table(fates, with_id=len(ids) != 1)
+    missing = [event_id for event_id in ids if event_id not in {fate.sighting.uid.id for fate in fates}]
+    if missing or not fates:
+        asked = f"no event {', '.join(missing)}" if missing else "no event of this user"
         raise Stop(f"there is {asked} in {', '.join(settings.topic_names)} of {settings.event_log}", Exit.NOT_FOUND)
 
 

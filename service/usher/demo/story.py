@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -51,7 +50,6 @@ class Story:
     facts: Facts = field(default_factory=Facts)
     _now: float = field(default_factory=time.time)
     _steps: Iterator[int] = field(default_factory=lambda: iter(range(1, 10)))
-    _fates: dict[str, Fates] = field(default_factory=dict)
 
     async def play(self) -> None:
         """Play all steps, in order."""
@@ -153,12 +151,12 @@ class Story:
         table(timeline.COLUMNS, rows)
 
     async def _why(self, *scenes: Scene) -> list[Fates]:
-        """Return what became of each event at the handler that its scene is about; `usher why` is asked once for each."""
-        ask = [scene for scene in scenes if scene.id not in self._fates]
-        asked = await asyncio.gather(*(self.service.ask("why", scene.id) for scene in ask))
-        for scene, fates in zip(ask, asked, strict=True):
-            self._fates[scene.id] = [fate for fate in fates if fate["handler"] == scene.handler]
-        return [self._fates[scene.id] for scene in scenes]
+        """Return what became of each event at the handler that its scene is about."""
+        fates = await self.service.ask("why", *(scene.id for scene in scenes))
+        return [
+            [fate for fate in fates if (fate["event_id"], fate["handler"]) == (scene.id, scene.handler)]
+            for scene in scenes
+        ]
 
     def _messages(self) -> None:
         self.facts.messages = self.outbox.messages()

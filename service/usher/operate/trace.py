@@ -36,13 +36,13 @@ class Wanted:
 
 
 async def find_fates(
-    settings: Settings, *, event_id: str | None, user: str | None, source: str | None, tenant: str | None
+    settings: Settings, *, event_ids: Sequence[str], user: str | None, source: str | None, tenant: str | None
 ) -> list[Fate]:
-    """Return the fates of all deliveries of one event, or of all events of a user, in the event log that the settings name.
+    """Return the fates of all deliveries of events, or of all events of a user, in the event log that the settings name.
 
     Args:
-        event_id: the event's id.
-        user: the user's id, email address or phone number, if *event_id* is None.
+        event_ids: the ids of the events.
+        user: the user's id, email address or phone number; None: only the events of *event_ids*.
         source: only events of this source.
         tenant: only events of this tenant.
 
@@ -53,7 +53,7 @@ async def find_fates(
     sources = _sources(settings)
     found: list[Fate] = []
     async with open_browser(settings) as browser:
-        wanted = [Wanted(event_id, source, tenant)] if event_id is not None else []
+        wanted = [Wanted(event_id, source, tenant) for event_id in event_ids]
         if user is not None:
             uids = await uids_about(browser, settings.topic_names, user, sources=sources)
             wanted = [
