@@ -74,9 +74,14 @@ async def shell(script: str, cwd: Path, env: Mapping[str, str]) -> str:
 
 
 def on_path(**settings: str) -> dict[str, str]:
-    """The environment of somebody who has activated the virtual environment; wide, so that no table is folded."""
+    """The environment of somebody who has pytest without plugins; wide, so that no table is folded."""
     env = environment(**settings)
-    return {**env, "PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "COLUMNS": "300"}
+    return {
+        **env,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PATH": f"{Path(sys.executable).parent}:{env['PATH']}",
+        "COLUMNS": "300",
+    }
 
 
 async def follow(script: str, cwd: Path, env: Mapping[str, str]) -> str:
