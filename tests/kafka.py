@@ -76,7 +76,7 @@ def _kit() -> Path:
     Raises:
         ServerMissing
     """
-    return cached("kafka-4.1.1-kit", _make_kit)
+    return cached("kafka-4.1.1-starts", _make_kit)
 
 
 def _make_kit(folder: Path) -> Path:
@@ -150,13 +150,14 @@ class Broker:
         arguments = ["format", "-t", _CLUSTER, "-c", str(self._properties)]
         for name, password in self._users.items():
             arguments += ["--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]"]
-        subprocess.run(_java("kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60)
+        command = _java("kafka.tools.StorageTool", *arguments)
+        subprocess.run(command, cwd=jars(), check=True, capture_output=True, timeout=60)
 
     def run(self, *options: str) -> None:
         """Run it on its data folder, its Java with these *options*, and return when it answers."""
         command = _java("kafka.Kafka", str(self._properties), options=options)
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, cwd=jars(), stdout=log, stderr=log)
         if not came_up(self._process, self._answers, START_TIMEOUT):
             self.kill()
             raise RuntimeError(f"Kafka did not start:\n{self._log.read_text()[-2000:]}")
@@ -268,7 +269,8 @@ def unique(name: str) -> str:
 
 
 def _java(main: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
-    path = ":".join(str(jar) for jar in sorted(jars().glob("*.jar")))
+    """A command that runs in the folder of the jars: the archive of classes fits only jars that have the names it was made with."""
+    path = ":".join(jar.name for jar in sorted(jars().glob("*.jar")))
     return ["java", *SMALL, *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", path, main, *arguments]
 
 
