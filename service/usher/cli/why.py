@@ -42,9 +42,9 @@ def why(
 
     A delivery that is done leaves no trace: an event from before the group's start looks settled too.
     """
-    if bool(event_ids) == (user is not None):
-        raise typer.BadParameter("give the id of an event, or --user")
     ids = event_ids or []
+    if bool(ids) == (user is not None):
+        raise typer.BadParameter("give the id of an event, or --user")
     from usher.operate.trace import find_fates
 
     settings = opt.load(
@@ -60,10 +60,14 @@ def why(
         print_json(map(_row, fates))
     elif fates:
         _print_table(fates, with_id=len(ids) != 1)
-    missing = [event_id for event_id in ids if event_id not in {fate.sighting.uid.id for fate in fates}]
+    _stop_if_missing(ids, fates, f"in {', '.join(settings.topic_names)} of {settings.event_log}")
+
+
+def _stop_if_missing(ids: list[str], fates: list[Fate], where: str) -> None:
+    missing = [event_id for event_id in ids if all(fate.sighting.uid.id != event_id for fate in fates)]
     if missing or not fates:
         asked = f"no event {', '.join(missing)}" if missing else "no event of this user"
-        raise Stop(f"there is {asked} in {', '.join(settings.topic_names)} of {settings.event_log}", Exit.NOT_FOUND)
+        raise Stop(f"there is {asked} {where}", Exit.NOT_FOUND)
 
 
 def _row(fate: Fate) -> dict[str, object]:
