@@ -732,6 +732,27 @@ async def test_what_no_worker_that_ended_has_begun_runs_beside_others(bench: Ben
         assert state.ledger.careful
 
 
+async def test_in_isolation_one_commit_covers_all_that_wait_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog of hundreds costs some commits, and not one for each delivery."""
+    await bench.emit(raw("ann"))
+    await _crash_twice(bench)
+    commits, commit = list[object](), MemoryLog.commit
+
+    async def counted(log: MemoryLog, positions: Mapping[Claim, Position]) -> None:
+        commits.append(positions)
+        await commit(log, positions)
+
+    monkeypatch.setattr(MemoryLog, "commit", counted)
+    script = Script()
+    await bench.emit(*(raw(f"u{number}") for number in range(300)))
+    async with bench.running(script.handler(), commit_every=3600):
+        await until(lambda: len(script.done) == 301)
+
+    assert len(commits) < 30
+
+
 async def test_a_deadly_delivery_that_ran_beside_others_runs_alone_after_that(bench: Bench) -> None:
     """It begins only when a commit says that it was read: so the next worker knows that it may be the one."""
     await bench.emit(raw("ann"))

@@ -24,6 +24,7 @@ class Isolation:
         self._attempts = attempts
         self._commits = commits
         self._turn = asyncio.Lock()
+        self._committing = asyncio.Lock()
         self._alone = 0
         self._beside = 0
         self._changed = asyncio.Event()
@@ -57,10 +58,14 @@ class Isolation:
         return verdict
 
     async def _commit_until(self, state: ClaimState, covered: Callable[[], bool] = lambda: False) -> bool:
-        """Commit until that succeeds, or *covered* is true. Returns whether the claim is still open."""
+        """Commit until that succeeds, or *covered* is true. Returns whether the claim is still open.
+
+        One commit covers all that wait for one.
+        """
         while state.open and not covered():
-            if await self._commits.commit([state]):
-                break
+            async with self._committing:
+                if covered() or await self._commits.commit([state]):
+                    break
             await asyncio.sleep(1)
         return state.open
 
