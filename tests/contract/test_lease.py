@@ -105,6 +105,20 @@ async def test_the_last_checkpoint_of_each_name_outlives_the_worker(logs: Harnes
         assert (lease.checkpoint("audit"), lease.checkpoint("empty"), lease.checkpoint("other")) == (b"2", b"", None)
 
 
+async def test_a_forged_checkpoint_ends_no_lease(logs: Harness) -> None:
+    """A name that is no text, or a record of another group: the checkpoints that were kept are found all the same."""
+    worker = await logs.worker("first")
+    async with worker.log.lease() as lease:
+        await lease.keep("audit", b"1")
+    foreign = [("kafka_dlt-original-consumer-group", b"another")]
+    async with logs.browser() as browser:
+        await browser.append(checkpoints_topic(logs.config.group), b"\xff", b"2", partition=0)
+        await browser.append(checkpoints_topic(logs.config.group), b"other", b"2", foreign, partition=0)
+
+    async with worker.log.lease() as lease:
+        assert (lease.checkpoint("audit"), lease.checkpoint("other")) == (b"1", None)
+
+
 async def test_the_second_waits_until_the_first_leaves(logs: Harness) -> None:
     """While one has the lease no other gets it; once it leaves, the next has it, with the checkpoints of the first."""
     first = await logs.worker("first")

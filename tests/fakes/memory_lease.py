@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from tests.fakes.memory_broker import GroupMember, MemoryBroker
 
-from usher.delivery import Record
 from usher.eventlog.errors import LeaseLost
-from usher.eventlog.lease import HeldLease
+from usher.eventlog.lease import HeldLease, fold_checkpoints
 from usher.eventlog.port import Lease, TopicPartition, checkpoints_topic
 
 
@@ -39,9 +38,7 @@ def _held(broker: MemoryBroker, member: GroupMember) -> HeldLease:
             raise LeaseLost(f"another worker has the lease now: the checkpoint {name!r} was not kept")
         await broker.write(topic_partition, name.encode(), checkpoint, ())
 
-    held = HeldLease(_checkpoints(broker.partition(*topic_partition).records), write)
+    checkpoints: dict[str, bytes] = {}
+    fold_checkpoints(broker.partition(*topic_partition).records, member.config.group, checkpoints)
+    held = HeldLease(checkpoints, write)
     return held
-
-
-def _checkpoints(records: Sequence[Record]) -> dict[str, bytes]:
-    return {record.key.decode(): record.value for record in records if record.key and record.value is not None}

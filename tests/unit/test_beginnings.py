@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from usher.delivery import StoredRecord
+from usher.delivery.headers import ORIGINAL_GROUP
 from usher.eventlog.kafka.beginnings import Beginning, decide
-from usher.eventlog.kafka.known_topics import KnownTopic
+from usher.eventlog.kafka.known_topics import KnownTopic, known_topic_in
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,33 @@ def test_what_is_kept_of_a_topic_comes_back_as_it_was(kept: KnownTopic) -> None:
     assert KnownTopic.decode(kept.encode()) == kept
 
 
-@pytest.mark.parametrize("text", [b"", b"7", b"[]", b"{}", b"\xff", b'{"topic_id": "A", "stopped_at": "x"}'])
-def test_what_others_write_is_no_note(text: bytes) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"7", b"[]", b"{}", b"\xff", b"[" * 100_000, b"9" * 5000, b'"x"',
+        b'{"topic_id": "A", "stopped_at": "x"}', b'{"topic_id": "A", "stopped_at": 1e999}',
+        b'{"topic_id": "A", "stopped_at": true}', b'{"topic_id": {}}', b'{"topic_id": "~x"}', b'{"topic_id": "~%s"}' % (b"9" * 5000),
+    ],
+)  # fmt: skip
+def test_what_others_write_is_passed_over(text: bytes) -> None:
     """The topic holds other checkpoints too, and others may write there."""
-    assert KnownTopic.decode(text) is None
+    assert known_topic_in(StoredRecord("g.checkpoints", 0, 0, 0, b"topic-id/t/0", text), "g") is None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [None, b"", b"authgear/x", b"topic-id/", b"topic-id/t/", b"topic-id/t/\xd9\xa3", b"topic-id/\xff/" + b"9" * 5000],
+)
+def test_a_record_under_another_key_is_passed_over(key: bytes | None) -> None:
+    """Whatever bytes the key has."""
+    assert known_topic_in(StoredRecord("g.checkpoints", 0, 0, 0, key, KnownTopic("A").encode()), "g") is None
+
+
+def test_what_is_kept_of_a_topic_is_of_its_group() -> None:
+    """That of another group says nothing; a record without a value takes it back."""
+    key, text = b"topic-id/a/b/7", KnownTopic("A").encode()
+    record = StoredRecord("g.checkpoints", 0, 0, 0, key, text, [(ORIGINAL_GROUP, b"g")])
+
+    assert known_topic_in(record, "g") == (TopicPartition("a/b", 7), KnownTopic("A"))
+    assert known_topic_in(record, "h") is None
+    assert known_topic_in(StoredRecord("g.checkpoints", 0, 0, 0, key, None), "g") == (TopicPartition("a/b", 7), None)

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from usher.delivery import Record
+from usher.delivery.headers import ORIGINAL_GROUP, Head
 from usher.eventlog.errors import LeaseLost
 
 WriteCheckpoint = Callable[[str, bytes], Awaitable[object]]
+
+
+def fold_checkpoints(records: Iterable[Record], group: str, into: dict[str, bytes]) -> None:
+    """Apply records of the topic of checkpoints, in order: the last one of each name counts.
+
+    Others may write there too: a record without a name, or of another group, is no checkpoint.
+    """
+    for record in records:
+        if not record.key or Head(record.headers).text(ORIGINAL_GROUP, group) != group:
+            continue
+        name = record.key.decode("utf-8", "replace")
+        if record.value is None:
+            into.pop(name, None)
+        else:
+            into[name] = record.value
 
 
 class HeldLease:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from usher.outcome import Reject
 from usher.systems.source import Arrival
+
+_AHEAD = 86_400.0
+"""Seconds by which a kept time may be ahead: clocks differ by less. A feed would wait in silence for a time further off."""
 
 
 class FeedPage(NamedTuple):
@@ -44,3 +49,24 @@ class Feed(Protocol):
         """Return the earliest time (Unix seconds, the system's clock) of an event in the page after *cursor*."""
 
     async def close(self) -> None: ...
+
+
+@contextlib.contextmanager
+def reading_cursor(of: str) -> Iterator[None]:
+    """Read the cursor of the feed of *of* in this block: whatever one that is not ours makes it raise becomes a `Reject`."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        raise Reject(f"the position that was kept for {of} can't be read") from None
+
+
+def moment_in_cursor(value: float | str, now: float) -> float:
+    """Return a time in a cursor as a number, where it can be one that was kept before *now* (both Unix seconds).
+
+    Raises:
+        ValueError, TypeError
+    """
+    moment = float(value)
+    if not 0 <= moment <= now + _AHEAD:
+        raise ValueError("no time that a feed keeps")
+    return moment

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from usher.delivery.headers import ORIGINAL_GROUP
+from usher.delivery import Record
+from usher.delivery.headers import ORIGINAL_GROUP, Head
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.port import checkpoints_topic
 
 _PREFIX: Final = "topic-id/"
+_KEY: Final = re.compile(rf"{_PREFIX}(.+)/([0-9]{{1,9}})", re.DOTALL)
+_ID: Final = re.compile(r"[^~].*|~[0-9]{1,9}|", re.DOTALL)
+"""What brokers tell, or a number of our own where they tell none."""
 
 
 class KnownTopic(NamedTuple):
@@ -42,10 +47,11 @@ class KnownTopic(NamedTuple):
         """Read one. None where *text* is something else: others may write to the topic too."""
         try:
             found = json.loads(text)
-            known = cls(str(found["topic_id"]), bool(found.get("remade")), found.get("stopped_at"))
-        except (ValueError, TypeError, KeyError, AttributeError):
+            known = cls(found["topic_id"], bool(found.get("remade")), found.get("stopped_at"))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        return known if known.stopped_at is None or isinstance(known.stopped_at, int) else None
+        plain = type(known.topic_id) is str and _ID.fullmatch(known.topic_id)
+        return known if plain and (known.stopped_at is None or type(known.stopped_at) is int) else None
 
 
 class KnownTopics:
@@ -54,7 +60,7 @@ class KnownTopics:
     def __init__(self, writer: Writer, group: str) -> None:
         self._writer = writer
         self._partition = TopicPartition(checkpoints_topic(group), 0)
-        self._headers = [(ORIGINAL_GROUP, group.encode())]
+        self._group, self._headers = group, [(ORIGINAL_GROUP, group.encode())]
         self._known: dict[TopicPartition, KnownTopic] = {}
         self._next = 0
         self._reading = asyncio.Lock()
@@ -77,7 +83,8 @@ class KnownTopics:
             try:
                 async for records in read_between(consumer, {self._partition: (max(first, self._next), end)}):
                     for record in records:
-                        self._take(record.key, record.value)
+                        if (found := known_topic_in(record, self._group)) is not None:
+                            self._take(*found)
             finally:
                 consumer.unsubscribe()
             self._next = end
@@ -95,13 +102,22 @@ class KnownTopics:
                 await self._writer.write(self._partition.topic, key, known.encode(), self._headers, 0)
                 self._known[partition] = known
 
-    def _take(self, key: bytes | None, value: bytes | None) -> None:
-        name = (key or b"").decode("utf-8", "replace")
-        topic, _, number = name.removeprefix(_PREFIX).rpartition("/")
-        if not name.startswith(_PREFIX) or not number.isdecimal():
-            return
-        partition = TopicPartition(topic, int(number))
-        if value is not None and (known := KnownTopic.decode(value)) is not None:
-            self._known[partition] = known
-        elif value is None:
+    def _take(self, partition: TopicPartition, known: KnownTopic | None) -> None:
+        if known is None:
             self._known.pop(partition, None)
+        else:
+            self._known[partition] = known
+
+
+def known_topic_in(record: Record, group: str) -> tuple[TopicPartition, KnownTopic | None] | None:
+    """Return the partition that a record of the topic of checkpoints is about, and what is kept of it; None there: nothing any more.
+
+    None where the record is not as Usher writes it for *group*: others may write to the topic too.
+    """
+    match = _KEY.fullmatch((record.key or b"").decode("utf-8", "replace"))
+    if match is None or Head(record.headers).text(ORIGINAL_GROUP, group) != group:
+        return None
+    known = None if record.value is None else KnownTopic.decode(record.value)
+    if known is None and record.value is not None:
+        return None
+    return TopicPartition(match[1], int(match[2])), known

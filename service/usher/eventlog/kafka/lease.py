@@ -26,7 +26,7 @@ from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.lease_assignor import lease_assignor
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
-from usher.eventlog.lease import HeldLease
+from usher.eventlog.lease import HeldLease, fold_checkpoints
 from usher.eventlog.port import Lease, checkpoints_topic
 
 _logger = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Checkpoints:
         self._clients = clients
         self._writer = writer
         self._partition = TopicPartition(checkpoints_topic(group), 0)
-        self._headers = [(ORIGINAL_GROUP, group.encode())]
+        self._group, self._headers = group, [(ORIGINAL_GROUP, group.encode())]
 
     @contextlib.asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:
@@ -81,18 +81,17 @@ class Checkpoints:
 
     async def _folded(self) -> dict[str, bytes]:
         """Read the last checkpoint of each name."""
-        consumer, checkpoints = self._clients.reader(), {}
+        consumer, checkpoints = self._clients.reader(), dict[str, bytes]()
         try:
             await consumer.start()
             first = await consumer.beginning_offsets([self._partition])
             ends = await consumer.end_offsets([self._partition])
             bounds = {self._partition: (first[self._partition], ends[self._partition])}
             async for records in read_between(consumer, bounds):
-                checkpoints.update({record.key: record.value for record in records})
+                fold_checkpoints(records, self._group, checkpoints)
         finally:
             await stop(consumer)
-        # Others may write there too: a record without a name or a value is no checkpoint.
-        return {key.decode(errors="replace"): value for key, value in checkpoints.items() if key and value is not None}
+        return checkpoints
 
 
 class _Candidate(ConsumerRebalanceListener):

@@ -9,8 +9,8 @@ from functools import partial
 
 from usher.delivery import Headers
 from usher.eventlog.errors import LogUnavailable
-from usher.eventlog.lease import HeldLease
-from usher.eventlog.port import Lease
+from usher.eventlog.lease import HeldLease, fold_checkpoints
+from usher.eventlog.port import Lease, checkpoints_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE
@@ -20,11 +20,11 @@ Write = Callable[[str, bytes | None, bytes | None, Headers], Awaitable[object]]
 
 
 class SqliteCheckpoints:
-    """The checkpoints in *topic* of an open *file*, and the lease on them. *write* appends to a topic."""
+    """The checkpoints of *group* in an open *file*, and the lease on them. *write* appends to a topic."""
 
-    def __init__(self, file: DatabaseFile, topic: str, write: Write) -> None:
+    def __init__(self, file: DatabaseFile, group: str, write: Write) -> None:
         self._file = file
-        self._topic = topic
+        self._group, self._topic = group, checkpoints_topic(group)
         self._write = write
         self._turn = asyncio.Lock()
         self._held: HeldLease | None = None
@@ -59,9 +59,7 @@ class SqliteCheckpoints:
                 continue
             if not page:
                 return checkpoints
-            checkpoints.update(
-                {record.key.decode(): record.value for record in page if record.key and record.value is not None}
-            )
+            fold_checkpoints(page, self._group, checkpoints)
             position = page[-1].offset + 1
 
     async def _keep(self, name: str, checkpoint: bytes) -> None:

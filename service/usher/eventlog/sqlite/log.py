@@ -28,7 +28,6 @@ from usher.eventlog.port import (
     Owner,
     Position,
     TopicPartition,
-    checkpoints_topic,
     dead_letter_topic,
     retry_topic,
 )
@@ -82,7 +81,7 @@ class SqliteLog:
         self._bells = dict.fromkeys(config.topics, self._read_bell)
         self._bells.update((retry_topic(config.group, topic), Bell()) for topic in config.topics)
         self._turn = 0
-        self._checkpoints = SqliteCheckpoints(self._file, checkpoints_topic(config.group), self._write)
+        self._checkpoints = SqliteCheckpoints(self._file, config.group, self._write)
 
     async def open(self, owner: Owner) -> None:
         """As the port says.

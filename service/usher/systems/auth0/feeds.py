@@ -19,7 +19,7 @@ from usher.systems.auth0.source import Auth0Source
 from usher.systems.auth0.values import moment
 from usher.systems.canonical import text
 from usher.systems.document import dump, parse
-from usher.systems.feed import FeedPage
+from usher.systems.feed import FeedPage, moment_in_cursor, reading_cursor
 from usher.systems.source import Arrival, undecoded
 
 _EVENT_TYPES = ("user.created", "user.updated", "user.deleted")
@@ -59,12 +59,11 @@ class FeedPosition(NamedTuple):
         return dump({name: value for name, value in self._asdict().items() if value is not None})
 
 
-def _position(cursor: bytes) -> FeedPosition:
-    try:
+def _position(cursor: bytes, now: float) -> FeedPosition:
+    with reading_cursor("Auth0"):
         document = parse(cursor)
-        return FeedPosition(float(document["at"]), text(document.get("start")), text(document.get("next")))
-    except (Undecodable, LookupError, TypeError, ValueError, AttributeError):
-        raise Reject("the position that was kept for Auth0 can't be read") from None
+        at = moment_in_cursor(document["at"], now)
+        return FeedPosition(at, text(document.get("start")), text(document.get("next")))
 
 
 class Auth0EventsFeed:
@@ -86,7 +85,7 @@ class Auth0EventsFeed:
             return FeedPage((), FeedPosition(self._now()).cursor(), more=True)
         try:
             if (self._messages is None or cursor != self._at) and not await self._open(cursor):
-                return FeedPage((), FeedPosition(_position(cursor).at - _LATE).cursor(), more=True)
+                return FeedPage((), FeedPosition(_position(cursor, self._now()).at - _LATE).cursor(), more=True)
             message = await self._next()
         except BaseException:
             await self.close()
@@ -99,7 +98,7 @@ class Auth0EventsFeed:
         return FeedPage(arrivals, self._at, more=True)
 
     def since(self, cursor: bytes) -> float:
-        return _position(cursor).at - _LATE
+        return _position(cursor, self._now()).at - _LATE
 
     async def close(self) -> None:
         if self._response is not None:
@@ -109,7 +108,7 @@ class Auth0EventsFeed:
     async def _open(self, cursor: bytes) -> bool:
         """Open the stream; false: the offset has expired, and only its time is left to continue from."""
         await self.close()
-        position = _position(cursor)
+        position = _position(cursor, self._now())
         start = ("from", position.start) if position.start else ("from_timestamp", _iso(position.at))
         params = [start, *(("event_type", type_) for type_ in _EVENT_TYPES)]
         response = await self._api.events(params, _SILENCE)
@@ -171,7 +170,7 @@ class Auth0LogsFeed:
         if cursor is None:
             newest = await self._entries({"sort": "date:-1", "per_page": "1", "page": "0"})
             return FeedPage((), self._settled(FeedPosition(self._now()), newest or ()).cursor())
-        position = _position(cursor)
+        position = _position(cursor, self._now())
         entries = await self._after(position)
         full = len(entries) >= _TAKE
         reached = self._settled(position, _until(entries, self._now() - _OVERLAP))
@@ -179,7 +178,7 @@ class Auth0LogsFeed:
         return FeedPage(list(self._arrivals(entries)), reached._replace(next=onward).cursor(), more=full)
 
     def since(self, cursor: bytes) -> float:
-        return _position(cursor).at - _OVERLAP
+        return _position(cursor, self._now()).at - _OVERLAP
 
     async def close(self) -> None:
         """Do nothing: no connection is kept open."""

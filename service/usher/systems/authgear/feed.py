@@ -15,11 +15,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from usher.outcome import Reject
 from usher.systems.authgear.api import AuthgearApi, activity_type
 from usher.systems.authgear.event_types import RAW_TYPES
 from usher.systems.authgear.source import NAME, AuthgearSource
-from usher.systems.feed import FeedPage
+from usher.systems.feed import FeedPage, moment_in_cursor, reading_cursor
 from usher.systems.source import Arrival, undecoded
 
 OVERLAP = 300.0
@@ -57,19 +56,18 @@ class _AuditPosition:
         return json.dumps([self.begin, self.newest, self.at, self.after]).encode()
 
     @classmethod
-    def load(cls, cursor: bytes) -> _AuditPosition:
-        """Read a cursor.
+    def load(cls, cursor: bytes, now: float) -> _AuditPosition:
+        """Read a cursor, at *now* (Unix seconds).
 
         Raises:
             Reject: it is no cursor of ours.
         """
-        try:
-            begin, newest, at, after = json.loads(cursor)
-            position = cls(float(begin), float(newest), None if at is None else float(at), after)
-            _iso(position.start)
-        except (ValueError, TypeError, OverflowError):
-            raise Reject("the position that was kept for the audit log can't be read") from None
-        return position
+        with reading_cursor("the audit log"):
+            *times, after = json.loads(cursor)
+            begin, newest, at = (None if time is None else moment_in_cursor(time, now) for time in times)
+            if begin is None or newest is None or not isinstance(after, str | None):
+                raise ValueError("no position of ours")
+            return cls(begin, newest, at, after)
 
 
 class AuthgearAuditFeed:
@@ -103,7 +101,7 @@ class AuthgearAuditFeed:
         if cursor is None:
             begin = _moment_of(await self._api.logs(_iso(self._now()), self._types, first=1), self._now)
             return FeedPage((), _AuditPosition(begin, begin).dump())
-        position = _AuditPosition.load(cursor)
+        position = _AuditPosition.load(cursor, self._now())
         found = await self._api.logs(_iso(position.start), self._types, first=PAGE, after=position.after)
         arrivals = [self._arrival(edge["node"]) for edge in found.edges if isinstance(edge.get("node"), dict)]
         times = [at for edge in found.edges if (at := _time_of(edge)) is not None and at <= self._now() + _AHEAD]
@@ -112,7 +110,7 @@ class AuthgearAuditFeed:
         return FeedPage(arrivals, _within(position, times, found.edges[-1].get("cursor")).dump(), more=True)
 
     def since(self, cursor: bytes) -> float:
-        return _AuditPosition.load(cursor).earliest
+        return _AuditPosition.load(cursor, self._now()).earliest
 
     async def close(self) -> None:
         """Do nothing: no connection is kept open."""

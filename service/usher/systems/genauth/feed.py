@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from usher.outcome import Reject
-from usher.systems.feed import FeedPage
+from usher.systems.feed import FeedPage, moment_in_cursor, reading_cursor
 from usher.systems.genauth.api import GenAuthApi
 from usher.systems.genauth.audit import entry_time, event_of_entry
 from usher.systems.source import Arrival, arrival
@@ -41,14 +40,14 @@ class GenAuthAuditFeed:
         now = self._now()
         if cursor is None:
             return FeedPage((), _cursor(now))
-        done = _moment(cursor)
+        done = _moment(cursor, now)
         if done >= now:
             return FeedPage((), cursor)
         end, entries = await self._period(done, now)
         return FeedPage(events_of(entries, self._tenant), _cursor(end), more=end < now)
 
     def since(self, cursor: bytes) -> float:
-        return _moment(cursor) - _LATE
+        return _moment(cursor, self._now()) - _LATE
 
     async def close(self) -> None:
         """Do nothing: no connection is kept open."""
@@ -74,8 +73,6 @@ def _cursor(moment: float) -> bytes:
     return f"{moment:.3f}".encode()
 
 
-def _moment(cursor: bytes) -> float:
-    try:
-        return float(cursor)
-    except ValueError:
-        raise Reject("the position that was kept for the audit log can't be read") from None
+def _moment(cursor: bytes, now: float) -> float:
+    with reading_cursor("the audit log"):
+        return moment_in_cursor(cursor.decode("ascii"), now)

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from usher.outcome import Reject
-from usher.systems.feed import FeedPage
+from usher.systems.feed import FeedPage, moment_in_cursor, reading_cursor
 from usher.systems.keycloak.api import KeycloakApi
 from usher.systems.keycloak.source import KeycloakSource
 
@@ -51,7 +50,7 @@ class KeycloakAdminFeed:
             newest = await self._api.admin_events(0, 1)
             begin = min(_moment(newest[0]), self._present()) if newest else self._present() - _LATE
             return FeedPage((), _cursor(begin, begin))
-        begin, end = _read(cursor)
+        begin, end = _read(cursor, self._now())
         known = max(end - _LATE, begin)
         first, reached = 0, known
         if self._walk is not None and self._walk.cursor == cursor:
@@ -71,7 +70,7 @@ class KeycloakAdminFeed:
         return round(self._now() * 1000)
 
     def since(self, cursor: bytes) -> float:
-        begin, end = _read(cursor)
+        begin, end = _read(cursor, self._now())
         return max(end - _LATE, begin) / 1000
 
     async def close(self) -> None:
@@ -88,9 +87,8 @@ def _cursor(begin: int, end: int) -> bytes:
     return json.dumps({"begin": begin, "end": end}).encode()
 
 
-def _read(cursor: bytes) -> tuple[int, int]:
-    try:
+def _read(cursor: bytes, now: float) -> tuple[int, int]:
+    with reading_cursor("the admin events"):
         document = json.loads(cursor)
-        return int(document["begin"]), int(document["end"])
-    except (ValueError, LookupError, TypeError):
-        raise Reject("the position that was kept for the admin events can't be read") from None
+        begin, end = (round(moment_in_cursor(document[name] / 1000, now) * 1000) for name in ("begin", "end"))
+        return begin, end
