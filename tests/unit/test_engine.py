@@ -15,7 +15,7 @@ from tests.engine import CONFIG, PATIENCE, TOPIC, Bench, Script, raw, until
 from tests.fakes.memory_log import MemoryBroker, MemoryLog
 from tests.jumping_loop import now
 
-from usher import Context, Event, Reject, Retry, Skip
+from usher import Context, Event, Reject, Retry, RetryPolicy, Skip
 from usher.delivery import Delivery, Origin, Unreadable
 from usher.delivery.headers import STUB, delivery_headers
 from usher.engine.dead_letters import request
@@ -730,6 +730,101 @@ async def test_what_no_worker_that_ended_has_begun_runs_beside_others(bench: Ben
         await bench.emit(*(raw(f"u{number}") for number in range(20)))
         await until(lambda: len(script.done) == 21)
         assert state.ledger.careful
+
+
+async def _crash_with_all_in_doubt(bench: Bench, events: int) -> None:
+    """Two workers end badly while they run so many events, and a commit says that these were read."""
+
+    def read() -> bool:
+        committed = bench.broker.group("usher").committed.get(TopicPartition(TOPIC, 0), Position(0))
+        mark = Mark.decode(committed.mark, committed.next)
+        return mark is not None and mark.seen >= events
+
+    for _ in range(2):
+        idle = Script(act=lambda *_: asyncio.Event().wait())
+        begun = _longer_than(idle.attempts, events - 1)
+        await bench.crashing(idle.handler(), when=lambda begun=begun: begun() and read(), commit_every=0.01)
+
+
+async def test_many_in_doubt_run_in_rounds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds that may have run when the workers ended cost some dozen turns and commits, and not one for each delivery."""
+    await bench.emit(*(raw(f"u{number}") for number in range(400)))
+    await _crash_with_all_in_doubt(bench, 400)
+    commits, commit = list[object](), MemoryLog.commit
+    at_once = set[int]()
+
+    async def counted(log: MemoryLog, positions: Mapping[Claim, Position]) -> None:
+        commits.append(positions)
+        await commit(log, positions)
+
+    async def act(_event: Event, _ctx: Context) -> None:
+        await asyncio.sleep(0)
+        at_once.add(len(script.running))
+
+    monkeypatch.setattr(MemoryLog, "commit", counted)
+    script = Script(act=act)
+    async with bench.running(script.handler(), commit_every=3600):
+        await until(lambda: len(script.done) == 400)
+
+    assert len(commits) < 120
+    assert 1 < max(at_once) <= 20
+
+
+async def test_of_many_in_doubt_the_deadly_one_alone_is_condemned(bench: Bench) -> None:
+    """It ends a round, then twice a worker in which it runs alone; it becomes a dead letter, and all others are done."""
+    numbers = range(200)
+    await bench.emit(*(raw(f"u{number}", event_id=f"e{number}") for number in numbers))
+    await _crash_with_all_in_doubt(bench, 200)
+    beside, done = list[int](), list[tuple[str, str]]()
+    for _ in range(5):
+        script = Script(done=done)
+
+        async def act(event: Event, _ctx: Context, script: Script = script) -> None:
+            await asyncio.sleep(0)
+            if event.id == "e77":
+                beside.append(len(script.running) - 1)
+                await asyncio.Event().wait()
+
+        script.act = act
+        ended = _longer_than(beside, len(beside), lambda: bench.dead_letters() and len(done) >= 199)
+        await bench.crashing(script.handler(), when=ended, commit_every=3600)
+        if bench.dead_letters():
+            break
+
+    assert [dead_letter.delivery.uid.id for dead_letter in bench.dead_letters()] == ["e77"]
+    assert 0 < beside[0] < 20
+    assert beside[1:] == [0, 0]
+    assert {event for _, event in done} == {f"e{number}" for number in numbers} - {"e77"}
+
+
+async def test_one_that_ran_alone_before_the_deadly_one_of_another_partition_is_not_condemned() -> None:
+    """Which delivery runs is written for all partitions at once: no Mark still names an earlier one."""
+    bench = Bench(MemoryBroker(partitions=2), RetryPolicy(("1ms",) * 50, jitter=0))
+    keys = {bench.broker.partition_of(key): key for key in (b"a", b"b", b"c", b"d")}
+    crashed = list[str]()
+    await bench.emit(raw("ann", event_id="failing"), key=keys[0])
+    await bench.emit(raw("bob", event_id="deadly"), key=keys[1])
+    for start in range(8):
+        failed = asyncio.Event()
+
+        async def act(event: Event, _ctx: Context, failed: asyncio.Event = failed) -> None:
+            if event.id == "failing" or not failed.is_set():
+                if event.id == "failing":
+                    failed.set()
+                    await asyncio.sleep(0.1)  # meanwhile the other one is due, and waits for its turn
+                raise Retry("not now", after=0.02)
+            crashed.append(event.id)
+            await asyncio.Event().wait()
+
+        gone = lambda failed=failed: bench.dead_letters(1) and (failed.is_set() or bench.dead_letters(0))  # noqa: E731
+        ended = _longer_than(crashed, len(crashed), gone)
+        often = 0.01 if start < 2 else 3600  # then the rounds alone commit
+        await bench.crashing(Script(act=act).handler(), when=ended, commit_every=often)
+        if bench.dead_letters(1):
+            break
+
+    assert [dead_letter.reason for dead_letter in bench.dead_letters(1)] == ["crashed-the-worker"]
+    assert bench.dead_letters(0) == []
 
 
 async def test_in_isolation_one_commit_covers_all_that_wait_for_it(

@@ -21,6 +21,9 @@ MARK_LIMIT = 4096
 NOBODY = bytes(9)
 """There is no suspect."""
 
+_GROUP = bytes(7) + b"\xff"
+"""The end of a group in a Mark. No single suspect ends so."""
+
 _VERSION = "u1."
 _HASH_BYTES = 4
 _COINCIDENCES = 2
@@ -36,7 +39,7 @@ class Mark:
     maps an offset to a bit mask of the handlers that are done on it, in the order of their sorted names. *handlers* is a
     hash of those names; where it differs, the bits say nothing. *starts* counts the workers that began here since one
     stopped in good order or lived for a while. *suspect* is the `digest` of the delivery that ran alone when this was
-    written, if one did, and in its last byte how often in a row it did.
+    written, if one did, and in its last byte how often in a row it did; or the `group_of` those that ran beside each other.
     """
 
     base: int
@@ -101,6 +104,11 @@ def handlers_hash(names: Iterable[str]) -> bytes:
 def digest(key: str) -> bytes:
     """Return the hash that a Mark has of one delivery."""
     return hashlib.sha256(key.encode()).digest()[: len(NOBODY) - 1]
+
+
+def group_of(key: str) -> bytes:
+    """Return what a Mark has of one in 64 deliveries, of which *key* is one."""
+    return bytes([digest(key)[0] & 0b11_1111]) + _GROUP
 
 
 _ROOM = MARK_LIMIT * 3 // 4 - 64
@@ -229,22 +237,26 @@ class Ledger:
         mark = Mark.decode(position.mark, position.next)
         self._covered = max(self._covered, mark.seen if mark else 0)
 
-    def suspect(self, key: str | None) -> bool:
-        """Write into the next Mark that the delivery *key* runs alone (None: no more). The caller commits before it runs.
+    def condemned(self, key: str) -> bool:
+        """Return whether a delivery must not run any more: twice in a row it ran alone when the worker ended.
 
-        Returns False where it must not run any more: twice in a row it ran alone when the worker ended. Once may be a
-        coincidence.
+        Once may be a coincidence.
         """
+        return self._accused.startswith(digest(key)) and _COINCIDENCES <= self._accused[-1] < _GROUP[-1]
+
+    def accused(self, key: str) -> bool:
+        """Return whether a delivery ran when the last worker ended here: alone, or with those of its `group_of`."""
+        return self._accused in (group_of(key), digest(key) + self._accused[-1:])
+
+    def name(self, key: str | None, *, alone: bool = True) -> None:
+        """Let the next Mark name the delivery *key*, or its group where it is not *alone* (None: nobody). The caller commits then."""
         if key is None:
             self._suspect = NOBODY
-            return True
-        suspect, times = digest(key), 0
-        if self._accused.startswith(suspect):
-            times = self._accused[-1]
-        if times >= _COINCIDENCES:
-            return False
-        self._suspect = suspect + bytes([times + 1])
-        return True
+        elif not alone:
+            self._suspect = group_of(key)
+        else:
+            times = self._accused[-1] if self._accused.startswith(digest(key)) else 0
+            self._suspect = digest(key) + bytes([times + 1])
 
     def calm(self) -> None:
         """Count this start as a good one: the worker has lived for a while."""
