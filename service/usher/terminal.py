@@ -7,10 +7,11 @@ escapes, not sent to the terminal.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +31,43 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=width is not None, width=width)
 
 
+def open_closed_streams() -> None:
+    """Let standard streams that the caller has closed lead nowhere, so that no file of ours takes their descriptors.
+
+    A crash writes its last words to descriptor 2, whatever file that is.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it takes the lowest free descriptor: this one
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+
+
 def say(text: str) -> None:
-    """Print a line for the person at the terminal, on stderr: stdout is for results."""
-    sys.stderr.write(f"{plain(text)}\n")
+    """Print a line for the person at the terminal, on stderr: stdout is for results. Where stderr takes none, it is lost."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{plain(text)}\n")
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = _nowhere()  # Python would try again at the end, and change the exit code
+
+
+def flushed() -> bool:
+    """Return whether all results could be written."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        sys.stdout = _nowhere()
+        say(f"usher: the result can't be written: {error}")
+        return False
+    return True
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 it is open until the end
 
 
 def result(text: str) -> None:

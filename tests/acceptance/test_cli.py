@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engine import until
 from tests.service import environment, running, usher
 
 from usher.testing import raw_event
@@ -225,3 +227,44 @@ async def test_wrong_settings_end_the_process_with_one_sentence(name: str, value
     assert what.startswith(f"USHER_{name}")
     assert what in table
     assert hint in table
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("emit event.json >&-", 0),
+        ("dlq list --json >&-", 0),
+        ("why nobody 2>&-", 4),
+        ("why nobody 2>/dev/full", 4),
+        ("why nobody <&- >&- 2>&-", 4),
+        ("dlq list --json >/dev/full", 1),
+    ],
+)
+async def test_a_stream_that_takes_nothing_decides_nothing(tmp_path: Path, command: str, code: int) -> None:
+    """Closed, or full: the command does its work, and its exit code says how it went. Only a result that is lost is a failure."""
+    (tmp_path / "event.json").write_bytes(raw_event(id="00aa"))
+    assert (await usher("emit", "event.json", cwd=tmp_path, env=environment()))[0] == 0
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-c", f'"$0" -m usher {command}', sys.executable, cwd=tmp_path, env=environment(),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await shell.communicate()
+
+    assert (shell.returncode, b"Traceback" in said) == (code, False), said
+
+
+async def test_no_file_of_ours_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """What a crash writes to descriptor 2 would else land in the event log."""
+    command = '"$0" -m usher run <&- >&- 2>&- & echo $!; wait'
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-c", command, sys.executable, cwd=tmp_path, env=environment(), stdout=asyncio.subprocess.PIPE
+    )
+    assert shell.stdout is not None
+    number = int(await shell.stdout.readline())
+    descriptors = Path(f"/proc/{number}/fd")
+    try:
+        await until((tmp_path / "usher.db-wal").exists)
+        assert {str((descriptors / str(each)).readlink()) for each in range(3)} == {os.devnull}
+    finally:
+        os.kill(number, signal.SIGTERM)
+        await shell.wait()

@@ -743,7 +743,7 @@ async def _crash_with_all_in_doubt(bench: Bench, events: int) -> None:
     for _ in range(2):
         idle = Script(act=lambda *_: asyncio.Event().wait())
         begun = _longer_than(idle.attempts, events - 1)
-        await bench.crashing(idle.handler(), when=lambda begun=begun: begun() and read(), commit_every=0.01)
+        await bench.crashing(idle.handler(), when=partial(lambda begun: begun() and read(), begun), commit_every=0.01)
 
 
 async def test_many_in_doubt_run_in_rounds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ command asks a question only on a terminal; elsewhere it names the option that a
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -28,7 +27,7 @@ from typer.main import get_command
 from usher import __version__
 from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, run, topics, why
 from usher.cli._exits import Exit, code_of
-from usher.terminal import result
+from usher.terminal import flushed, open_closed_streams, result, say
 
 _EPILOG = (
     "Exit codes: 0 done; 1 problems found, or something failed; 2 wrong usage, settings or handler; "
@@ -79,6 +78,12 @@ _command = functools.cache(get_command)  # to build it takes longer than most co
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; *argv* are the arguments, by default those of the process."""
+    open_closed_streams()
+    code = _run(argv)
+    return code if flushed() else code or Exit.FAILED
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         _command(app)(None if argv is None else list(argv), prog_name="usher")
     except SystemExit as end:
@@ -89,6 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = code_of(error)
         if code is None:
             raise
-        sys.stderr.write(f"usher: {error}\n")
+        say(f"usher: {error}")
         return code
     return Exit.OK
