@@ -30,7 +30,8 @@ from usher.eventlog.kafka.owners import strangers
 from usher.eventlog.kafka.ranges import read_between, read_since
 from usher.eventlog.kafka.start import Start
 from usher.eventlog.kafka.table import TableReader
-from usher.eventlog.kafka.topics import KafkaTopics, Topic, shared
+from usher.eventlog.kafka.topic import Topic
+from usher.eventlog.kafka.topics import KafkaTopics, shared
 from usher.eventlog.kafka.transactions import Holds
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.port import (

@@ -23,8 +23,9 @@ from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.known_topics import KnownTopic, KnownTopics
 from usher.eventlog.kafka.member import Member
 from usher.eventlog.kafka.table import TableReader
+from usher.eventlog.kafka.topic import Topic
 from usher.eventlog.kafka.topic_ids import SeenTopic, seen
-from usher.eventlog.kafka.topics import KafkaTopics, Topic
+from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.port import Claim, LogConfig, checkpoints_topic
 
 _logger = structlog.get_logger(__name__)

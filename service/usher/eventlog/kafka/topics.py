@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -13,54 +13,11 @@ from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExis
 
 from usher.eventlog.browse import TopicState
 from usher.eventlog.errors import LogMisconfigured
+from usher.eventlog.kafka.topic import CONFIGS, KINDS, Topic
 from usher.eventlog.kafka.topic_ids import seen
 from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
 
-DEFAULT_MAX_BYTES: Final = 1_048_588
 _SEEN_WITHIN: Final = 10.0
-_DAY: Final = 24 * 3_600 * 1_000
-_RETENTION: Final = str(90 * _DAY)
-_KINDS: Final = {
-    "retry": {"cleanup.policy": "compact"},
-    "dlt": {"cleanup.policy": "delete", "retention.ms": _RETENTION},
-    "checkpoints": {"cleanup.policy": "compact"},
-}
-_CONFIGS: Final = ("max.message.bytes", "cleanup.policy", "retention.ms")
-
-
-class Topic(NamedTuple):
-    """A topic that exists. *configs* is empty where they may not be read, *id* where the brokers do not give it."""
-
-    partitions: int
-    replicas: int
-    configs: Mapping[str, str] = {}
-    id: str = ""
-
-    @property
-    def max_bytes(self) -> int:
-        """The largest batch that it takes, in bytes."""
-        return int(self.configs.get("max.message.bytes", DEFAULT_MAX_BYTES))
-
-    @property
-    def compacted(self) -> bool | None:
-        policy = self.configs.get("cleanup.policy")
-        return None if policy is None else "compact" in policy
-
-    def loses(self, kind: str) -> tuple[str, str]:
-        """Return how a topic of this *kind* would lose records, and the config that keeps them; both empty where it would not."""
-        policy, retention = self.configs.get("cleanup.policy"), int(self.configs.get("retention.ms", -1))
-        if kind == "source":
-            return ("compacted: records would be deleted", "") if self.compacted else ("", "")
-        if kind == "dlt":
-            if self.compacted:
-                return "compacted: dead letters would be deleted", "cleanup.policy=delete"
-            if 0 <= retention < _DAY:
-                return f"retention.ms={retention}: dead letters would be deleted by age", f"retention.ms={_RETENTION}"
-        elif policy not in {None, "compact"}:
-            what = "parked deliveries" if kind == "retry" else "what the group knows"
-            lacks = "not compacted" if not self.compacted else f"cleanup.policy={policy}"
-            return f"{lacks}: {what} would be deleted by age", "cleanup.policy=compact"
-        return "", ""
 
 
 class KafkaTopics:
@@ -180,7 +137,7 @@ class KafkaTopics:
     async def _configs(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         if not names:
             return {}
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(_CONFIGS)) for name in names]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(CONFIGS)) for name in names]
         answers: list[Any] = await self._admin.describe_configs(resources)
         return {
             name: {entry[0]: entry[1] for entry in entries}
@@ -202,7 +159,7 @@ class KafkaTopics:
             if (like := self._like(known, source, kind)) is None:
                 continue
             if (topic := known.get(name)) is None:
-                await self._create(name, like, _KINDS[kind])
+                await self._create(name, like, KINDS[kind])
                 mended[name] = like.partitions
             elif topic.partitions < like.partitions:
                 try:
@@ -265,7 +222,7 @@ class KafkaTopics:
         """Return what is wrong with a topic, which should be like *like*, and the command that mends it; both empty if it is right."""
         if topic is None:
             partitions, replicas, *_ = like or (6, 3)
-            return "missing", self._create_command(name, partitions, replicas, _KINDS.get(kind, {}))
+            return "missing", self._create_command(name, partitions, replicas, KINDS.get(kind, {}))
         wrong, config = topic.loses(kind)
         if config:
             return wrong, self._config_command(name, config)

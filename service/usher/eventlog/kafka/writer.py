@@ -14,7 +14,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from usher.delivery import Headers
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.eventlog.kafka.client import CLOSE_TIMEOUT, Clients, bounded
-from usher.eventlog.kafka.topics import DEFAULT_MAX_BYTES
+from usher.eventlog.kafka.topic import DEFAULT_MAX_BYTES
 from usher.eventlog.port import TopicPartition
 
 _logger = structlog.get_logger(__name__)

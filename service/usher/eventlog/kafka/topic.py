@@ -1,0 +1,59 @@
+"""A topic on Kafka as it was found, and what would make it lose records that Usher needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+DEFAULT_MAX_BYTES: Final = 1_048_588
+_HOUR: Final = 3_600 * 1_000
+_DAY: Final = 24 * _HOUR
+_LEAST_BYTES: Final = 128 * 1024 * 1024
+_RETENTION: Final = str(90 * _DAY)
+KINDS: Final = {
+    "retry": {"cleanup.policy": "compact"},
+    "dlt": {"cleanup.policy": "delete", "retention.ms": _RETENTION, "retention.bytes": "-1"},
+    "checkpoints": {"cleanup.policy": "compact"},
+}
+CONFIGS: Final = ("max.message.bytes", "cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms")
+
+
+class Topic(NamedTuple):
+    """A topic that exists. *configs* is empty where they may not be read, *id* where the brokers do not give it."""
+
+    partitions: int
+    replicas: int
+    configs: Mapping[str, str] = {}
+    id: str = ""
+
+    @property
+    def max_bytes(self) -> int:
+        """The largest batch that it takes, in bytes."""
+        return int(self.configs.get("max.message.bytes", DEFAULT_MAX_BYTES))
+
+    @property
+    def compacted(self) -> bool | None:
+        policy = self.configs.get("cleanup.policy")
+        return None if policy is None else "compact" in policy
+
+    def loses(self, kind: str) -> tuple[str, str]:
+        """Return how a topic of this *kind* would lose records, and the config that keeps them; both empty where it would not."""
+        policy, retention = self.configs.get("cleanup.policy"), int(self.configs.get("retention.ms", -1))
+        room, done = int(self.configs.get("retention.bytes", -1)), int(self.configs.get("delete.retention.ms", _DAY))
+        if kind == "source":
+            return ("compacted: records would be deleted", "") if self.compacted else ("", "")
+        if kind == "dlt":
+            if self.compacted:
+                return "compacted: dead letters would be deleted", "cleanup.policy=delete"
+            if 0 <= retention < _DAY:
+                return f"retention.ms={retention}: dead letters would be deleted by age", f"retention.ms={_RETENTION}"
+            if 0 <= room < _LEAST_BYTES:
+                return f"retention.bytes={room}: dead letters would be deleted by size", "retention.bytes=-1"
+        elif policy not in {None, "compact"}:
+            what = "parked deliveries" if kind == "retry" else "what the group knows"
+            lacks = "not compacted" if not self.compacted else f"cleanup.policy={policy}"
+            return f"{lacks}: {what} would be deleted by age", "cleanup.policy=compact"
+        elif kind == "retry" and done < _HOUR:
+            what = "what says that a delivery is done would be deleted before each reader has it"
+            return f"delete.retention.ms={done}: {what}", f"delete.retention.ms={_DAY}"
+        return "", ""
