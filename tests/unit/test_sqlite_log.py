@@ -200,7 +200,19 @@ def _replaced(folder: Path) -> None:
     (folder / "usher.db").touch()
 
 
-@pytest.mark.parametrize("spoil", [_removed, _replaced])
+def _moved(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.mkdir()
+
+
+def _without(suffix: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / f"usher.db{suffix}").unlink()
+
+    return spoil
+
+
+@pytest.mark.parametrize("spoil", [_removed, _replaced, _moved, _without("-wal"), _without("-shm"), _without(".lock")])
 async def test_nothing_is_acknowledged_into_a_file_that_is_gone(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     """A clean-up job removes the file, or a restore replaces it, under the worker: no write counts, and it is not ready."""
     async with opened(tmp_path / "usher.db") as worker:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from usher.eventlog.errors import LogMisconfigured
 
+Identity = tuple[int, int]
+
 
 def only_worker(path: Path) -> int:
     """Take the lock of *path*, so that no second worker opens it. Returns the descriptor: to close it releases the lock.
@@ -48,7 +50,7 @@ def for_the_owner_alone(path: Path) -> None:
             path.chmod(0o600)
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> Identity | None:
     """Return the device and the number of the file at *path*; None where there is none."""
     try:
         found = path.stat()

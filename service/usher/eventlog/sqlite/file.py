@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from usher.eventlog.errors import LogError, LogMisconfigured, LogMissing, LogUnavailable
 from usher.eventlog.sqlite import tables
-from usher.eventlog.sqlite.access import for_the_owner_alone, identity
+from usher.eventlog.sqlite.access import Identity, for_the_owner_alone, identity
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
@@ -49,8 +49,8 @@ class DatabaseFile:
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
         self._create = create
-        self._identity: tuple[int, int] | None = None
-        """Which file was opened: its device and its number there."""
+        self._identities: dict[Path, Identity] = {}
+        """Which files were opened: of each its device and its number there."""
         self.failing = False
         """Whether the last write, or the last read, failed."""
         self._queue: queue.SimpleQueue[tuple[Job[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
@@ -84,8 +84,11 @@ class DatabaseFile:
 
     @property
     def gone(self) -> bool:
-        """Whether the open file is not the one at its path any more: it was removed, or another one took its place."""
-        return self._identity is None or identity(self.path) != self._identity
+        """Whether an open file is not the one at its path any more: it was removed, or another one took its place.
+
+        The log's newest part is in its companion ``-wal``, and ``.lock`` keeps a second worker out.
+        """
+        return not self._identities or self._identities != {path: identity(path) for path in self._identities}
 
     async def write(self, job: Job[T]) -> T:
         """Run *job* in the next transaction. Returns its result once the transaction is on the disk.
@@ -138,7 +141,9 @@ class DatabaseFile:
                 )
                 self._set_up(opened[-1])
             tables.prepare(opened[0], str(self.path))
-            self._identity = identity(self.path)
+            whole = self.path.resolve()  # SQLite puts the companions there, too
+            paths = (self.path, *(whole.with_name(whole.name + suffix) for suffix in ("-wal", "-shm", ".lock")))
+            self._identities = {path: found for path in paths if (found := identity(path)) is not None}
             opened[1].execute("PRAGMA query_only = 1")
         except (sqlite3.Error, LogError) as error:
             for connection in opened:
