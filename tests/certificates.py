@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
 _LEAF = "subjectAltName=IP:127.0.0.1\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
-
-
-class OpensslMissing(Exception):
-    """There is no `openssl` on this machine."""
 
 
 class Certificate(NamedTuple):
@@ -24,15 +19,9 @@ class Certificate(NamedTuple):
 
 
 class Authority:
-    """A certificate authority with its files in *folder*, which is made.
-
-    Raises:
-        OpensslMissing
-    """
+    """A certificate authority with its files in *folder*, which is made. A test that has one takes the fixture `openssl`."""
 
     def __init__(self, folder: Path) -> None:
-        if shutil.which("openssl") is None:
-            raise OpensslMissing("openssl is not installed: it makes the certificates of these tests")
         folder.mkdir(parents=True)
         self._folder = folder
         self._key = folder / "ca.key"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -89,6 +90,16 @@ def kafka_jars() -> Path:
         if os.environ.get("REQUIRE_KAFKA") == "1":
             pytest.fail(f"REQUIRE_KAFKA=1, but {missing}")
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def openssl() -> None:
+    """What makes certificates: `tests.certificates`. Without it a test is skipped; with REQUIRE_KAFKA=1 it fails."""
+    if shutil.which("openssl") is None:
+        missing = "openssl is not installed: it makes the certificates of these tests"
+        if os.environ.get("REQUIRE_KAFKA") == "1":
+            pytest.fail(f"REQUIRE_KAFKA=1, but {missing}")
+        pytest.skip(missing)
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.certificates import Authority, Certificate, OpensslMissing
+from tests.certificates import Authority, Certificate
 from tests.java import started
 from tests.kafka import Broker, unique
 from tests.service import environment, running, usher
@@ -72,14 +71,9 @@ def documented(heading: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def guarded(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def guarded(kafka_jars: Path, openssl: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
-    try:
-        authority = Authority(folder / "authority")
-    except OpensslMissing as missing:
-        if os.environ.get("REQUIRE_KAFKA") == "1":
-            pytest.fail(f"REQUIRE_KAFKA=1, but {missing}")
-        pytest.skip(str(missing))
+    authority = Authority(folder / "authority")
     keystore = authority.keystore(authority.issue("broker", "broker-pa55word"))
     broker = Broker(
         folder / "kafka",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from aiokafka.errors import ConsumerStoppedError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from structlog.testing import capture_logs
+from tests.certificates import Authority
 from tests.contract.logs import PATIENCE, Worker, drained, following, loaded, parked
 from tests.contract.test_kafka_log import FAST, grouped, values
 from tests.kafka import Broker, unique
@@ -267,6 +269,76 @@ async def test_a_client_that_fails_in_an_odd_way_keeps_no_claim_closed(
     assert len(asked) == 2
     assert not isinstance(rows, CaughtUp)
     assert values(rows) == [b"parked"]
+
+
+_MUTUAL = """\
+ssl.keystore.type=PKCS12
+ssl.keystore.location={keystore}
+ssl.keystore.password=broker
+ssl.truststore.type=PEM
+ssl.truststore.location={trusted}
+listener.name.mtls.ssl.client.auth=required
+"""
+
+
+@pytest.mark.usefixtures("kafka_jars", "openssl")
+async def test_certificates_that_were_renewed_on_disk_end_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The brokers come back with another authority. While a file is the old one it is named; with the new ones all goes on."""
+    monkeypatch.setattr(outage, "_EVERY", 0.5)
+    monkeypatch.setattr(outage, "_PATIENCE", 0.0)
+    before, after = (Authority(tmp_path / name) for name in ("before", "after"))
+    stores = {each: each.keystore(each.issue("broker", "broker")) for each in (before, after)}
+    clients = {each: each.issue("usher", "client") for each in (before, after)}
+    now = {name: tmp_path / f"{name}.pem" for name in ("authority", "certificate", "key")}
+
+    def renew(of: Authority, *names: str) -> None:
+        files = {"authority": of.certificate, "certificate": clients[of].certificate, "key": clients[of].key}
+        for name in names:
+            shutil.copy(files[name], now[name])
+
+    store, trusted = tmp_path / "broker.p12", tmp_path / "trusted.pem"
+    shutil.copy(stores[before], store)
+    shutil.copy(before.certificate, trusted)
+    broker = Broker(
+        tmp_path / "kafka", others={"MTLS": "SSL"}, properties=_MUTUAL.format(keystore=store, trusted=trusted)
+    )
+    renew(before, *now)
+    options = kafka_options(
+        {
+            "security_protocol": "SSL",
+            "ssl_cafile": str(now["authority"]),
+            "ssl_certfile": str(now["certificate"]),
+            "ssl_keyfile": str(now["key"]),
+            "ssl_password": "client",
+        }
+    )
+    config = LogConfig("usher", ("identity.events",), start_from="earliest")
+    log = KafkaLog(KafkaAddress((broker.servers_of("MTLS"),)), config, options)
+    worker = Worker(log, "worker", [])
+    await asyncio.to_thread(broker.start)
+    try:
+        await broker.create_topic("identity.events")
+        await log.open(worker)
+        await worker.until(lambda: bool(worker.held))
+        with capture_logs() as lines:
+            await asyncio.to_thread(broker.stop)
+            shutil.copy(stores[after], store)
+            shutil.copy(after.certificate, trusted)
+            await asyncio.to_thread(broker.start)
+            await worker.until(lambda: "certificate that is not trusted" in log.needs_restart())
+            renew(after, "authority")
+            await worker.until(lambda: "refuses the client's certificate" in log.needs_restart())
+            renew(after, "certificate", "key")
+            await _line(worker, lines, "kafka is reached again")
+        assert log.needs_restart() == ""
+        await worker.until(lambda: bool(worker.held))
+        await worker.log.append("identity.events", b"k", b"one")
+        assert values(await worker.take(1)) == [b"one"]
+    finally:
+        await log.close()
+        broker.stop()
 
 
 async def test_a_damaged_retry_partition_holds_up_its_own_claim_alone(own_kafka: Broker) -> None:
