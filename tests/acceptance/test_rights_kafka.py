@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 from aiokafka.protocol.admin import CreateAclsRequest_v1
 from aiokafka.protocol.api import Request
 from tests.contract.logs import PATIENCE, Worker
@@ -38,7 +38,7 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:admin;User:ANONYMOUS
 allow.everyone.if.no.acl.found=false
 """
-_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Alter": 7, "Describe": 8}
+_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Alter": 7, "Describe": 8, "AlterConfigs": 11}
 _ADMIN: dict[str, Any] = {
     "security_protocol": "SASL_PLAINTEXT",
     "sasl_mechanism": "PLAIN",
@@ -95,8 +95,12 @@ def documented() -> Iterator[Rule]:
             yield Rule(kind, name, pattern, principal, "*", _OPERATIONS[operation], permission)
 
 
-_TOO_WIDE = Rule(2, GROUP, 4, "User:billing", "*", _OPERATIONS["Write"], 3)
-"""Somebody else's right to write to whatever begins with the group's name."""
+_TOO_WIDE = [
+    Rule(2, GROUP, 4, "User:billing", "*", 2, 3),
+    Rule(3, GROUP, 4, "User:billing", "*", 2, 3),
+]
+"""Somebody else's right to do everything with the topics and groups whose names begin with the group's."""
+_NOT_OURS = f"{GROUP}.reports"
 
 
 @asynccontextmanager
@@ -116,8 +120,10 @@ async def prepare(broker: Broker) -> None:
             ("retry", {"cleanup.policy": "compact"}), ("dlt", {}),
         )]  # fmt: skip
         notes = NewTopic(checkpoints_topic(GROUP), 1, 1, topic_configs={"cleanup.policy": "compact"})
-        await admin.create_topics([NewTopic(TOPIC, 2, 1), *own, notes])
-        answer: Any = await admin._client.send(admin._client.get_random_node(), _CreateAcls([*documented(), _TOO_WIDE]))
+        await admin.create_topics([NewTopic(TOPIC, 2, 1), NewTopic(_NOT_OURS, 1, 1), *own, notes])
+        answer: Any = await admin._client.send(
+            admin._client.get_random_node(), _CreateAcls([*documented(), *_TOO_WIDE])
+        )
         assert [error for error, _ in answer.creation_responses if error] == []
     async with AIOKafkaProducer(bootstrap_servers=broker.servers, **_ADMIN, sasl_plain_password="a") as producer:
         for id_, address in (("0a", "ann@example.org"), ("0b", "no-address")):
@@ -144,13 +150,33 @@ async def has_lease(broker: Broker) -> None:
 
 
 async def is_kept_out(broker: Broker) -> None:
-    """The documented deny holds against a rule that lets another principal write too widely."""
+    """The documented denials hold against a rule that lets another principal do everything: on each topic of ours, and on the group."""
     billing = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "billing"}
-    options: dict[str, Any] = {**billing, "sasl_plain_password": "b", "enable_idempotence": False}
-    async with AIOKafkaProducer(bootstrap_servers=broker.servers, **options) as producer:
-        for topic in (retry_topic(GROUP, TOPIC), dead_letter_topic(GROUP, TOPIC)):
+    options: dict[str, Any] = {"bootstrap_servers": broker.servers, **billing, "sasl_plain_password": "b"}
+    ours = (retry_topic(GROUP, TOPIC), dead_letter_topic(GROUP, TOPIC), checkpoints_topic(GROUP))
+    async with AIOKafkaProducer(**options, enable_idempotence=False) as producer:
+        await producer.send_and_wait(_NOT_OURS, b"{}", key=b"its own")
+        for topic in ours:
             with pytest.raises(TopicAuthorizationFailedError):
                 await producer.send_and_wait(topic, b"{}", key=b"forged")
+    admin = AIOKafkaAdminClient(**options)
+    await admin.start()
+    try:
+        answer: Any = await admin.delete_topics([*ours, _NOT_OURS])
+        refused = {name for name, error in answer.topic_error_codes if error == TopicAuthorizationFailedError.errno}
+        assert refused == set(ours)
+    finally:
+        await admin.close()
+    place = TopicPartition(_NOT_OURS, 0)
+    for group in (GROUP, checkpoints_topic(GROUP)):
+        consumer = AIOKafkaConsumer(**options, group_id=group)
+        await consumer.start()
+        try:
+            consumer.assign([place])
+            with pytest.raises(GroupAuthorizationFailedError):
+                await consumer.commit({place: 0})
+        finally:
+            await consumer.stop()
 
 
 async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -> None:
