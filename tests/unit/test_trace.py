@@ -123,6 +123,23 @@ async def test_a_parked_delivery_outlives_its_event() -> None:
     assert await _why(browser, "0a") == []
 
 
+async def test_a_foreign_record_under_the_key_of_a_delivery_is_shown_with_its_text() -> None:
+    """Workers pass over it, so the state is what it was; the detail says what is wrong with the record."""
+    browser = await _log(raw_event(id="0a"))
+    parked = Delivery("first", decode(raw_event(id="0a")).uid, "lane", Origin(TOPIC, 0, 0, 0, b"k"), b"{}", attempt=3)
+    headers = [*delivery_headers(parked), ("usher-due", b"9" * 30)]
+    await browser.append(retry_topic(GROUP, TOPIC), parked.key.encode(), b"{}", headers, partition=0)
+
+    first_, second_ = await _why(browser, "0a")
+
+    assert (first_.state, second_.state) == ("waiting", "waiting")
+    assert (
+        "a foreign record under its key in the retry topic is passed over: the header 'usher-due' is" in first_.detail
+    )
+    assert "9" * 30 in first_.detail
+    assert "foreign" not in second_.detail
+
+
 async def test_what_was_parked_once_and_is_done_is_settled() -> None:
     """Also if the commit is still before it."""
     browser = await _log(raw_event(id="0a"))

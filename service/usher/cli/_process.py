@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from usher import __version__, logs
 from usher.app import App, build
 from usher.log_stream import LogStream
-from usher.outcome import Duration, seconds
+from usher.outcome import duration_text, seconds
 from usher.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,10 +111,6 @@ class Shutdown:
             _leave(1, self._lines)
 
 
-def _span(delay: Duration) -> str:
-    return delay if isinstance(delay, str) else f"{seconds(delay):g}s"
-
-
 def _leave(code: int, lines: LogStream) -> None:
     lines.flush(_LAST_LINES)
     os._exit(code)
@@ -128,7 +124,7 @@ def _log_handlers(app: App) -> None:
             handler=handler.name,
             types=sorted(handler.types),
             triggered_by=sorted(handler.triggered_by or ()),
-            retry=[_span(delay) for delay in (handler.retry or app.settings.retry_policy).delays],
+            retry=[duration_text(seconds(delay)) for delay in (handler.retry or app.settings.retry_policy).delays],
             origin=handler.origin,
         )
 

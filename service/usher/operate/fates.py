@@ -8,7 +8,7 @@ letters, the commit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from usher.delivery import Delivery, delivery_key
 from usher.engine.ledger import Mark, handlers_hash
@@ -59,6 +59,8 @@ class Traces:
     committed: dict[TopicPartition, Committed] = field(default_factory=dict)
     parked: dict[tuple[str, str], Delivery] = field(default_factory=dict)
     unparked: set[tuple[str, str]] = field(default_factory=set)
+    foreign: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What is wrong with records in the retry topic that Usher did not write."""
     dead_letters: dict[tuple[str, str], DeadLetterEntry] = field(default_factory=dict)
 
     def deliveries(self) -> Iterator[Delivery]:
@@ -79,10 +81,21 @@ def fates(sighting: Sighting, router: Router, traces: Traces) -> Iterator[Fate]:
         == (*sighting.topic_partition, sighting.offset)
     }
     for handler in sorted({*rulings, *strangers}):
-        if (known := _known(sighting, handler, traces)) is not None:
-            yield known
-        elif handler in rulings:
-            yield _by_commit(sighting, handler, rulings[handler], router, traces)
+        fate = _known(sighting, handler, traces)
+        if fate is None and handler in rulings:
+            fate = _by_commit(sighting, handler, rulings[handler], router, traces)
+        if fate is not None:
+            yield _beside_foreign(fate, traces)
+
+
+def _beside_foreign(fate: Fate, traces: Traces) -> Fate:
+    """Return *fate*, with what a foreign record says that lies under the key of the delivery: workers pass over it."""
+    (topic, partition), offset = fate.sighting.topic_partition, fate.sighting.offset
+    wrong = traces.foreign.get((topic, delivery_key(fate.handler, fate.sighting.uid, partition, offset)))
+    if wrong is None:
+        return fate
+    passed_over = f"a foreign record under its key in the retry topic is passed over: {wrong}"
+    return replace(fate, detail=f"{fate.detail}; {passed_over}".removeprefix("; "))
 
 
 def _known(sighting: Sighting, handler: str, traces: Traces) -> Fate | None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from usher.delivery import Record
-from usher.delivery.headers import ours, read_delivery
+from usher.delivery.headers import Head, ours, read_delivery
 from usher.engine.dead_letters import REQUEST_PREFIX
+from usher.engine.parked_row import ParkedRow
 from usher.event import Event, EventUid, Undecodable
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import TopicPartition, retry_topic
@@ -180,7 +181,9 @@ def _fold_retries(batch: Iterable[Record], topic: str, wanted: Wanted, traces: T
             continue
         try:
             delivery = read_delivery(record)
-        except ValueError:
+            ParkedRow.from_record(record, key, Head(record.headers))  # under its own key, as a worker checks it
+        except ValueError as error:
+            traces.foreign[topic, key] = str(error)
             continue
         if wanted.is_(delivery.uid):
             traces.parked[topic, key] = delivery

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
+from usher.outcome import duration_text
 from usher.redact.credentials import names_credential
 from usher.settings.environment import PREFIX, Environment, Leaf
 from usher.settings.tenant import GROUP
 
 MASK = "********"
 _LOGIN = re.compile(r"//[^/]*@")  # greedy, blanks too: what is wrong with a URL may be its password
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 _ECHOES = {"default_factory_not_called"}
 """Kinds of error that only follow from another one, which is reported."""
 
@@ -98,6 +98,5 @@ def _as_text(value: Any, *, duration: bool) -> str:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return ",".join(_as_text(part, duration=duration) for part in value)
     if duration and isinstance(value, int | float):
-        unit, size = next(((unit, size) for unit, size in _UNITS if value and value % size == 0), ("s", 1))
-        return f"{value / size:g}{unit}"
+        return duration_text(value)
     return _without_login(str(value))
