@@ -485,6 +485,34 @@ def _scrambled(entries: Iterable[dict[str, Any]]) -> bytes:
     return json.dumps({"statusCode": 200, "data": {"totalCount": 3, "list": list(entries)}}).encode()
 
 
+async def test_a_clock_that_was_ahead_passes_over_nothing() -> None:
+    """One look is made while our clock is hours ahead. What happens after it was set right is found at the next look."""
+    async with opened() as (fake, system):
+        watch = Watch(system)
+        _, cursor, _ = await watch.look(None)
+        fake.administrator("create", "u-1", at=NOW + 5)
+        watch.now += 5 * 3600
+        found, cursor, _ = await watch.look(cursor)
+        assert [event.user.id for event in found] == ["u-1"]
+        watch.now = NOW + 60
+        fake.administrator("create", "u-2", at=NOW + 50)
+        found, cursor, _ = await watch.look(cursor)
+
+        assert "u-2" in [event.user.id for event in found]
+
+
+async def test_a_position_that_a_clock_ahead_has_left_behind_is_given_up() -> None:
+    """After a restart it is not known until when was read: polling says so, and does not wait in silence until that time comes."""
+    async with opened() as (_fake, system):
+        watch = Watch(system)
+        watch.now += 5 * 3600
+        _, cursor, _ = await watch.look(None)
+        later = Watch(system)
+
+        with pytest.raises(Reject, match="a time that has not come yet"):
+            await later.look(cursor)
+
+
 async def test_entries_out_of_order_are_put_in_order() -> None:
     """By their own times; what is no entry is passed over."""
     async with opened() as (fake, system):

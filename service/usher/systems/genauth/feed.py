@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from usher.outcome import Reject
 from usher.systems.feed import FeedPage, moment_in_cursor, reading_cursor
 from usher.systems.genauth.api import GenAuthApi
 from usher.systems.genauth.audit import entry_time, event_of_entry
@@ -35,12 +36,18 @@ class GenAuthAuditFeed:
     ) -> None:
         self.name, self.every = name, every
         self._api, self._tenant, self._now = api, tenant, now
+        self._looked_at: float | None = None
+        """When the last look was, by a clock that is never set."""
 
     async def page(self, cursor: bytes | None) -> FeedPage:
-        now = self._now()
+        now, looked_at, self._looked_at = self._now(), self._looked_at, time.monotonic()
         if cursor is None:
             return FeedPage((), _cursor(now))
         done = _moment(cursor, now)
+        if done > now + _LATE:  # our clock was ahead at the last look, and was set since
+            if looked_at is None:
+                raise Reject("the position that was kept for the audit log is of a time that has not come yet")
+            done = now - (self._looked_at - looked_at)
         if done >= now:
             return FeedPage((), cursor)
         end, entries = await self._period(done, now)
