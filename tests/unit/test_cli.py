@@ -879,13 +879,19 @@ READERS = [
 
 
 @pytest.mark.parametrize("command", READERS, ids=" ".join)
-def test_a_command_that_only_reads_makes_no_event_log(usher: Usher, tmp_path: Path, command: tuple[str, ...]) -> None:
-    """In a folder without one it says where it looked, exits with 3, and leaves nothing behind."""
+@pytest.mark.parametrize("empty", [False, True], ids=["no file", "an empty file"])
+def test_a_command_that_only_reads_makes_no_event_log(
+    usher: Usher, tmp_path: Path, command: tuple[str, ...], empty: bool
+) -> None:
+    """In a folder without one, or with an empty file, it says where it looked, exits with 3, and leaves nothing behind."""
+    if empty:
+        (tmp_path / "usher.db").touch()
+
     ended = usher(*command)
 
     assert ended.code == Exit.LOG_UNREACHABLE
     assert f"there is no event log at {tmp_path / 'usher.db'}" in ended.err
-    assert list(tmp_path.iterdir()) == []
+    assert [(file.name, file.stat().st_size) for file in tmp_path.iterdir()] == [("usher.db", 0)] * empty
 
 
 def test_check_makes_no_event_log_either(usher: Usher, tmp_path: Path) -> None:

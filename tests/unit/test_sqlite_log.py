@@ -509,6 +509,15 @@ async def test_a_file_that_is_not_ours_is_refused(tmp_path: Path, spoil: Callabl
     assert before is None or path.read_bytes() == before
 
 
+async def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    """With the name of the setting, and not with a traceback."""
+    (tmp_path / "usher.db").symlink_to("usher.db")
+    log = SqliteLog(tmp_path / "usher.db", CONFIG)
+
+    with pytest.raises(LogMisconfigured, match="link to itself"):
+        await log.open(Worker(log, "worker", []))
+
+
 async def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     """A path into a folder that is not there is refused by its name."""
     path = tmp_path / "missing" / "usher.db"

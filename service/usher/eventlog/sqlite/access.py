@@ -18,7 +18,11 @@ def only_worker(path: Path) -> int:
     Raises:
         LogMisconfigured: another process has the lock; names its process id.
     """
-    lock = path.resolve().with_name(path.resolve().name + ".lock")
+    try:
+        whole = path.resolve()
+    except RuntimeError as error:
+        raise LogMisconfigured(f"{path} is a link to itself; name the file in USHER_EVENT_LOG") from error
+    lock = whole.with_name(f"{whole.name}.lock")
     for_the_owner_alone(lock)
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

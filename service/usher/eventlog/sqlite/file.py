@@ -159,7 +159,7 @@ class DatabaseFile:
 
     def _prepare(self) -> None:
         """See that the file is there, and that only its owner may read it: events are personal data."""
-        if not self._create and not self.path.exists():
+        if not self._create and not (self.path.exists() and self._holds_anything()):
             raise LogMissing(
                 f"there is no event log at {self.path.absolute()}: is this the right folder, and the right USHER_EVENT_LOG? "
                 "`usher run` and `usher emit` create it"
@@ -173,6 +173,11 @@ class DatabaseFile:
             raise LogMisconfigured(f"{self.path} can't be created: {error.strerror}") from error
         for suffix in ("", "-wal", "-shm"):
             for_the_owner_alone(Path(f"{self.path}{suffix}"))
+
+    def _holds_anything(self) -> bool:
+        """Return whether the file is not empty, or a worker is beginning it: then its first part is in the ``-wal``."""
+        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return any(file.stat().st_size > 0 for file in files if file.exists())
 
     def _set_up(self, db: sqlite3.Connection) -> None:
         tables.is_empty(db, str(self.path))  # before anything is changed: the file may be of another program
