@@ -268,6 +268,7 @@ async def test_own_topics_that_are_deleted_are_made_again_as_they_must_be(new_gr
         ("retry", 2, {"cleanup_policy": "compact,delete"}, "deleted by age"),
         ("dlt", 2, {"retention_ms": "60000"}, "retention.ms=60000"),
         ("dlt", 2, {"retention_bytes": "1048576"}, "deleted by size"),
+        ("dlt", 2, {"max_message_bytes": "1000"}, "max.message.bytes=1000"),
         ("dlt", 2, {"cleanup_policy": "compact"}, "compacted"),
         ("retry", 2, {"cleanup_policy": "compact", "delete_retention_ms": "0"}, "delete.retention.ms=0"),
         ("checkpoints", 1, {"cleanup_policy": "delete"}, "not compacted"),

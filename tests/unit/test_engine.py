@@ -16,12 +16,13 @@ from tests.fakes.memory_log import MemoryBroker, MemoryLog
 from tests.jumping_loop import now
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, Skip
-from usher.delivery import Delivery, Origin, Unreadable
+from usher.delivery import Delivery, Headers, Origin, Unreadable
 from usher.delivery.headers import STUB, delivery_headers
 from usher.engine.dead_letters import request
 from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
 from usher.event import EventUid, idempotency_key
+from usher.eventlog.errors import TooLarge
 from usher.eventlog.port import Claim, Position, TopicPartition, dead_letter_topic, retry_topic
 from usher.outcome import Dead, Done, Hold
 
@@ -464,6 +465,31 @@ async def test_a_log_that_takes_no_writes_keeps_the_offset(bench: Bench) -> None
         await until(lambda: bench.committed() == 1)
 
     assert len(bench.dead_letters()) == 1
+
+
+async def test_a_dead_letter_topic_that_has_no_room_for_a_stub_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are limited to some bytes: nothing ends, nothing is settled, and once that is mended the dead letter is there."""
+    bury, asked = MemoryLog.bury, list[int]()
+
+    async def small(log: MemoryLog, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        asked.append(len(headers))
+        if len(asked) < 4:
+            raise TooLarge("the topic takes 300 bytes")
+        await bury(log, claim, key, value, headers)
+
+    monkeypatch.setattr(MemoryLog, "bury", small)
+    script = Script(act=_raising(Reject("no")))
+    with capture_logs() as lines:
+        async with bench.running(script.handler()):
+            await bench.emit(raw("ann"))
+            await until(lambda: len(asked) == 2)
+            assert bench.committed() == 0
+            await until(bench.dead_letters)
+            await until(lambda: bench.committed() == 1)
+
+    assert "the event log takes no writes, trying again" in [line["event"] for line in lines]
 
 
 async def test_two_lanes_never_run_one_user_twice_at_once(bench: Bench) -> None:

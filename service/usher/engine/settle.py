@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from usher.delivery import OUR_HEADERS, Delivery, Headers, Replay, Unreadable
@@ -250,34 +251,43 @@ class Writes:
         """Write the tombstone of *delivery*."""
         owner = owner_headers(self.group, delivery.origin.topic, delivery.origin.topic_id)
         headers = [*owner, (WRITER, state.writer)]
-        return await self._durable(state, lambda: self.event_log.unpark(state.claim, delivery.key, headers))
+        write = partial(self.event_log.unpark, state.claim, delivery.key, headers)
+        return await self._durable(state, write, least=True)
 
     async def answer(self, state: ClaimState, request_id: str) -> bool:
         """Write the tombstone of an operator's request: it has been carried out."""
         headers = owner_headers(self.group, state.claim.topic, state.claim.topic_id)
-        return await self._durable(state, lambda: self.event_log.unpark(state.claim, request_key(request_id), headers))
+        write = partial(self.event_log.unpark, state.claim, request_key(request_id), headers)
+        return await self._durable(state, write, least=True)
 
     async def bury(self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
         """Append to the dead-letter topic. A record that is too large, or can't be read, becomes a stub that names the original."""
         if isinstance(value, Unreadable):
             value, headers = b"", [*headers, (STUB, b"can't be read: see the original topic, partition and offset")]
         try:
-            return await self._durable(
-                state, lambda: self.event_log.bury(state.claim, key, value, headers), failure=value is not None
-            )
+            write = partial(self.event_log.bury, state.claim, key, value, headers)
+            return await self._durable(state, write, failure=value is not None)
         except TooLarge:
             ours = [pair for pair in headers if pair[0].startswith(OUR_HEADERS)]
             stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
             stub.append((STUB, b"too large to be copied: see the original topic, partition and offset"))
-            return await self._durable(state, lambda: self.event_log.bury(state.claim, None, b"", stub), failure=True)
+            write = partial(self.event_log.bury, state.claim, None, b"", stub)
+            return await self._durable(state, write, failure=True, least=True)
 
-    async def _durable(self, state: ClaimState, write: Callable[[], Awaitable[None]], *, failure: bool = False) -> bool:
-        """Write until it is acknowledged. What says of a *failure* is not tried again once the claim is gone."""
+    async def _durable(
+        self, state: ClaimState, write: Callable[[], Awaitable[None]], *, failure: bool = False, least: bool = False
+    ) -> bool:
+        """Write until it is acknowledged. What says of a *failure* is not tried again once the claim is gone.
+
+        *least*: less can't be said, so a topic that has no room for it has to be mended first. Else it raises `TooLarge`.
+        """
         pause = _FIRST_PAUSE
         while True:
             try:
                 await write()
-            except LogUnavailable as error:
+            except (LogUnavailable, TooLarge) as error:
+                if isinstance(error, TooLarge) and not least:
+                    raise
                 if not state.ours:
                     return False
                 self._outage.log(self.logger, error)

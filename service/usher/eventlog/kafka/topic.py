@@ -9,6 +9,8 @@ DEFAULT_MAX_BYTES: Final = 1_048_588
 _HOUR: Final = 3_600 * 1_000
 _DAY: Final = 24 * _HOUR
 _LEAST_BYTES: Final = 128 * 1024 * 1024
+_LEAST_RECORD: Final = 64 * 1024
+"""A stub of a dead letter, with all its headers, fits in."""
 _RETENTION: Final = str(90 * _DAY)
 KINDS: Final = {
     "retry": {"cleanup.policy": "compact"},
@@ -37,11 +39,14 @@ class Topic(NamedTuple):
         return None if policy is None else "compact" in policy
 
     def loses(self, kind: str) -> tuple[str, str]:
-        """Return how a topic of this *kind* would lose records, and the config that keeps them; both empty where it would not."""
+        """Return how a topic of this *kind* would lose or refuse records, and the config that it needs; both empty where it would not."""
         policy, retention = self.configs.get("cleanup.policy"), int(self.configs.get("retention.ms", -1))
         room, done = int(self.configs.get("retention.bytes", -1)), int(self.configs.get("delete.retention.ms", _DAY))
         if kind == "source":
             return ("compacted: records would be deleted", "") if self.compacted else ("", "")
+        if self.max_bytes < _LEAST_RECORD:
+            few = f"max.message.bytes={self.max_bytes}: not even a dead letter without its event fits in"
+            return few, f"max.message.bytes={DEFAULT_MAX_BYTES}"
         if kind == "dlt":
             if self.compacted:
                 return "compacted: dead letters would be deleted", "cleanup.policy=delete"
