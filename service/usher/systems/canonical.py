@@ -15,8 +15,9 @@ from usher.delivery import bounded
 from usher.event import UNKNOWN, Event, EventContext, User
 
 _Model = TypeVar("_Model", bound=BaseModel)
-END_OF_TIME = 253_402_300_800
-"""1 January 10000, in Unix seconds: the first time that `Event.time` can't express."""
+FIRST_TIME, END_OF_TIME = 100_000_000, 253_402_300_800
+"""Times that an event can have, in Unix seconds: before 1973 is what programs write for none (0, the year 1), and what comes after the
+year 9999 `Event.time` can't express."""
 
 
 def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event:
@@ -49,7 +50,7 @@ def context_of(document: Mapping[str, Any], *, basis: str | None) -> dict[str, A
         fields.update(triggered_by=UNKNOWN, triggered_by_basis="absent")
     elif basis is not None and text(fields.get("triggered_by_basis")) is None:
         fields["triggered_by_basis"] = basis
-    if "timestamp" in fields and not _is_time(fields["timestamp"]):
+    if "timestamp" in fields and not is_time(fields["timestamp"]):
         del fields["timestamp"]
     return fields
 
@@ -59,8 +60,9 @@ def text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _is_time(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value < END_OF_TIME  # type: ignore[operator]
+def is_time(value: object) -> bool:
+    """Return whether *value* is a number that can be the time of an event, in Unix seconds."""
+    return type(value) in (int, float) and FIRST_TIME <= value < END_OF_TIME  # type: ignore[operator]
 
 
 def _lenient(model: type[_Model], fields: object) -> _Model:

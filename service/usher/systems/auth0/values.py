@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from usher.systems.canonical import END_OF_TIME, text
+from usher.systems.canonical import is_time, text
 
 _LANGUAGES = ("locale", "lang", "language", "preferred_language")
 """Where in ``user_metadata`` teams keep the language: Auth0 has no field for it."""
@@ -46,4 +46,4 @@ def moment(value: object) -> float | None:
         at = (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-    return at if 0 <= at < END_OF_TIME else None
+    return at if is_time(at) else None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import phonenumbers
 
 from usher.event import UNKNOWN, Event, Undecodable
-from usher.systems.canonical import text
+from usher.systems.canonical import is_time, text
 from usher.systems.document import NotJson, dump, parse, unwrap
 from usher.systems.genauth.forms import form_document
 from usher.systems.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
@@ -195,9 +195,10 @@ def iso_time(value: object) -> float | None:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
         # By way of UTC: a time outside of its calendar there could not be an event's time.
-        return None if moment is None or moment.tzinfo is None else max(moment.astimezone(UTC).timestamp(), 0.0)
+        at = None if moment is None or moment.tzinfo is None else moment.astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         return None
+    return at if is_time(at) else None
 
 
 def who_made(source_type: object, register_source: object) -> tuple[str, str]:

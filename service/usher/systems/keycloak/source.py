@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from usher.event import UNKNOWN, Event, Undecodable
-from usher.systems.canonical import text
+from usher.systems.canonical import is_time, text
 from usher.systems.document import NotJson, dump, parse
 from usher.systems.source import Arrival, arrival, check_secrets, derive, document_of, signed_by_any, undecoded
 
@@ -40,7 +40,6 @@ _FAILED = "_ERROR"
 _OURS = "Usher itself did this, by its own call of the admin API"
 _MOST = 1_000
 """Events in a body: everything else waits while a body is read."""
-_END_OF_TIME = 253_402_300_800_000
 
 
 class KeycloakSource:
@@ -250,7 +249,9 @@ def _id(document: Mapping[str, Any], *what: Any) -> str:
 
 def _moment(milliseconds: Any) -> float | None:
     """Turn Keycloak's milliseconds into Unix seconds."""
-    given = type(milliseconds) in (int, float) and 0 <= milliseconds < _END_OF_TIME
+    given = type(milliseconds) in (int, float) and is_time(
+        milliseconds // 1000
+    )  # an integer may be too large for a float
     return milliseconds / 1000 if given else None
 
 
