@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +30,12 @@ def test_foreign_metadata_is_ignored(text: str) -> None:
     """Whatever another program left in a commit's metadata is no Mark, and no error."""
     assert Mark.decode(text, 0) is None
     Mark.decode("u1." + text, 0)
+
+
+@pytest.mark.parametrize("numbers", [b"\x00" + b"\xff" * 700 + b"\x01\x00", b"\x00\x01\x00" + b"\xff" * 700 + b"\x01"])
+def test_a_mark_with_an_offset_that_no_log_has_is_none(numbers: bytes) -> None:
+    """Who may commit for the group could write one; the worker could not write it again."""
+    assert Mark.decode("u1." + base64.urlsafe_b64encode(bytes(13) + numbers).decode().rstrip("="), 0) is None
 
 
 def test_a_mark_that_would_be_too_long_says_less_and_nothing_wrong() -> None:

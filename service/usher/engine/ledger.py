@@ -27,6 +27,8 @@ _GROUP = bytes(7) + b"\xff"
 _VERSION = "u1."
 _HASH_BYTES = 4
 _COINCIDENCES = 2
+_BEYOND = 1 << 62
+"""No offset is so large: a Mark that has one is somebody else's."""
 _PATIENCE = 2
 """So many starts in a row may end badly. After them deliveries run one at a time, to find the one that ends the process."""
 
@@ -92,6 +94,8 @@ class Mark:
         for number in rest:
             offset += number >> 1
             undone[offset] = next(rest, 0) if number & 1 else 0
+        if max(width, starts, offset) >= _BEYOND:
+            return None
         suspect = raw[_HASH_BYTES : _HASH_BYTES + len(NOBODY)]
         return cls(base, base + width, undone, raw[:_HASH_BYTES], starts, suspect)
 
