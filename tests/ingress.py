@@ -24,7 +24,7 @@ from usher.eventlog.errors import TooLarge
 from usher.eventlog.port import TopicPartition
 from usher.metrics import Metrics
 from usher.systems.source import Source
-from usher.web import OK, Ingress, WebServer, build_web
+from usher.web import OK, Bounds, Connections, Ingress, UnprovenBodies, WebServer, build_web
 
 PATH = "/ingest/here"
 Prove = Callable[[bytes], Mapping[str, str]]
@@ -85,22 +85,41 @@ class Vitals:
 class Site:
     """A server with everything around it, and a client that speaks to it; *options* are the `Ingress`'s.
 
-    Without a *source* nothing is served at `PATH`.
+    Without a *source* nothing is served at `PATH`. *connections*, *head_timeout*, *idle_timeout* and *unproven_bytes* are the
+    server's bounds.
     """
 
-    def __init__(self, source: Source | None, prove: Prove, **options: Any) -> None:
+    def __init__(
+        self,
+        source: Source | None,
+        prove: Prove,
+        *,
+        connections: int = 500,
+        head_timeout: float = 10.0,
+        idle_timeout: float = 75.0,
+        unproven_bytes: int = 2**24,
+        **options: Any,
+    ) -> None:
         self.shelf, self.vitals, self.metrics = Shelf(), Vitals(), Metrics()
         self.lines = LogCapture()
         self.now = 0.0
         self._source, self._prove = source, prove
         logger = structlog.wrap_logger(CapturingLogger(), processors=[self.lines], wrapper_class=structlog.BoundLogger)
+        self.bounds = Bounds(self.metrics, logger, clock=lambda: self.now)
+        bodies = UnprovenBodies(unproven_bytes, self.bounds)
         ingresses = {}
         if source is not None:
             ingresses[PATH] = Ingress(
-                self.shelf, "identity.events", source, self.metrics, logger, clock=lambda: self.now, **options
+                self.shelf, "identity.events", source, self.metrics, logger, bodies, clock=lambda: self.now, **options
             )
         web = build_web(vital=self.vitals, metrics=self.metrics, logger=logger, ingresses=ingresses)
-        self.server = WebServer(web, "127.0.0.1", 0)
+        self.server = WebServer(
+            web,
+            "127.0.0.1",
+            0,
+            connections=Connections(connections, head_timeout, self.bounds),
+            idle_timeout=idle_timeout,
+        )
 
     async def __aenter__(self) -> Self:
         await self.server.start()

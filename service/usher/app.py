@@ -36,7 +36,17 @@ from usher.systems.feed import Feed
 from usher.systems.open import Systems, open_systems
 from usher.systems.poll import Pollers
 from usher.watchdog import Watchdog
-from usher.web import OK, Ingress, WebServer, build_web
+from usher.web import (
+    OK,
+    Bounds,
+    Connections,
+    Ingress,
+    UnprovenBodies,
+    WebServer,
+    build_web,
+    connections_within,
+    open_files,
+)
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -84,7 +94,12 @@ class App:
             server = self._make_server()
             await server.start()
             self.port = server.port
-            self.logger.info("listening", http=f"{self.settings.http.host}:{server.port}", webhooks=self._webhooks())
+            self.logger.info(
+                "listening",
+                http=f"{self.settings.http.host}:{server.port}",
+                webhooks=self._webhooks(),
+                connections=server.most_connections,
+            )
             beside = [asyncio.create_task(self._announce_ready()), asyncio.create_task(self._poll())]
             try:
                 await self.worker.run()
@@ -152,6 +167,8 @@ class App:
         )
 
     def _make_server(self) -> WebServer:
+        limits, bounds = self.settings.http_limits, Bounds(self.metrics, self.logger)
+        bodies = UnprovenBodies(limits.unproven_bytes, bounds)
         ingresses = {
             system.path: Ingress(
                 self.event_log,
@@ -159,15 +176,25 @@ class App:
                 system.source,
                 self.metrics,
                 self.logger,
+                bodies,
                 others=self.systems.others(system),
                 enrich=system.enrich,
                 limit=system.limit,
+                body_timeout=limits.body_timeout,
             )
             for system in self.systems
             if system.receives
         }
         application = build_web(vital=self, metrics=self.metrics, logger=self.logger, ingresses=ingresses)
-        return WebServer(application, self.settings.http.host, self.settings.http.port, grace=CALLS)
+        most = connections_within(limits.connections, open_files(), self.settings.sends_at_once)
+        return WebServer(
+            application,
+            self.settings.http.host,
+            self.settings.http.port,
+            connections=Connections(most, limits.head_timeout, bounds),
+            idle_timeout=limits.idle_timeout,
+            grace=CALLS,
+        )
 
     def _webhooks(self) -> str:
         paths = [system.path for system in self.systems if system.receives]

@@ -115,8 +115,14 @@ class Metrics:
         self.ingested = Counter(
             "usher_ingested",
             "Events that webhooks brought, and calls refused. outcome: stored, undecodable, nothing, bad-signature, too-large, "
-            "incomplete, not-json, lookup-failed, event-log-down.",
+            "incomplete, not-json, crowded, lookup-failed, event-log-down.",
             ["source", "outcome"],
+            registry=registry,
+        )
+        self.http_bounds_reached = Counter(
+            "usher_http_bounds_reached",
+            "Times that callers reached a bound of the HTTP server. bound: connections, requests, head, body, unproven-bytes.",
+            ["bound"],
             registry=registry,
         )
         self.polled = Counter(

@@ -21,7 +21,7 @@ from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.metrics import Metrics
 from usher.systems.authgear.source import SIGNATURE, AuthgearSource
 from usher.systems.prefilter import prefilter
-from usher.web import OK, WebServer, build_web
+from usher.web import OK, Connections, WebServer, build_web
 
 SECRET = "whsec-first"
 EVENT = {
@@ -309,7 +309,7 @@ async def raw(port: int, request: bytes) -> bytes:
 )
 async def test_malformed_http_is_refused(rest: bytes) -> None:
     """Broken framing and headers end in a 4xx or a closed connection, and the server goes on."""
-    async with running(patience=0.5) as site:
+    async with running(body_timeout=0.5) as site:
         answer = await raw(
             site.server.port, b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + rest
         )
@@ -319,7 +319,7 @@ async def test_malformed_http_is_refused(rest: bytes) -> None:
 
 async def test_a_body_that_never_comes_is_408() -> None:
     """A sender that stops in the middle does not hold its connection for ever."""
-    async with running(patience=0.05) as site:
+    async with running(body_timeout=0.05) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
         writer.write(b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
         assert (await reader.readline()).startswith(b"HTTP/1.1 408")
@@ -417,7 +417,10 @@ async def test_a_taken_port_is_named() -> None:
     """A second server on the same port says which address can't be had."""
     async with running() as site:
         second = WebServer(
-            build_web(vital=Vitals(), metrics=Metrics(), logger=structlog.get_logger()), "127.0.0.1", site.server.port
+            build_web(vital=Vitals(), metrics=Metrics(), logger=structlog.get_logger()),
+            "127.0.0.1",
+            site.server.port,
+            connections=Connections(64, 10.0, site.bounds),
         )
         with pytest.raises(OSError, match=f"can't listen on 127.0.0.1:{site.server.port}"):
             await second.start()

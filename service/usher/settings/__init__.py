@@ -21,6 +21,7 @@ from usher.registry import SYSTEMS
 from usher.settings import values
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
 from usher.settings.providers import MailDomains, MailFrom, SendGridSettings, SmtpSettings, TwilioSettings
+from usher.settings.http import HttpLimits
 from usher.settings.report import SettingRow, current, default_text, mistakes, option_row
 from usher.settings.tenant import TenantSettings
 from usher.settings.tenants import read_tenants, tenant_model, tenant_prefix
@@ -113,6 +114,7 @@ class Settings(BaseSettings):
         description="the topic that webhooks, pollers and `usher emit` append to; default: the first of `USHER_TOPICS` "
         "without a source",
     )
+    http_limits: HttpLimits = HttpLimits()
     dedupe_window: values.Duration = Field(
         600.0, description="a second arrival of an event within this time is not sent twice"
     )

@@ -45,8 +45,15 @@ class Source(Protocol):
     def refusal(self) -> str:
         """The answer to a caller that has not proved who it is."""
 
+    @property
+    def signs_body(self) -> bool:
+        """Whether calls are proved by a signature over the body; else by a header alone, before the body is read."""
+
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """Return whether a webhook call is from the system. *headers* have lower-case names; compares in constant time."""
+        """Return whether a webhook call is from the system; *body* is empty where only headers prove it.
+
+        *headers* have lower-case names; compares in constant time.
+        """
 
     def arrivals(self, body: bytes, headers: Mapping[str, str], received: float) -> Sequence[Arrival]:
         """Read a webhook's body, or one record of a raw topic: its arrivals in order, none for a test or a keep-alive.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import traceback
@@ -11,6 +12,15 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from usher.metrics import Metrics
+from usher.web.bounds import (
+    Bounds,
+    Connection,
+    Connections,
+    UnprovenBodies,
+    connection_of,
+    connections_within,
+    open_files,
+)
 from usher.web.health import OK, Vital, health_routes
 from usher.web.ingress import Enrich, Ingress, Sink
 
@@ -18,10 +28,17 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from structlog.typing import FilteringBoundLogger
 
-__all__ = ["OK", "Enrich", "Ingress", "WebServer", "Sink", "Vital", "build_web"]
+__all__ = [
+    "OK", "Bounds", "Connections", "Enrich", "Ingress", "Sink", "UnprovenBodies", "Vital", "WebServer", "build_web",
+    "connections_within", "open_files",
+]  # fmt: skip
 
 _LINGER = 1.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the sender gets the answer and no reset."""
+
+_BACKLOG = 4096
+"""Connections that the system keeps until they are accepted; beyond it a new one waits for a second and tries again."""
+_READ_AT_ONCE = 64 * 1024
 
 _protocol_logger = logging.getLogger("usher.web.protocol")
 """The logger for aiohttp's own lines. They quote what a stranger sent, headers included, so they are dropped."""
@@ -42,25 +59,40 @@ def build_web(
 
 
 class WebServer:
-    """Serves an application on a host and port. Port 0 lets the system choose one; `port` has it after `start`."""
+    """Serves an application on a host and port. Port 0 lets the system choose one; `port` has it after `start`.
 
-    def __init__(self, app: web.Application, host: str, port: int, *, grace: float = 5.0) -> None:
+    Args:
+        connections: the bound on how many there are.
+        idle_timeout: seconds that a connection may wait between two requests.
+        grace: seconds that calls have to end in when it stops.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        host: str,
+        port: int,
+        *,
+        connections: Connections,
+        idle_timeout: float = 75.0,
+        grace: float = 5.0,
+    ) -> None:
         self._host = host
         self._port = port
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_protocol_logger,
-            handle_signals=False,
-            auto_decompress=False,  # a signature covers the bytes as sent, and what is not decompressed can't explode
-            lingering_time=_LINGER,
-            shutdown_timeout=grace,
-        )
+        self._connections = connections
+        self._idle_timeout = idle_timeout
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=grace)
+        self._listener: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
         """The port it listens on: the real one once it has started."""
         return self._port
+
+    @property
+    def most_connections(self) -> int:
+        """How many connections are open at once, at most."""
+        return self._connections.most
 
     async def start(self) -> None:
         """Start to listen.
@@ -69,8 +101,11 @@ class WebServer:
             OSError: the address can't be used; the text says which.
         """
         await self._runner.setup()
+        loop = asyncio.get_running_loop()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            self._listener = await loop.create_server(
+                self._connection, self._host, self._port, backlog=_BACKLOG, reuse_address=os.name == "posix"
+            )
         except OSError as refusal:
             await self._runner.cleanup()
             code = refusal.errno or 0
@@ -78,11 +113,29 @@ class WebServer:
             raise OSError(
                 refusal.errno, f"can't listen on {self._host}:{self._port}: {why}; see USHER_HTTP"
             ) from refusal
-        self._port = self._runner.addresses[0][1]
+        self._port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stop listening, let the calls that are being answered end within the grace, and close. May be called twice."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
+
+    def _connection(self) -> Connection:
+        """Make the protocol of a connection that was accepted."""
+        manager = self._runner.server
+        assert manager is not None  # noqa: S101 - it is there from `start` on
+        return Connection(
+            self._connections,
+            manager,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._idle_timeout,
+            logger=_protocol_logger,
+            access_log=None,
+            auto_decompress=False,  # a signature covers the bytes as sent, and what is not decompressed can't explode
+            lingering_time=_LINGER,
+            read_bufsize=_READ_AT_ONCE,
+        )
 
 
 def _without_500(logger: FilteringBoundLogger) -> Middleware:
@@ -90,6 +143,7 @@ def _without_500(logger: FilteringBoundLogger) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        connection_of(request).begun()
         try:
             return await handler(request)
         except web.HTTPException:

@@ -25,6 +25,7 @@ from usher.outcome import Outcome
 from usher.redact import scrub
 from usher.systems.source import Arrival, Source, event_key, too_large, undecoded
 from usher.systems.system import BODY_LIMIT
+from usher.web.bounds import Crowded, UnprovenBodies, connection_of
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -59,10 +60,12 @@ class Ingress:
         sink: takes the events; when its ``append`` returns, it has acknowledged.
         topic: the topic that they are appended to.
         source: verifies a body, and reads it.
+        bodies: reads the bodies of all webhooks, within their common bound.
         others: tenants with a webhook or poller of their own. This webhook's secret must not be enough to report events of their users.
         enrich: fills in what the source can't know.
         limit: the largest body that is accepted, in bytes.
-        patience: seconds for a body to arrive, and again for the event log to acknowledge.
+        body_timeout: seconds for a body to arrive.
+        patience: seconds for the event log to acknowledge, and for the identity system to be asked.
     """
 
     sink: Sink
@@ -70,9 +73,11 @@ class Ingress:
     source: Source
     metrics: Metrics
     logger: FilteringBoundLogger
+    bodies: UnprovenBodies
     others: Collection[str] = ()
     enrich: Enrich | None = None
     limit: int = BODY_LIMIT
+    body_timeout: float = 30.0
     patience: float = 30.0
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
@@ -84,13 +89,18 @@ class Ingress:
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one call: 200 stored, 202 stored undecoded, 400, 401, 408, 413, 503. There is no other answer."""
         try:
-            body = await self._body(request)
             headers = {name.lower(): value for name, value in request.headers.items()}
-            if not self.source.verified(headers, body):
-                self._warn_of_forgery()
-                raise _Refused(401, "bad-signature", self.source.refusal)
-            arrivals = await self._read(body, headers)
-            await self._store(arrivals)
+            if not self.source.signs_body:
+                self._verify(headers, b"")
+            body = await self._body(request)
+            if self.source.signs_body:
+                self._verify(headers, body)
+            with connection_of(request).proven():
+                arrivals = await self._read(body, headers)
+                await self._store(arrivals)
+        except Crowded:
+            self._count("crowded")
+            return _answer(503, "too many calls; send it again")
         except _Refused as refusal:
             self._count(refusal.outcome)
             return _answer(refusal.status, refusal.message)
@@ -102,22 +112,30 @@ class Ingress:
         return _answer(200, "stored" if outcomes else "nothing to store")
 
     async def _body(self, request: web.Request) -> bytes:
-        """Read the raw body, as it was signed; stop as soon as it is too large."""
+        """Read the raw body, as it was signed; stop as soon as it is too large.
+
+        Raises:
+            Crowded
+        """
         too_large = _Refused(413, "too-large", f"the body is larger than {self.limit} bytes")
         if (request.content_length or 0) > self.limit:
             raise too_large
-        body = bytearray()
         try:
-            async with asyncio.timeout(self.patience):
-                while chunk := await request.content.readany():
-                    body += chunk
-                    if len(body) > self.limit:
-                        raise too_large
+            body = await self.bodies.read(
+                request.content, self.limit, self.body_timeout, proven=not self.source.signs_body
+            )
         except TimeoutError:
-            raise _Refused(408, "incomplete", f"the body did not arrive within {self.patience:g} s") from None
+            raise _Refused(408, "incomplete", f"the body did not arrive within {self.body_timeout:g} s") from None
         except (web.RequestPayloadError, ClientError, HttpProcessingError):
             raise _Refused(400, "incomplete", "the body ended early, or is not encoded as its headers say") from None
-        return bytes(body)
+        if body is None:
+            raise too_large
+        return body
+
+    def _verify(self, headers: dict[str, str], body: bytes) -> None:
+        if not self.source.verified(headers, body):
+            self._warn_of_forgery()
+            raise _Refused(401, "bad-signature", self.source.refusal)
 
     async def _read(self, body: bytes, headers: dict[str, str]) -> Sequence[Arrival]:
         try:

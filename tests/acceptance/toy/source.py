@@ -17,6 +17,7 @@ _ACTORS = {"staff": "admin_api", "self": "user"}
 class ToySource:
     name = NAME
     plain = False
+    signs_body = False
     refusal = "X-Toy-Key is missing, or is no known key"
 
     def __init__(self, keys: Sequence[str] = (), tenant: str = "") -> None:

@@ -39,6 +39,7 @@ class Auth0Source:
 
     name = NAME
     plain = False
+    signs_body = False
     refusal = "Authorization is missing, or holds no known token and no known user:password"
 
     def __init__(self, secrets: Sequence[str] = (), tenant: str = "", rules: Auth0Rules | None = None) -> None:

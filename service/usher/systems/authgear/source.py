@@ -75,6 +75,7 @@ class AuthgearSource:
 
     name = NAME
     plain = True
+    signs_body = True
     refusal = f"{SIGNATURE} is missing, or was not made from this body by a known secret"
 
     def __init__(self, secrets: Sequence[str] = (), habits: AuthgearHabits = AuthgearHabits()) -> None:

@@ -59,6 +59,7 @@ class GenAuthSource:
 
     name = NAME
     plain = False
+    signs_body = False
     refusal = f"none of {', '.join(SECRET_HEADERS)} holds a known secret"
 
     def __init__(

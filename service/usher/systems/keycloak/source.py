@@ -56,6 +56,7 @@ class KeycloakSource:
 
     name = NAME
     plain = False
+    signs_body = True
     refusal = f"{SIGNATURE} is missing, or was not made from this body by a known secret"
 
     def __init__(

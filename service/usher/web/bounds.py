@@ -1,0 +1,212 @@
+"""The bounds on what callers hold before they have proved who they are: connections, and bytes of bodies.
+
+Where a bound is reached, what has waited longest has to go: a sender in good faith is through within milliseconds, and a
+health check too, so it hits those who hold on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+try:
+    import resource
+except ImportError:  # there are no such limits on Windows
+    resource = None  # type: ignore[assignment]
+
+from aiohttp import StreamReader, web
+
+from usher.metrics import Metrics
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+RESERVE = 32
+"""Connections of those allowed that no proven request may occupy: they are for health checks, and for closing the oldest one."""
+_LEAST = 2 * RESERVE
+_ELSEWHERE = 64
+"""Open files that a worker needs beside its connections: the event log, the temporary folder, the loop, libraries."""
+_LINE_EVERY = 60.0
+
+Bound = Literal["connections", "requests", "head", "body", "unproven-bytes"]
+
+
+class Crowded(Exception):
+    """There is no room for this call now; the sender should try again."""
+
+
+def open_files() -> int | None:
+    """Return how many files this process may open (``ulimit -n``); None: there is no limit, or it is not known."""
+    if resource is None:
+        return None
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if most == resource.RLIM_INFINITY else most
+
+
+def connections_within(wanted: int, files: int | None, others: int) -> int:
+    """Return how many connections may be open: *wanted*, or what *files* leaves beside *others* connections of ours."""
+    if files is not None:
+        wanted = min(wanted, max(files - _ELSEWHERE - others, files // 4))
+    return max(wanted, _LEAST)
+
+
+class Bounds:
+    """Counts how often each bound was reached, and writes at most one line a minute about each."""
+
+    def __init__(
+        self, metrics: Metrics, logger: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._metrics, self._logger, self._clock = metrics, logger, clock
+        self._unsaid: dict[Bound, int] = {}
+        self._said_at: dict[Bound, float] = {}
+
+    def reached(self, bound: Bound) -> None:
+        self._metrics.http_bounds_reached.labels(bound).inc()
+        self._unsaid[bound] = self._unsaid.get(bound, 0) + 1
+        now = self._clock()
+        if now - self._said_at.get(bound, float("-inf")) >= _LINE_EVERY:
+            self._logger.warning("a bound of the HTTP server is reached", bound=bound, count=self._unsaid.pop(bound))
+            self._said_at[bound] = now
+
+
+class Connections:
+    """All open connections, those first that have waited longest without a proven request.
+
+    Args:
+        most: so many are open at once, at least twice `RESERVE`.
+        head_timeout: seconds that a new connection has for its first request's head.
+    """
+
+    def __init__(self, most: int, head_timeout: float, bounds: Bounds) -> None:
+        self.most, self.head_timeout = most, head_timeout
+        self._bounds = bounds
+        self._waiting: OrderedDict[Connection, None] = OrderedDict()
+        self._proven: set[Connection] = set()
+
+    def opened(self, connection: Connection) -> None:
+        self._waiting[connection] = None
+        if len(self._waiting) + len(self._proven) > self.most:
+            oldest, _ = self._waiting.popitem(last=False)
+            oldest.force_close()
+            self._bounds.reached("connections")
+
+    def closed(self, connection: Connection) -> None:
+        self._waiting.pop(connection, None)
+        self._proven.discard(connection)
+
+    def head_is_late(self, connection: Connection) -> None:
+        connection.force_close()
+        self._bounds.reached("head")
+
+    @contextmanager
+    def proven(self, connection: Connection) -> Iterator[None]:
+        """Keep *connection* open while its request, whose sender is proven, is being answered.
+
+        Raises:
+            Crowded: too many are.
+        """
+        if len(self._proven) >= self.most - RESERVE:
+            self._bounds.reached("requests")
+            raise Crowded
+        is_open = connection in self._waiting
+        if is_open:
+            del self._waiting[connection]
+            self._proven.add(connection)
+        try:
+            yield
+        finally:
+            if connection in self._proven:
+                self._proven.remove(connection)
+                self._waiting[connection] = None
+
+
+class Connection(web.RequestHandler):
+    """One connection of a caller. It closes where the head of its first request takes too long."""
+
+    __slots__ = ("_all", "_late")
+
+    def __init__(self, connections: Connections, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._all = connections
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._late = self._loop.call_later(self._all.head_timeout, self._all.head_is_late, self)
+        self._all.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.begun()
+        self._all.closed(self)
+        super().connection_lost(exc)
+
+    def begun(self) -> None:
+        """Note that the head of a request is there."""
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    @contextmanager
+    def proven(self) -> Iterator[None]:
+        """`Connections.proven` for this one."""
+        with self._all.proven(self):
+            yield
+
+
+def connection_of(request: web.Request) -> Connection:
+    """Return the connection that *request* came by."""
+    connection = request.protocol
+    assert isinstance(connection, Connection)  # noqa: S101 - `usher.web.WebServer` makes no others
+    return connection
+
+
+class UnprovenBodies:
+    """Reads bodies whose sender can be proven only by the whole body, at most *most* bytes of all of them at once."""
+
+    def __init__(self, most: int, bounds: Bounds) -> None:
+        self._most, self._bounds = most, bounds
+        self._sizes: OrderedDict[asyncio.Timeout, int] = OrderedDict()
+        self._total = 0
+
+    async def read(self, content: StreamReader, limit: int, patience: float, *, proven: bool) -> bytes | None:
+        """Read a body, in *patience* seconds; None: it is larger than *limit* bytes. One whose sender is *proven* is not counted.
+
+        Raises:
+            Crowded: there are too many bytes of all bodies, and this body is the oldest.
+            TimeoutError: it did not arrive in time.
+        """
+        body, given_up = bytearray(), False
+        try:
+            async with asyncio.timeout(patience) as deadline:
+                if not proven:
+                    self._sizes[deadline] = 0
+                try:
+                    while len(body) <= limit and (chunk := await content.readany()):
+                        body += chunk
+                        self._count(deadline, len(chunk))
+                finally:
+                    given_up = not proven and deadline not in self._sizes
+                    self._total -= self._sizes.pop(deadline, 0)
+        except TimeoutError:
+            if given_up:
+                raise Crowded from None
+            self._bounds.reached("body")
+            raise
+        return bytes(body) if len(body) <= limit else None
+
+    def _count(self, deadline: asyncio.Timeout, size: int) -> None:
+        if deadline in self._sizes:
+            self._sizes[deadline] += size
+            self._total += size
+        while self._total > self._most:
+            oldest, its_size = self._sizes.popitem(last=False)
+            self._total -= its_size
+            self._bounds.reached("unproven-bytes")
+            if oldest is deadline:
+                raise Crowded
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
