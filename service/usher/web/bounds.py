@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 RESERVE = 32
 """Connections of those allowed that no proven request may occupy: they are for health checks, and for closing the oldest one."""
 _LEAST = 2 * RESERVE
+_MOST_AT_ONCE = 640 * 1024
+"""Bytes that a connection may bring for one request without a proof: the largest body that is signed, and its head."""
 _ELSEWHERE = 64
 """Open files that a worker needs beside its connections: the event log, the temporary folder, the loop, libraries."""
 _LINE_EVERY = 60.0
@@ -98,9 +100,10 @@ class Connections:
         self._waiting.pop(connection, None)
         self._proven.discard(connection)
 
-    def head_is_late(self, connection: Connection) -> None:
+    def give_up(self, connection: Connection, bound: Bound) -> None:
+        """Close *connection*, which has reached a bound of its own."""
         connection.force_close()
-        self._bounds.reached("head")
+        self._bounds.reached(bound)
 
     @contextmanager
     def proven(self, connection: Connection) -> Iterator[None]:
@@ -112,8 +115,7 @@ class Connections:
         if len(self._proven) >= self.most - RESERVE:
             self._bounds.reached("requests")
             raise Crowded
-        is_open = connection in self._waiting
-        if is_open:
+        if connection in self._waiting:  # else it has been closed meanwhile
             del self._waiting[connection]
             self._proven.add(connection)
         try:
@@ -125,36 +127,58 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    """One connection of a caller. It closes where the head of its first request takes too long."""
+    """One connection of a caller. It closes where the head of its first request takes too long, and where too much comes unproven."""
 
-    __slots__ = ("_all", "_late")
+    __slots__ = ("_all", "_late", "_unproven")
 
     def __init__(self, connections: Connections, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._all = connections
         self._late: asyncio.TimerHandle | None = None
+        self._unproven: int | None = 0
+        """Bytes since the last answer; None: what comes is proven."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._late = self._loop.call_later(self._all.head_timeout, self._all.head_is_late, self)
+        self._late = self._loop.call_later(self._all.head_timeout, self._all.give_up, self, "head")
         self._all.opened(self)
 
+    def data_received(self, data: bytes) -> None:
+        if self._unproven is not None:
+            self._unproven += len(data)
+            if self._unproven > _MOST_AT_ONCE:
+                self._all.give_up(self, "unproven-bytes")
+                return
+        super().data_received(data)
+
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.begun()
+        self._cancel_late()
         self._all.closed(self)
         super().connection_lost(exc)
 
     def begun(self) -> None:
         """Note that the head of a request is there."""
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        self._cancel_late()
+        self._unproven = 0
 
     @contextmanager
     def proven(self) -> Iterator[None]:
-        """`Connections.proven` for this one."""
+        """Note that the sender of the request is proven: within, the connection is kept and takes any number of bytes.
+
+        Raises:
+            Crowded: there are too many such requests.
+        """
         with self._all.proven(self):
-            yield
+            self._unproven = None
+            try:
+                yield
+            finally:
+                self._unproven = 0
+
+    def _cancel_late(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 def connection_of(request: web.Request) -> Connection:

@@ -90,14 +90,7 @@ class Ingress:
         """Answer one call: 200 stored, 202 stored undecoded, 400, 401, 408, 413, 503. There is no other answer."""
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            if not self.source.signs_body:
-                self._verify(headers, b"")
-            body = await self._body(request)
-            if self.source.signs_body:
-                self._verify(headers, body)
-            with connection_of(request).proven():
-                arrivals = await self._read(body, headers)
-                await self._store(arrivals)
+            arrivals = await (self._signed if self.source.signs_body else self._announced)(request, headers)
         except Crowded:
             self._count("crowded")
             return _answer(503, "too many calls; send it again")
@@ -111,7 +104,25 @@ class Ingress:
             return _answer(202, "undecodable")
         return _answer(200, "stored" if outcomes else "nothing to store")
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _signed(self, request: web.Request, headers: dict[str, str]) -> Sequence[Arrival]:
+        """Take a call whose proof is over its body."""
+        body = await self._body(request, proven=False)
+        self._verify(headers, body)
+        with connection_of(request).proven():
+            return await self._take(body, headers)
+
+    async def _announced(self, request: web.Request, headers: dict[str, str]) -> Sequence[Arrival]:
+        """Take a call whose proof is a header: of a stranger's not even the body is read."""
+        self._verify(headers, b"")
+        with connection_of(request).proven():
+            return await self._take(await self._body(request, proven=True), headers)
+
+    async def _take(self, body: bytes, headers: dict[str, str]) -> Sequence[Arrival]:
+        arrivals = await self._read(body, headers)
+        await self._store(arrivals)
+        return arrivals
+
+    async def _body(self, request: web.Request, *, proven: bool) -> bytes:
         """Read the raw body, as it was signed; stop as soon as it is too large.
 
         Raises:
@@ -121,9 +132,7 @@ class Ingress:
         if (request.content_length or 0) > self.limit:
             raise too_large
         try:
-            body = await self.bodies.read(
-                request.content, self.limit, self.body_timeout, proven=not self.source.signs_body
-            )
+            body = await self.bodies.read(request.content, self.limit, self.body_timeout, proven=proven)
         except TimeoutError:
             raise _Refused(408, "incomplete", f"the body did not arrive within {self.body_timeout:g} s") from None
         except (web.RequestPayloadError, ClientError, HttpProcessingError):

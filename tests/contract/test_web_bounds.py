@@ -1,0 +1,216 @@
+"""What strangers may hold of the HTTP server: connections, time, bytes. Spoken to over sockets, as they do it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from tests.ingress import PATH, Site, sign
+
+from usher.systems.auth0.source import Auth0Source
+from usher.systems.authgear.source import SIGNATURE, AuthgearSource
+from usher.systems.genauth.source import GenAuthSource
+from usher.systems.source import Source
+from usher.web.bounds import RESERVE, connections_within
+
+SECRET = "whsec-0123456789abcdef"
+BODY = json.dumps(
+    {"id": "01", "type": "user.created", "context": {"triggered_by": "admin_api", "user_id": "u-1"}}
+).encode()
+LEAST = 2 * RESERVE
+"""The smallest number of connections that a server can be bound to."""
+
+Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def signed(body: bytes) -> dict[str, str]:
+    return sign(SIGNATURE, body, SECRET)
+
+
+@asynccontextmanager
+async def running(source: Source | None = None, **options: Any) -> AsyncIterator[Site]:
+    async with Site(source or AuthgearSource([SECRET]), signed, **options) as site:
+        yield site
+
+
+def request(length: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> bytes:
+    """A call of the webhook whose body has *length* bytes, of which *body* is sent."""
+    lines = [f"POST {PATH} HTTP/1.1", "Host: x", f"Content-Length: {length}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def peer(site: Site, data: bytes = b"") -> Peer:
+    """A connection on which *data* was sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+    writer.write(data)
+    await writer.drain()
+    return reader, writer
+
+
+async def ended(peer: Peer) -> bytes:
+    """What is heard until the server closes the connection."""
+    heard = b""
+    async with asyncio.timeout(20):
+        with suppress(ConnectionError):
+            while chunk := await peer[0].read(4096):
+                heard += chunk
+    peer[1].close()
+    return heard
+
+
+def reached(site: Site, bound: str) -> float:
+    return site.metrics.registry.get_sample_value("usher_http_bounds_reached_total", {"bound": bound}) or 0.0
+
+
+@pytest.mark.parametrize("source", [Auth0Source([SECRET]), GenAuthSource([SECRET])], ids=["auth0", "genauth"])
+async def test_where_a_header_is_the_proof_a_stranger_is_refused_before_the_body(source: Source) -> None:
+    """The answer is there while no byte of the body has come."""
+    async with running(source, limit=8 * 2**20) as site:
+        reader, writer = await peer(site, request(8 * 2**20, {"authorization": "Bearer wrong"}))
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+        writer.close()
+        assert site.counted("bad-signature") == 1
+
+
+async def test_a_stranger_who_goes_on_after_the_refusal_is_cut_off() -> None:
+    """Of a body that nobody will read only some hundred kilobytes are taken from the wire."""
+    async with running(Auth0Source([SECRET]), limit=2**30) as site:
+        reader, writer = await peer(site, request(2**30))
+        sent = 0
+        async with asyncio.timeout(20):
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(bytes(65536))
+                    await writer.drain()
+                    sent += 65536
+        assert sent < 2**28
+        assert (await ended((reader, writer)))[:12] in {b"", b"HTTP/1.1 401"}
+        assert reached(site, "unproven-bytes") == 1
+
+
+async def test_a_proven_body_may_be_larger_than_what_a_stranger_may_send() -> None:
+    """A batch of megabytes is read whole, once its header is known to be good."""
+    async with running(Auth0Source([SECRET]), limit=8 * 2**20, unproven_bytes=1000) as site:
+        body = json.dumps([{"type": "user.created", "data": {"object": {"x": "y" * 4 * 2**20}}, "id": "1"}]).encode()
+        assert await site.post(io.BytesIO(body), {"authorization": f"Bearer {SECRET}"}) == 200
+        assert reached(site, "unproven-bytes") == 0
+
+
+async def test_beyond_the_bytes_of_unproven_bodies_the_oldest_is_answered_503() -> None:
+    """Who sends slowly gives way: a body that comes at once is stored meanwhile."""
+    async with running(unproven_bytes=1500) as site:
+        slow = await peer(site, request(1001, body=b"x" * 1000))
+        second = await peer(site, request(1001, body=b"x" * 1000))
+        async with asyncio.timeout(20):
+            head = await slow[0].readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert b"Retry-After" in head
+        assert await site.post(BODY) == 200
+        assert (site.counted("crowded"), reached(site, "unproven-bytes")) == (1, 1)
+        for _, writer in (slow, second):
+            writer.close()
+
+
+async def test_one_body_beyond_the_bytes_of_all_is_answered_503() -> None:
+    """The bound holds for a single body, too."""
+    async with running(unproven_bytes=100) as site:
+        assert await site.post(b"x" * 200, {}) == 503
+        assert await site.post(BODY[:90], {}) == 401
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"POST / HTTP/1.1\r\nX-A: b", request(99, body=b"x")], ids=["silent", "half a head", "half a body"]
+)
+async def test_beyond_the_connections_the_oldest_is_closed_and_health_is_answered(data: bytes) -> None:
+    """Strangers hold all connections there are: a health check still gets its answer, and they lose one for it."""
+    async with running(connections=LEAST) as site:
+        held = [await peer(site, data) for _ in range(LEAST)]
+        async with site.client.get("/healthz") as answer:
+            assert answer.status == 200
+        await ended(held[0])
+        assert reached(site, "connections") >= 1
+        for _, writer in held:
+            writer.close()
+
+
+async def test_a_proven_call_is_not_closed_for_strangers() -> None:
+    """A webhook that waits for the event log is older than all strangers, and gets its answer."""
+    async with running(connections=LEAST) as site:
+        site.shelf.acknowledges.clear()
+        call = asyncio.create_task(site.post(BODY))
+        await site.shelf.reached.wait()
+        held = [await peer(site) for _ in range(2 * LEAST)]
+        site.shelf.acknowledges.set()
+        assert await call == 200
+        for _, writer in held:
+            writer.close()
+
+
+async def test_proven_calls_leave_a_reserve_for_health() -> None:
+    """While as many webhooks wait for the log as may, one more hears 503 at once, and health is answered."""
+    async with running(connections=LEAST) as site:
+        site.shelf.acknowledges.clear()
+        busy = [await peer(site, request(len(BODY), signed(BODY), BODY)) for _ in range(LEAST - RESERVE)]
+        async with asyncio.timeout(20):
+            while site.counted("crowded") == 0:
+                assert await site.post(BODY) == 503
+        async with site.client.get("/readyz") as answer:
+            assert answer.status == 200
+        site.shelf.acknowledges.set()
+        for reader, writer in busy:
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        assert reached(site, "requests") >= 1
+
+
+@pytest.mark.parametrize("data", [b"", b"POST / HTTP/1.1\r\nX-A: b"], ids=["silent", "half a head"])
+async def test_a_head_that_does_not_come_ends_its_connection(data: bytes) -> None:
+    """Nobody waits for ever for a request that was begun or never begun."""
+    async with running(head_timeout=0.1) as site:
+        assert await ended(await peer(site, data)) == b""
+        assert reached(site, "head") == 1
+
+
+@pytest.mark.parametrize("more", [b"", b"GET /healthz HT"], ids=["silent", "half a head"])
+async def test_an_idle_connection_is_closed(more: bytes) -> None:
+    """After its last answer a connection waits for the idle time and no longer; that is no bound that somebody reached."""
+    async with running(idle_timeout=0.1) as site:
+        answer = await ended(await peer(site, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + more))
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert reached(site, "head") == 0
+
+
+async def test_a_bound_is_said_once_a_minute_with_its_number() -> None:
+    """A flood of connections is no flood of lines."""
+    async with running(head_timeout=0.01) as site:
+        for number in range(3):
+            await ended(await peer(site))
+            if number == 1:
+                site.now = 61.0
+        said = [line for line in site.lines.entries if line["event"] == "a bound of the HTTP server is reached"]
+        assert [(line["bound"], line["count"]) for line in said] == [("head", 1), ("head", 2)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "files", "others", "most"),
+    [
+        (500, None, 400, 500),
+        (500, 1024, 400, 500),
+        (500, 1024, 800, 256),
+        (500, 256, 400, LEAST),
+        (10, None, 400, LEAST),
+        (5000, 2048, 400, 1584),
+    ],
+)
+def test_connections_fit_into_the_files_that_may_be_open(
+    wanted: int, files: int | None, others: int, most: int
+) -> None:
+    """What providers need is left to them, a quarter is always ours, and there is always a reserve."""
+    assert connections_within(wanted, files, others) == most
