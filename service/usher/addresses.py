@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from email_validator import EmailNotValidError, validate_email
 
+_LONGEST_MAIL_ADDRESS = 320
 _NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Line breaks and other control characters."""
@@ -212,6 +213,8 @@ def mail_address(text: str, internal: Collection[str] = ()) -> str:
         ValueError: it can't be an address, or its domain is reserved (``.local``, ``.invalid``, …): says which rule was
             broken, and never quotes the address.
     """
+    if len(text) > _LONGEST_MAIL_ADDRESS:  # the work grows faster than the text
+        raise ValueError("it is longer than an address can be")
     try:
         found = validate_email(text.strip(), check_deliverability=False)
     except EmailNotValidError as error:

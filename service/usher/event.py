@@ -9,12 +9,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 UNKNOWN = "unknown"
 """The value of ``triggered_by`` where it is not known. It passes no filter unless a handler names it."""
+
+
+_LONGEST_TAG, _MOST_SUBTAGS, _MOST_LANGUAGES = 35, 8, 20
+"""Characters and subtags of a language tag, and how many are looked at: users write them, and each is shortened part by part."""
+
+_Login = Annotated[str, Field(max_length=320)]
+"""A user name or mail address: 64 characters, the @, and a domain of 255."""
+_Phone = Annotated[str, Field(max_length=250)]
+_Name = Annotated[str, Field(max_length=512)]
 
 
 class EventUid(NamedTuple):
@@ -33,17 +43,19 @@ def idempotency_key(handler: str, uid: EventUid) -> str:
 class User(BaseModel):
     """The user that the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked.
 
+    Users write some of this themselves. What is longer than any real name, address or number is taken for none.
+
     ``username`` is what the user logs in with, where the identity system has user names; it may be an address.
     """
 
     model_config = ConfigDict(frozen=True)
 
     id: str | None = None
-    username: str | None = None
-    email: str | None = None
-    phone: str | None = None
-    name: str | None = None
-    locale: str | None = None
+    username: _Login | None = None
+    email: _Login | None = None
+    phone: _Phone | None = None
+    name: _Name | None = None
+    locale: Annotated[str, Field(max_length=_LONGEST_TAG)] | None = None
 
 
 class EventContext(BaseModel):
@@ -102,7 +114,13 @@ class Event(BaseModel):
     def languages(self) -> tuple[str, ...]:
         """The languages for a message to the user, as BCP 47 tags: the best first, no repeats, may be empty."""
         wanted: Iterable[str | None] = (self.context.language, *self.context.preferred_languages, self.user.locale)
-        return tuple(dict.fromkeys(tag for tag in wanted if tag))
+        tags = dict.fromkeys(tag for tag in wanted if tag and _is_tag(tag))
+        return tuple(islice(tags, _MOST_LANGUAGES))
+
+
+def _is_tag(text: str) -> bool:
+    """Whether *text* is no longer than a language tag can be."""
+    return len(text) <= _LONGEST_TAG and text.count("-") + text.count("_") < _MOST_SUBTAGS
 
 
 class Undecodable(ValueError):

@@ -44,6 +44,8 @@ __all__ = ["Brand", "RenderedMail", "RenderedSms", "Templates", "template_folder
 _LAYOUT = Path(__file__).with_name("layout")
 _BREAK = "\ufdd0"
 """A line break of a value, until it is known whether it stands in the subject, which the template's own line break ends."""
+_LONGEST_SUBJECT = 400
+"""Characters of a subject that are kept: to fold a header takes longer than its length, and users write names and metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,7 @@ def _split_subject(path: str, rendered: str) -> tuple[str, str]:
         raise Reject(f"template {path}: its first line should be the subject, as in 'Subject: Your account'")
     if not text:
         raise Reject(f"template {path} has a subject and no text")
-    return subject, text + "\n"
+    return subject[:_LONGEST_SUBJECT], text + "\n"
 
 
 def _refuse(path: str, error: Exception) -> NoReturn:

@@ -31,15 +31,21 @@ def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event
     fields = {**document, **derived}
     fields["id"] = bounded(text(fields.get("id")) or hashlib.sha256(value).hexdigest())
     fields["tenant"] = bounded(text(fields.get("tenant")) or "")
-    fields["raw_type"] = text(fields.get("raw_type")) or fields["type"]
+    fields["type"] = bounded(fields["type"])
+    fields["raw_type"] = bounded(text(fields.get("raw_type")) or fields["type"])
     if "context" not in derived:
         fields["context"] = context_of(document, basis=None)
     try:
         return Event.model_validate(fields)  # all at once: most events are as they should be
     except ValidationError:
-        fields["user"] = _lenient(User, fields.get("user"))
+        fields["user"] = read_user(fields.get("user"))
         fields["context"] = _lenient(EventContext, fields["context"])
         return _lenient(Event, fields)
+
+
+def read_user(fields: object) -> User:
+    """Make the User of what a system says of one; a field of a wrong type or length is left out."""
+    return _lenient(User, fields)
 
 
 def context_of(document: Mapping[str, Any], *, basis: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from usher.delivery import Record
+from usher.delivery import Record, bounded
 from usher.event import Event, Undecodable
 from usher.redact import scrub
 from usher.systems.canonical import event_of
@@ -152,7 +152,7 @@ def read_record(source: Source, record: Record) -> Arrival | None:
 
 def event_key(event: Event) -> bytes:
     """Make the record key of an event: its user, so that a user's events stay in one partition; without a user, the event."""
-    return (event.user.id or f"{event.tenant}/{event.id}").encode()
+    return bounded(event.user.id or f"{event.tenant}/{event.id}").encode()
 
 
 def document_of(body: bytes) -> Any:

@@ -20,7 +20,7 @@ from usher.outcome import Hold, Reject, Retry, Skip
 from usher.system import PasswordLink
 from usher.systems.api import ApiClient, BaseApi, Token
 from usher.systems.auth0.values import dict_in, moment, user_of
-from usher.systems.canonical import text
+from usher.systems.canonical import read_user, text
 
 _AT_ONCE = 5
 """Calls at a time: more of them would all meet a rate limit that is used up."""
@@ -97,7 +97,7 @@ class Auth0Api(BaseApi):
         return f"{self.domain} takes our credentials{rest}"
 
     async def user(self, event: Event) -> User:
-        return User.model_validate(user_of(await self._profile(event)))
+        return read_user(user_of(await self._profile(event)))
 
     async def require_password_change(self, event: Event) -> None:
         """`IdentitySystem.require_password_change`: set the flag that the post-login Action reads.

@@ -22,6 +22,7 @@ from usher.outcome import Hold, Reject, Retry, Skip
 from usher.system import PasswordLink
 from usher.systems.api import ApiClient, BaseApi, Token
 from usher.systems.authgear.source import OUR_CALLS
+from usher.systems.canonical import read_user
 
 PATH = "/_api/admin/graphql"
 
@@ -100,13 +101,15 @@ class AuthgearApi(BaseApi):
             raise Skip(f"{self.what} has no such user any more")
         given = _dict(node.get("standardAttributes"))
         known = {name: value for name, value in given.items() if isinstance(value, str) and value}
-        return User(
-            id=event.user.id or event.context.user_id,
-            username=known.get("preferred_username"),
-            email=known.get("email"),
-            phone=known.get("phone_number"),
-            name=known.get("name") or known.get("given_name"),
-            locale=known.get("locale"),
+        return read_user(
+            {
+                "id": event.user.id or event.context.user_id,
+                "username": known.get("preferred_username"),
+                "email": known.get("email"),
+                "phone": known.get("phone_number"),
+                "name": known.get("name") or known.get("given_name"),
+                "locale": known.get("locale"),
+            }
         )
 
     async def require_password_change(self, event: Event) -> None:

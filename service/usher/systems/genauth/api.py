@@ -21,6 +21,7 @@ from typing import Any, Literal
 from usher.event import Event, User
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.systems.api import ApiClient, BaseApi
+from usher.systems.canonical import read_user
 from usher.systems.genauth.source import user_fields
 
 Brand = Literal["genauth", "authing"]
@@ -50,7 +51,7 @@ class GenAuthApi(BaseApi):
         self._brand, self._country_code = brand, country_code
 
     async def user(self, event: Event) -> User:
-        return User(**user_fields(await self.profile(_subject(event)), self._country_code))
+        return read_user(user_fields(await self.profile(_subject(event)), self._country_code))
 
     async def require_password_change(self, event: Event) -> None:
         first = event.type == "user.created"

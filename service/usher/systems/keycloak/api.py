@@ -14,7 +14,7 @@ from usher.event import Event, User
 from usher.http import Answer
 from usher.outcome import Reject, Retry, Skip
 from usher.systems.api import ApiClient, BaseApi, Token
-from usher.systems.canonical import text
+from usher.systems.canonical import read_user, text
 from usher.systems.keycloak.source import OUR_MARK, REQUESTED, KeycloakSource
 from usher.systems.source import Arrival
 
@@ -80,7 +80,7 @@ class KeycloakApi(BaseApi):
         if event.user.id is None:
             return event.user
         found = await self._user(event)
-        return User.model_validate({"id": event.user.id, **self._source.user_fields(found)})
+        return read_user({"id": event.user.id, **self._source.user_fields(found)})
 
     async def require_password_change(self, event: Event) -> None:
         required = _required(await self._user(event))
