@@ -23,8 +23,9 @@ from usher.delivery import Headers
 from usher.eventlog.errors import TooLarge
 from usher.eventlog.port import TopicPartition
 from usher.metrics import Metrics
+from usher.settings.http import HttpLimits
 from usher.systems.source import Source
-from usher.web import OK, Bounds, Connections, Ingress, UnprovenBodies, WebServer, build_web
+from usher.web import OK, Bounds, Ingress, WebServer, build_web
 
 PATH = "/ingest/here"
 Prove = Callable[[bytes], Mapping[str, str]]
@@ -85,20 +86,11 @@ class Vitals:
 class Site:
     """A server with everything around it, and a client that speaks to it; *options* are the `Ingress`'s.
 
-    Without a *source* nothing is served at `PATH`. *connections*, *head_timeout*, *idle_timeout* and *unproven_bytes* are the
-    server's bounds.
+    Without a *source* nothing is served at `PATH`.
     """
 
     def __init__(
-        self,
-        source: Source | None,
-        prove: Prove,
-        *,
-        connections: int = 500,
-        head_timeout: float = 10.0,
-        idle_timeout: float = 75.0,
-        unproven_bytes: int = 2**24,
-        **options: Any,
+        self, source: Source | None, prove: Prove, *, limits: HttpLimits | None = None, **options: Any
     ) -> None:
         self.shelf, self.vitals, self.metrics = Shelf(), Vitals(), Metrics()
         self.lines = LogCapture()
@@ -106,20 +98,13 @@ class Site:
         self._source, self._prove = source, prove
         logger = structlog.wrap_logger(CapturingLogger(), processors=[self.lines], wrapper_class=structlog.BoundLogger)
         self.bounds = Bounds(self.metrics, logger, clock=lambda: self.now)
-        bodies = UnprovenBodies(unproven_bytes, self.bounds)
         ingresses = {}
         if source is not None:
             ingresses[PATH] = Ingress(
-                self.shelf, "identity.events", source, self.metrics, logger, bodies, clock=lambda: self.now, **options
+                self.shelf, "identity.events", source, self.metrics, logger, clock=lambda: self.now, **options
             )
         web = build_web(vital=self.vitals, metrics=self.metrics, logger=logger, ingresses=ingresses)
-        self.server = WebServer(
-            web,
-            "127.0.0.1",
-            0,
-            connections=Connections(connections, head_timeout, self.bounds),
-            idle_timeout=idle_timeout,
-        )
+        self.server = WebServer(web, "127.0.0.1", 0, limits=limits or HttpLimits(), bounds=self.bounds)
 
     async def __aenter__(self) -> Self:
         await self.server.start()

@@ -36,17 +36,7 @@ from usher.systems.feed import Feed
 from usher.systems.open import Systems, open_systems
 from usher.systems.poll import Pollers
 from usher.watchdog import Watchdog
-from usher.web import (
-    OK,
-    Bounds,
-    Connections,
-    Ingress,
-    UnprovenBodies,
-    WebServer,
-    build_web,
-    connections_within,
-    open_files,
-)
+from usher.web import OK, Bounds, Ingress, WebServer, build_web
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -167,8 +157,7 @@ class App:
         )
 
     def _make_server(self) -> WebServer:
-        limits, bounds = self.settings.http_limits, Bounds(self.metrics, self.logger)
-        bodies = UnprovenBodies(limits.unproven_bytes, bounds)
+        address, limits = self.settings.http, self.settings.http_limits
         ingresses = {
             system.path: Ingress(
                 self.event_log,
@@ -176,7 +165,6 @@ class App:
                 system.source,
                 self.metrics,
                 self.logger,
-                bodies,
                 others=self.systems.others(system),
                 enrich=system.enrich,
                 limit=system.limit,
@@ -186,14 +174,9 @@ class App:
             if system.receives
         }
         application = build_web(vital=self, metrics=self.metrics, logger=self.logger, ingresses=ingresses)
-        most = connections_within(limits.connections, open_files(), self.settings.sends_at_once)
+        bounds, others = Bounds(self.metrics, self.logger), self.settings.sends_at_once
         return WebServer(
-            application,
-            self.settings.http.host,
-            self.settings.http.port,
-            connections=Connections(most, limits.head_timeout, bounds),
-            idle_timeout=limits.idle_timeout,
-            grace=CALLS,
+            application, address.host, address.port, limits=limits, bounds=bounds, others=others, grace=CALLS
         )
 
     def _webhooks(self) -> str:

@@ -114,8 +114,8 @@ class Metrics:
     def _add_sources(self, registry: CollectorRegistry) -> None:
         self.ingested = Counter(
             "usher_ingested",
-            "Events that webhooks brought, and calls refused. outcome: stored, undecodable, nothing, bad-signature, too-large, "
-            "incomplete, not-json, crowded, lookup-failed, event-log-down.",
+            "Events that webhooks brought, and calls refused. outcome: stored, undecodable, nothing, bad-signature, dated-ahead, "
+            "too-large, incomplete, not-json, crowded, lookup-failed, event-log-down.",
             ["source", "outcome"],
             registry=registry,
         )

@@ -19,9 +19,10 @@ from tests.ingress import PATH, Site, Vitals, sign
 
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.metrics import Metrics
+from usher.settings.http import HttpLimits
 from usher.systems.authgear.source import SIGNATURE, AuthgearSource
 from usher.systems.prefilter import prefilter
-from usher.web import OK, Connections, WebServer, build_web
+from usher.web import OK, WebServer, build_web
 
 SECRET = "whsec-first"
 EVENT = {
@@ -420,7 +421,8 @@ async def test_a_taken_port_is_named() -> None:
             build_web(vital=Vitals(), metrics=Metrics(), logger=structlog.get_logger()),
             "127.0.0.1",
             site.server.port,
-            connections=Connections(64, 10.0, site.bounds),
+            limits=HttpLimits(),
+            bounds=site.bounds,
         )
         with pytest.raises(OSError, match=f"can't listen on 127.0.0.1:{site.server.port}"):
             await second.start()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.ingress import PATH, Site, sign
 
+from usher.settings.http import HttpLimits
 from usher.systems.auth0.source import Auth0Source
 from usher.systems.authgear.source import SIGNATURE, AuthgearSource
 from usher.systems.genauth.source import GenAuthSource
@@ -33,8 +34,8 @@ def signed(body: bytes) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def running(source: Source | None = None, **options: Any) -> AsyncIterator[Site]:
-    async with Site(source or AuthgearSource([SECRET]), signed, **options) as site:
+async def running(source: Source | None = None, limit: int = 2**19, **limits: Any) -> AsyncIterator[Site]:
+    async with Site(source or AuthgearSource([SECRET]), signed, limit=limit, limits=HttpLimits(**limits)) as site:
         yield site
 
 

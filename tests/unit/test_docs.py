@@ -33,7 +33,7 @@ OPERATING = (ROOT / "docs" / "operating.md").read_text("utf-8")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_LOGGED = ("info", "warning", "error", "exception", "critical", "log", "_line")
+_LOGGED = ("info", "warning", "error", "exception", "critical", "log", "_line", "_warn")
 """What a line is written with; debug is for developers, and left to the code."""
 
 

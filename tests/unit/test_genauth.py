@@ -239,6 +239,7 @@ def test_the_pool_is_the_configured_one_else_the_headers_else_the_bodys() -> Non
     body, headers = sample("user.created.import"), {"x-authing-userpool-id": "from-the-header"}
 
     assert event(body, headers, tenant="configured").tenant == "configured"
+    assert event(body, tenant="configured", strict=True).tenant == POOL
     assert event(body, headers).tenant == "from-the-header"
     assert event(body).tenant == POOL
     assert event(sample("user.password-changed")).tenant == ""

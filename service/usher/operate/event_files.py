@@ -19,7 +19,7 @@ from usher.settings import Settings
 from usher.systems.decode import decode
 from usher.systems.document import NotJson, dump, parse, strip
 from usher.systems.open import open_source
-from usher.systems.source import Arrival, Source, event_key, undecoded
+from usher.systems.source import Arrival, Source, event_key, own, undecoded
 
 STDIN = "-"
 
@@ -103,7 +103,7 @@ def _sent(name: str, source: Source) -> Iterator[FileItem]:
 
 def _arrivals(source: Source, body: bytes, now: float) -> Sequence[Arrival]:
     try:
-        return source.arrivals(body, {}, now)
+        return [own(source, arrival) for arrival in source.arrivals(body, {}, now)]
     except NotJson as error:
         return [undecoded(source.name, "", body, str(error))]
 

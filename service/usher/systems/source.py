@@ -38,6 +38,10 @@ class Source(Protocol):
         """The system's name, as in ``event.source``."""
 
     @property
+    def tenant(self) -> str:
+        """The tenant whose events it reads; empty: each event names its own."""
+
+    @property
     def plain(self) -> bool:
         """Whether the system's own bytes hold ``context.triggered_by`` unchanged: only then may they be filtered unparsed."""
 
@@ -134,8 +138,24 @@ def derive(
     )
 
 
+def foreign(source: Source, arrival: Arrival) -> bool:
+    """Return whether *arrival* names another tenant than the one that *source* is set up for."""
+    return bool(source.tenant) and arrival.event is not None and arrival.event.tenant not in ("", source.tenant)
+
+
+def own(source: Source, arrival: Arrival) -> Arrival:
+    """Return *arrival*, or a stub where it names another tenant than the one that *source* is set up for."""
+    event = arrival.event
+    if event is None or not foreign(source, arrival):
+        return arrival
+    reason = f"an event of {event.tenant}: only those of {source.tenant} are taken here"
+    return undecoded(source.name, event.tenant, arrival.value, reason)
+
+
 def read_record(source: Source, record: Record) -> Arrival | None:
-    """Read a record of a raw topic; None: it holds nothing that matters. CloudEvents in binary form need its headers.
+    """Read a record of a raw topic; None: it holds nothing that matters, or what another tenant writes to the same topic.
+
+    CloudEvents in binary form need its headers.
 
     Never raises: a record that can't be read is an arrival without an event.
     """
@@ -147,7 +167,7 @@ def read_record(source: Source, record: Record) -> Arrival | None:
         return undecoded(source.name, "", value, str(refusal))
     if len(arrivals) > 1:
         return undecoded(source.name, "", value, f"a record holds one event, this one holds {len(arrivals)}")
-    return arrivals[0] if arrivals else None
+    return arrivals[0] if arrivals and not foreign(source, arrivals[0]) else None
 
 
 def event_key(event: Event) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from usher.metrics import Metrics
+from usher.settings.http import HttpLimits
 from usher.web.bounds import (
     Bounds,
     Connection,
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from structlog.typing import FilteringBoundLogger
 
-__all__ = [
-    "OK", "Bounds", "Connections", "Enrich", "Ingress", "Sink", "UnprovenBodies", "Vital", "WebServer", "build_web",
-    "connections_within", "open_files",
-]  # fmt: skip
+__all__ = ["OK", "Bounds", "Enrich", "Ingress", "Sink", "Vital", "WebServer", "build_web"]
 
 _LINGER = 1.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the sender gets the answer and no reset."""
@@ -62,8 +60,9 @@ class WebServer:
     """Serves an application on a host and port. Port 0 lets the system choose one; `port` has it after `start`.
 
     Args:
-        connections: the bound on how many there are.
-        idle_timeout: seconds that a connection may wait between two requests.
+        limits: what callers may hold.
+        bounds: where it is noted that they have reached one.
+        others: connections that the process has beside them.
         grace: seconds that calls have to end in when it stops.
     """
 
@@ -73,14 +72,18 @@ class WebServer:
         host: str,
         port: int,
         *,
-        connections: Connections,
-        idle_timeout: float = 75.0,
+        limits: HttpLimits,
+        bounds: Bounds,
+        others: int = 0,
         grace: float = 5.0,
     ) -> None:
         self._host = host
         self._port = port
-        self._connections = connections
-        self._idle_timeout = idle_timeout
+        self._idle_timeout = limits.idle_timeout
+        most = connections_within(limits.connections, open_files(), others)
+        self._connections = Connections(
+            most, limits.head_timeout, UnprovenBodies(limits.unproven_bytes, bounds), bounds
+        )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=grace)
         self._listener: asyncio.Server | None = None
 

@@ -81,10 +81,11 @@ class Connections:
     Args:
         most: so many are open at once, at least twice `RESERVE`.
         head_timeout: seconds that a new connection has for its first request's head.
+        bodies: reads what comes by them.
     """
 
-    def __init__(self, most: int, head_timeout: float, bounds: Bounds) -> None:
-        self.most, self.head_timeout = most, head_timeout
+    def __init__(self, most: int, head_timeout: float, bodies: UnprovenBodies, bounds: Bounds) -> None:
+        self.most, self.head_timeout, self.bodies = most, head_timeout, bodies
         self._bounds = bounds
         self._waiting: OrderedDict[Connection, None] = OrderedDict()
         self._proven: set[Connection] = set()
@@ -137,6 +138,11 @@ class Connection(web.RequestHandler):
         self._late: asyncio.TimerHandle | None = None
         self._unproven: int | None = 0
         """Bytes since the last answer; None: what comes is proven."""
+
+    @property
+    def bodies(self) -> UnprovenBodies:
+        """What reads its bodies."""
+        return self._all.bodies
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -23,15 +23,17 @@ from usher.eventlog.port import TopicPartition
 from usher.metrics import Metrics
 from usher.outcome import Outcome
 from usher.redact import scrub
-from usher.systems.source import Arrival, Source, event_key, too_large, undecoded
+from usher.systems.source import Arrival, Source, event_key, own, too_large, undecoded
 from usher.systems.system import BODY_LIMIT
-from usher.web.bounds import Crowded, UnprovenBodies, connection_of
+from usher.web.bounds import Crowded, connection_of
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 _RETRY_AFTER = "5"
 _WARN_EVERY = 60.0
+_AHEAD = 300.0
+"""Seconds that a signed event may be ahead of our clock: one from the future never expires, however often it is sent again."""
 _MOST_HALF_STORED = 10_000
 
 Enrich = Callable[[Arrival], Awaitable[Arrival]]
@@ -60,7 +62,6 @@ class Ingress:
         sink: takes the events; when its ``append`` returns, it has acknowledged.
         topic: the topic that they are appended to.
         source: verifies a body, and reads it.
-        bodies: reads the bodies of all webhooks, within their common bound.
         others: tenants with a webhook or poller of their own. This webhook's secret must not be enough to report events of their users.
         enrich: fills in what the source can't know.
         limit: the largest body that is accepted, in bytes.
@@ -73,7 +74,6 @@ class Ingress:
     source: Source
     metrics: Metrics
     logger: FilteringBoundLogger
-    bodies: UnprovenBodies
     others: Collection[str] = ()
     enrich: Enrich | None = None
     limit: int = BODY_LIMIT
@@ -81,8 +81,8 @@ class Ingress:
     patience: float = 30.0
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], float] = time.time
-    _forged: int = field(init=False, default=0)
-    _warned_at: float = field(init=False, default=float("-inf"))
+    _unsaid: dict[str, int] = field(init=False, default_factory=dict)
+    _said_at: dict[str, float] = field(init=False, default_factory=dict)
     _half_stored: OrderedDict[EventUid, None] = field(init=False, default_factory=OrderedDict)
     """Events of batches that were stored in part and then refused: the sender repeats the batch, and these are stored already."""
 
@@ -132,7 +132,8 @@ class Ingress:
         if (request.content_length or 0) > self.limit:
             raise too_large
         try:
-            body = await self.bodies.read(request.content, self.limit, self.body_timeout, proven=proven)
+            bodies = connection_of(request).bodies
+            body = await bodies.read(request.content, self.limit, self.body_timeout, proven=proven)
         except TimeoutError:
             raise _Refused(408, "incomplete", f"the body did not arrive within {self.body_timeout:g} s") from None
         except (web.RequestPayloadError, ClientError, HttpProcessingError):
@@ -143,7 +144,7 @@ class Ingress:
 
     def _verify(self, headers: dict[str, str], body: bytes) -> None:
         if not self.source.verified(headers, body):
-            self._warn_of_forgery()
+            self._warn("webhook refused: bad signature")
             raise _Refused(401, "bad-signature", self.source.refusal)
 
     async def _read(self, body: bytes, headers: dict[str, str]) -> Sequence[Arrival]:
@@ -151,6 +152,9 @@ class Ingress:
             arrivals = [self._own(arrival) for arrival in self.source.arrivals(body, headers, self.now())]
         except Undecodable as refusal:
             raise _Refused(400, "not-json", str(refusal)) from None
+        if self.source.signs_body and any(self._is_ahead(arrival) for arrival in arrivals):
+            self._warn("webhook refused: dated ahead of our clock")
+            raise _Refused(401, "dated-ahead", f"the event is dated more than {_AHEAD:.0f} s ahead of our clock")
         if self.enrich is None:
             return arrivals
         try:
@@ -160,8 +164,13 @@ class Ingress:
             self._log_refusal("webhook refused: the identity system did not answer", trouble)
             raise _Refused(503, "lookup-failed", "the identity system could not be asked; send it again") from None
 
+    def _is_ahead(self, arrival: Arrival) -> bool:
+        event = arrival.event
+        return event is not None and (event.context.timestamp or 0.0) > self.now() + _AHEAD
+
     def _own(self, arrival: Arrival) -> Arrival:
-        """Return *arrival*, or a stub if its tenant has a webhook or poller of its own."""
+        """Return *arrival*, or a stub if this webhook can't speak for its tenant."""
+        arrival = own(self.source, arrival)
         event = arrival.event
         if event is None or event.tenant not in self.others:
             return arrival
@@ -221,13 +230,14 @@ class Ingress:
     def _count(self, outcome: str) -> None:
         self.metrics.ingested.labels(source=self.source.name, outcome=outcome).inc()
 
-    def _warn_of_forgery(self) -> None:
-        """Log at most one line a minute: a flood of forged calls must not become a flood of lines."""
-        self._forged += 1
-        now = self.clock()
-        if now - self._warned_at >= _WARN_EVERY:
-            self.logger.warning("webhook refused: bad signature", source=self.source.name, count=self._forged)
-            self._forged, self._warned_at = 0, now
+    def _warn(self, what: str) -> None:
+        """Log at most one line a minute: a flood of such calls must not become a flood of lines."""
+        count, now = self._unsaid.pop(what, 0) + 1, self.clock()
+        if now - self._said_at.get(what, float("-inf")) < _WARN_EVERY:
+            self._unsaid[what] = count
+        else:
+            self._said_at[what] = now
+            self.logger.warning(what, source=self.source.name, count=count)
 
 
 def _answer(status: int, message: str) -> web.Response:

@@ -21,7 +21,7 @@ class ToySource:
     refusal = "X-Toy-Key is missing, or is no known key"
 
     def __init__(self, keys: Sequence[str] = (), tenant: str = "") -> None:
-        self._keys, self._tenant = check_secrets(keys), tenant
+        self._keys, self.tenant = check_secrets(keys), tenant
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:
         return equal_to_any(self._keys, headers.get("x-toy-key", ""))
@@ -31,9 +31,7 @@ class ToySource:
         fields = document if isinstance(document, dict) else {}
         number, what, by = (text(fields.get(name)) for name in ("no", "what", "by"))
         if number is None or what is None:
-            return [
-                undecoded(NAME, self._tenant, document, "no event: it has no number, or does not say what happened")
-            ]
+            return [undecoded(NAME, self.tenant, document, "no event: it has no number, or does not say what happened")]
         who = fields["who"] if isinstance(fields.get("who"), dict) else {}
         event = derive(
             NAME,
@@ -41,7 +39,7 @@ class ToySource:
             id=number,
             type=RENAMED_TYPES.get(what, what),
             raw_type=what,
-            tenant=self._tenant,
+            tenant=self.tenant,
             triggered_by=_ACTORS.get(by or "", UNKNOWN),
             basis="by: Toybox says who did it",
             timestamp=fields.get("at"),

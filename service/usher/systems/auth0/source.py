@@ -44,7 +44,7 @@ class Auth0Source:
 
     def __init__(self, secrets: Sequence[str] = (), tenant: str = "", rules: Auth0Rules | None = None) -> None:
         self._secrets = check_secrets(secrets)
-        self._tenant = tenant
+        self.tenant = tenant
         self._rules = rules or Auth0Rules()
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002 - nothing is signed
@@ -57,7 +57,7 @@ class Auth0Source:
         arrivals: list[Arrival] = []
         for document in _documents(body):
             if isinstance(document, _Unread):
-                arrivals.append(undecoded(NAME, self._tenant, document.content, document.reason))
+                arrivals.append(undecoded(NAME, self.tenant, document.content, document.reason))
             elif (found := self.of_document(_from_headers(document, headers))) is not None:
                 arrivals.append(found)
         return arrivals
@@ -71,7 +71,7 @@ class Auth0Source:
             return self._of_event(document)
         if (entry := _log_entry(document)) is not None:
             return self._of_log(entry)
-        return undecoded(NAME, self._tenant, document, "neither an event nor a log entry of Auth0")
+        return undecoded(NAME, self.tenant, document, "neither an event nor a log entry of Auth0")
 
     def _of_event(self, document: Mapping[str, Any]) -> Arrival:
         raw_type: str = document["type"]
@@ -86,7 +86,7 @@ class Auth0Source:
                 id=text(document.get("id")) or _digest(document),
                 type=_SET_ASIDE if set_aside else raw_type,
                 raw_type=raw_type,
-                tenant=self._tenant or text(document.get("a0tenant")) or "",
+                tenant=self.tenant or text(document.get("a0tenant")) or "",
                 triggered_by=ruling.triggered_by,
                 basis=ruling.basis,
                 timestamp=moment(document.get("time")),
@@ -104,7 +104,7 @@ class Auth0Source:
                 id=entry.id or _digest(data),
                 type=self._rules.type_of_log(entry, ruling.triggered_by),
                 raw_type=entry.code,
-                tenant=self._tenant or text(data.get("tenant_name")) or "",
+                tenant=self.tenant or text(data.get("tenant_name")) or "",
                 triggered_by=ruling.triggered_by,
                 basis=ruling.basis,
                 timestamp=moment(data.get("date")),

@@ -15,7 +15,7 @@ def open_system(settings: AuthgearSettings, name: str, session: Session) -> Syst
     prefix = tenant_prefix(NAME, name)
     secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
     habits = AuthgearHabits(frozenset(settings.sends_password), frozenset(settings.expires_password))
-    source = AuthgearSource(secrets, habits)
+    source = AuthgearSource(secrets, habits, settings.tenant or "")
     api, feeds = None, []
     if (access := settings.access) is not None:
         types = activity_types(settings.poll_types) if settings.poll else ()

@@ -71,15 +71,17 @@ _STEPS: Mapping[str, Step] = {"user.created": "created", "password.reset": "rese
 
 
 class AuthgearSource:
-    """One app of Authgear, or several that share a signing secret: an event names its app itself."""
+    """One app of Authgear; without its id (*tenant*), several that share a signing secret: an event names its app itself."""
 
     name = NAME
     plain = True
     signs_body = True
     refusal = f"{SIGNATURE} is missing, or was not made from this body by a known secret"
 
-    def __init__(self, secrets: Sequence[str] = (), habits: AuthgearHabits = AuthgearHabits()) -> None:
-        self._secrets = check_secrets(secrets)
+    def __init__(
+        self, secrets: Sequence[str] = (), habits: AuthgearHabits = AuthgearHabits(), tenant: str = ""
+    ) -> None:
+        self._secrets, self.tenant = check_secrets(secrets), tenant
         self._habits = habits
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:

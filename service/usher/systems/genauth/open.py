@@ -23,6 +23,7 @@ def open_system(settings: GenAuthSettings, name: str, session: Session) -> Syste
     source = GenAuthSource(
         secrets,
         tenant=tenant or "",
+        strict="user_pool_id" in settings.model_fields_set,
         country_code=settings.country_code,
         repeat_window=settings.repeat_window,
     )

@@ -53,6 +53,7 @@ class GenAuthSource:
     Args:
         secrets: any of them proves a webhook.
         tenant: the pool's id; empty: as each webhook says.
+        strict: whether a webhook that names another pool is of that one; else all are of *tenant*, which may be a guess.
         country_code: of phone numbers that come without one.
         repeat_window: seconds in which the same body again is the same event, if nothing in the body decides.
     """
@@ -67,11 +68,13 @@ class GenAuthSource:
         secrets: Sequence[str] = (),
         *,
         tenant: str = "",
+        strict: bool = False,
         country_code: str = "86",
         repeat_window: float = 120.0,
     ) -> None:
         self._secrets = check_secrets(secrets)
-        self._tenant, self._country_code, self._window = tenant, country_code, repeat_window
+        self._strict = strict
+        self.tenant, self._country_code, self._window = tenant, country_code, repeat_window
 
     def verified(self, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002 - nothing is signed
         matches = [equal_to_any(self._secrets, headers.get(name, "")) for name in SECRET_HEADERS]
@@ -116,7 +119,11 @@ class GenAuthSource:
 
     def _pool(self, headers: Mapping[str, str], *parts: Mapping[str, Any]) -> str:
         given = [headers.get(name) for name in _POOL_HEADERS] + [text(part.get("userPoolId")) for part in parts]
-        pool = self._tenant or next(filter(None, given), "")
+        named = [pool for pool in given if pool]
+        if self.tenant:
+            pool = next((pool for pool in named if self._strict and pool != self.tenant), self.tenant)
+        else:
+            pool = named[0] if named else ""
         return pool.encode("utf-8", "replace").decode()  # a header may be no text
 
 

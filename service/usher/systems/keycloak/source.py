@@ -43,11 +43,11 @@ _MOST = 1_000
 
 
 class KeycloakSource:
-    """One realm, or several that share a webhook's secret or a topic.
+    """One realm; without its name, several that share a webhook's secret or a topic.
 
     Args:
         secrets: the keys that webhooks are signed with; one of them is enough.
-        realm: the name of the realm of events that don't say it.
+        realm: the realm's name, also of events that don't say it; empty: as each event says.
         phone_attributes: the user's attributes that may hold a phone number, best first.
         locale_attribute: the one that holds the language.
         required_action: ``any`` update that has the required action UPDATE_PASSWORD in it expires the password, or only one
@@ -70,7 +70,7 @@ class KeycloakSource:
     ) -> None:
         self._secrets = check_secrets(secrets)
         self._alone = required_action == "alone"
-        self._realm = realm
+        self.tenant = realm or ""
         self._phone_attributes, self._locale_attribute = phone_attributes, locale_attribute
         self.own_accounts: set[str] = set()
         """Ids of the users that Usher acts as, as far as they are known so far."""
@@ -85,12 +85,12 @@ class KeycloakSource:
         except NotJson:
             raise
         except Undecodable as refusal:
-            return [undecoded(NAME, self._realm or "", body, str(refusal))]
+            return [undecoded(NAME, self.tenant, body, str(refusal))]
         if not isinstance(document, list):
             return [self.arrival(document)]
         if len(document) > _MOST:
             reason = f"a body holds at most {_MOST} events, this one holds {len(document)}"
-            return [undecoded(NAME, self._realm or "", body, reason)]
+            return [undecoded(NAME, self.tenant, body, reason)]
         return [self.arrival(item) for item in document]
 
     def arrival(self, document: Any) -> Arrival:
@@ -98,7 +98,7 @@ class KeycloakSource:
         try:
             return arrival(self._event(document))
         except Undecodable as refusal:
-            return undecoded(NAME, self._realm or "", document, str(refusal))
+            return undecoded(NAME, self.tenant, document, str(refusal))
 
     def recognized(self, given: Arrival) -> Arrival:
         """Mark *given* as ours if it was made by one of `own_accounts`, which may have become known only now."""
@@ -199,7 +199,7 @@ class KeycloakSource:
         )
 
     def _tenant(self, document: Mapping[str, Any]) -> str:
-        return text(document.get("realmName")) or self._realm or text(document.get("realmId")) or ""
+        return text(document.get("realmName")) or self.tenant or text(document.get("realmId")) or ""
 
 
 def _representation(document: Mapping[str, Any]) -> dict[str, Any]:
