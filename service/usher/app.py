@@ -244,7 +244,7 @@ def build(
         HandlerError, SettingsError: Usher can't start like this; the text says what is wrong, where, and how to mend it.
     """
     found = list(find_handlers(settings) if handlers is None else handlers)
-    metrics, transport = Metrics(), Transport(connections=settings.sends_at_once)
+    metrics, transport = Metrics(), Transport(connections=settings.sends_at_once, proxies=settings.proxy)
     default_email, default_sms = open_channels(settings, transport)
     templates = open_templates(settings, found)
     systems = open_systems(settings, lambda: transport.session)

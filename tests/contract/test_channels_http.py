@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -243,6 +244,64 @@ async def test_the_status_is_the_answer_even_if_its_body_never_comes(
     await server.wait_closed()
 
     assert progress.state == ("sent" if ending is None else "back")
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("interim", "again"),
+    [(EARLY, True), (b"HTTP/1.1 100\r\n\r\n", True), (EARLY.replace(b"a", b"a" * 8000) * 10, False)],
+    ids=["early hints", "bare", "ten long heads"],
+)
+async def test_interim_answers_have_an_end(fake: FakeProviders, interim: bytes, again: bool) -> None:
+    """A provider that sends them for ever, or in bulk, is hung up on: the outcome is unknown, and little was read."""
+    gone = asyncio.Event()
+
+    async def hint(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(interim)
+            while again:
+                writer.write(interim * 100)
+                await writer.drain()
+            await reader.read()
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_server(hint, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with Transport() as transport:
+        with pytest.raises(Unknown, match="TooManyInterimAnswers"):
+            await Wire(provider("sendgrid", transport, fake, url), fake, "").send(Progress())
+        await gone.wait()
+    server.close()
+
+
+async def test_a_few_interim_answers_before_the_answer_are_passed_over(fake: FakeProviders) -> None:
+    """Each answer counts for itself: a connection that is used again begins anew."""
+    served = 0
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                await reader.readexactly(int(length.split(b":")[1]))
+                served += 1
+                writer.write(EARLY * 20 + ACCEPTED)
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with Transport() as transport:
+        for _ in range(3):
+            await Wire(provider("sendgrid", transport, fake, url), fake, "").send(Progress())
+    server.close()
+
+    assert served == 3
 
 
 async def test_a_handlers_own_request_by_the_session_is_left_alone(fake: FakeProviders) -> None:

@@ -234,6 +234,71 @@ def test_check_masks_secrets(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> N
     assert "opensesame" not in ended.out + ended.err
 
 
+@pytest.mark.parametrize(("secret", "warned"), [("fifteen-charact", True), ("sixteen-characte", False)])
+def test_check_warns_of_a_short_secret(
+    usher: Usher, monkeypatch: pytest.MonkeyPatch, secret: str, warned: bool
+) -> None:
+    """One that is guessed from a recorded call lets anybody sign; it is not shown, and the worker starts all the same."""
+    monkeypatch.setenv("USHER_KEYCLOAK__SHOP__WEBHOOK_SECRET", f"long-enough-and-more,{secret}")
+    ended = usher("check", "--json")
+
+    said = [row["text"] for row in ended.rows if row["status"] == "warn" and row["what"].endswith("WEBHOOK_SECRET")]
+    assert ended.code == Exit.OK
+    assert [text.partition(":")[0] for text in said] == ["is shorter than 16 characters"] * warned
+    assert secret not in ended.out
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://id.example.invalid", True),
+        ("https://id.example.invalid", False),
+        ("http://127.0.0.1:9", False),
+        ("http://localhost:9", False),
+    ],
+)
+def test_check_warns_of_credentials_without_tls(
+    usher: Usher, monkeypatch: pytest.MonkeyPatch, url: str, warned: bool
+) -> None:
+    """For an identity system and for a provider; on this machine nobody reads along."""
+    given = {"URL": url, "REALM": "main", "CLIENT_ID": "usher", "CLIENT_SECRET": "0123456789abcdef"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"USHER_KEYCLOAK__{name}", value)
+    for name, value in {
+        "EMAIL": "sendgrid",
+        "MAIL_FROM": "a@example.org",
+        "SENDGRID__API_KEY": "SG.0123456789abcdef",
+        "SENDGRID__BASE_URL": url,
+    }.items():
+        monkeypatch.setenv(f"USHER_{name}", value)
+    ended = usher("check", "--json")
+
+    said = {row["what"] for row in ended.rows if row["status"] == "warn" and "no https" in row["text"]}
+    assert said == ({"keycloak: API", "email: sendgrid"} if warned else set())
+
+
+def test_check_says_by_which_way_others_are_called(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the proxy or past it, for each; a password of the proxy's is not shown."""
+    given = {
+        "EMAIL": "sendgrid",
+        "MAIL_FROM": "a@example.org",
+        "SENDGRID__API_KEY": "SG.0123456789abcdef",
+        "SMS": "twilio",
+    }
+    twilio = {"TWILIO__ACCOUNT_SID": "AC" + "0" * 32, "TWILIO__AUTH_TOKEN": "0" * 32, "TWILIO__FROM": "+15005550006"}
+    for name, value in {**given, **twilio, "PROXY": "http://usher:s3cret@proxy.example.org:3128"}.items():
+        monkeypatch.setenv(f"USHER_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "api.twilio.com")
+    ended = usher("check", "--json")
+
+    said = {row["what"]: row["text"] for row in ended.rows if "called" in row["text"]}
+    assert said == {
+        "email: sendgrid": "https://api.sendgrid.com is called by the proxy http://proxy.example.org:3128",
+        "sms: twilio": "https://api.twilio.com is called directly, past the proxy",
+    }
+    assert "s3cret" not in ended.out
+
+
 def test_check_names_every_wrong_setting(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
     """All mistakes are problems of their own."""
     monkeypatch.setenv("USHER_TOPIC", "a")

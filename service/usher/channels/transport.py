@@ -9,19 +9,56 @@ import contextlib
 import time
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
+from aiohttp import hdrs
+from yarl import URL
 
 from usher.channels import Progress
 from usher.channels.answers import Failure, NoAnswer, Table, settle, sort, sort_failure
 from usher.http import Answer, read_body
 from usher.outcome import OnUnknown
+from usher.proxies import Proxies
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
 
 _BODY_LIMIT = 64 * 1024
+_MOST_HEADS, _HEADS_LIMIT = 32, 64 * 1024
+"""Heads of one answer, its interim answers (1xx) included, and the bytes of their headers, all in all."""
 _KEEP_ALIVE = 15.0
 """Seconds an idle connection is kept: shorter than providers and the balancers before them do (60 s and up). A connection
 that they close while a request is on its way in makes that request's outcome unknown."""
+
+
+class TooManyInterimAnswers(aiohttp.ClientPayloadError):
+    """A server sends interim answers without an end, or heads without measure."""
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response with a bounded number of heads: read one after the other without an end they would hold the event loop."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        assert protocol is not None  # noqa: S101 - the connection has just been made
+        read, heads, size = protocol.read, 0, 0
+
+        async def read_within_bounds() -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+            nonlocal heads, size
+            message, payload = await read()
+            heads += 1
+            size += sum(len(name) + len(value) for name, value in message.raw_headers)
+            if heads > _MOST_HEADS or size > _HEADS_LIMIT:
+                raise TooManyInterimAnswers
+            return message, payload
+
+        protocol.read = read_within_bounds  # type: ignore[method-assign]
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read  # the connection is used again
 
 
 class _Ours(NamedTuple):
@@ -39,9 +76,19 @@ class Transport:
         read: seconds without a byte of the answer.
         connections: at most so many at once to one host, so that look-ups of users take no connection from sends.
             0: no limit.
+        proxies: by which proxy each URL is reached.
     """
 
-    def __init__(self, *, total: float = 30.0, connect: float = 10.0, read: float = 20.0, connections: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        total: float = 30.0,
+        connect: float = 10.0,
+        read: float = 20.0,
+        connections: int = 0,
+        proxies: Proxies | None = None,
+    ) -> None:
+        self._proxies = proxies or Proxies()
         self._timeout = aiohttp.ClientTimeout(total=total, connect=connect, sock_connect=connect, sock_read=read)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
@@ -65,9 +112,23 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             trace_configs=[trace],
-            trust_env=False,
+            response_class=_Response,
+            middlewares=[self._by_proxy] if self._proxies.by_scheme else (),
+            trust_env=False,  # it would also send what ~/.netrc has for a host
         )
         return self
+
+    async def _by_proxy(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if request.proxy is None and (proxy := self._proxies.way_to(str(request.url))) is not None:
+            account = (
+                {hdrs.PROXY_AUTHORIZATION: aiohttp.encode_basic_auth(proxy.user, proxy.password)} if proxy.user else {}
+            )
+            request.update_proxy(URL(str(proxy)), None, account)
+            if not request.is_ssl():  # there is no tunnel: the proxy reads the request itself
+                request.headers.update(account)
+        return await handler(request)
 
     async def __aexit__(self, *exc: object) -> None:
         session, self._session = self._session, None
@@ -133,10 +194,12 @@ async def _about_to_leave(
 def _failure(error: Exception) -> Failure:
     if isinstance(error, TimeoutError):
         return "timeout"
-    return "connect" if isinstance(error, aiohttp.ClientConnectorError) else "broken"
+    return "connect" if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError) else "broken"
 
 
 def _detail(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
     system = getattr(error, "os_error", error)
     reason = system.strerror if isinstance(system, OSError) else None
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__

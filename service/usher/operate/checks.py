@@ -15,11 +15,14 @@ from usher.operate.handlers import running_handlers
 from usher.operate.topics import MISSING, TopicCheck, check_topics
 from usher.outcome import Outcome
 from usher.parts import find_handlers, open_templates
+from usher.proxies import is_loopback_url
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
 from usher.systems.open import open_systems
 from usher.systems.system import System
+
+_LEAST_SECRET = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ async def check_all(overrides: Mapping[str, Any]) -> list[CheckResult]:
     else:
         results += _templates(settings, found)
     results += _channels(settings)
+    results += _ways_out(settings)
     return [
         *_settings(settings, found),
         *results,
@@ -72,6 +76,9 @@ def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[CheckRes
         yield CheckResult("settings", "warn", "USHER_SERVICE_NAME", text)
     if settings.login_url is None:
         yield CheckResult("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
+    for name in settings.short_secrets(_LEAST_SECRET):
+        text = f"is shorter than {_LEAST_SECRET} characters: it can be guessed; make a longer one"
+        yield CheckResult("settings", "warn", name, text)
 
 
 def _no_secrets(found: Iterable[Handler]) -> set[str]:
@@ -114,9 +121,30 @@ def _channels(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult("channels", "warn", f"{what}: outbox", text)
 
 
+def _ways_out(settings: Settings) -> Iterator[CheckResult]:
+    """See by which way each HTTP API is called, and whether credentials are safe on it."""
+    called: list[tuple[Literal["channels", "systems"], str, str]] = []
+    if settings.email == "sendgrid":
+        called.append(("channels", "email: sendgrid", settings.sendgrid.base_url))
+    if settings.sms == "twilio":
+        called.append(("channels", "sms: twilio", settings.twilio.base_url))
+    for system, tenants in settings.tenants.items():
+        for name, tenant in tenants.items():
+            if tenant.api_url is not None:
+                called.append(("systems", f"{system}/{name}: API" if name else f"{system}: API", tenant.api_url))
+    for area, what, url in called:
+        if proxy := settings.proxy.way_to(url):
+            yield CheckResult(area, "ok", what, f"{url} is called by the proxy {proxy}")
+        elif settings.proxy.by_scheme:
+            yield CheckResult(area, "ok", what, f"{url} is called directly, past the proxy")
+        if url.startswith("http://") and not is_loopback_url(url):
+            text = f"{url} is no https: its credentials can be read on the way; use https://"
+            yield CheckResult(area, "warn", what, text)
+
+
 async def _systems(settings: Settings) -> list[CheckResult]:
     """Check the identity systems: how their events come in, and whether their APIs accept our credentials."""
-    async with Transport() as transport:
+    async with Transport(proxies=settings.proxy) as transport:
         systems = open_systems(settings, lambda: transport.session)
         results = [result for system in systems for result in _ways_in(system)]
         if not results:

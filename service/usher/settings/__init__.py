@@ -17,12 +17,14 @@ from usher.addresses import Address, MailSender, SqliteAddress
 from usher.handler import Handler, nearest
 from usher.kafka_options import NO_OPTIONS
 from usher.outcome import RetryPolicy
+from usher.proxies import Proxies
 from usher.registry import SYSTEMS
 from usher.settings import values
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
+from usher.settings.handlers import handler_settings
+from usher.settings.http import HttpLimits, ProxyUse, take_proxies
 from usher.settings.providers import MailDomains, MailFrom, SendGridSettings, SmtpSettings, TwilioSettings
-from usher.settings.http import HttpLimits
-from usher.settings.report import SettingRow, current, default_text, mistakes, option_row
+from usher.settings.report import SettingRow, current, default_text, is_short_secret, mistakes, option_row
 from usher.settings.tenant import TenantSettings
 from usher.settings.tenants import read_tenants, tenant_model, tenant_prefix
 from usher.settings.together import misfits
@@ -115,6 +117,11 @@ class Settings(BaseSettings):
         "without a source",
     )
     http_limits: HttpLimits = HttpLimits()
+    proxy: ProxyUse = Field(
+        Proxies(),
+        description="the proxy to providers and identity systems, `http://host:port`; `none`: no proxy. Default: "
+        "`HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` of the environment",
+    )
     dedupe_window: values.Duration = Field(
         600.0, description="a second arrival of an event within this time is not sent twice"
     )
@@ -178,6 +185,7 @@ class Settings(BaseSettings):
         for name, value in overrides.items():
             if value is not None:
                 found.put(tuple(name.split("__")), value)
+        take_proxies(found, given)
         tenants = {system: read_tenants(system, texts, found.problems) for system, texts in found.tenants.items()}
         try:
             settings = cls(**found.values, kafka=found.kafka, handler_options=found.options, tenants=tenants)
@@ -239,7 +247,7 @@ class Settings(BaseSettings):
         handlers = {handler.name: handler for handler in found}
         problems: list[str] = []
         models = {
-            name: _handler_settings(handler, self.handler_options.get(name, {}), problems)
+            name: handler_settings(handler, self.handler_options.get(name, {}), problems)
             for name, handler in handlers.items()
         }
         if problems:
@@ -248,15 +256,23 @@ class Settings(BaseSettings):
 
     def shown(self) -> list[SettingRow]:
         """Every setting as it is in force, secrets masked; the note is ``set`` or ``default``."""
-        rows = [current(leaf, self) for leaf in leaves(type(self))]
-        for system in SYSTEMS:
-            for name, tenant in {"": tenant_model(system)(), **self.tenants_of(system)}.items():
-                rows += [current(leaf, tenant) for leaf in leaves(type(tenant), tenant_prefix(system, name))]
+        rows = [current(leaf, owner) for leaf, owner in self._in_force()]
         for group, options in sorted({**self.handler_options, FREE_GROUP: self.kafka.given}.items()):
             rows += [
                 option_row(f"{PREFIX}{group.upper()}__{name.upper()}", text) for name, text in sorted(options.items())
             ]
         return rows
+
+    def short_secrets(self, least: int) -> list[str]:
+        """The names of the settings that hold a secret of fewer than *least* characters."""
+        return [leaf.name for leaf, owner in self._in_force() if is_short_secret(leaf, owner, least)]
+
+    def _in_force(self) -> Iterator[tuple[Leaf, BaseModel]]:
+        """Go through all settings, each with the model that has its value."""
+        yield from ((leaf, self) for leaf in leaves(type(self)))
+        for system in SYSTEMS:
+            for name, tenant in {"": tenant_model(system)(), **self.tenants_of(system)}.items():
+                yield from ((leaf, tenant) for leaf in leaves(type(tenant), tenant_prefix(system, name)))
 
 
 def every_setting() -> Iterator[Leaf]:
@@ -278,18 +294,3 @@ def settings_table() -> list[SettingRow]:
         SettingRow("USHER_KAFKA__…", "", "an option of the Kafka client, as in `USHER_KAFKA__SECURITY_PROTOCOL`"),
         SettingRow("USHER_<HANDLER>__…", "", "a setting of a handler's own; `usher handlers` lists them"),
     ]
-
-
-def _handler_settings(handler: Handler, options: Mapping[str, str], problems: list[str]) -> BaseModel | None:
-    prefix = f"{PREFIX}{handler.name.upper()}__"
-    given = {prefix + option.upper(): text for option, text in options.items()}
-    if handler.settings is None:
-        problems += [f"{name}: the handler {handler.name} has no settings; remove it" for name in given]
-        return None
-    filled = Environment(given, handler.settings, prefix)
-    problems += filled.problems
-    try:
-        return handler.settings.model_validate(filled.values)
-    except ValidationError as error:
-        problems += mistakes(error, filled, leaves(handler.settings, prefix), prefix)
-        return None

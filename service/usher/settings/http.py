@@ -1,10 +1,20 @@
-"""The settings of the HTTP server's bounds: what callers who have proved nothing yet may hold."""
+"""The settings of HTTP: what callers who have proved nothing yet may hold, and by which proxy others are called."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+from usher.proxies import Proxies
 from usher.settings import values
+from usher.settings.environment import Environment
+
+ProxyUse = Annotated[
+    Proxies, PlainValidator(lambda value: value if isinstance(value, Proxies) else Proxies.parse(str(value)))
+]
 
 
 class HttpLimits(BaseModel):
@@ -28,3 +38,16 @@ class HttpLimits(BaseModel):
         description="how many bytes of bodies are held at once whose signature could not be checked yet; beyond it the "
         "oldest one is answered 503",
     )
+
+
+def take_proxies(found: Environment, given: Mapping[str, str]) -> None:
+    """Complete the setting of the proxy from what the environment *given* says to all programs."""
+    own = found.values.get("proxy")
+    try:
+        proxies = Proxies.of_environment(given) if own is None else Proxies.parse(str(own))
+    except ValueError as wrong:
+        if own is None:  # else the setting is refused as all others are
+            found.problems.append(str(wrong))
+        return
+    if proxies.by_scheme:
+        found.put(("proxy",), replace(proxies, bypass=given.get("no_proxy") or given.get("NO_PROXY") or ""))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticUndefined
 
 from usher.outcome import duration_text
@@ -30,12 +30,16 @@ class SettingRow(NamedTuple):
 
 def current(leaf: Leaf, settings: BaseModel) -> SettingRow:
     """A setting as it is in force; the note is ``set`` or ``default``."""
-    owner = settings
-    for group in leaf.path[:-1]:
-        owner = getattr(owner, group)
-    value = getattr(owner, leaf.path[-1])
+    owner, value = _owner(leaf, settings), _value(leaf, settings)
     text = (MASK if value else "") if leaf.secret else _as_text(value, duration=leaf.is_duration)
     return SettingRow(leaf.name, text, "set" if leaf.path[-1] in owner.model_fields_set else "default")
+
+
+def is_short_secret(leaf: Leaf, settings: BaseModel, least: int) -> bool:
+    """Whether a setting is set to a secret, or holds one, that is shorter than *least* characters."""
+    value = _value(leaf, settings)
+    secrets = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(secret, SecretStr) and len(secret) < least for secret in secrets)
 
 
 def option_row(name: str, text: str) -> SettingRow:
@@ -69,6 +73,17 @@ def sentences(error: ValidationError, known: Iterable[Leaf], prefix: str = PREFI
 def mistakes(error: ValidationError, found: Environment, known: Iterable[Leaf], prefix: str = PREFIX) -> Iterator[str]:
     """Write what *error* holds as sentences, but not that a secret is missing whose file can't be read: *found* says that."""
     return (line for line in sentences(error, known, prefix) if line.partition(":")[0] not in found.unread)
+
+
+def _owner(leaf: Leaf, settings: BaseModel) -> Any:
+    owner: Any = settings
+    for group in leaf.path[:-1]:
+        owner = getattr(owner, group)
+    return owner
+
+
+def _value(leaf: Leaf, settings: BaseModel) -> Any:
+    return getattr(_owner(leaf, settings), leaf.path[-1])
 
 
 def _hint(detail: ErrorDetails) -> str:

@@ -36,6 +36,11 @@ class TenantSettings(BaseModel, ABC):
     def brings_events(self) -> bool:
         """Whether its events come by a webhook or a poller."""
 
+    @property
+    def api_url(self) -> str | None:
+        """The address of the system's API; None: it is not called."""
+        return None
+
     @abstractmethod
     def lacks(self) -> Iterator[str]:
         """Name each setting that is missing beside the others, in one line; `GROUP` stands for the beginning of its name."""

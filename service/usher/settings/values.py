@@ -28,10 +28,11 @@ from usher.addresses import (
 )
 from usher.kafka_options import KafkaOptions, kafka_options
 from usher.outcome import LONGEST_WAIT, seconds
+from usher.proxies import Proxies
 from usher.registry import SYSTEMS
 
 _T = TypeVar("_T")
-SECRETS = (SecretStr, SmtpServer, RSAPrivateKey)
+SECRETS = (SecretStr, SmtpServer, RSAPrivateKey, Proxies)
 """The types whose values are never shown: all of one, or a part of it, is a secret."""
 _LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _MOST = 10**9

@@ -149,8 +149,11 @@ class ApiClient:
             why = "no TLS connection could be made"
         elif isinstance(trouble, TimeoutError):
             why = "no answer in time"
+        elif isinstance(trouble, aiohttp.ClientHttpProxyError):
+            why = f"the proxy answered {trouble.status}"
         elif isinstance(trouble, aiohttp.ClientConnectorError) and trouble.errno:
-            why = os.strerror(trouble.errno)
+            by = "the proxy: " if isinstance(trouble, aiohttp.ClientProxyConnectionError) else ""
+            why = by + os.strerror(trouble.errno)
         return Retry(f"{self.what} could not be reached at {urlsplit(self.base_url).netloc.rpartition('@')[2]}: {why}")
 
     def _check(self, answer: Answer) -> None:

@@ -79,6 +79,10 @@ class Auth0Settings(TenantSettings):
         return bool(self.webhook_token) or self.poll
 
     @property
+    def api_url(self) -> str | None:
+        return self.access.base_url if self.access else None
+
+    @property
     def access(self) -> Auth0Access | None:
         """Address and credentials; None: the API is not used."""
         if self.domain is None or self.client_id is None or self.client_secret is None:

@@ -104,6 +104,10 @@ class AuthgearSettings(TenantSettings):
         return bool(self.webhook_secret) or self.poll
 
     @property
+    def api_url(self) -> str | None:
+        return self.access.endpoint if self.access else None
+
+    @property
     def access(self) -> AuthgearAccess | None:
         """Address and key; None: the Admin API is not used."""
         if self.endpoint is None or self.app_id is None or self.key_id is None or self.private_key is None:

@@ -74,6 +74,10 @@ class GenAuthSettings(TenantSettings):
         return bool(self.webhook_secret) or self.poll
 
     @property
+    def api_url(self) -> str | None:
+        return self.url if self.access else None
+
+    @property
     def access(self) -> GenAuthAccess | None:
         """The access key; None: the API is not used."""
         if self.access_key_id is None or self.access_key_secret is None:

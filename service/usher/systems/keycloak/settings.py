@@ -53,6 +53,10 @@ class KeycloakSettings(TenantSettings):
         return bool(self.webhook_secret) or self.poll
 
     @property
+    def api_url(self) -> str | None:
+        return self.access.url if self.access else None
+
+    @property
     def access(self) -> KeycloakAccess | None:
         """Address and credentials; None: the admin API is not used."""
         if self.url is None or self.realm is None or self.client_id is None or self.client_secret is None:
