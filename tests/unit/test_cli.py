@@ -581,9 +581,11 @@ def test_explain_reads_what_a_system_sends(usher: Usher) -> None:
 def test_explain_reads_for_a_tenant_of_the_settings(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant that nothing is set for, or a system that there is not, is a mistake that is named."""
     sample = SAMPLES / "user.created.import.json"
-    monkeypatch.setenv("USHER_GENAUTH__SHOP__USER_POOL_ID", "pool-of-the-shop")
+    monkeypatch.setenv("USHER_GENAUTH__SHOP__USER_POOL_ID", "64c0ffee0000000000000001")
+    monkeypatch.setenv("USHER_GENAUTH__YARD__USER_POOL_ID", "another")
 
     assert usher("explain", sample, "--source", "genauth/shop").code == Exit.OK
+    assert "only those of another are taken" in usher("explain", sample, "--source", "genauth/yard").err
     for source, why in (("genauth/other", "USHER_GENAUTH__OTHER__"), ("genuath", "is no source")):
         ended = usher("explain", sample, "--source", source)
         assert ended.code == Exit.USAGE

@@ -14,6 +14,7 @@ from aiohttp import hdrs, web
 from usher.metrics import Metrics
 from usher.settings.http import HttpLimits
 from usher.web.bounds import (
+    LINGER,
     Bounds,
     Connection,
     Connections,
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 __all__ = ["OK", "Bounds", "Enrich", "Ingress", "Sink", "Vital", "WebServer", "build_web"]
-
-_LINGER = 1.0
-"""Seconds in which the rest of a refused body is read and thrown away, so that the sender gets the answer and no reset."""
 
 _BACKLOG = 4096
 """Connections that the system keeps until they are accepted; beyond it a new one waits for a second and tries again."""
@@ -136,7 +134,7 @@ class WebServer:
             logger=_protocol_logger,
             access_log=None,
             auto_decompress=False,  # a signature covers the bytes as sent, and what is not decompressed can't explode
-            lingering_time=_LINGER,
+            lingering_time=LINGER,
             read_bufsize=_READ_AT_ONCE,
         )
 

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
 RESERVE = 32
 """Connections of those allowed that no proven request may occupy: they are for health checks, and for closing the oldest one."""
+LINGER = 1.0
+"""Seconds in which the rest of a refused body is read and thrown away, so that the sender gets the answer and no reset."""
 _LEAST = 2 * RESERVE
 _MOST_AT_ONCE = 640 * 1024
 """Bytes that a connection may bring for one request without a proof: the largest body that is signed, and its head."""
+_MOST_THROWN_AWAY = 16 * 1024 * 1024
+"""Bytes beyond that are taken from the wire and not looked at, so that the sender hears the refusal and no reset."""
 _ELSEWHERE = 64
 """Open files that a worker needs beside its connections: the event log, the temporary folder, the loop, libraries."""
 _LINE_EVERY = 60.0
@@ -130,14 +134,16 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection of a caller. It closes where the head of its first request takes too long, and where too much comes unproven."""
 
-    __slots__ = ("_all", "_late", "_unproven")
+    __slots__ = ("_all", "_late", "_torn", "_unproven")
 
     def __init__(self, connections: Connections, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._all = connections
         self._late: asyncio.TimerHandle | None = None
         self._unproven: int | None = 0
-        """Bytes since the last answer; None: what comes is proven."""
+        """Bytes since the head of the request; None: what comes is proven."""
+        self._torn = False
+        """Whether bytes were thrown away: where the next request would begin is not known any more."""
 
     @property
     def bodies(self) -> UnprovenBodies:
@@ -152,10 +158,19 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._unproven is not None:
             self._unproven += len(data)
-            if self._unproven > _MOST_AT_ONCE:
-                self._all.give_up(self, "unproven-bytes")
+            if self._torn or self._unproven > _MOST_AT_ONCE:
+                self._throw_away(self._unproven)
                 return
         super().data_received(data)
+
+    def _throw_away(self, brought: int) -> None:
+        """Leave what has just come unread, and close the connection soon."""
+        if not self._torn:
+            self._torn = True
+            self._cancel_late()
+            self._late = self._loop.call_later(LINGER, self._all.give_up, self, "unproven-bytes")
+        elif brought > _MOST_THROWN_AWAY:
+            self._all.give_up(self, "unproven-bytes")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_late()
@@ -164,8 +179,9 @@ class Connection(web.RequestHandler):
 
     def begun(self) -> None:
         """Note that the head of a request is there."""
-        self._cancel_late()
-        self._unproven = 0
+        if not self._torn:
+            self._cancel_late()
+            self._unproven = 0
 
     @contextmanager
     def proven(self) -> Iterator[None]:
