@@ -43,6 +43,7 @@ def environment(provider: FakeProviders, environ: Mapping[str, str]) -> dict[str
     inherited = {name: value for name, value in environ.items() if not name.upper().startswith("USHER_")}
     return inherited | {
         "USHER_HTTP": "127.0.0.1:0",
+        "USHER_PROXY": "none",
         "USHER_EVENT_LOG": "sqlite:///usher.db",
         "USHER_LOG_FORMAT": "json",
         "USHER_RETRY_DELAYS": "1s,2s",

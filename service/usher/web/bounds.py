@@ -10,7 +10,8 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 try:
@@ -30,6 +31,9 @@ RESERVE = 32
 LINGER = 1.0
 """Seconds in which the rest of a refused body is read and thrown away, so that the sender gets the answer and no reset."""
 _LEAST = 2 * RESERVE
+_FREE_FILES = 16
+"""Open files that connections leave to the others, whatever else the process has open."""
+_MEASURE_EVERY = 1.0
 _MOST_AT_ONCE = 640 * 1024
 """Bytes that a connection may bring for one request without a proof: the largest body that is signed, and its head."""
 _MOST_THROWN_AWAY = 16 * 1024 * 1024
@@ -91,12 +95,14 @@ class Connections:
     def __init__(self, most: int, head_timeout: float, bodies: UnprovenBodies, bounds: Bounds) -> None:
         self.most, self.head_timeout, self.bodies = most, head_timeout, bodies
         self._bounds = bounds
+        self._files = open_files()
+        self._room, self._measured_at = most, float("-inf")
         self._waiting: OrderedDict[Connection, None] = OrderedDict()
         self._proven: set[Connection] = set()
 
     def opened(self, connection: Connection) -> None:
         self._waiting[connection] = None
-        if len(self._waiting) + len(self._proven) > self.most:
+        if len(self._waiting) + len(self._proven) > self._measured() and len(self._waiting) > 1:
             oldest, _ = self._waiting.popitem(last=False)
             oldest.force_close()
             self._bounds.reached("connections")
@@ -117,7 +123,8 @@ class Connections:
         Raises:
             Crowded: too many are.
         """
-        if len(self._proven) >= self.most - RESERVE:
+        room = self._measured()
+        if len(self._proven) >= max(room - RESERVE, room // 2):
             self._bounds.reached("requests")
             raise Crowded
         if connection in self._waiting:  # else it has been closed meanwhile
@@ -129,6 +136,16 @@ class Connections:
             if connection in self._proven:
                 self._proven.remove(connection)
                 self._waiting[connection] = None
+
+    def _measured(self) -> int:
+        """How many connections there may be now: fewer than `most` where other things have the files open that were meant for them."""
+        now = time.monotonic()
+        if self._files is not None and now - self._measured_at >= _MEASURE_EVERY:
+            self._measured_at = now
+            with suppress(OSError):  # there is no such folder, or no descriptor is left to look into it
+                others = sum(1 for _ in Path("/dev/fd").iterdir()) - len(self._waiting) - len(self._proven)
+                self._room = min(self.most, max(self._files - _FREE_FILES - others, 1))
+        return self._room
 
 
 class Connection(web.RequestHandler):

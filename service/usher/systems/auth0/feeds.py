@@ -241,25 +241,34 @@ def _iso(at: float) -> str:
 async def _messages(content: aiohttp.StreamReader) -> AsyncIterator[StreamMessage]:
     """Read the messages of a stream (WHATWG HTML, 9.2.6); one that is cut off is left out."""
     fields: dict[str, list[str]] = {}
+    size = 0
     async for line in _lines(content):
+        size += len(line)
+        if size > _LARGEST:
+            raise aiohttp.ClientPayloadError("a message of the stream is too long")
         if not line:
             if fields:
                 yield StreamMessage(_last(fields, "event"), _last(fields, "id"), "\n".join(fields.get("data", ())))
-            fields = {}
+            fields, size = {}, 0
         elif not line.startswith(":"):
             name, _, value = line.partition(":")
             if name != "retry":
                 fields.setdefault(name, []).append(value.removeprefix(" "))
+        else:
+            size -= len(line)  # a comment is not kept
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[str]:
     buffer = bytearray()
     async for chunk in content.iter_any():
         buffer += chunk
-        *lines, rest = buffer.split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r").decode("utf-8", "replace")
-        buffer = bytearray(rest)
+        if (
+            b"\n" in chunk
+        ):  # else there is no line yet: to look at the whole buffer for each chunk would take longer and longer
+            *lines, rest = buffer.split(b"\n")
+            for line in lines:
+                yield line.removesuffix(b"\r").decode("utf-8", "replace")
+            buffer = bytearray(rest)
         if len(buffer) > _LARGEST:
             raise aiohttp.ClientPayloadError("a line of the stream is too long")
 
