@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.certificates import Authority, OpensslMissing
+from tests.certificates import Authority
 from tests.service import environment, running, usher
 from tests.small_proxy import SmallProxy
 
@@ -20,10 +20,7 @@ from usher.testing import raw_event
 @asynccontextmanager
 async def https(folder: Path) -> AsyncIterator[tuple[str, Path]]:
     """A server that accepts every mail: its URL, and the certificate to trust."""
-    try:
-        authority = Authority(folder)
-    except OpensslMissing as missing:
-        pytest.skip(str(missing))
+    authority = Authority(folder)
     made = authority.issue("server", "password")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(made.certificate, made.key, made.password)
@@ -41,6 +38,7 @@ async def https(folder: Path) -> AsyncIterator[tuple[str, Path]]:
         server.close()
 
 
+@pytest.mark.usefixtures("openssl")
 async def test_mail_leaves_by_the_proxy_that_the_environment_names(tmp_path: Path) -> None:
     """`usher check` says which way it goes, and the service goes it: a tunnel, with the proxy's account."""
     async with https(tmp_path / "authority") as (url, trusted), SmallProxy("usher:s3cret") as proxy:

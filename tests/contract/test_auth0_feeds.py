@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from tests.fakes.auth0 import FakeAuth0
 
 from usher.outcome import Hold, Reject, Retry
 from usher.systems.auth0.api import Auth0Api
-from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed
+from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed, _messages
 from usher.systems.auth0.source import Auth0Source
 from usher.systems.decode import decode
 from usher.systems.source import Arrival
@@ -377,3 +378,24 @@ async def test_a_wrong_clock_does_not_set_a_position_into_the_future(wrong: str)
 
         assert events.since(cursor) <= moment
         assert logs.since((await logs.page(None)).cursor) <= moment
+
+
+@pytest.mark.parametrize("endless", [b"data: x\n" * 4096, b"x" * 65536], ids=["a message", "a line"])
+async def test_a_stream_without_an_end_of_a_message_is_cut(endless: bytes) -> None:
+    """A server that never ends a line or a message gets a bounded part of memory, and the stream is opened again later."""
+
+    async def stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+            while True:
+                writer.write(endless)
+                await writer.drain()
+
+    server = await asyncio.start_server(stream, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        with pytest.raises(aiohttp.ClientPayloadError, match="of the stream is too long"):
+            async for _ in _messages(response.content):
+                pass
+    server.close()
