@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.bench import machine
+from tests import machine
 from tests.bench.contenders import CONTENDERS, present
 from tests.bench.outcome import Outcome
 from tests.bench.picture import picture
-from tests.bench.report import goals, page, with_short_form
+from tests.bench.report import page, with_short_form
 from tests.bench.scene import Scene
 from tests.bench.workloads import embedded, latency, parked, retries, start, throughput
 from tests.java import ServerMissing
 from tests.kafka import Broker
+from tests.measures import goals
 
 README = Path(__file__).parents[2] / "README.md"
 DOCS = README.parent / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.bench.stats import percentile
+from tests.stats import percentile
 
 
 class Latencies:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.bench.contenders import Contender
+from tests.measures import Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,24 +16,6 @@ class Rates:
     work: str
     rates: Mapping[Contender, float]
     memory: Mapping[Contender, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One figure beside its goal. *unit* follows the number; nan: it could not be measured here."""
-
-    work: str
-    what: str
-    value: float
-    goal: float
-    unit: str = ""
-    at_least: bool = False
-
-    @property
-    def reached(self) -> bool | None:
-        if math.isnan(self.value):
-            return None
-        return self.value >= self.goal if self.at_least else self.value <= self.goal
 
 
 @dataclass(frozen=True, slots=True)

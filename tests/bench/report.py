@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tests.bench.contenders import CONTENDERS, Contender
-from tests.bench.outcome import Measure, Outcome, Rates
-
-_REACHED = {True: "yes", False: "**no**", None: "not measured"}
+from tests.bench.outcome import Outcome, Rates
+from tests.measures import goals, rows_of
 
 
 def page(outcomes: Sequence[Outcome], *, about: Mapping[str, str], missing: Mapping[str, str], picture: str) -> str:
@@ -31,20 +30,10 @@ def page(outcomes: Sequence[Outcome], *, about: Mapping[str, str], missing: Mapp
             "\n## The contenders\n",
             *(f"- **{contender.title}**: {contender.remark}." for contender in CONTENDERS),
             "\n## Where\n",
-            _rows([["", ""], *([name, value] for name, value in about.items())]),
+            rows_of([["", ""], *([name, value] for name, value in about.items())]),
             "",
         ]
     )
-
-
-def goals(measures: Sequence[Measure]) -> str:
-    """A table: each figure beside its goal."""
-    rows = [["work", "what", "measured", "goal", "reached"]]
-    for each in measures:
-        sign = "≥" if each.at_least else "≤"
-        goal = f"{sign} {_number(each.goal)}{each.unit}" if each.goal else "0"
-        rows.append([each.work, each.what, f"{_number(each.value)}{each.unit}", goal, _REACHED[each.reached]])
-    return _rows(rows)
 
 
 def _rates(rates: Sequence[Rates]) -> str:
@@ -61,22 +50,7 @@ def _by_contender(columns: Sequence[tuple[str, Mapping[Contender, float]]]) -> s
         cells = [values.get(contender, math.nan) for _, values in columns]
         if not all(map(math.isnan, cells)):
             rows.append([contender.title, *("" if math.isnan(cell) else f"{cell:,.0f}" for cell in cells)])
-    return _rows(rows)
-
-
-def _rows(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _number(value: float) -> str:
-    """Three digits that count: 0.713, 41.5, 30,000."""
-    if math.isnan(value):
-        return "-"
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}".rstrip("0").rstrip(".")
+    return rows_of(rows)
 
 
 _INTRODUCTION = """\

@@ -7,11 +7,12 @@ import xml.etree.ElementTree as ET
 
 from tests.bench.contenders import LANES, PARALLEL, USHER
 from tests.bench.job import Job, Run
-from tests.bench.outcome import Measure, Outcome, Rates
+from tests.bench.outcome import Outcome, Rates
 from tests.bench.picture import picture
 from tests.bench.records import OURS, mix
-from tests.bench.report import goals, page
-from tests.bench.stats import median, percentile, ratio
+from tests.bench.report import page
+from tests.measures import Measure, goals
+from tests.stats import median, percentile, ratio
 
 from usher.systems.decode import decode
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from tests.bench.contenders import python
 from tests.bench.job import Job
-from tests.bench.outcome import Measure, Outcome
+from tests.bench.outcome import Outcome
 from tests.bench.process import Child
 from tests.bench.scene import Scene
-from tests.bench.stats import median
+from tests.measures import Measure
+from tests.stats import median
 
 SENDERS = 64
 

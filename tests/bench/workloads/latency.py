@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from tests.bench.contenders import LANES, USHER, python
 from tests.bench.job import Job
-from tests.bench.outcome import Measure, Outcome
+from tests.bench.outcome import Outcome
 from tests.bench.process import Child
 from tests.bench.scene import Scene
-from tests.bench.stats import median, ratio
 from tests.kafka import unique
+from tests.measures import Measure
+from tests.stats import median, ratio
 
 RATE = 2_000
 WARM_UP = 2.0

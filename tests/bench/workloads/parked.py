@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from tests.bench import table
 from tests.bench.contenders import python
 from tests.bench.job import Job, Run
-from tests.bench.outcome import Measure, Outcome
+from tests.bench.outcome import Outcome
 from tests.bench.process import Child
 from tests.bench.records import mix
 from tests.bench.scene import Scene, fill
-from tests.bench.stats import median, ratio
 from tests.kafka import unique
+from tests.measures import Measure
+from tests.stats import median, ratio
 
 HOT = 60_000
 

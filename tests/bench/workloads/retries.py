@@ -8,10 +8,11 @@ import time
 from tests.bench import table
 from tests.bench.contenders import python
 from tests.bench.job import Job
-from tests.bench.outcome import Measure, Outcome
+from tests.bench.outcome import Outcome
 from tests.bench.process import Child
 from tests.bench.scene import Scene
 from tests.kafka import unique
+from tests.measures import Measure
 
 
 def due_evenly(scene: Scene) -> Outcome:

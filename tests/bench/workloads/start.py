@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.bench.outcome import Measure, Outcome
+from tests.bench.outcome import Outcome
 from tests.bench.scene import PARTITIONS, Scene
-from tests.bench.stats import median
 from tests.kafka import unique
+from tests.measures import Measure
 from tests.service import environment, running
+from tests.stats import median
 
 
 def to_ready(scene: Scene) -> Outcome:

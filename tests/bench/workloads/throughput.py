@@ -10,11 +10,12 @@ from dataclasses import replace
 
 from tests.bench.contenders import BARE, FASTSTREAM, LANES, PARALLEL, THREADS, USHER, Contender
 from tests.bench.job import Job, Run
-from tests.bench.outcome import Measure, Outcome, Rates
+from tests.bench.outcome import Outcome, Rates
 from tests.bench.records import mix
 from tests.bench.scene import Scene
-from tests.bench.stats import median, ratio
 from tests.kafka import unique
+from tests.measures import Measure
+from tests.stats import median, ratio
 
 SHARE = 0.05
 WORKS = (0, 1, 10, 50, 100)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.kafka import jars
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 _PACKAGES = ("usher-hooks", "aiokafka", "uvloop", "pydantic", "faststream")
 
 
