@@ -16,7 +16,7 @@ bin := $(VENV)/bin
 ready := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-keycloak test unit simulate mutants chaos bench lint format types contracts check image-test lock clean
+.PHONY: help demo demo-keycloak test unit simulate mutants chaos soak bench lint format types contracts check image-test lock clean
 
 help: ## What can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +41,9 @@ simulate: $(ready) ## Random schedules with the real engine (SCHEDULES=1000000, 
 
 chaos: $(ready) ## Workers on a real Kafka while everything fails (MINUTES=10, SEED=7); needs Java and Maven
 	$(bin)/python -m tests.chaos
+
+soak: $(ready) ## Kills, steady load, an outage and a flood, into docs/guarantees.md (KILLS=60, MINUTES=10, RATE=50, PHASES=kills,flood); needs Java and Maven
+	$(bin)/python -m tests.soak
 
 bench: $(ready) ## Usher beside its limits and its peers, into docs/benchmarks.md (FULL=1: longer); needs Java and Maven
 	-$(bin)/python -m pip install --quiet --require-hashes -r requirements-bench.lock

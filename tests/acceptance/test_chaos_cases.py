@@ -58,7 +58,7 @@ async def test_what_comes_after_readiness_is_not_lost(own_kafka: Broker, tmp_pat
         run.provider.healthy = True
         await run.traffic.send(50)
         before = {event.event for event in run.traffic.sent}
-        flowing = asyncio.create_task(run.traffic.flow(0.01))
+        flowing = asyncio.create_task(run.traffic.flow(500))
         first = await _first_ready(run)
         seen = len(run.traffic.sent)
         await run.fleet.ready()

@@ -1,52 +1,52 @@
-"""``python -m tests.chaos``: MINUTES (default 1) of faults, by the plan of SEED (default: a new one). Exit code 0: the promises hold."""
+"""``python -m tests.chaos``: workers on a real Kafka while everything fails. Exit code 0: the promises hold; 2: there is no Kafka."""
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import os
 import random
 import shutil
 import sys
-import time
 from pathlib import Path
 
-from rich.console import Console
+from tests.chaos.command import console, on_own_broker, teller
 from tests.chaos.report import show
 from tests.chaos.run import chaos
 from tests.java import ServerMissing
-from tests.kafka import BACK_SOON, Broker, jars
 
 
 def main() -> int:
-    seed = int(os.environ.get("SEED") or random.randrange(10**6))
-    seconds = float(os.environ.get("MINUTES") or 1) * 60
+    options = _options()
+    seed, seconds = options.seed, options.minutes * 60
     folder = Path("build", "chaos", f"seed-{seed}").absolute()
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    try:
-        jars()
-    except ServerMissing as missing:
-        console.print(f"chaos needs a real Kafka: {missing}")
-        return 2
-    shutil.rmtree(folder, ignore_errors=True)
-    began = time.monotonic()
-
-    def say(what: str) -> None:
-        console.print(f"{time.monotonic() - began:6.1f} s  {what}", markup=False)
-
+    screen = console()
+    say = teller(screen)
     say(f"SEED={seed}, {seconds:g} s of faults")
-    broker = Broker(folder / "kafka", properties=BACK_SOON)
-    broker.start()
     try:
-        findings, run = asyncio.run(chaos(broker, seed, seconds, folder, say))
-    finally:
-        broker.kill()
-    show(console, seed, findings, run)
+        findings, run = on_own_broker(folder, lambda broker: chaos(broker, seed, seconds, folder, say))
+    except ServerMissing as missing:
+        screen.print(f"chaos needs a real Kafka: {missing}")
+        return 2
+    show(screen, seed, findings, run)
     if not findings.holds:
-        console.print(f"The promises do not hold. Logs: {folder}; the same plan again: make chaos SEED={seed}")
+        screen.print(f"The promises do not hold. Logs: {folder}; the same plan again: make chaos SEED={seed}")
         return 1
     shutil.rmtree(folder)
-    console.print("All promises hold.")
+    screen.print("All promises hold.")
     return 0
+
+
+def _options() -> argparse.Namespace:
+    given = os.environ
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument(
+        "--minutes", type=float, default=given.get("MINUTES") or 1.0, help="of faults; default: MINUTES, or 1"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=given.get("SEED") or random.randrange(10**6),
+        help="of the plan of faults; default: SEED, or a new one",
+    )  # fmt: skip
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -33,10 +33,11 @@ class Mishap:
 class Worker:
     """One worker of the fleet: one process at a time. Take *lock* to do something to it.
 
-    *starts* are the seconds that its processes took to be ready, if they lived that long.
+    *starts* are the seconds that its processes took to be ready, if they lived that long. It may open as many *descriptors*, or
+    as the system lets it.
     """
 
-    def __init__(self, number: int, folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, number: int, folder: Path, env: Mapping[str, str], descriptors: int | None = None) -> None:
         self.number = number
         self.lock = asyncio.Lock()
         self.log = folder / f"worker-{number}.log"
@@ -45,6 +46,9 @@ class Worker:
         self.starts: list[float] = []
         self._folder = folder
         self._env = env
+        self._command = [sys.executable, "-m", "usher", "run"]
+        if descriptors:
+            self._command = ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *self._command]
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._read_from = 0
@@ -62,9 +66,8 @@ class Worker:
         self.url, self._expected, self._began = "", False, time.monotonic()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "usher", "run",
-                cwd=self._folder, env=dict(self._env), stdout=log, stderr=log,
-            )  # fmt: skip
+                *self._command, cwd=self._folder, env=dict(self._env), stdout=log, stderr=log
+            )
         self._watcher = asyncio.create_task(self._watch(self._process))
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:

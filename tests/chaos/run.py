@@ -71,13 +71,13 @@ class Chaos:
     async def _carry_out(self, fault: Fault) -> None:
         match fault.kind:
             case "kill" | "stop" | "freeze":
-                act = {"kill": self._kill, "stop": self._restart, "freeze": self._freeze}[fault.kind]
+                act = {"kill": self.kill, "stop": self._restart, "freeze": self._freeze}[fault.kind]
                 await asyncio.gather(*(self._hit(self.fleet.workers[number], act, fault) for number in fault.workers))
             case "rolling":
                 for worker in self.fleet.workers:
                     await self._hit(worker, self._restart, fault)
             case "broker-kill":
-                await self._kill_broker(fault.lasts)
+                await self.kill_broker(fault.lasts)
             case "provider-down":
                 self.provider.down = True
                 await asyncio.sleep(fault.lasts)
@@ -96,7 +96,8 @@ class Chaos:
                     await worker.ready(self.fleet.http, AT_WORK_WITHIN)
             await act(worker, fault.lasts)
 
-    async def _kill(self, worker: Worker, lasts: float) -> None:
+    async def kill(self, worker: Worker, lasts: float) -> None:
+        """Kill -9 it, and start another process *lasts* seconds later."""
         self.fleet.record("kill", worker.pid, self.provider.in_flight(worker.pid))
         await worker.kill()
         await asyncio.sleep(lasts)
@@ -115,7 +116,8 @@ class Chaos:
         mishap.ended = time.monotonic()
         worker.thaw()
 
-    async def _kill_broker(self, lasts: float) -> None:
+    async def kill_broker(self, lasts: float) -> None:
+        """Kill -9 the broker; it is back after *lasts* seconds, and what it takes to start."""
         async with self.broker_lock:
             mishap = self.fleet.record("broker-kill", None, 0)
             mishap.ended = float("inf")
@@ -209,9 +211,14 @@ async def stage(
     *,
     say: Callable[[str], None] = lambda _: None,
     ready: bool = True,
+    descriptors: int | None = None,
+    workers: int = WORKERS,
     **settings: object,
 ) -> AsyncIterator[Chaos]:
-    """A new topic, a provider double and a fleet (*ready*, or not started); gone at the end. *settings* are the workers'."""
+    """A new topic, a provider double and a fleet (*ready*, or not started); gone at the end. *settings* are the workers'.
+
+    A worker may open as many *descriptors*, or as the system lets it.
+    """
     topic, group = unique("events"), unique("usher")
     await broker.create_topic(topic, PARTITIONS)
     async with Provider(random.Random(rng.random())) as provider:
@@ -219,7 +226,7 @@ async def stage(
             broker.servers, topic, random.Random(rng.random()), refused=provider.refused, never=provider.never
         )
         env = worker_environment(broker.servers, topic, group, provider.url, **settings)
-        async with Fleet([Worker(number, folder, env) for number in range(WORKERS)]) as fleet:
+        async with Fleet([Worker(number, folder, env, descriptors) for number in range(workers)]) as fleet:
             try:
                 if ready:
                     await fleet.start()

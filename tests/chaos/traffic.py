@@ -13,7 +13,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +23,8 @@ from aiokafka.errors import KafkaError
 Sort = Literal["plain", "refused", "huge", "foreign"]
 
 USERS = 120
+RATE = 100.0
+"""Events a second, of all sorts."""
 MOST_BYTES = 1_048_588
 """The brokers' default of ``max.message.bytes``."""
 
@@ -39,7 +41,10 @@ class Sent:
 
 
 class Traffic:
-    """Sends events until cancelled. It adds the events that the provider must not take to *refused* and *never*."""
+    """Sends events until cancelled. It adds the events that the provider must not take to *refused* and *never*.
+
+    A producer of its own sends them; if *webhook* is set, it is given every second one, and returns once it is acknowledged.
+    """
 
     def __init__(
         self, servers: str, topic: str, rng: random.Random, *, refused: set[str], never: set[str], users: int = USERS
@@ -47,6 +52,7 @@ class Traffic:
         self.sent: list[Sent] = []
         self.garbage: list[tuple[int, int]] = []
         self.flowing = asyncio.Lock()
+        self.webhook: Callable[[bytes], Awaitable[None]] | None = None
         self._servers = servers
         self._topic = topic
         self._rng = rng
@@ -57,12 +63,13 @@ class Traffic:
         self._ids = itertools.count(1)
         self._producer: AIOKafkaProducer | None = None
 
-    async def flow(self, pause: float = 0.1) -> None:
-        """Send a handful of events every *pause* seconds, except while another task has `flowing`."""
+    async def flow(self, rate: float = RATE) -> None:
+        """Send *rate* events a second, a handful at a time, except while another task has `flowing`. What was late is not made up."""
+        due = time.monotonic()
         while True:
             async with self.flowing:
-                await self._tick()
-            await asyncio.sleep(pause)
+                due = max(due, time.monotonic()) + await self._tick() / rate
+            await asyncio.sleep(due - time.monotonic())
 
     async def send(self, count: int, sort: Sort = "plain") -> None:
         """Send *count* events of as many users."""
@@ -94,10 +101,13 @@ class Traffic:
     async def close(self) -> None:
         await self._drop_producer()
 
-    async def _tick(self) -> None:
+    async def _tick(self) -> int:
+        """Send a handful. Returns how many."""
         users = self._rng.sample(self._users, self._rng.randint(4, 10))
         events = [self._event(user, "refused" if self._rng.random() < 0.005 else "plain") for user in users]
-        await self._all(events + [self._event(f"else-{self._rng.randint(0, 99)}", "foreign") for _ in range(4)])
+        events += [self._event(f"else-{self._rng.randint(0, 99)}", "foreign") for _ in range(4)]
+        await self._all(events)
+        return len(events)
 
     def _event(self, user: str, sort: Sort) -> tuple[Sent, bytes]:
         id_, sequence = f"{next(self._ids):016x}", self._sequence[user]
@@ -126,7 +136,10 @@ class Traffic:
 
     async def _all(self, events: list[tuple[Sent, bytes]]) -> None:
         async def one(event: Sent, value: bytes) -> None:
-            await self._until_sent(event.user.encode(), value)
+            if self.webhook is not None and self._rng.random() < 0.5:
+                await self.webhook(value)
+            else:
+                await self._until_sent(event.user.encode(), value)
             self.sent.append(Sent(event.event, event.user, event.sequence, event.sort, time.monotonic()))
 
         async with asyncio.TaskGroup() as group:
