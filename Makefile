@@ -42,7 +42,7 @@ simulate: $(ready) ## Random schedules with the real engine (SCHEDULES=1000000, 
 chaos: $(ready) ## Workers on a real Kafka while everything fails (MINUTES=10, SEED=7); needs Java and Maven
 	$(bin)/python -m tests.chaos
 
-soak: $(ready) ## Kills, steady load, an outage and a flood, into docs/guarantees.md (KILLS=60, MINUTES=10, RATE=50, PHASES=kills,flood); needs Java and Maven
+soak: $(ready) ## Kills, steady load, an outage and a flood, into docs/guarantees.md (KILLS=60, MINUTES=10, RATE=50, OUTAGE=45, PHASES=kills,flood); needs Java and Maven
 	$(bin)/python -m tests.soak
 
 bench: $(ready) ## Usher beside its limits and its peers, into docs/benchmarks.md (FULL=1: longer); needs Java and Maven

@@ -12,7 +12,7 @@ SHOWN = ("date", "cores", "system", "broker")
 
 
 def with_figures(page: str, name: str, played: Played, options: Options, about: Mapping[str, str]) -> str:
-    """*page* with what a phase has measured, by whom and with which options.
+    """*page* with what a phase has measured, with which options and where.
 
     Raises:
         ValueError: the page has no marks for the phase.
@@ -22,6 +22,8 @@ def with_figures(page: str, name: str, played: Played, options: Options, about: 
     if not (mark and end):
         raise ValueError(f"the page has no marks for {name}: <!-- soak: {name} --> and <!-- /soak: {name} -->")
     where = "; ".join(about[each] for each in SHOWN)
-    how = f"`make soak KILLS={options.kills} MINUTES={options.minutes:g} RATE={options.rate:g}`"
+    how = (
+        f"`make soak KILLS={options.kills} MINUTES={options.minutes:g} RATE={options.rate:g} OUTAGE={options.outage:g}`"
+    )
     notes = "\n".join(f"- {note}." for note in played.notes)
     return f"{before}{mark}{how}, {where}.\n\n{goals(played.measures)}\n\n{notes}\n{end}{after}"
