@@ -54,6 +54,7 @@ class Worker:
         self._read_from = 0
         self._expected = False
         self._began = 0.0
+        self._said = ""
 
     @property
     def pid(self) -> int:
@@ -63,7 +64,7 @@ class Worker:
     async def start(self) -> None:
         """Start a process; `ready` says when it has come that far."""
         self._read_from = self.log.stat().st_size if self.log.exists() else 0
-        self.url, self._expected, self._began = "", False, time.monotonic()
+        self.url, self._said, self._expected, self._began = "", "", False, time.monotonic()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, cwd=self._folder, env=dict(self._env), stdout=log, stderr=log
@@ -77,10 +78,18 @@ class Worker:
             await self.start()
 
     async def ready(self, http: aiohttp.ClientSession, within: float = READY_WITHIN) -> None:
-        """Wait until its readiness probe says yes."""
-        async with asyncio.timeout(within):
-            while not await self._is_ready(http):  # noqa: ASYNC110 - it is another process: we can only ask it
-                await asyncio.sleep(0.1)
+        """Wait until its readiness probe says yes.
+
+        Raises:
+            TimeoutError: says what the probe said last.
+        """
+        try:
+            async with asyncio.timeout(within):
+                while not await self._is_ready(http):  # noqa: ASYNC110 - it is another process: we can only ask it
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            said = f"worker {self.number} (pid {self.pid}) was not ready within {within:g} s: {self._said}"
+            raise TimeoutError(said) from None
 
     async def watch_start(self, http: aiohttp.ClientSession) -> None:
         """Record how long the start took, once it is over. Does nothing at other times."""
@@ -98,6 +107,7 @@ class Worker:
             return False
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with http.get(f"{self.url}/readyz", timeout=aiohttp.ClientTimeout(total=5)) as answer:
+                self._said = await answer.text()
                 return answer.status == 200
         return False
 

@@ -25,13 +25,16 @@ async def kills(scene: Scene) -> Played:
     count, in_flight = scene.options.kills, 0
     async with under_load(scene, "kills") as load:
         fleet, provider = load.run.fleet, load.run.provider
-        for number in range(count):
-            worker = load.rng.choice(fleet.workers)
-            await worker.ready(fleet.http)
-            await asyncio.sleep(load.rng.uniform(0.0, 1.0))
-            in_flight += provider.in_flight(worker.pid)
-            scene.say(f"kill {number + 1} of {count}: worker {worker.number}")
-            await load.run.kill(worker, 0.0)
+        try:
+            for number in range(count):
+                worker = load.rng.choice(fleet.workers)
+                await worker.ready(fleet.http)
+                await asyncio.sleep(load.rng.uniform(0.0, 1.0))
+                in_flight += provider.in_flight(worker.pid)
+                scene.say(f"kill {number + 1} of {count}: worker {worker.number}")
+                await load.run.kill(worker, 0.0)
+        except TimeoutError as error:
+            load.run.wrong.append(str(error))
         kept = await load.judged("kills")
     killed = sum(mishap.kind == "kill" for mishap in fleet.mishaps)
     return kept.also(
