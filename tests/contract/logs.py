@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from tests.kafka import Broker, unique
@@ -217,15 +216,9 @@ class KafkaHarness(Harness):
 Parked = AsyncIterator[Sequence[Record] | CaughtUp]
 
 
-@contextlib.asynccontextmanager
-async def parked(worker: Worker, claim: Claim) -> AsyncIterator[Parked]:
+def parked(worker: Worker, claim: Claim) -> contextlib.aclosing[AsyncGenerator[Sequence[Record] | CaughtUp, None]]:
     """The stream of the claim's retry partition, closed at the end."""
-    stream = worker.log.parked(claim)
-    try:
-        yield stream
-    finally:
-        assert inspect.isasyncgen(stream)
-        await stream.aclose()
+    return contextlib.aclosing(worker.log.parked(claim))
 
 
 async def loaded(stream: Parked) -> list[Record]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from tests.fakes.memory_broker import MemoryBroker
@@ -101,7 +101,7 @@ class MemoryLog:
         topic_partition = TopicPartition(dead_letter_topic(self.config.group, claim.topic), claim.partition)
         await self.broker.write(topic_partition, key, value, headers)
 
-    async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+    async def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         partition = self.broker.partition(*self._retry(claim))
         end, position, caught_up = partition.end, 0, False
         while True:

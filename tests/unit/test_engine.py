@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sized
 from functools import partial
 from typing import Any
 
@@ -638,6 +639,48 @@ async def test_a_move_between_two_workers_repeats_nothing(bench: Bench) -> None:
     done = [event for _, event in one.done + two.done]
     assert sorted(done) == sorted(event for _, event in events)
     assert two.done
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    """What is closed by chance, when garbage is collected, stays open."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+async def test_a_claim_that_goes_while_it_loads_leaves_no_stream_open(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that nobody reads would hold up the next claim on its partition."""
+    opened, asked, closed = list[Claim](), list[Claim](), list[Claim]()
+    parked = MemoryLog.parked
+
+    async def watched(log: MemoryLog, claim: Claim) -> AsyncIterator[Any]:
+        opened.append(claim)
+        try:
+            async for part in parked(log, claim):
+                yield part
+        finally:
+            closed.append(claim)
+
+    async def slow(_log: MemoryLog, claim: Claim, _window: float, _limit: int) -> AsyncIterator[Any]:
+        asked.append(claim)
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        for records in list[Any]():
+            yield records
+
+    monkeypatch.setattr(MemoryLog, "parked", watched)
+    monkeypatch.setattr(MemoryLog, "history", slow)
+    first = bench.worker([Script().handler()])
+    running = asyncio.create_task(first.run())
+    await until(lambda: asked)
+    async with bench.running(Script().handler()):
+        await until(lambda: opened[0] in closed, within=5)
+    first.stop()
+    await running
 
 
 async def test_every_delivery_ends_once_and_before_anything_says_so(

@@ -6,6 +6,7 @@ Hides how long a claim takes from its assignment to its first delivery, and from
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -115,23 +116,21 @@ class Claims:
         """
         if trouble := index_trouble():
             raise IndexLost(trouble)
-        stream = self.event_log.parked(state.claim)
-        await self.follower.load(state, stream)
-        await self._open(state)
-        self._outage.over(self.logger)
-        both = [
-            asyncio.ensure_future(self.follower.listen(state, stream)),
-            asyncio.ensure_future(state.table.file.lost()),
-        ]
-        try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if both[0].done():
-                both[0].result()
-                return
-            raise IndexLost(state.table.file.why_lost)
-        finally:
-            for task in both:
-                task.cancel()
+        async with contextlib.aclosing(self.event_log.parked(state.claim)) as stream:
+            await self.follower.load(state, stream)
+            await self._open(state)
+            self._outage.over(self.logger)
+            listening = asyncio.ensure_future(self.follower.listen(state, stream))
+            losing = asyncio.ensure_future(state.table.file.lost())
+            try:
+                await asyncio.wait([listening, losing], return_when=asyncio.FIRST_COMPLETED)
+                if not listening.done():
+                    raise IndexLost(state.table.file.why_lost)
+                listening.result()
+            finally:
+                listening.cancel()
+                losing.cancel()
+                await asyncio.wait([listening, losing])  # the stream can't be closed while it is listened to
 
     async def _open(self, state: ClaimState) -> None:
         """Commit that a worker began here; then let the claim be read, and its due deliveries run.

@@ -16,7 +16,7 @@ is part of the contract, and the engine expects it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -168,11 +168,12 @@ class EventLog(Protocol):
             TooLarge, LogUnavailable
         """
 
-    def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+    def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         """Stream the retry partition from its beginning, in order, in batches; then `CAUGHT_UP` once; then what is added.
 
         The end that counts for `CAUGHT_UP` is read when the iteration begins: after the *start* of the claim was. Tombstones
-        are delivered as records without a value. Ends when it is closed. Waits by itself while the event log is unavailable.
+        are delivered as records without a value. Waits by itself while the event log is unavailable. Ends when the event log is
+        closed. Close it: where nobody takes what it has, other streams of the partition may wait for that.
         """
 
     def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:

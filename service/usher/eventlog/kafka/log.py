@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -193,7 +193,7 @@ class KafkaLog:
             self._lookout.soon()  # the topic may be gone
             raise
 
-    def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+    def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         return self._table.stream(KafkaPartition(retry_topic(self._config.group, claim.topic), claim.partition))
 
     async def history(self, claim: Claim, window: float, limit: int) -> AsyncIterator[Sequence[Record]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -89,7 +89,7 @@ class TableReader:
             self.consumer = None
             self._changed.set()
 
-    async def stream(self, partition: KafkaPartition) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+    async def stream(self, partition: KafkaPartition) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         """Follow *partition* until the iteration, or the reader, is closed."""
         stream = _Stream(partition)
         self._streams.add(stream)

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -146,7 +146,7 @@ class SqliteLog:
     async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         await self._write(dead_letter_topic(self._config.group, claim.topic), key, value, headers)
 
-    async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+    async def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         topic = retry_topic(self._config.group, claim.topic)
         position, caught_up = 0, False
         while self._held.get(claim.topic) is claim:
