@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sized
 from functools import partial
 from typing import Any
@@ -681,6 +682,35 @@ async def test_a_claim_that_goes_while_it_loads_leaves_no_stream_open(
         await until(lambda: opened[0] in closed, within=5)
     first.stop()
     await running
+
+
+class Held:
+    """What a handler holds while it runs; it can be watched."""
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+@pytest.mark.parametrize(
+    "failure", [Retry("busy"), Reject("refused"), Skip("not wanted"), ValueError("a bug"), TimeoutError(), None]
+)
+async def test_an_attempt_that_failed_leaves_no_garbage(bench: Bench, failure: Exception | None) -> None:
+    """Without the collector, which seldom runs here, thousands of failures would be kept, each with all it had in hand."""
+    held = list[weakref.ref[Held]]()
+
+    async def fail(_event: Event, _ctx: Context) -> None:
+        mine = Held()
+        held.append(weakref.ref(mine))
+        if failure is None:
+            await asyncio.Event().wait()
+        else:
+            raise type(failure)(*failure.args)
+
+    script = Script(act=fail)
+    async with bench.running(script.handler(timeout="50ms", retry=RetryPolicy(()))):
+        await bench.emit(raw("ann"))
+        await until(lambda: bench.committed() == 1)
+
+    assert held
+    assert [each() for each in held] == [None] * len(held)
 
 
 async def test_every_delivery_ends_once_and_before_anything_says_so(

@@ -170,7 +170,10 @@ class Attempts:
             error = ended
         except (Exception, SystemExit) as ended:  # noqa: BLE001 - any exception of a handler is an outcome
             error = ended
-        return Ending(error, message_of(ctx), time.perf_counter() - began)
+        try:
+            return Ending(error, message_of(ctx), time.perf_counter() - began)
+        finally:
+            del error  # its traceback holds this frame: a cycle would keep all that the handler held until it is collected
 
     def _report(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
         self.metrics.attempt(handler.name, verdict.label, ending.seconds)
