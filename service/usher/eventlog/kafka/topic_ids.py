@@ -147,13 +147,13 @@ async def _ask(client: AIOKafkaClient, request: Request[Any]) -> object:
     """Send *request* to any broker that answers."""
     nodes = [broker.nodeId for broker in client.cluster.brokers()]
     random.shuffle(nodes)
-    trouble: KafkaError = KafkaConnectionError("no broker is known")
     for node in nodes:
         try:
             return await client.send(node, request)
-        except KafkaError as error:
-            trouble = error
-    raise trouble
+        except KafkaError:
+            if node == nodes[-1]:
+                raise
+    raise KafkaConnectionError("no broker is known")
 
 
 def never_create(client: AIOKafkaClient) -> None:
