@@ -116,11 +116,14 @@ def judged(work: str, findings: Findings, webhooks: Webhooks) -> Played:
     answers = ", ".join(
         f"{count:,} {status or 'without an answer'}" for status, count in sorted(webhooks.answers.items())
     )
-    repeats = sum(findings.repeats.values()) + len(findings.repeats_unexplained)
+    unexplained = len(findings.repeats_unexplained)
+    repeats = (
+        f"{sum(findings.repeats.values()) + unexplained:,} repeats, {unexplained:,} of them without a known reason"
+    )
     return Played(
         [Measure(work, what, len(cases), 0) for what, cases in broken.items()],
         [
-            f"{findings.events:,} events acknowledged, {findings.deliveries:,} deliveries owed, {repeats:,} repeats",
+            f"{findings.events:,} events acknowledged, {findings.deliveries:,} deliveries owed; {repeats}",
             f"webhooks by status: {answers}",
             *(case for cases in broken.values() for case in cases[:5]),
         ],

@@ -73,7 +73,7 @@ def test_a_run_in_which_nothing_is_broken_misses_nothing() -> None:
     """Repeats are counted and do not fail it."""
     played = verdict(events=10, deliveries=20, delivered=20, repeats_unexplained=["one"])
     assert played.missed == []
-    assert "20 deliveries owed, 1 repeats" in played.notes[0]
+    assert "20 deliveries owed; 1 repeats, 1 of them" in played.notes[0]
 
 
 @pytest.mark.parametrize("broken", ["lost", "order", "twice", "not_ours", "dead_letters_unexpected", "wrong"])
