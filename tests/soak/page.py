@@ -21,7 +21,7 @@ def with_figures(page: str, name: str, played: Played, options: Options, about: 
     _, end, after = rest.partition(f"<!-- /soak: {name} -->")
     if not (mark and end):
         raise ValueError(f"the page has no marks for {name}: <!-- soak: {name} --> and <!-- /soak: {name} -->")
-    where = "; ".join(about[each] for each in SHOWN)
+    where = "; ".join(f"{name}: {about[name]}" for name in SHOWN)
     how = (
         f"`make soak KILLS={options.kills} MINUTES={options.minutes:g} RATE={options.rate:g} OUTAGE={options.outage:g}`"
     )

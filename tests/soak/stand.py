@@ -113,9 +113,7 @@ def judged(work: str, findings: Findings, webhooks: Webhooks) -> Played:
         "dead letters that should not be": findings.dead_letters_unexpected,
         "workers that did not behave": findings.wrong,
     }
-    answers = ", ".join(
-        f"{count:,} {status or 'without an answer'}" for status, count in sorted(webhooks.answers.items())
-    )
+    answers = ", ".join(f"{status or 'no answer'}: {count:,}" for status, count in sorted(webhooks.answers.items()))
     unexplained = len(findings.repeats_unexplained)
     repeats = (
         f"{sum(findings.repeats.values()) + unexplained:,} repeats, {unexplained:,} of them without a known reason"
