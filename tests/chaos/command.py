@@ -6,9 +6,9 @@ import asyncio
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from tests.kafka import BACK_SOON, Broker
@@ -28,7 +28,7 @@ def teller(where: Console) -> Say:
     return lambda what: where.print(f"{time.monotonic() - began:6.1f} s  {what}", markup=False)
 
 
-def on_own_broker(folder: Path, play: Callable[[Broker], Awaitable[Result]]) -> Result:
+def on_own_broker(folder: Path, play: Callable[[Broker], Coroutine[Any, Any, Result]]) -> Result:
     """Start a broker in *folder*, which is emptied before, and *play* on it. What comes of that; the broker ends.
 
     Raises:
@@ -38,10 +38,6 @@ def on_own_broker(folder: Path, play: Callable[[Broker], Awaitable[Result]]) -> 
     broker = Broker(folder / "kafka", properties=BACK_SOON)
     broker.start()
     try:
-        return asyncio.run(_awaited(play, broker))
+        return asyncio.run(play(broker))
     finally:
         broker.kill()
-
-
-async def _awaited(play: Callable[[Broker], Awaitable[Result]], broker: Broker) -> Result:
-    return await play(broker)

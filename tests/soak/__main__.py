@@ -19,7 +19,6 @@ from rich.console import Console
 from tests import machine
 from tests.chaos.command import console, on_own_broker, teller
 from tests.java import ServerMissing
-from tests.kafka import Broker
 from tests.measures import goals
 from tests.soak.flood import flood
 from tests.soak.page import with_figures
@@ -54,11 +53,8 @@ def main() -> int:
     say = teller(screen)
     say(f"{', '.join(phases)}: {options}")
 
-    def play(broker: Broker) -> Awaitable[dict[str, Played]]:
-        return soak(Scene(broker, folder, options, say), phases)
-
     try:
-        played = on_own_broker(folder, play)
+        played = on_own_broker(folder, lambda broker: soak(Scene(broker, folder, options, say), phases))
     except ServerMissing as missing:
         screen.print(f"the soak needs a real Kafka: {missing}")
         return 2

@@ -6,12 +6,13 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from tests.chaos.fleet import Worker
-from tests.measures import Measure
+from tests.measures import Measure, number
 from tests.soak.memory import watched
 from tests.soak.stand import Played, Scene, under_load
 from tests.stats import percentile
@@ -29,40 +30,51 @@ _PATIENCE = aiohttp.ClientTimeout(total=5)
 async def flood(scene: Scene) -> Played:
     """One kind of strangers after the other. Each probe of health is a new connection, as an orchestrator makes one."""
     share = scene.options.flood
-    measures, notes = [], []
+    seconds = _SECONDS * share
+    measures = []
     async with under_load(scene, "flood", workers=1, descriptors=DESCRIPTORS) as load:
         [worker] = load.run.fleet.workers
         async with watched([worker.pid], 0.2) as memory:
+            alone = percentile(await _probed(worker, asyncio.sleep(seconds)), 0.99)
             for kind, whole in WAVES.items():
                 count = math.ceil(whole * share)
                 scene.say(f"{count} {kind}")
-                times = await _probed(worker, kind, count, _SECONDS * share)
+                times = await _probed(worker, _strangers(worker, kind, count, seconds))
+                during = f"health while {count:,} {kind}, {len(times)} probes"
                 measures += [
-                    Measure("flood", f"health while {count:,} {kind}: p99", percentile(times, 0.99), P99, " ms"),
-                    Measure("flood", f"health while {count:,} {kind}: slowest", max(times), SLOWEST, " ms"),
+                    Measure("flood", f"{during}: p99", percentile(times, 0.99), P99, " ms"),
+                    Measure("flood", f"{during}: slowest", max(times), SLOWEST, " ms"),
                 ]
-                notes.append(f"{len(times)} probes while {count:,} {kind}")
         kept = await load.judged("flood")
-    return kept.also(*measures, Measure("flood", "most memory", memory.peak, MEMORY, " MB"))
+    kept = kept.also(*measures, Measure("flood", "most memory", memory.peak, MEMORY, " MB"))
+    return Played(kept.measures, [f"health before they come: p99 {number(alone)} ms", *kept.notes])
 
 
-async def _probed(worker: Worker, kind: str, count: int, seconds: float) -> list[float]:
-    """Let them come, and ask for health all the while: how long the answers took, in ms; inf: there was none, or a bad one."""
+async def _strangers(worker: Worker, kind: str, count: int, seconds: float) -> None:
+    """Let them come, and wait until the last one is gone."""
     port = worker.url.rpartition(":")[2]
-    strangers = await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.soak.strangers", port, kind, str(count), str(seconds), cwd=_ROOT
     )
-    staying = asyncio.create_task(strangers.wait())
-    times = []
     try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), timeout=_PATIENCE) as http:
-            while not staying.done():
-                times.append(await _probe(http, f"{worker.url}/healthz"))
-                await asyncio.wait([staying], timeout=_EVERY)
+        await process.wait()
     finally:
-        if strangers.returncode is None:
-            strangers.kill()
-        await staying
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _probed(worker: Worker, meanwhile: Coroutine[Any, Any, object]) -> list[float]:
+    """Ask for health *meanwhile*: how long the answers took, in ms; inf: there was none, or a bad one."""
+    times = []
+    async with (
+        asyncio.TaskGroup() as group,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), timeout=_PATIENCE) as http,
+    ):
+        busy = group.create_task(meanwhile)
+        while not busy.done():
+            times.append(await _probe(http, f"{worker.url}/healthz"))
+            await asyncio.wait([busy], timeout=_EVERY)
     return times
 
 
