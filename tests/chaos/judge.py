@@ -136,14 +136,22 @@ def _dead_letters(
             found.dead_letters_unexpected.append(f"{row['handler']}: {event} {reason}: {row['error']}")
 
 
-def _killed_under(handler: str, event: str, attempts: Iterable[Attempt], mishaps: Iterable[Mishap]) -> int:
-    """Count the workers that were killed while they tried this delivery: they can't know that it was not the cause."""
+def _killed_under(handler: str, event: str, attempts: Iterable[Attempt], mishaps: Sequence[Mishap]) -> int:
+    """Count the workers that were killed before a commit said how their attempt of this delivery had ended.
+
+    The next worker can't know that it was not the cause.
+    """
     tried = [each for each in attempts if (each.handler, each.event) == (handler, event)]
     return sum(
-        any(each.pid == kill.pid and each.began <= kill.began <= (each.ended or kill.began) for each in tried)
+        any(_not_committed(each, kill, _uncommitted_since(kill, mishaps)) for each in tried)
         for kill in mishaps
         if kill.kind == "kill"
     )
+
+
+def _not_committed(attempt: Attempt, mishap: Mishap, since: float) -> bool:
+    """Whether the worker had begun *attempt*, and had not surely committed its end: what ended after *since*."""
+    return attempt.pid == mishap.pid and attempt.began <= mishap.began and (attempt.ended or mishap.began) >= since
 
 
 def _order(found: Findings, ours: Iterable[Sent], attempts: Iterable[Attempt]) -> None:
@@ -270,10 +278,7 @@ def _uncommitted_since(mishap: Mishap, mishaps: Iterable[Mishap]) -> float:
 def _at_risk(mishap: Mishap, attempts: Iterable[Attempt], mishaps: Sequence[Mishap]) -> int:
     """How many deliveries of the worker were in flight, or had ended since what it had surely committed."""
     since = _uncommitted_since(mishap, mishaps)
-    return sum(
-        each.pid == mishap.pid and each.began <= mishap.began and (each.ended or mishap.began) >= since
-        for each in attempts
-    )
+    return sum(_not_committed(each, mishap, since) for each in attempts)
 
 
 def _standstill(

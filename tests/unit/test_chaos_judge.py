@@ -184,6 +184,16 @@ def test_a_delivery_under_which_workers_were_killed_may_be_condemned() -> None:
     assert verdict(*tries, mishaps=kills[:1], dead_letters=dead).dead_letters_unexpected
 
 
+def test_a_kill_right_after_an_attempt_is_one_too() -> None:
+    """Until a commit has said how it ended, the next worker takes it for the cause; later it does not."""
+    tries = (attempt(0, 1.0, result="failed"), attempt(0, 2.0, pid=TWO), attempt(1, 9.0))
+    dead = [dead_letter("crashed-the-worker")]
+    first, soon, late = (Mishap("kill", at, at, pid=pid) for at, pid in ((1.05, ONE), (3.0, TWO), (8.0, TWO)))
+
+    assert verdict(*tries, mishaps=[first, soon], dead_letters=dead).holds
+    assert verdict(*tries, mishaps=[first, late], dead_letters=dead).dead_letters_unexpected
+
+
 def test_what_is_not_ours_must_not_be_attempted() -> None:
     """An attempt of an event that the filter keeps out is found."""
     assert verdict(attempt(0, 1.0), events=(sent(0, "foreign"),)).not_ours
