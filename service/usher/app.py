@@ -116,7 +116,10 @@ class App:
             return {"worker": "stopping"}
         partitions = {"partitions": _standing(self.event_log.stopped())}
         if self.worker is None or not self.worker.ready:
-            return {"worker": "starting", **partitions}
+            loading = (
+                [f"{claim.topic}/{claim.partition}" for claim in self.worker.claims.loading] if self.worker else []
+            )
+            return {"worker": f"loading {', '.join(loading)}" if loading else "starting", **partitions}
         return {
             "worker": OK,
             "event_log": OK if await self.event_log.writable() else "takes no writes",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ from tests.engine import CONFIG, TOPIC, Script, until
 from tests.fakes.memory_log import MemoryBroker, MemoryLog
 
 from usher.app import App, build
-from usher.eventlog.port import TopicPartition
+from usher.delivery import Record
+from usher.eventlog.port import Claim, TopicPartition
 from usher.settings import Settings
 from usher.web import OK
 
@@ -61,6 +62,29 @@ async def test_a_worker_whose_claims_were_taken_is_not_ready_until_it_has_others
         await app.worker.claims.released(list(app.worker.claims.states))
         assert (await app.ready())["worker"] != OK
         await app.worker.claims.claimed([])
+        assert (await app.ready())["worker"] == OK
+
+
+async def test_claims_that_are_still_loading_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that does not get through shows by its partition; the others of the worker do not hide it."""
+    broker, read_back = MemoryBroker(partitions=2), asyncio.Event()
+
+    async def slow(_log: MemoryLog, claim: Claim, _window: float, _limit: int) -> AsyncIterator[Sequence[Record]]:
+        if claim.partition == 1:
+            await read_back.wait()
+        for records in list[Sequence[Record]]():
+            yield records
+
+    async with serving(broker) as app:
+        assert app.worker is not None
+        claims = list(app.worker.claims.states)
+        await app.worker.claims.released(claims)
+        monkeypatch.setattr(MemoryLog, "history", slow)
+        await app.worker.claims.claimed(claims)
+        await until(lambda: app.worker and app.worker.claims.loaded)
+        assert (await app.ready())["worker"] == f"loading {TOPIC}/1"
+        read_back.set()
+        await until(lambda: app.worker and app.worker.ready)
         assert (await app.ready())["worker"] == OK
 
 

@@ -79,6 +79,11 @@ class Claims:
     def loaded(self) -> list[ClaimState]:
         return [state for state in self.states.values() if state.loaded]
 
+    @property
+    def loading(self) -> list[Claim]:
+        """The claims whose parking table is not there yet, or not there any more."""
+        return [claim for claim, state in self.states.items() if not (state.loaded and state.table.usable)]
+
     async def claimed(self, claims: Sequence[Claim]) -> None:
         """`Owner.claimed`: begin to load each claim. It is read once its parking table is loaded."""
         if self.leaving:

@@ -69,9 +69,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether the event log is open, the first claims are loaded (or there are none), and no stop was asked for."""
-        claims = self.claims
-        loaded = all(state.loaded and state.table.usable for state in claims.states.values())
-        return self._opened and claims.assigned and not self._stopping.is_set() and loaded
+        return self._opened and self.claims.assigned and not self._stopping.is_set() and not self.claims.loading
 
     def silent_for(self) -> float:
         """Return the seconds since the event log was last polled; 0 before the first poll."""
