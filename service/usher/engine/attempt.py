@@ -173,9 +173,8 @@ class Attempts:
         try:
             return Ending(error, message_of(ctx), time.perf_counter() - began)
         finally:
-            del (
-                error
-            )  # its traceback holds this frame: a cycle would keep all that the handler held until it is collected
+            # Its traceback holds this frame: the cycle would keep all that the handler held until it is collected.
+            del error
 
     def _report(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
         self.metrics.attempt(handler.name, verdict.label, ending.seconds)
