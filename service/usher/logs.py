@@ -1,7 +1,8 @@
 """The service's log lines on stderr: one JSON object a line, or coloured text on a terminal.
 
 Hides how a line is made, and keeps personal data out of it: every text that others wrote (exceptions, libraries) is
-scrubbed, and of a traceback only the places are kept, never the values of variables.
+scrubbed, fields that are named like a credential are masked, and of a traceback only the places are kept, never the values
+of variables.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLo
 
 from usher.log_stream import LogStream
 from usher.redact import scrub
+from usher.redact.credentials import names_credential
+from usher.redact.shapes import MASK
+from usher.terminal import visible
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
@@ -76,7 +80,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 
 def scrubbed(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Take personal data and secrets out of every text of a line, except out of our own identifiers."""
-    return {name: value if name in _OURS else _scrub(value) for name, value in line.items()}
+    return {name: value if name in _OURS else _field(name, value) for name, value in line.items()}
 
 
 def described_error(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -125,13 +129,17 @@ def _frames(error: BaseException) -> Sequence[str]:
     return places[-_FRAMES:]
 
 
+def _field(name: object, value: Any) -> Any:
+    return MASK if isinstance(value, str) and names_credential(name) else _scrub(value)
+
+
 def _scrub(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {str(name): _scrub(inner) for name, inner in value.items()}
+        return {scrub(name): _field(name, inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(inner) for inner in value]
     return scrub(value)
@@ -139,7 +147,7 @@ def _scrub(value: Any) -> Any:
 
 def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
     first = {name: line.pop(name) for name in ("timestamp", "level", "event") if name in line}
-    return json.dumps({**first, **line}, ensure_ascii=False, default=scrub)
+    return visible(json.dumps({**first, **line}, ensure_ascii=False, default=scrub))
 
 
 class _Forward(logging.Handler):

@@ -9,6 +9,7 @@ import typer
 
 from usher.cli import _options as opt
 from usher.cli._exits import Exit, Stop
+from usher.redact import without_secrets
 from usher.terminal import iso, moment, print_json, table
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _row(fate: Fate) -> dict[str, object]:
         "detail": _detail(fate),
         "attempt": fate.attempt,
         "due": None if fate.due is None else iso(fate.due),
-        "error": fate.error,
+        "error": without_secrets(fate.error),
         "dead_letter": fate.dead_letter or None,
     }
 
@@ -124,7 +125,7 @@ def _cells(fate: Fate) -> list[object]:
         fate.state,
         _detail(fate),
         fate.attempt or None,
-        fate.error,
+        without_secrets(fate.error),
         fate.dead_letter,
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from usher.delivery import Record
+from usher.delivery import Record, opaque
 from usher.delivery.headers import Head, ours, read_delivery
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.engine.parked_row import ParkedRow
@@ -33,7 +33,11 @@ class Wanted:
     tenant: str | None = None
 
     def is_(self, uid: EventUid) -> bool:
-        return uid.id == self.id and self.source in {None, uid.source} and self.tenant in {None, uid.tenant}
+        return (
+            uid.id in {self.id, opaque(self.id)}
+            and self.source in {None, uid.source}
+            and self.tenant in {None, uid.tenant}
+        )
 
 
 async def find_fates(
