@@ -170,7 +170,7 @@ def test_credentials_are_stripped_wherever_they_are(name: str, item: object) -> 
             "statusCode": 200,
             "http_url": "x",
             "code_id": "1",
-            "key": "k",
+            "key": {"kept": "k"},
         },
         {"password": True, "hash": None, "otp": False},
         [[{"a": [1, "token"]}]],

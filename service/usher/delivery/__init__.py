@@ -191,7 +191,7 @@ def opaque(text: str) -> str:
 
     That is its SHA-256 where it is the address or number of a person, or `bounded`.
     """
-    return _digest(text) if holds_person(text) else bounded(text)
+    return _digest(text) if len(text) > _MAX_ID or holds_person(text) else text
 
 
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 _AT = "@"
 _EMAIL = re.compile(
-    r"\"[^\"@]{1,64}\"@[^\s<>\"'(),;@]+"  # a quoted local part may hold blanks
-    r"|(?<![^\s<>\"(),;:@])[^\s<>\"(),;:@]+@[^\s<>\"'(),;@]+"
+    r"\"[^\"@]{1,64}\"@[^\s<>\"(),;@]+"  # a quoted local part may hold blanks
+    r"|(?<![^\s<>\"(),;:@])[^\s<>\"(),;:@]+@[^\s<>\"(),;@]+"
 )
 _ROW = r"\d[\d\s().\-·•‧∙⋅‐‑‒–—−]{5,}\d"  # noqa: RUF001  the dots and dashes that people write between digits
 _DIGITS = re.compile(_ROW)

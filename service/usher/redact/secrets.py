@@ -14,6 +14,7 @@ _SHORT = 6
 """Characters below which a secret is also a part of other words: it is masked only where it stands as a value."""
 _TOO_SHORT = 4
 """Characters below which a secret is none: it would be found everywhere."""
+_LEAST_OF_BASE64 = 5
 _LEAST_OF_A_URL = 8
 _WORD_LIKE = re.compile(r"[a-z]+([-_][a-z]+)*|v?[0-9]{1,3}")
 _OUR_MASKS = ("<secret>", "<email>", "<number>", "<name>", "<personal>")
@@ -60,22 +61,19 @@ def without_secrets(text: str) -> str:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """Yield *value*; of a URL also what makes it a secret: it may be quoted without its host."""
-    yield value
-    if "://" not in value:
-        return
+    """Yield *value*; of a URL what makes it a secret, without the host: it may be quoted alone, and an operator needs the host."""
     try:
-        url = urlsplit(value)
-        userinfo = [url.password or "", url.netloc.rpartition("@")[0]]
+        url = urlsplit(value if "://" in value else "")
+        texts = [url.password or "", url.netloc.rpartition("@")[0]]
     except ValueError:
+        yield value
         return
-    path = url.path + (f"?{url.query}" if url.query else "")
-    texts = [*userinfo, *url.path.split("/"), *(text for _, text in parse_qsl(url.query))]
-    for text in texts:
-        if len(text) >= _LEAST_OF_A_URL and not _WORD_LIKE.fullmatch(text):
-            yield text
-    if len(path) >= _LEAST_OF_A_URL:
-        yield path
+    path = value.partition("://")[2][len(url.netloc) :].lstrip("/")
+    texts += [*url.path.split("/"), *(text for _, text in parse_qsl(f"{url.query}&{url.fragment}"))]
+    parts = [text for text in texts if len(text) >= _LEAST_OF_A_URL and not _WORD_LIKE.fullmatch(text)]
+    yield from parts
+    if path or not parts:
+        yield path if len(path) >= _LEAST_OF_A_URL else value
 
 
 def _forms(value: str) -> set[str]:
@@ -91,4 +89,4 @@ def _forms(value: str) -> set[str]:
         whole = b64encode(b"\0" * before + data)
         inner = whole[(0, 2, 3)[before] : (len(data) + before) // 3 * 4].decode()
         encoded |= {inner, inner.replace("+", "-").replace("/", "_")}
-    return {value, data.hex(), *percent, *escaped, *(text for text in encoded if len(text) >= _SHORT)}
+    return {value, data.hex(), *percent, *escaped, *(text for text in encoded if len(text) >= _LEAST_OF_BASE64)}

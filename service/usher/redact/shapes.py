@@ -21,7 +21,7 @@ _LOOKS = re.compile(
     | \beyJ[\w+/=-]{8,}(?:\.[\w+/=-]*){0,4}
     | \b(?:SG\.[\w.-]{10,} | gh[pousr]_\w{16,} | xox[a-z]-[\w-]{8,} | A[KS]IA[0-9A-Z]{16}
             | [srp]k_(?:live|test)_\w{8,} | glpat-[\w-]{8,} | AIza[\w-]{30,})
-    | \$(?:2[abxy]?|[156y]|apr1|argon2\w{0,2}|pbkdf2[\w-]*|scrypt|bcrypt[\w-]*)\$[^\s"'<>,;]{8,}
+    | \$(?:2[abxy]?|[156y]|apr1|argon2\w{0,2}|pbkdf2[\w-]*|scrypt|bcrypt[\w-]*)\$[^\s"'<>;]{8,}
     | \{(?:S?SHA\d*|S?MD5|CRYPT|PBKDF2[\w-]*|BCRYPT|ARGON2\w*)\}[^\s"'<>,;]{8,}
     | \b(?:pbkdf2_sha\d+|pbkdf2:sha\d+|argon2|bcrypt_sha256|bcrypt|scrypt|sha\d+|md5)[$:][^\s"'<>,;]*\$[^\s"'<>,;]{8,}
     """,
@@ -36,17 +36,17 @@ _AUTHORIZATION = re.compile(rf"{_QUOTED}|(?:[\w-]+\s+)?[^\s\"'&,;}}]+")
 _COOKIES = re.compile(rf"{_QUOTED}|[^\s\"',;]+(?:;\s*[^\s\"',;]+)*")
 _ELEMENT = re.compile(r"<(?:\w+:)?([\w.-]+)(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<\]]+)(?=</|\]\])")
 _PAIR = re.compile(
-    r"(?i)\b(?:name|key|field|id|k)[\"']?\s*[=:]\s*[\"']?([\w.-]+)[\"']?[\s,;>]*(?:[\"']?(?:value|val|v)[\"']?\s*[=:]\s*)?"
+    r"(?i)\b(?:name|key|field|id|k)[\"']?\s*[=:]\s*[\"']?([\w.-]++)[\"']?+[\s,;>]*+(?:[\"']?(?:value|val|v)[\"']?\s*[=:]\s*)?+"
     rf"({_QUOTED}|[^\s\"'<>,;}}]+)"
 )
 _SAID = re.compile(
     r"(?i)\b(?:pass(?:word|wd|phrase|code)|passwort|kennwort|pwd|pin|otp|secret|token|api\s?key|credentials?)\b[\"']?"
     r"(?:\s+(?:is|was|ist|lautet|to|now)\b)*[\s:=]+[\"']?(?!\d{4}-\d\d)(?!\d+\w{0,2}\b)"
-    r"((?=[^\s\d]*\d)(?=[\d\W_]*[^\W\d_])[^\s\"'<>,;]{4,})"
+    r"((?=[^\s\"'<>,;\d]*\d)(?=[^\s\"'<>,;a-zA-Z]*[a-zA-Z])[^\s\"'<>,;]{4,})"
 )
 _SAID_MARKS = ("pass", "wort", "pwd", "pin", "otp", "secret", "token", "key", "cred", "code")
 _CODE = re.compile(r"(?i)\b((?:code|pin|otp|passcode)\s+(?:is|was|ist|lautet)[\s:]+|(?:otp|pin)[\s:]+)\d{4,8}\b")
-_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s/?#\"'<>\\]+)([/?#\\][^\s\"'<>]*)")
+_URL = re.compile(r"(?i)(?<![a-z])([a-z][a-z0-9+.-]{0,19}://[^\s/?#\"'<>\\]+)([/?#\\][^\s\"'<>]*)")
 _AFTER_A_NAME = re.compile(r"(?i)\b(url|uri|path|location)([\"']?\s*[:=]\s*[\"']?)/[^\s\"'<>]+")
 _END = re.compile(r"[)\].,;:}|…]*$")
 _OPENS = re.compile(
@@ -138,7 +138,7 @@ def _last_group(match: re.Match[str]) -> str:
 
 
 def _by_first_group(match: re.Match[str]) -> str:
-    if not names_credential(match[1], "pair") or match[2].startswith("<"):
+    if MASK in match[2] or not names_credential(match[1], "pair"):
         return match[0]
     return f"{match[0][: match.start(2) - match.start()]}{MASK}"
 

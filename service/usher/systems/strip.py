@@ -37,7 +37,7 @@ _METHODS = re.compile(
 )
 """What stands beside ``password`` in a list of ways to log in, and not in a pair."""
 _MARKS = (
-    "=", "%", "<", "$", '"', "\\", "&", ": ", "://", "eyj", "earer ", "basic ",
+    "=", "%", "<", "$", '"', "\\", "&", ": ", "://", "eyj", "earer ", "private key", "basic ",
     "word ", "wort ", "phrase ", "code ", "secret ", "token ", "pin ", "otp ", "pwd ",
 )  # fmt: skip
 """In lower case: one of them is in every text that holds a credential. The search for them is what is quick."""
