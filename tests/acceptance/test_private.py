@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from tests.java import free_ports
 from tests.service import Service, environment, running, usher
 
 from usher.testing import raw_event
@@ -159,3 +160,35 @@ async def test_every_door_has_the_same_rule(tmp_path: Path, door: str) -> None:
     assert payload["user"] == EVENT["payload"]["user"]  # type: ignore[index]
     assert payload["x"] == {}
     assert payload["shapes"] == [["password", None], "password=<secret>", {"name": "token", "value": None}]
+
+
+async def test_the_address_of_a_broker_is_readable(tmp_path: Path) -> None:
+    """In the answer of a command, and in the lines of a worker that waits: it is a setting, and what an operator looks at first."""
+    [port] = free_ports(1)
+    address = f"127.0.0.1:{port}"
+    env = environment(event_log=f"kafka://{address}", log_format="json")
+    code, _, err = await usher("emit", "-", cwd=tmp_path, env=env, stdin=raw_event(id="01"))
+    async with running(tmp_path, env, ready=False) as service:
+        await service.wait(lambda: any(line.get("level") == "warning" for line in service.lines))
+        said = [line for line in service.lines if line.get("level") == "warning"]
+
+    assert code == 3
+    assert address in err
+    assert "<number>" not in str(said)
+    assert any(address in f"{line.get('error')} {line.get('reason')}" for line in said)
+
+
+async def test_the_address_of_a_provider_is_readable(tmp_path: Path) -> None:
+    """What a handler's own error says of a server that is not there stays, too."""
+    [port] = free_ports(1)
+    env = environment(
+        **_with_handler(tmp_path, "chat", CHAT),
+        chat__hook_url=f"http://127.0.0.1:{port}/x",
+        chat__api_token="t0ken-of-ours",
+    )
+    await usher("emit", "-", cwd=tmp_path, env=env, stdin=raw_event(id="02"))
+    async with running(tmp_path, env) as service:
+        dead = await service.line("dead-lettered")
+
+    assert f"127.0.0.1:{port}" in dead["error"]
+    assert "<number>" not in dead["error"]
