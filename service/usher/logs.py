@@ -19,7 +19,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 
 from usher.log_stream import LogStream
-from usher.redact import scrub
+from usher.redact import scrub, scrub_field
 from usher.redact.credentials import names_credential
 from usher.redact.shapes import MASK
 from usher.terminal import visible
@@ -139,15 +139,15 @@ def _scrub(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {scrub(name): _field(name, inner) for name, inner in value.items()}
+        return {scrub_field(name): _field(name, inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(inner) for inner in value]
-    return scrub(value)
+    return scrub_field(value)
 
 
 def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
     first = {name: line.pop(name) for name in ("timestamp", "level", "event") if name in line}
-    return visible(json.dumps({**first, **line}, ensure_ascii=False, default=scrub))
+    return visible(json.dumps({**first, **line}, ensure_ascii=False, default=scrub_field))
 
 
 class _Forward(logging.Handler):

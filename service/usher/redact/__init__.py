@@ -7,11 +7,13 @@ harm. What an operator needs stays: addresses of servers, times, UUIDs, and text
 
 from __future__ import annotations
 
-from usher.redact.people import about, holds_person, without_people
+from collections.abc import Callable
+
+from usher.redact.people import about, holds_person, without_known, without_people
 from usher.redact.secrets import know, without_secrets
 from usher.redact.shapes import plainer, without_credentials
 
-__all__ = ["Ours", "about", "holds_person", "know", "scrub", "without_secrets"]
+__all__ = ["Ours", "about", "holds_person", "know", "scrub", "scrub_field", "without_secrets"]
 
 _LIMIT = 300
 """The characters that are kept of a text: headers are copied into every later record, and must stay small."""
@@ -30,21 +32,30 @@ class Ours(str):
 
 
 def scrub(text: object, limit: int = _LIMIT) -> Ours:
-    """Return *text* on one line of at most *limit* characters, without addresses, phone numbers or credentials."""
+    """Return *text* on one line of at most *limit* characters, without addresses, phone numbers, credentials or what `about` names."""
+    return _scrubbed(text, limit, without_known)
+
+
+def scrub_field(text: object) -> Ours:
+    """`scrub` a field of a log line: there are several in the line of each delivery, so it is not searched for what `about` names."""
+    return _scrubbed(text, _LIMIT, str)
+
+
+def _scrubbed(text: object, limit: int, known: Callable[[str], str]) -> Ours:
     written = _written(text, limit * 8)
     line = without_secrets(" ".join(written.split()))
     if isinstance(written, Ours):
         return Ours(line)  # whole: half a command can't be pasted
-    line = _masked(line)
+    line = _masked(line, known)
     return Ours(line if len(line) <= limit else line[: limit - 1] + "…")
 
 
-def _masked(line: str) -> str:
-    masked = without_people(without_credentials(line, "text"))
+def _masked(line: str, known: Callable[[str], str]) -> str:
+    masked = without_people(known(without_credentials(line, "text")))
     plain = plainer(line)
     if plain != line:  # what is hidden by an encoding is found in the plain text only
         plain = " ".join(plain.split())
-        again = without_people(without_credentials(without_secrets(plain), "text"))
+        again = without_people(known(without_credentials(without_secrets(plain), "text")))
         if again != plain:
             return again
     return masked

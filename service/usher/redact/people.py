@@ -71,9 +71,7 @@ def about(event: AboutAPerson) -> Iterator[None]:
 
 
 def without_people(text: str) -> str:
-    """Mask addresses and numbers in *text*, and what `about` names. Addresses of servers, times and UUIDs stay."""
-    if (event := _event.get()) is not None:
-        text = _without_known(text, event)
+    """Mask addresses and numbers in *text*. Addresses of servers, times and UUIDs stay."""
     if _AT in text:
         text = _EMAIL.sub("<email>", text)
     if _DIGITS.search(text):
@@ -92,7 +90,10 @@ def holds_person(text: str) -> bool:
     )
 
 
-def _without_known(text: str, event: AboutAPerson) -> str:
+def without_known(text: str) -> str:
+    """Mask in *text* what the event holds that `about` names, if it does."""
+    if (event := _event.get()) is None:
+        return text
     folded = text.casefold()
     for known, mask in sorted(_known(event), key=lambda pair: -len(pair[0])):
         if known.casefold() in folded:
