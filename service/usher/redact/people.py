@@ -15,21 +15,28 @@ _EMAIL = re.compile(
     r"|(?<![^\s<>\"(),;:@])[^\s<>\"(),;:@]+@[^\s<>\"(),;@]+"
 )
 _ROW = r"\d[\d\s().\-·•‧∙⋅‐‑‒–—−]{5,}\d"  # noqa: RUF001  the dots and dashes that people write between digits
-_DIGITS = re.compile(_ROW)
+_DIGITS = re.compile(rf"{_ROW}|\d/\d{{4}}")
 _NUMBER = re.compile(
     rf"""
     (?P<keep>
         (?<![\w.+-])(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){{3}}(?![\w.-]*\d)(?::\d{{1,5}}\b)?
       | (?<![\w+-])\d{{4}}-[01]\d-[0-3]\d(?:[T ][0-2]\d:[0-5]\d(?::[0-5]\d)?(?:[.,]\d{{1,9}})?)?(?!\d)
+      | (?<!\w)0x[0-9a-fA-F]+(?!\w)
+      | (?<![\w.])[245]\d\d[ -][245]\.\d{{1,3}}\.\d{{1,3}}(?![\w.]*\d)
       | (?<![\w-])[0-9a-fA-F]{{8}}(?:-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}(?![\w-])
       | (?<![\w.-])(?=[\w-]*[a-zA-Z])[\w-]+(?:\.[\w-]+)*\.[a-z]{{2,}}(?![\w.-]*\d)(?::\d{{1,5}}\b)?
     )
     | \+?\(?{_ROW}
+    | (?<!\d)0\d{{1,5}}/[\d\s-]{{3,}}\d
     """,
     re.VERBOSE,
 )
 
-_PERSONAL = re.compile(r"name|mail|phone|mobile|address|street|locality|city|region|birth|login|user")
+_PERSONAL = re.compile(
+    r"(?!.*(realm|event|app|client|tenant|connection|host|provider|group|role|type|agent|ip_?address))"
+    r"(.*(name|mail|phone|mobile|address|street|locality|city|region|birth|postal|zip).*|login|user)"
+)
+"""The fields, in lower case, whose texts are about a person."""
 _SHORTEST, _SHORTEST_NAME = 5, 3
 _MOST = 200
 """Texts of an event that are looked for: an event holds some dozens."""
@@ -109,6 +116,10 @@ def _known(event: AboutAPerson) -> Iterator[tuple[str, str]]:
     for value, mask in ((user.email, "<email>"), (user.phone, "<number>"), *((name, "<name>") for name in names)):
         if value and _SHORTEST_NAME <= len(value) <= _LONGEST:
             yield value, mask
+    for address in (user.email, user.username):
+        local, at, _ = (address or "").rpartition(_AT)
+        if at and _SHORTEST <= len(local) <= _LONGEST:
+            yield local, "<name>"
     yield from ((value, "<personal>") for value in islice(_personal(event.payload), _MOST))
 
 
@@ -120,9 +131,10 @@ def _personal(payload: Any) -> Iterator[str]:
             nodes += [(str(key), item) for key, item in node.items()]
         elif isinstance(node, list):
             nodes += [(name, item) for item in node]
-        elif isinstance(node, str) and _SHORTEST <= len(node) <= _LONGEST and _is_personal(name, node):
+        elif isinstance(node, str) and _SHORTEST_NAME <= len(node) <= _LONGEST and _is_personal(name, node):
             yield node
 
 
 def _is_personal(name: str, text: str) -> bool:
-    return " " in text.strip() or not text.isascii() or _PERSONAL.search(name.lower()) is not None
+    said = len(text) >= _SHORTEST and (" " in text.strip() or not text.isascii())
+    return said or _PERSONAL.fullmatch(name.lower()) is not None

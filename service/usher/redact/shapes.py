@@ -32,7 +32,7 @@ _SCHEME = re.compile(r"(?i)\b(bearer|basic(?=\s+[a-z]*[^a-z\s]|\s+[a-z]+[A-Z]))\
 _LOGIN = re.compile(r"://[^/\s]+@")
 _NAME = re.compile(r"(?<![\w.+-])([\w.-]+)[\]\"'\\]*\s*([=:])\s*")
 _VALUE = re.compile(rf"{_QUOTED}|[^\s\"'&,;}}<>]+")
-_AUTHORIZATION = re.compile(rf"{_QUOTED}|(?:[\w-]+\s+)?[^\s\"'&,;}}]+")
+_AUTHORIZATION = re.compile(rf"{_QUOTED}|(?:[\w-]+\s+)?(?:(?:[\w-]+=(?:{_QUOTED}|[^\s\",]+),?\s*)++|[^\s\"'&,;}}]+)")
 _COOKIES = re.compile(rf"{_QUOTED}|[^\s\"',;]+(?:;\s*[^\s\"',;]+)*")
 _ELEMENT = re.compile(r"<(?:\w+:)?([\w.-]+)(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<\]]+)(?=</|\]\])")
 _PAIR = re.compile(
