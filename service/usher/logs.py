@@ -95,6 +95,8 @@ def described_error(_logger: WrappedLogger, _method: str, line: EventDict) -> Ev
 
 def _error_for_screen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     line = described_error(_logger, _method, line)
+    if isinstance(line.get("stack"), list):  # the renderer takes a text, and fails on anything else
+        line["stack"] = "\n".join(line["stack"])
     for number, link in enumerate(line.pop("exception", ())):
         last = link["frames"][-1] if link["frames"] else ""
         line["error" if number == 0 else f"cause_{number}"] = f"{link['type']}: {link['message']} [{last}]"

@@ -208,3 +208,14 @@ def test_what_an_operator_pastes_is_whole() -> None:
     structlog.get_logger().error("topics are not as they must be", error=Ours(command))
 
     assert lines(stream)[0]["error"] == command
+
+
+def test_the_place_where_the_loop_is_blocked_is_shown_on_a_terminal() -> None:
+    """The watchdog's line has a list of places; it must not end the watchdog."""
+    stream = Terminal()
+    configure("info", "console", stream)
+
+    structlog.get_logger().warning("blocked", stack=["a.py:1 in f", "b.py:2 in g"])
+
+    assert "a.py:1 in f" in stream.getvalue()
+    assert "b.py:2 in g" in stream.getvalue()
