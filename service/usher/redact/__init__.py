@@ -7,11 +7,9 @@ harm. What an operator needs stays: addresses of servers, times, UUIDs, and text
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from usher.redact.people import about, holds_person, without_known, without_people
+from usher.redact.people import about, holds_person, without_people, without_quotes
 from usher.redact.secrets import know, without_secrets
-from usher.redact.shapes import plainer, without_credentials
+from usher.redact.shapes import plainer, without_credentials, without_paths
 
 __all__ = ["Ours", "about", "holds_person", "know", "scrub", "scrub_field", "without_secrets"]
 
@@ -33,29 +31,32 @@ class Ours(str):
 
 def scrub(text: object, limit: int = _LIMIT) -> Ours:
     """Return *text* on one line of at most *limit* characters, without addresses, phone numbers, credentials or what `about` names."""
-    return _scrubbed(text, limit, without_known)
+    return _scrubbed(text, limit, known=True)
 
 
 def scrub_field(text: object) -> Ours:
     """`scrub` a field of a log line: there are several in the line of each delivery, so it is not searched for what `about` names."""
-    return _scrubbed(text, _LIMIT, str)
+    return _scrubbed(text, _LIMIT, known=False)
 
 
-def _scrubbed(text: object, limit: int, known: Callable[[str], str]) -> Ours:
+def _scrubbed(text: object, limit: int, *, known: bool) -> Ours:
     written = _written(text, limit * 8)
     line = without_secrets(" ".join(written.split()))
     if isinstance(written, Ours):
         return Ours(line)  # whole: half a command can't be pasted
-    line = _masked(line, known)
+    line = _masked(line, known=known)
     return Ours(line if len(line) <= limit else line[: limit - 1] + "…")
 
 
-def _masked(line: str, known: Callable[[str], str]) -> str:
-    masked = without_people(known(without_credentials(line, "text")))
-    plain = plainer(line)
+def _masked(line: str, *, known: bool) -> str:
+    if known:
+        line = without_quotes(line)
+    line = without_paths(line)
+    masked = without_people(without_credentials(line, "text"), known=known)
+    plain = " ".join(plainer(line).split())
     if plain != line:  # what is hidden by an encoding is found in the plain text only
-        plain = " ".join(plain.split())
-        again = without_people(known(without_credentials(without_secrets(plain), "text")))
+        again = without_secrets(without_quotes(plain) if known else plain)
+        again = without_people(without_credentials(again, "text"), known=known)
         if again != plain:
             return again
     return masked

@@ -77,10 +77,20 @@ def about(event: AboutAPerson) -> Iterator[None]:
         _event.reset(token)
 
 
-def without_people(text: str) -> str:
-    """Mask addresses and numbers in *text*. Addresses of servers, times and UUIDs stay."""
+def without_quotes(text: str) -> str:
+    """Mask in *text* what the event that `about` names holds as a whole: sentences, streets, addresses. Do this before all else."""
+    return _without(text, words=False)
+
+
+def without_people(text: str, *, known: bool) -> str:
+    """Mask addresses and numbers in *text*; *known*: also the names in the event that `about` names.
+
+    Addresses of servers, times and UUIDs stay.
+    """
     if _AT in text:
         text = _EMAIL.sub("<email>", text)
+    if known:
+        text = _without(text, words=True)
     if _DIGITS.search(text):
         text = _NUMBER.sub(_unless_kept, text)
     return text
@@ -97,13 +107,12 @@ def holds_person(text: str) -> bool:
     )
 
 
-def without_known(text: str) -> str:
-    """Mask in *text* what the event holds that `about` names, if it does."""
+def _without(text: str, *, words: bool) -> str:
     if (event := _event.get()) is None:
         return text
     folded = text.casefold()
     for known, mask in sorted(_known(event), key=lambda pair: -len(pair[0])):
-        if known.casefold() in folded:
+        if words != (_AT in known or " " in known) and known.casefold() in folded:
             text = re.sub(rf"(?i)(?<!\w){re.escape(known)}(?!\w)", mask, text)
             folded = text.casefold()
     return text

@@ -65,7 +65,7 @@ def without_credentials(text: str, where: Where) -> str:
     """Mask the credentials in *text*.
 
     Where it is of a ``document``, a handler needs it: only what is one is masked. In a ``text`` about something, such as an
-    error's, nothing is lost by more: of each URL only scheme, host and port are kept, and the rule of names is the wide one.
+    error's, nothing is lost by more: `without_paths`, and the rule of names is the wide one.
     """
     masked, lower = text, text.lower()
     if _any(_LOOK_MARKS, text):
@@ -76,9 +76,9 @@ def without_credentials(text: str, where: Where) -> str:
         masked = _CODE.sub(rf"\1{MASK}", _SAID.sub(_last_group, masked))
     if "://" in masked:
         masked = _LOGIN.sub(f"://{MASK}@", masked)
-        masked = _URL.sub(_shortened if where == "text" else _unopened, masked)
-    if where == "text" and "/" in masked:
-        masked = _AFTER_A_NAME.sub(r"\1\2/…", masked)
+        masked = _URL.sub(_unopened, masked) if where == "document" else masked
+    if where == "text":
+        masked = without_paths(masked)
     if "<" in masked:
         masked = _ELEMENT.sub(_by_first_group, masked)
     if "=" in masked or ":" in masked:
@@ -91,6 +91,13 @@ def _any(marks: tuple[str, ...], text: str) -> bool:
         if mark in text:
             return True
     return False
+
+
+def without_paths(text: str) -> str:
+    """Keep of each URL in *text* scheme, host and port, and of a path that is named as one nothing."""
+    if "://" in text:
+        text = _URL.sub(_shortened, text)
+    return _AFTER_A_NAME.sub(r"\1\2/…", text) if "/" in text else text
 
 
 def plainer(text: str) -> str:

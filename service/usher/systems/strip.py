@@ -13,7 +13,7 @@ from typing import Any
 
 from usher.event import Undecodable
 from usher.redact.credentials import is_weak, names_credential
-from usher.redact.shapes import plainer, without_credentials
+from usher.redact.shapes import MASK, plainer, without_credentials
 from usher.systems.document import dump, parse
 
 
@@ -188,7 +188,7 @@ class _Stripping:
 
 
 def _is_name(item: Any) -> bool:
-    return type(item) is str and names_credential(item, "pair")
+    return type(item) is str and names_credential(item.replace(MASK, ""), "pair")
 
 
 def _is_pair(node: list[Any]) -> bool:
