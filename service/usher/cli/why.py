@@ -65,7 +65,9 @@ def why(
 
 
 def _stop_if_missing(ids: list[str], fates: list[Fate], where: str) -> None:
-    missing = [event_id for event_id in ids if all(fate.sighting.uid.id != event_id for fate in fates)]
+    from usher.operate.trace import is_called
+
+    missing = [event_id for event_id in ids if not any(is_called(fate.sighting.uid, event_id) for fate in fates)]
     if missing or not fates:
         asked = f"no event {', '.join(missing)}" if missing else "no event of this user"
         raise Stop(f"there is {asked} {where}", Exit.NOT_FOUND)

@@ -24,6 +24,11 @@ from usher.systems.open import open_systems
 from usher.systems.source import Source, read_record
 
 
+def is_called(uid: EventUid, event_id: str) -> bool:
+    """Return whether *event_id*, as its source or as Usher writes it, is the id of that event."""
+    return uid.id in {event_id, opaque(event_id)}
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The events that are asked for; None: any source, any tenant."""
@@ -33,11 +38,7 @@ class Wanted:
     tenant: str | None = None
 
     def is_(self, uid: EventUid) -> bool:
-        return (
-            uid.id in {self.id, opaque(self.id)}
-            and self.source in {None, uid.source}
-            and self.tenant in {None, uid.tenant}
-        )
+        return is_called(uid, self.id) and self.source in {None, uid.source} and self.tenant in {None, uid.tenant}
 
 
 async def find_fates(

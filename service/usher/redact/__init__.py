@@ -66,7 +66,10 @@ def _written(text: object, longest: int) -> str:
     """Return *text* so that UTF-8 can encode it, even if it is an exception that can't be printed."""
     try:
         given = str(text)
-        written = given[:longest].encode("utf-8", "replace").decode()
+        cut = (
+            given if len(given) <= longest else given[:longest].rpartition(" ")[0] or given[:longest]
+        )  # no half secret
+        written = cut.encode("utf-8", "replace").decode()
         return Ours(written) if isinstance(given, Ours) else written
     except Exception:  # noqa: BLE001  the exception of a handler is code of others, and must not break the report of it
         return f"{type(text).__name__} (it can't be printed)"
