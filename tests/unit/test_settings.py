@@ -582,6 +582,7 @@ def test_every_secret_of_the_settings_is_masked_from_then_on(tmp_path: Path) -> 
         USHER_TWILIO__AUTH_TOKEN="twilio-secret-1",
         USHER_SMTP__URL="smtp://usher:smtp%2Fsecret-1@mail.example.com",
         USHER_AUTHGEAR__WEBHOOK_SECRET="hook-secret-1,hook-secret-2",
+        USHER_PROXY="http://usher:proxy-secret-1@proxy.example.org:3128",
         USHER_NESTED__TOKEN_FILE=str(tmp_path / "token"),
         USHER_NESTED__MORE="more-secret-1,more-secret-2",
         USHER_NESTED__INNER__KEY="inner-secret-1",

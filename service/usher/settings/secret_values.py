@@ -10,6 +10,7 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from usher.addresses import SmtpServer
 from usher.handler import Handler
+from usher.proxies import Proxies, Proxy
 from usher.redact import know
 from usher.redact.credentials import names_credential
 from usher.settings.environment import leaves, read_secret
@@ -24,17 +25,21 @@ def secret_values(value: Any) -> Iterator[str]:
         yield value.get_secret_value()
     elif isinstance(value, SecretBytes):
         yield value.get_secret_value().decode("utf-8", "replace")
-    elif isinstance(value, SmtpServer):
+    elif isinstance(value, SmtpServer | Proxy):
         yield value.password
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from secret_values(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
+    else:
+        for item in _within(value):
             yield from secret_values(item)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from secret_values(item)
+
+
+def _within(value: Any) -> Iterable[Any]:
+    if isinstance(value, BaseModel):
+        return [getattr(value, name) for name in type(value).model_fields]
+    if isinstance(value, Proxies):
+        return value.by_scheme.values()
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple | set | frozenset) else ()
 
 
 def know_settings(settings: BaseModel, *options: Mapping[str, Any]) -> None:
