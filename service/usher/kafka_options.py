@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from usher.redact import know
+
 _CHOICES: Final = {
     "security_protocol": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
     "sasl_mechanism": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
@@ -100,6 +102,7 @@ class KafkaOptions:
             name: SecretFile(value.path, value.read) if isinstance(value, SecretFile) else value
             for name, value in self.given.items()
         }
+        know("kafka's files", (value for value in fresh.values() if isinstance(value, SecretFile)))
         return kafka_options(fresh)
 
 

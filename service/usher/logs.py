@@ -1,7 +1,8 @@
 """The service's log lines on stderr: one JSON object a line, or coloured text on a terminal.
 
 Hides how a line is made, and keeps personal data out of it: every text that others wrote (exceptions, libraries) is
-scrubbed, and of a traceback only the places are kept, never the values of variables.
+scrubbed, fields that are named like a credential are masked, and of a traceback only the places are kept, never the values
+of variables.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, WrappedLogger
 
 from usher.log_stream import LogStream
-from usher.redact import scrub
+from usher.redact import scrub, scrub_field
+from usher.redact.credentials import names_credential
+from usher.redact.shapes import MASK
+from usher.terminal import visible
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
@@ -76,7 +80,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 
 def scrubbed(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     """Take personal data and secrets out of every text of a line, except out of our own identifiers."""
-    return {name: value if name in _OURS else _scrub(value) for name, value in line.items()}
+    return {name: value if name in _OURS else _field(name, value) for name, value in line.items()}
 
 
 def described_error(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
@@ -91,6 +95,8 @@ def described_error(_logger: WrappedLogger, _method: str, line: EventDict) -> Ev
 
 def _error_for_screen(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
     line = described_error(_logger, _method, line)
+    if isinstance(line.get("stack"), list):  # the renderer takes a text, and fails on anything else
+        line["stack"] = "\n".join(line["stack"])
     for number, link in enumerate(line.pop("exception", ())):
         last = link["frames"][-1] if link["frames"] else ""
         line["error" if number == 0 else f"cause_{number}"] = f"{link['type']}: {link['message']} [{last}]"
@@ -125,21 +131,25 @@ def _frames(error: BaseException) -> Sequence[str]:
     return places[-_FRAMES:]
 
 
+def _field(name: object, value: Any) -> Any:
+    return MASK if isinstance(value, str) and names_credential(name) else _scrub(value)
+
+
 def _scrub(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
-        return {str(name): _scrub(inner) for name, inner in value.items()}
+        return {scrub_field(name): _field(name, inner) for name, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_scrub(inner) for inner in value]
-    return scrub(value)
+    return scrub_field(value)
 
 
 def _as_json(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
     first = {name: line.pop(name) for name in ("timestamp", "level", "event") if name in line}
-    return json.dumps({**first, **line}, ensure_ascii=False, default=scrub)
+    return visible(json.dumps({**first, **line}, ensure_ascii=False, default=scrub_field))
 
 
 class _Forward(logging.Handler):

@@ -13,6 +13,7 @@ from usher.channels.transport import Transport
 from usher.handler import Handler
 from usher.plugins import find, select
 from usher.settings import Settings
+from usher.settings.secret_values import know_handlers
 
 _T = TypeVar("_T")
 
@@ -26,6 +27,7 @@ def find_handlers(settings: Settings) -> list[Handler]:
     """
     found = find(settings.handlers_dir)
     settings.check_handler_options(handler.name for handler in found)
+    know_handlers(found, settings.handler_options)
     return select(found, settings.handlers)
 
 

@@ -1,13 +1,14 @@
 """Print on the terminal: lines and tables for people, one JSON array for programs, times and durations in one form.
 
-Event ids and error texts come from strangers: nothing in them is read as markup, and control characters are shown as
-escapes, not sent to the terminal.
+Event ids and error texts come from strangers: nothing in them is read as markup, and characters that control a terminal, turn
+the direction of writing or end a line are shown as escapes, not sent.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 10_000
 """Columns where there is no terminal: a line that a program reads is not wrapped."""
+
+_UNSEEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]"
+)
+"""Controls (C0, C1), marks of direction, line and paragraph separators, characters without width, lone surrogates."""
 
 _STYLES = {"ok": "green", "warn": "yellow", "problem": "bold red"}
 
@@ -89,7 +96,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: in
     for number, column in enumerate(columns):
         grid.add_column(column, overflow="fold", no_wrap=number < whole)
     for row in rows:
-        cells = ("" if cell is None else plain(str(cell)) for cell in row)
+        cells = ("" if cell is None else one_line(str(cell)) for cell in row)
         grid.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
     with screen.capture() as capture:
         screen.print(grid)
@@ -98,13 +105,27 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: in
 
 def print_json(rows: Iterable[Mapping[str, object]]) -> None:
     """Print *rows* as one JSON array."""
-    json.dump(list(rows), sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(f"{visible(json.dumps(list(rows), indent=2, ensure_ascii=False))}\n")
 
 
 def plain(text: str) -> str:
-    """Return *text* with its control characters as escapes."""
-    return "".join(char if char.isprintable() or char in "\n\t" else f"\\x{ord(char):02x}" for char in text)
+    """Return *text* with what controls a terminal as escapes; line feeds and tabs stay."""
+    return text if text.isprintable() else "".join(char if char in "\n\t" else visible(char) for char in text)
+
+
+def one_line(text: str) -> str:
+    """Return *text* as `plain` does, on one line."""
+    return visible(text.replace("\n", "\\n").replace("\t", "\\t"))
+
+
+def visible(text: str) -> str:
+    """Return *text*, which may be a JSON document, with what can't be seen in it as JSON escapes; its own line feeds stay."""
+    return text if text.isprintable() else _UNSEEN.sub(_escape, text)
+
+
+def _escape(char: re.Match[str]) -> str:
+    units = char[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def moment(milliseconds: int | None) -> str:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from usher.event import UNKNOWN, Event, Undecodable
 from usher.systems.authgear.source import AuthgearHabits, AuthgearSource
 from usher.systems.decode import decode
-from usher.systems.document import NotJson, strip
+from usher.systems.document import NotJson
 from usher.systems.prefilter import prefilter
 from usher.systems.source import event_key
+from usher.systems.strip import strip
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "authgear"
 MIRA, MIRA_ID = "mira.halloran@example.com", "5b0c7a52-3f0e-4d0b-9a55-0d3f5c1f7a01"

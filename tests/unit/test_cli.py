@@ -868,6 +868,29 @@ def test_control_characters_do_not_reach_the_terminal(usher: Usher) -> None:
     assert "\x1b" not in usher("dlq", "list").out
 
 
+UNSEEN = "evil\x1b[2J\x07\x85\x9b\u2028\u2029\u202e\u2066\u200f\ufeff\x7f"
+
+
+@pytest.mark.parametrize("command", ["dlq list", "dlq show {letter}", "why {id}", "explain event.json"])
+@pytest.mark.parametrize("json", [False, True])
+def test_what_a_stranger_named_is_shown_on_one_line(usher: Usher, command: str, json: bool) -> None:
+    """An id can neither end a line, nor turn the direction, nor control the terminal; JSON gives it back as it is."""
+    id_ = f"{UNSEEN}\n{UNSEEN}\tend"
+    bury(id_)
+    file("event.json", raw_event(id=id_))
+    letter = usher("dlq", "list", "--json").rows[0]["id"]
+    arguments = [part.format(id=id_, letter=letter) for part in command.split()]
+    ended = usher(*arguments, *(["--json"] if json else []))
+    shown = [line for line in ended.out.split("\n") if "evil" in line]
+
+    assert not set(UNSEEN) - set("evil[2J") & set(ended.out)
+    if json:
+        assert ended.rows[0]["event_id"] == id_
+    else:
+        assert all(line.count("evil") == 2 for line in shown)
+        assert shown or command.startswith("why")
+
+
 def test_preview_shows_what_is_sent(usher: Usher) -> None:
     """Subject, text and HTML of a mail; an SMS with its segments; in the language asked for."""
     name = file("event.json", raw_event(email=KIM, phone="+12025550123"))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usher.delivery import Delivery, Origin, Replay, StoredRecord, delivery_key, lane_of, offset_in
+from usher.delivery import Delivery, Origin, Replay, StoredRecord, delivery_key, lane_of, offset_in, opaque
 from usher.delivery.headers import ATTEMPT, EVENT_ID, HANDLER, Head, delivery_headers, read_delivery
 from usher.event import EventUid, idempotency_key
+from usher.systems.decode import decode
 
 TEXT = st.text(max_size=40)
 WHEN = st.integers(0, 2**45)
@@ -127,3 +130,28 @@ def test_a_number_in_a_header_is_one() -> None:
     with pytest.raises(ValueError, match="the header 'usher-attempt' is 'many', and should be a whole number"):
         Head([(ATTEMPT, b"many")]).integer(ATTEMPT)
     assert Head([(HANDLER, b"a"), (HANDLER, b"b")]).text(HANDLER) == "b"
+
+
+@pytest.mark.parametrize("id_", ["evt-ann@example.org", "ann@localhost", "+44 7700 900123", "x" * 300])
+def test_an_id_that_is_a_person_stands_in_no_key_and_no_header(id_: str) -> None:
+    """Of an event and of a user: another word stands for it, always the same. Ids of digits are ids."""
+    event = decode(json.dumps({"id": id_, "type": "user.created", "source": "own", "user": {"id": id_}}).encode())
+    lane = lane_of("own", "", event.user.id, "0-1")
+    delivery = Delivery("welcome", event.uid, lane, Origin("t", 0, 1, 1, None), b"")
+    written = str([delivery.key, delivery.lane_key, *delivery_headers(delivery)])
+
+    assert id_ not in unquote(written)
+    assert event.id == decode(json.dumps({"id": id_, "type": "t", "source": "own"}).encode()).id == opaque(id_)
+    assert opaque("90020240101123456789") == "90020240101123456789"
+    assert opaque("auth0|64c0ffee0000000000000a01") == "auth0|64c0ffee0000000000000a01"
+
+
+@pytest.mark.parametrize("alone", ["", "/0-17"])
+def test_what_an_earlier_version_parked_stays_in_the_lane_of_its_user(alone: str) -> None:
+    """A lane with an address in it, as it was written once, is the lane that the user's next event gets. Its key stays its key."""
+    uid = EventUid("own", "", "evt-ann@example.org")
+    old = Delivery("welcome", uid, f"own//ann%40example.org{alone}", Origin("t", 0, 17, 1, None), b"")
+    read = read_delivery(stored(old))
+
+    assert read.lane == lane_of("own", "", "ann@example.org", "") + alone
+    assert read.key == old.key

@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from usher.logs import configure
+from usher.redact import Ours
 
 ADDRESS = "mallory.quint@example.org"
 PHONE = "+44 7700 900123"
@@ -167,3 +168,54 @@ def test_a_second_configuration_replaces_the_first() -> None:
 
     assert first.getvalue() == ""
     assert len(lines(second)) == 1
+
+
+def test_a_line_of_log_holds_nothing_unseen() -> None:
+    """Who reads the raw file is not misled either; a program reads the id as it is."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    id_ = "a\x9b\u202eb\u2028c\x85d\x7f"
+
+    structlog.get_logger().info("stored", event_id=id_)
+
+    assert stream.getvalue().rstrip("\n").isprintable()
+    assert lines(stream)[0]["event_id"] == id_
+
+
+def test_a_field_that_is_named_like_a_credential_is_masked() -> None:
+    """At any depth; a flag or a number says nothing."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+
+    structlog.get_logger().info(
+        "calling", token="abcdef", request={"headers": {"X-Api-Key": "abcdef"}}, password=True, code=503
+    )
+
+    (line,) = lines(stream)
+    assert line["token"] == "<secret>"
+    assert line["request"] == {"headers": {"X-Api-Key": "<secret>"}}
+    assert (line["password"], line["code"]) == (True, 503)
+
+
+def test_what_an_operator_pastes_is_whole() -> None:
+    """A text of ours keeps addresses, offsets and paths."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    command = (
+        "kafka-topics.sh --bootstrap-server 127.0.0.1:41279 --topic identity.events --partitions 12 --offset 12345678"
+    )
+
+    structlog.get_logger().error("topics are not as they must be", error=Ours(command))
+
+    assert lines(stream)[0]["error"] == command
+
+
+def test_the_place_where_the_loop_is_blocked_is_shown_on_a_terminal() -> None:
+    """The watchdog's line has a list of places; it must not end the watchdog."""
+    stream = Terminal()
+    configure("info", "console", stream)
+
+    structlog.get_logger().warning("blocked", stack=["a.py:1 in f", "b.py:2 in g"])
+
+    assert "a.py:1 in f" in stream.getvalue()
+    assert "b.py:2 in g" in stream.getvalue()

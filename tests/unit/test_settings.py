@@ -8,7 +8,9 @@ from pydantic import BaseModel, SecretStr
 
 from usher import Context, Event, on
 from usher.addresses import MailSender, SmtpServer
+from usher.redact import Ours, scrub
 from usher.settings import Address, Settings, SettingsError, settings_table
+from usher.settings.secret_values import know_handlers
 
 
 def load(**environ: str) -> Settings:
@@ -555,3 +557,54 @@ def test_every_setting_has_a_row_with_its_meaning() -> None:
     assert {"USHER_EVENT_LOG", "USHER_TWILIO__FROM", "USHER_AUTHGEAR__WEBHOOK_SECRET", "USHER_KAFKA__…"} <= rows.keys()
     assert all(row.note for row in rows.values())
     assert not any(name.startswith("USHER_HANDLER_OPTIONS") for name in rows)
+
+
+class NestedSettings(BaseModel):
+    token: SecretStr
+    inner: NoticeSettings = NoticeSettings()
+    more: tuple[SecretStr, ...] = ()
+    built_in: SecretStr = SecretStr("in-the-code-1")
+
+
+@on("user.created", settings=NestedSettings)
+async def nested(event: Event, ctx: Context) -> None:
+    """Tell in a nested way."""
+
+
+def test_every_secret_of_the_settings_is_masked_from_then_on(tmp_path: Path) -> None:
+    """Of the service, of a tenant, of Kafka, of handlers; one by one, in a list, in a group, in a file, or in the code."""
+    (tmp_path / "token").write_text("file-secret-1\n")
+    settings = load(
+        **SASL,
+        USHER_EVENT_LOG="kafka://k:9092",
+        USHER_KAFKA__SASL_PLAIN_PASSWORD="kafka-secret-1",
+        USHER_SENDGRID__API_KEY="SG.sendgrid-secret",
+        USHER_TWILIO__AUTH_TOKEN="twilio-secret-1",
+        USHER_SMTP__URL="smtp://usher:smtp%2Fsecret-1@mail.example.com",
+        USHER_AUTHGEAR__WEBHOOK_SECRET="hook-secret-1,hook-secret-2",
+        USHER_PROXY="http://usher:proxy-secret-1@proxy.example.org:3128",
+        USHER_NESTED__TOKEN_FILE=str(tmp_path / "token"),
+        USHER_NESTED__MORE="more-secret-1,more-secret-2",
+        USHER_NESTED__INNER__KEY="inner-secret-1",
+    )
+    ours = [
+        "kafka-secret-1",
+        "SG.sendgrid-secret",
+        "twilio-secret-1",
+        "smtp/secret-1",
+        "hook-secret-1",
+        "hook-secret-2",
+    ]
+    theirs = ["file-secret-1", "more-secret-1", "more-secret-2", "inner-secret-1"]
+
+    know_handlers([nested], settings.handler_options)  # as `usher why` does, where the settings need not be complete
+    for secret in (*ours, *theirs):
+        assert scrub(Ours(f"it said {secret} here")) == "it said <secret> here"
+    settings.for_handlers([nested])
+    for secret in (*ours, *theirs, "in-the-code-1"):
+        assert scrub(Ours(f"it said {secret} here")) == "it said <secret> here"
+
+    load()
+    settings = load(USHER_NESTED__TOKEN="x")
+    settings.for_handlers([nested])
+    assert scrub(Ours("kafka-secret-1 file-secret-1")) == "kafka-secret-1 file-secret-1"

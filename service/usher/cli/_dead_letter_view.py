@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from usher.engine.dead_letters import DeadLetter
 from usher.operate.dead_letters import DeadLetterEntry, event_in, masked
+from usher.redact import without_secrets
 from usher.terminal import iso
 
 COLUMNS = ("id", "when", "handler", "reason", "event", "attempts", "replays", "state", "error")
@@ -21,7 +22,7 @@ def row(entry: DeadLetterEntry, now: int) -> dict[str, object]:
         "at": iso(dead_letter.at),
         "handler": dead_letter.handler,
         "reason": dead_letter.reason,
-        "error": delivery.error,
+        "error": without_secrets(delivery.error),
         "error_type": delivery.error_type,
         "event_id": event_id,
         "source": source,

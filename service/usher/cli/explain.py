@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from usher.cli import _options as opt
-from usher.terminal import print_json, result, table
+from usher.terminal import one_line, print_json, result, table
 
 
 def explain(
@@ -40,6 +40,6 @@ def explain(
         return
     seen = found.context
     basis = f" ({seen.triggered_by_basis})" if seen.triggered_by_basis else ""
-    result(f"{found.type} {found.id} from {found.source}, triggered by {seen.triggered_by}{basis}")
+    result(one_line(f"{found.type} {found.id} from {found.source}, triggered by {seen.triggered_by}{basis}"))
     columns = ("handler", "runs", "because", "what it would do")
     table(columns, ((row.handler, "yes" if row.runs else "no", row.condition, row.would) for row in rehearsed))

@@ -9,6 +9,7 @@ import typer
 
 from usher.cli import _options as opt
 from usher.cli._exits import Exit, Stop
+from usher.redact import without_secrets
 from usher.terminal import iso, moment, print_json, table
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def why(
 
 
 def _stop_if_missing(ids: list[str], fates: list[Fate], where: str) -> None:
-    missing = [event_id for event_id in ids if all(fate.sighting.uid.id != event_id for fate in fates)]
+    from usher.operate.trace import is_called
+
+    missing = [event_id for event_id in ids if not any(is_called(fate.sighting.uid, event_id) for fate in fates)]
     if missing or not fates:
         asked = f"no event {', '.join(missing)}" if missing else "no event of this user"
         raise Stop(f"there is {asked} {where}", Exit.NOT_FOUND)
@@ -87,7 +90,7 @@ def _row(fate: Fate) -> dict[str, object]:
         "detail": _detail(fate),
         "attempt": fate.attempt,
         "due": None if fate.due is None else iso(fate.due),
-        "error": fate.error,
+        "error": without_secrets(fate.error),
         "dead_letter": fate.dead_letter or None,
     }
 
@@ -124,7 +127,7 @@ def _cells(fate: Fate) -> list[object]:
         fate.state,
         _detail(fate),
         fate.attempt or None,
-        fate.error,
+        without_secrets(fate.error),
         fate.dead_letter,
     ]
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from usher.event import EventUid, idempotency_key
+from usher.redact import holds_person
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -185,10 +186,26 @@ def bounded(text: str) -> str:
     return text if len(text) <= _MAX_ID else _digest(text)
 
 
+def opaque(text: str) -> str:
+    """Return *text*, an id from outside, as it may stand in keys, headers and log lines.
+
+    That is its SHA-256 where it is the address or number of a person, or `bounded`.
+    """
+    return _digest(text) if len(text) > _MAX_ID or holds_person(text) else text
+
+
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:
     """Return the (source, tenant, user) part of a lane. An event without a user has its own lane, with the name *otherwise*."""
     scope = _scope(source, tenant)
-    return f"{scope}/{_part(user_id)}" if user_id else f"{scope}//{otherwise}"
+    return f"{scope}/{_part(opaque(user_id))}" if user_id else f"{scope}//{otherwise}"
+
+
+def lane_in(text: str) -> str:
+    """Return the lane that a header names. Earlier versions wrote a user's id there as it is."""
+    if "%40" not in text and "%2B" not in text:
+        return text
+    source, tenant, user, *alone = text.split("/")
+    return "/".join((source, tenant, _part(opaque(unquote(user))), *alone))
 
 
 def offset_in(key: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
-from usher.delivery import OUR_HEADERS, Delivery, Origin, Record, Replay
+from usher.delivery import OUR_HEADERS, Delivery, Origin, Record, Replay, lane_in
 from usher.event import EventUid
 
 TOPIC_ID = "usher-topic-id"
@@ -125,7 +125,7 @@ def read_delivery(record: Record, *, earlier: bool = False) -> Delivery:
     return Delivery(
         handler=head.text(HANDLER),
         uid=uid,
-        lane=head.text(LANE),
+        lane=head.lane(),
         origin=origin,
         value=record.value or b"",
         attempt=head.integer(ATTEMPT, 0, most=MOST_ATTEMPTS),
@@ -167,6 +167,9 @@ class Head:
                 raise ValueError(f"the header {name!r} is missing: not written by Usher?")
             return default
         return value.decode("utf-8", "replace")
+
+    def lane(self) -> str:
+        return lane_in(self.text(LANE))
 
     def parts(self, name: str, count: int) -> list[str]:
         """Return the *count* percent-quoted parts of a header, which slashes divide."""

@@ -36,7 +36,7 @@ from usher.outcome import (
     Verdict,
     decide,
 )
-from usher.redact import scrub
+from usher.redact import about, scrub
 from usher.system import IdentitySystem
 from usher.systems.decode import decode
 
@@ -99,19 +99,20 @@ class Attempts:
             self.metrics.attempt(handler.name, EXPIRED)
             return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
         limit = in_flight.limit = self.deadlines.limit(handler.timeout)
-        ending = await self._run(handler, event, delivery, limit)
-        now, expires_at = self.now(), _expires_at(handler, event, delivery)
-        verdict = decide(
-            ending.error,
-            attempt=delivery.attempt + 1,
-            policy=handler.retry or self.policy,
-            on_unknown=handler.on_unknown,
-            now=now,
-            rng=self.rng,
-            may_park=delivery.replay is None,
-            expires_at=None if expires_at is None else expires_at / 1000,
-        )
-        self._report(handler, delivery, ending, verdict)
+        with about(event):  # what it holds of its user is masked in what is said of a failure
+            ending = await self._run(handler, event, delivery, limit)
+            now, expires_at = self.now(), _expires_at(handler, event, delivery)
+            verdict = decide(
+                ending.error,
+                attempt=delivery.attempt + 1,
+                policy=handler.retry or self.policy,
+                on_unknown=handler.on_unknown,
+                now=now,
+                rng=self.rng,
+                may_park=delivery.replay is None,
+                expires_at=None if expires_at is None else expires_at / 1000,
+            )
+            self._report(handler, delivery, ending, verdict)
         return verdict, _after(delivery, verdict, ending.sent, int(now * 1000))
 
     def longest_wait(self, handler: str) -> float:

@@ -13,7 +13,6 @@ from usher.delivery.headers import (
     FAILED_AT,
     FIRST_FAILED_AT,
     HANDLER,
-    LANE,
     MOST_ATTEMPTS,
     ORIGINAL_OFFSET,
     ORIGINAL_PARTITION,
@@ -78,7 +77,7 @@ class ParkedRow(NamedTuple):
         since = head.time(FAILED_AT)
         return cls(
             key=key,
-            lane_key=f"{handler}/{head.text(LANE)}",
+            lane_key=f"{handler}/{head.lane()}",
             offset=offset - BEFORE_ALL if earlier else offset,
             attempt=head.integer(ATTEMPT, 0, most=MOST_ATTEMPTS),
             due=head.time(DUE),

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from usher.redact import Ours
+
 
 class LogError(Exception):
-    """The base of the errors of an event log."""
+    """The base of the errors of an event log. Their texts are ours: they name servers, topics and offsets, and never a person."""
+
+    def __str__(self) -> str:
+        return Ours(super().__str__())
 
 
 class LogUnavailable(LogError):

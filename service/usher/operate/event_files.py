@@ -17,9 +17,10 @@ from usher.event import Event, Undecodable
 from usher.operate.errors import NotDecodable, NotFound, OperateError
 from usher.settings import Settings
 from usher.systems.decode import decode
-from usher.systems.document import NotJson, dump, parse, strip
+from usher.systems.document import NotJson, dump, parse
 from usher.systems.open import open_source
 from usher.systems.source import Arrival, Source, event_key, own, undecoded
+from usher.systems.strip import strip
 
 STDIN = "-"
 

@@ -19,7 +19,7 @@ from usher.event import Event
 from usher.handler import Handler, Router, Ruling
 from usher.outcome import Reject, Skip, duration_text
 from usher.parts import find_handlers, open_channels, open_templates
-from usher.redact import scrub
+from usher.redact import about, scrub
 from usher.settings import Settings
 from usher.systems.document import dump
 from usher.systems.open import open_systems
@@ -171,7 +171,8 @@ class Rehearsal:
                 await handler.function(event, ctx)
         except (Exception, SystemExit) as raised:  # noqa: BLE001 - a handler may raise anything, and the answer says what
             error = raised
-        ending = _ending(error, message_of(ctx), self._templates, event)
+        with about(event):
+            ending = _ending(error, message_of(ctx), self._templates, event)
         if has_api and not (event.user.email or event.user.phone):
             return (
                 f"would look the user up in {event.source}, which explain does not; if nothing is found there, {ending}"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from usher.delivery import Record
+from usher.delivery import Record, opaque
 from usher.delivery.headers import Head, ours, read_delivery
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.engine.parked_row import ParkedRow
@@ -24,6 +24,11 @@ from usher.systems.open import open_systems
 from usher.systems.source import Source, read_record
 
 
+def is_called(uid: EventUid, event_id: str) -> bool:
+    """Return whether *event_id*, as its source or as Usher writes it, is the id of that event."""
+    return uid.id in {event_id, opaque(event_id)}
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """The events that are asked for; None: any source, any tenant."""
@@ -33,7 +38,7 @@ class Wanted:
     tenant: str | None = None
 
     def is_(self, uid: EventUid) -> bool:
-        return uid.id == self.id and self.source in {None, uid.source} and self.tenant in {None, uid.tenant}
+        return is_called(uid, self.id) and self.source in {None, uid.source} and self.tenant in {None, uid.tenant}
 
 
 async def find_fates(

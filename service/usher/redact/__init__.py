@@ -1,56 +1,75 @@
 """Find personal data and secrets in a text, and take them out.
 
-This is done to every text that comes from a handler or a provider and goes to a log line, a header or a terminal: exception
-messages quote the values that they are about. The patterns are broad on purpose: masking a number too many does no harm.
+This is done to every text that comes from a handler, a provider or a library and goes to a log line, a header or a terminal:
+exception messages quote the values that they are about. The patterns are broad on purpose: masking a number too many does no
+harm. What an operator needs stays: addresses of servers, times, UUIDs, and texts of ours.
 """
 
 from __future__ import annotations
 
-import re
+from usher.redact.people import about, holds_person, without_people, without_quotes
+from usher.redact.secrets import know, without_secrets
+from usher.redact.shapes import plainer, without_credentials, without_paths
 
-from usher.redact.credentials import names_credential
+__all__ = ["Ours", "about", "holds_person", "know", "scrub", "scrub_field", "without_secrets"]
 
 _LIMIT = 300
 """The characters that are kept of a text: headers are copied into every later record, and must stay small."""
 
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 <secret>"),
-    (re.compile(r"\bSG\.[A-Za-z0-9._-]{10,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), "<secret>"),
-    (re.compile(r"://[^/\s]+@"), "://<secret>@"),
-)
-_NAME = re.compile(r"(?<![\w.-])([\w.-]+)[\]\"']*\s*[=:]\s*")
-_VALUE = re.compile(r"\"[^\"]*\"?|'[^']*'?|[^\s\"'&,;}]+")
-_PEOPLE: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"[^\s<>\"(),;:@]+@[^\s<>\"'(),;@]+\.[^\s<>\"'(),;@]+"), "<email>"),
-    (re.compile(r"\+?\(?\d[\d\s().-]{5,}\d"), "<number>"),
-)
+
+class Ours(str):
+    """A text of our own words, of settings, and of what was scrubbed. `scrub` leaves it as it is, but for known secrets.
+
+    So the addresses, offsets and commands that an operator needs stay. Where it becomes a part of another text that is lost.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self  # so that the text of an exception stays one of ours
 
 
-def scrub(text: object, limit: int = _LIMIT) -> str:
-    """Return *text* on one line of at most *limit* characters, without addresses, phone numbers or credentials."""
-    one_line = " ".join(_written(text)[: limit * 8].split())
-    for pattern, mask in _SECRETS:
-        one_line = pattern.sub(mask, one_line)
-    one_line = _without_named(one_line)
-    for pattern, mask in _PEOPLE:
-        one_line = pattern.sub(mask, one_line)
-    return one_line if len(one_line) <= limit else one_line[: limit - 1] + "…"
+def scrub(text: object, limit: int = _LIMIT) -> Ours:
+    """Return *text* on one line of at most *limit* characters, without addresses, phone numbers, credentials or what `about` names."""
+    return _scrubbed(text, limit, known=True)
 
 
-def _without_named(text: str) -> str:
-    """*text* with the values masked that are named like credentials, as in ``token=…`` or ``"code": "…"``."""
-    parts, end = [], 0
-    for name in _NAME.finditer(text):
-        value = _VALUE.match(text, name.end())
-        if value and value.end() > end and names_credential(name[1], "text"):
-            parts += [text[end : name.end()], "<secret>"]
-            end = value.end()
-    return "".join([*parts, text[end:]])
+def scrub_field(text: object) -> Ours:
+    """`scrub` a field of a log line: there are several in the line of each delivery, so it is not searched for what `about` names."""
+    return _scrubbed(text, _LIMIT, known=False)
 
 
-def _written(text: object) -> str:
+def _scrubbed(text: object, limit: int, *, known: bool) -> Ours:
+    written = _written(text, limit * 8)
+    line = without_secrets(" ".join(written.split()))
+    if isinstance(written, Ours):
+        return Ours(line)  # whole: half a command can't be pasted
+    line = _masked(line, known=known)
+    return Ours(line if len(line) <= limit else line[: limit - 1] + "…")
+
+
+def _masked(line: str, *, known: bool) -> str:
+    if known:
+        line = without_quotes(line)
+    line = without_paths(line)
+    masked = without_people(without_credentials(line, "text"), known=known)
+    plain = " ".join(plainer(line).split())
+    if plain != line:  # what is hidden by an encoding is found in the plain text only
+        again = without_secrets(without_quotes(plain) if known else plain)
+        again = without_people(without_credentials(again, "text"), known=known)
+        if again != plain:
+            return again
+    return masked
+
+
+def _written(text: object, longest: int) -> str:
     """Return *text* so that UTF-8 can encode it, even if it is an exception that can't be printed."""
     try:
-        return str(text).encode("utf-8", "replace").decode()
+        given = str(text)
+        cut = (
+            given if len(given) <= longest else given[:longest].rpartition(" ")[0] or given[:longest]
+        )  # no half secret
+        written = cut.encode("utf-8", "replace").decode()
+        return Ours(written) if isinstance(given, Ours) else written
     except Exception:  # noqa: BLE001  the exception of a handler is code of others, and must not break the report of it
         return f"{type(text).__name__} (it can't be printed)"

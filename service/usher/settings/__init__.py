@@ -18,6 +18,7 @@ from usher.handler import Handler, nearest
 from usher.kafka_options import NO_OPTIONS
 from usher.outcome import RetryPolicy
 from usher.proxies import Proxies
+from usher.redact import know
 from usher.registry import SYSTEMS
 from usher.settings import values
 from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, leaves
@@ -25,6 +26,7 @@ from usher.settings.handlers import handler_settings
 from usher.settings.http import HttpLimits, ProxyUse, take_proxies
 from usher.settings.providers import MailDomains, MailFrom, SendGridSettings, SmtpSettings, TwilioSettings
 from usher.settings.report import SettingRow, current, default_text, is_short_secret, mistakes, option_row
+from usher.settings.secret_values import know_settings, secret_values
 from usher.settings.tenant import TenantSettings
 from usher.settings.tenants import read_tenants, tenant_model, tenant_prefix
 from usher.settings.together import misfits
@@ -193,6 +195,7 @@ class Settings(BaseSettings):
             found.problems += mistakes(error, found, leaves(cls))
         if found.problems:
             raise SettingsError(found.problems)
+        know_settings(settings, settings.kafka.given, *settings.handler_options.values())
         return settings
 
     @model_validator(mode="after")
@@ -252,6 +255,7 @@ class Settings(BaseSettings):
         }
         if problems:
             raise SettingsError(problems)
+        know("handlers", secret_values(models))
         return models
 
     def shown(self) -> list[SettingRow]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from usher.delivery import bounded
+from usher.delivery import bounded, opaque
 from usher.event import UNKNOWN, Event, EventContext, User
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -29,7 +29,7 @@ def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event
         derived: what the source found out; it takes precedence over the document's own fields.
     """
     fields = {**document, **derived}
-    fields["id"] = bounded(text(fields.get("id")) or hashlib.sha256(value).hexdigest())
+    fields["id"] = opaque(text(fields.get("id")) or hashlib.sha256(value).hexdigest())
     fields["tenant"] = bounded(text(fields.get("tenant")) or "")
     fields["type"] = bounded(fields["type"])
     fields["raw_type"] = bounded(text(fields.get("raw_type")) or fields["type"])

@@ -8,7 +8,8 @@ from __future__ import annotations
 from usher.event import Event, Undecodable
 from usher.systems.authgear import source as authgear
 from usher.systems.canonical import event_of, text
-from usher.systems.document import parse, strip, unwrap
+from usher.systems.document import parse, unwrap
+from usher.systems.strip import strip
 
 
 def decode(value: bytes) -> Event:

@@ -1,4 +1,4 @@
-"""JSON documents: read from bytes, written to bytes, stripped of credentials. Hides the parser and its limits.
+"""JSON documents: read from bytes, written to bytes. Hides the parser and its limits.
 
 The parser is strict on purpose: what it accepts is well-formed for every later reader. UTF-8 without lone surrogates, no NaN
 or Infinity, at most 200 levels deep, whole numbers of at most 4,300 digits.
@@ -15,13 +15,8 @@ from pydantic_core import from_json, to_json
 
 from usher.event import Undecodable
 from usher.redact import scrub
-from usher.redact.credentials import names_credential
 
 _BOM = b"\xef\xbb\xbf"
-_LONGEST_NAME = 80
-_MOST_NAMES = 4096
-_harmless: set[str] = set()
-"""Field names already found not to name a credential: asking a set is what makes `strip` cheap on every event."""
 
 
 class NotJson(Undecodable):
@@ -72,51 +67,6 @@ def unambiguous(value: bytes) -> bool:
 def dump(document: Any) -> bytes:
     """Write a document that `parse` returned as compact UTF-8 bytes."""
     return to_json(document, inf_nan_mode="null")
-
-
-def strip(document: Any) -> Any:
-    """Remove the values whose names say that they are credentials, at any depth.
-
-    Returns the very same object if there are none. Flags (true, false, null) hold no secret and stay.
-    """
-    return _without_credentials(document) if _holds_credential(document) else document
-
-
-def _holds_credential(document: Any) -> bool:
-    harmless = _harmless
-    nodes = [document]
-    for node in nodes:  # grows while it is walked
-        if type(node) is dict:
-            if not harmless.issuperset(node):
-                for name in node.keys() - harmless:
-                    if _is_credential(name, node[name]):
-                        return True
-            node = node.values()
-        elif type(node) is not list:
-            continue
-        for item in node:
-            kind = type(item)
-            if kind is dict or kind is list:
-                nodes.append(item)
-    return False
-
-
-def _without_credentials(document: Any) -> Any:
-    if type(document) is dict:
-        return {name: _without_credentials(item) for name, item in document.items() if not _is_credential(name, item)}
-    if type(document) is list:
-        return [_without_credentials(item) for item in document]
-    return document
-
-
-def _is_credential(name: str, item: Any) -> bool:
-    if name in _harmless:
-        return False
-    if names_credential(name):
-        return not (item is None or item is True or item is False)
-    if len(name) <= _LONGEST_NAME and len(_harmless) < _MOST_NAMES:
-        _harmless.add(name)
-    return False
 
 
 def _is_json(text: bytes) -> bool:

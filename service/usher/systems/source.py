@@ -14,9 +14,9 @@ from usher.delivery import Record, bounded
 from usher.event import Event, Undecodable
 from usher.redact import scrub
 from usher.systems.canonical import event_of
-from usher.systems.document import dump, parse, strip, unwrap
+from usher.systems.document import dump, parse, unwrap
 from usher.systems.prefilter import never_filtered
-from usher.systems.texts import strip_deep
+from usher.systems.strip import strip
 
 
 class Arrival(NamedTuple):
@@ -134,7 +134,7 @@ def derive(
         tenant=tenant,
         user={name: value for name, value in user.items() if value is not None},
         context={**known, "triggered_by": triggered_by, "triggered_by_basis": basis},
-        payload=strip_deep(dict(document)),
+        payload=strip(dict(document)),
     )
 
 

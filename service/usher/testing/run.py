@@ -28,6 +28,8 @@ from usher.event import Event
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, RetryPolicy, Verdict
+from usher.redact import know
+from usher.settings.secret_values import secret_values
 from usher.system import IdentitySystem
 from usher.systems.source import event_key
 from usher.testing.channels import RecordingEmail, RecordingSms
@@ -155,8 +157,11 @@ class _Watched:
 
 def _settings(handler: Handler, given: BaseModel | Mapping[str, Any] | None) -> BaseModel | None:
     if handler.settings is None or isinstance(given, BaseModel):
-        return given if isinstance(given, BaseModel) else None
-    return handler.settings.model_validate(dict(given or {}))
+        made = given if isinstance(given, BaseModel) else None
+    else:
+        made = handler.settings.model_validate(dict(given or {}))
+    know("handlers", secret_values(made))
+    return made
 
 
 def _delivery(handler: Handler, event: Event, attempt: int, now: float) -> Delivery:

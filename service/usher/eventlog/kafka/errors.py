@@ -15,6 +15,8 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
+from usher.redact import Ours
+
 _ANOTHER_NAME: Final = (62, 64)
 """The codes of OpenSSL for a certificate of another host name, or of another address."""
 
@@ -23,10 +25,10 @@ SILENT: Final = f"answers, but does not describe its cluster ({_MAYBE_PROTOCOL})
 """The text for a broker that takes the connection and then says nothing. A listener for SASL does so to a client without."""
 
 
-def brief(error: BaseException) -> str:
+def brief(error: BaseException) -> Ours:
     """Return an error on one line, with its type. Errors of a Kafka client name hosts and topics, never the content of a record."""
     text, name = " ".join(str(error).split()), type(error).__name__
-    return text if name in text else f"{name} {text}".rstrip()
+    return Ours(text if name in text else f"{name} {text}".rstrip())
 
 
 def refusal(error: BaseException, options: Mapping[str, Any], *, certified: bool) -> str | None:
@@ -56,7 +58,7 @@ def refusal(error: BaseException, options: Mapping[str, Any], *, certified: bool
 def obstacle(error: BaseException) -> str:
     """Say what went wrong where it may help to wait. A listener of another protocol looks like a broker that goes down."""
     if isinstance(error, KafkaConnectionError | ConnectionResetError):
-        return f"{brief(error)} ({_MAYBE_PROTOCOL})"
+        return Ours(f"{brief(error)} ({_MAYBE_PROTOCOL})")
     return brief(error)
 
 

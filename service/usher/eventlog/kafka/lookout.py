@@ -27,6 +27,7 @@ from usher.eventlog.kafka.topic import Topic
 from usher.eventlog.kafka.topic_ids import SeenTopic, seen
 from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.port import Claim, LogConfig, checkpoints_topic
+from usher.redact import Ours
 
 _logger = structlog.get_logger(__name__)
 _EVERY: Final = 5.0
@@ -138,7 +139,7 @@ class Lookout:
             complaints = (str(error),)
         for complaint in complaints:
             if complaint not in self.complaints:
-                _logger.error("topics are not as they must be", error=complaint)
+                _logger.error("topics are not as they must be", error=Ours(complaint))
         if self.complaints and not complaints:
             _logger.info("topics are as they must be again", group=self._config.group)
         self.complaints = complaints

@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 
 from usher.eventlog.errors import LogMisconfigured
 from usher.eventlog.kafka.client import Clients, bounded
+from usher.redact import Ours
 
 _logger = structlog.get_logger(__name__)
 _EVERY: Final = 5.0
@@ -131,7 +132,7 @@ class Outages:
             _logger.warning(
                 "kafka can't be reached",
                 servers=self._clients.servers,
-                reason=reason,
+                reason=Ours(reason),
                 since=began.isoformat(timespec="seconds"),
             )
 

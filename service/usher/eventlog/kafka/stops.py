@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from usher.eventlog.port import TopicPartition
+from usher.redact import Ours
 
 _logger = structlog.get_logger(__name__)
 _AGAIN: Final = 60.0
@@ -38,7 +39,9 @@ class Stops:
         if now - self._said.get((partition, error), -_AGAIN) >= _AGAIN:
             self._said[partition, error] = now
             topic, number = partition
-            _logger.error("partition stopped", topic=topic, partition=number, error=error, hint=hint, **more)
+            _logger.error(
+                "partition stopped", topic=topic, partition=number, error=Ours(error), hint=Ours(hint), **more
+            )
 
     def go_on(self, partition: TopicPartition) -> None:
         """*partition* is read, or about to be."""

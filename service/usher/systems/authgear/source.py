@@ -17,7 +17,7 @@ from usher.systems.canonical import context_of, event_of, text
 from usher.systems.document import NotJson, dump, parse, unambiguous, unwrap
 from usher.systems.prefilter import never_filtered
 from usher.systems.source import Arrival, check_secrets, signed_by_any, undecoded
-from usher.systems.texts import strip_deep
+from usher.systems.strip import strip
 
 NAME = "authgear"
 SIGNATURE = "x-authgear-body-signature"
@@ -105,7 +105,7 @@ class AuthgearSource:
             # A digest of its names only: six digits are easily found from a digest of the whole.
             return undecoded(NAME, text(document.get("app_id")) or "", sorted(document), reason)
         whole = dump(document)
-        kept = _native(strip_deep([document])[0])  # in a list: it may itself be a text with a document in it
+        kept = _native(strip([document])[0])  # in a list: it may itself be a text with a document in it
         rest = dump(kept)
         if value is None or rest != whole:
             value = rest

@@ -20,7 +20,7 @@ from usher.systems.canonical import is_time, text
 from usher.systems.document import NotJson, dump, parse, unwrap
 from usher.systems.genauth.forms import form_document
 from usher.systems.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
-from usher.systems.texts import strip_deep
+from usher.systems.strip import strip
 
 NAME = "genauth"
 SECRET_HEADERS = ("x-authing-webhook-secret", "x-authing-token", "x-genauth-token")
@@ -238,7 +238,7 @@ def _document(body: bytes, headers: Mapping[str, str]) -> Any:
         document = form_document(body)
         if isinstance(document.get("data"), str):
             document["data"] = parse(document["data"].encode())
-    return strip_deep(document, _SECRET_FIELDS)
+    return strip(document, _SECRET_FIELDS)
 
 
 def _call(document: Any) -> _Call | None:

@@ -1,0 +1,215 @@
+"""Documents without credentials: the one rule for all that comes in, by webhook, by poll, from a file or from a topic.
+
+What is taken out: the value of a field that is named like a credential; the value in a pair of name and value, where the name
+is one; and what is a credential within a text, also where the text is a document of its own or is encoded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+from usher.event import Undecodable
+from usher.redact.credentials import is_weak, names_credential
+from usher.redact.shapes import MASK, plainer, without_credentials
+from usher.systems.document import dump, parse
+
+
+def _spelled(*names: str) -> frozenset[str]:
+    return frozenset(spelling for name in names for spelling in (name, name.capitalize(), name.upper()))
+
+
+_NAMES = _spelled("name", "key", "k", "n", "field", "attribute", "property", "header", "label", "param", "parameter")
+"""The fields that hold the name in a pair of name and value."""
+_VALUES = _spelled(
+    "value", "values", "v", "val", "content", "data", "text", "old", "new", "old_value", "new_value", "before", "after",
+    "from", "to", "current", "previous",
+) | {"oldValue", "newValue", "OldValue", "NewValue"}  # fmt: skip
+"""The fields that hold the value."""
+_OTHER_NAMES, _OTHER_VALUES = _spelled("type", "id", "path"), _spelled("value", "values", "v", "val")
+"""The same where more than a pair has such fields: an event has a ``type``, too, and ``data`` with it."""
+_TEXTS = re.compile(r"(?i)(true|false|yes|no|null|none)?")
+"""Texts that say yes or no: no credential."""
+_METHODS = re.compile(
+    r"(?i)([a-z]+_)*(password|passkey|otp|totp|sms|email|phone|mfa|webauthn|oauth|biometric|device_token|pwd|hwk|swk|kba|pin)"
+)
+"""What stands beside ``password`` in a list of ways to log in, and not in a pair."""
+_MARKS = (
+    "=", "%", "<", "$", '"', "\\", "&", ": ", "://", "eyj", "earer ", "private key", "basic ",
+    "word ", "wort ", "phrase ", "code ", "secret ", "token ", "pin ", "otp ", "pwd ",
+)  # fmt: skip
+"""In lower case: one of them is in every text that holds a credential. The search for them is what is quick."""
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+_DEEPEST = 220
+"""Levels that are looked into, those of documents within texts included; a text that is deeper is not kept."""
+_LONGEST_NAME = 80
+_MOST_NAMES = 4096
+_harmless: set[str] = set()
+"""Field names already found not to name a credential: asking a set is what makes this cheap on every event."""
+
+
+def strip(document: Any, also: frozenset[str] = frozenset()) -> Any:
+    """Return *document* without credentials: the very same object if there are none.
+
+    Flags (true, false, null, and texts that say so) hold no secret and stay. A text that begins like a document and can't be
+    read becomes None: it can't be looked into.
+
+    Args:
+        also: names of fields to empty, whatever they hold.
+    """
+    named, marks = _look(document, also)
+    return _Stripping(also, marks).of(document) if named or marks else document
+
+
+def _look(document: Any, also: frozenset[str]) -> tuple[bool, list[str]]:
+    """Return whether a field has to go, and which marks are in texts. Where neither, there is no credential."""
+    harmless = _harmless
+    nodes, texts, named = [document], [document] if type(document) is str else [], False
+    for node in nodes:  # grows while it is walked
+        if type(node) is dict:
+            if not harmless.issuperset(node):
+                named = named or any(_is_credential(name, node[name]) for name in node.keys() - harmless)
+            if not _VALUES.isdisjoint(node) or not also.isdisjoint(node):
+                named = named or bool(_paired(node) or also & node.keys())
+            node = node.values()
+        elif type(node) is not list:
+            continue
+        elif len(node) == 2:
+            named = named or _is_pair(node)
+        for item in node:
+            kind = type(item)
+            if kind is str:
+                texts.append(item)
+            elif kind is dict or kind is list:
+                nodes.append(item)
+    return named, _marks_in("\n".join(texts))
+
+
+def _marks_in(text: str) -> list[str]:
+    lower = (text if text.isascii() else f"{text}\n{plainer(text)}").lower()
+    found = []
+    for mark in _MARKS:
+        if mark in lower:
+            found.append(mark)  # noqa: PERF401  a comprehension would be a call more
+    return found
+
+
+def _is_credential(name: str, item: Any) -> bool:
+    if name in _harmless:
+        return False
+    if names_credential(name):
+        return _may_be_one(item) and not (is_weak(name) and type(item) in (dict, list))
+    if len(name) <= _LONGEST_NAME and len(_harmless) < _MOST_NAMES:
+        _harmless.add(name)
+    return False
+
+
+def _may_be_one(item: Any) -> bool:
+    return not (item is None or item is True or item is False or (type(item) is str and _TEXTS.fullmatch(item)))
+
+
+class _Stripping:
+    """One document on its way. It is not changed: what has to be is made anew. *marks* are those that are in its texts."""
+
+    def __init__(self, also: frozenset[str], marks: list[str]) -> None:
+        self._also = also
+        self._marks = marks
+        self._level = 0
+
+    def of(self, node: Any) -> Any:
+        kind = type(node)
+        if kind is str:
+            return self._text(node) if self._is_marked(node) else node
+        if kind is not dict and kind is not list:
+            return node
+        self._level += 1
+        kept = self._object(node) if kind is dict else self._list(node)
+        self._level -= 1
+        return kept
+
+    def _object(self, node: dict[str, Any]) -> dict[str, Any]:
+        is_pair = not _VALUES.isdisjoint(node)
+        paired = _paired(node) if is_pair else frozenset()
+        made: dict[str, Any] = {}
+        changed = False
+        for name, item in node.items():
+            if _is_credential(name, item) and not (is_pair and name in _NAMES):
+                changed = True
+                continue
+            kept = None if name in paired or name in self._also else self.of(item)
+            changed = changed or kept is not item
+            made[name] = kept
+        return made if changed else node
+
+    def _list(self, node: list[Any]) -> list[Any]:
+        pairs = all(type(item) is list and len(item) == 2 for item in node)
+        made = [[item[0], None] if pairs and _is_pair(item) else self.of(item) for item in node]
+        if _is_pair(node) and type(node[1]) is str and not _METHODS.fullmatch(node[1]):
+            made[1] = None
+        same = all(kept is item for kept, item in zip(made, node, strict=True))
+        return node if same else made
+
+    def _is_marked(self, text: str) -> bool:
+        if not text.isascii():
+            return True
+        lower = text.lower()
+        return any(mark in lower for mark in self._marks)
+
+    def _text(self, item: str) -> str | None:
+        if '"' in item and item.lstrip()[:1] in {"{", "["}:
+            return self._document_in(item)
+        plain = plainer(item)
+        if plain == item and _ENCODED.fullmatch(item):
+            plain = _decoded(item)
+        if plain != item:
+            kept: str | None = self._within(plain)
+            if kept != plain:
+                return kept
+        masked = without_credentials(item, "document")
+        return item if masked == item else masked
+
+    def _document_in(self, item: str) -> str | None:
+        try:
+            inner = parse(item.encode())
+        except (Undecodable, UnicodeEncodeError):
+            return None
+        kept = self._within(inner)
+        return item if kept is inner else None if kept is None else dump(kept).decode()
+
+    def _within(self, node: Any) -> Any:
+        """Look into what a text holds; None: it is too deep."""
+        if self._level >= _DEEPEST:
+            return None
+        within = _Stripping(self._also, _look(node, self._also)[1])
+        within._level = self._level + 1
+        return within.of(node)
+
+
+def _is_name(item: Any) -> bool:
+    return type(item) is str and names_credential(item.replace(MASK, ""), "pair")
+
+
+def _is_pair(node: list[Any]) -> bool:
+    return len(node) == 2 and _is_name(node[0]) and _may_be_one(node[1])
+
+
+def _paired(node: dict[str, Any]) -> set[str]:
+    """Find the fields with a credential that another field names, as in ``{"name": "password", "value": …}``."""
+    found: set[str] = set()
+    for name, item in node.items():
+        values = _VALUES if name in _NAMES else _OTHER_VALUES if name in _OTHER_NAMES else None
+        if values and _is_name(item):
+            found |= {other for other in values & node.keys() if _may_be_one(node[other])}
+    return found
+
+
+def _decoded(item: str) -> str:
+    """Return the text that *item* is in base64, or *item* itself."""
+    try:
+        plain = item.replace("-", "+").replace("_", "/")
+        text = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return item
+    return text if text.isprintable() else item
