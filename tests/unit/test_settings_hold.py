@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from usher.app import build
@@ -121,6 +121,7 @@ def test_what_is_accepted_is_taken_by_every_part(environ: dict[str, str], folder
 
 
 @given(environ=environments)
+@example(environ={"USHER_AUTHGEAR__POLL": "true", "USHER_AUTHGEAR__POLL_TYPES": "\ud7fc"})
 @settings(max_examples=6 * settings().max_examples // 10)
 def test_what_is_refused_is_refused_alike_by_check_and_run(environ: dict[str, str], folder: Path) -> None:
     """The same sentences, and exit code 2."""
