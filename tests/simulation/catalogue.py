@@ -213,6 +213,64 @@ MUTANTS = (
         family="dead-letters",
     ),
     Mutant(
+        "a-replay-that-was-dropped-is-answered",
+        "rule 10",
+        (
+            Edit(
+                "engine.replays:Replays._replay",
+                "DROPPED not in outcomes and await self.writes.answer(state, request.replay.id)",
+                "await self.writes.answer(state, request.replay.id)",
+            ),
+        ),
+        family="dead-letters",
+    ),
+    Mutant(
+        "a-replay-is-answered-before-it-runs",
+        "rule 10",
+        (
+            Edit(
+                "engine.replays:Replays._replay",
+                "outcomes = await self._run(state, request)",
+                """
+await self.writes.answer(state, request.replay.id)
+outcomes = await self._run(state, request)
+""",
+            ),
+        ),
+        family="dead-letters",
+    ),
+    Mutant(
+        "what-became-of-a-replay-is-not-written",
+        "rule 10",
+        (
+            Edit(
+                "engine.settle:Settler._done",
+                "await self._set_state(state, delivery.replay, 'replayed', verdict.reason)",
+                "pass",
+            ),
+        ),
+        family="dead-letters",
+    ),
+    Mutant(
+        "a-replay-that-was-answered-meanwhile-runs",
+        "rule 10",
+        (Edit("engine.claim_state:ClaimState.answered", "in_flight.outcome is not None", "False"),),
+        family="dead-letters",
+    ),
+    Mutant(
+        "a-replay-runs-once-more-with-a-new-index",
+        "rule 10: an index is made anew",
+        (
+            Edit(
+                "engine.replays:Replays.begin",
+                "request.replay is not None and request.replay.dead_letter not in begun",
+                "request.replay is not None",
+            ),
+            Edit("engine.replays:Replays._carry_out", "dead_letter in state.replayed", "False"),
+        ),
+        family="disks",
+    ),
+    Mutant(
         "an-expired-replay-runs",
         "rule 10",
         (

@@ -29,6 +29,7 @@ def violations(world: World) -> list[str]:
         *repeats.violations(),
         *_early(world),
         *_forgetful(world),
+        *_unsaid(world),
         *_cut_short(world),
         *_after_the_close(world),
     ]
@@ -123,12 +124,12 @@ def _early(world: World) -> Iterator[str]:
     """No attempt began before the time that the one before it asked for, or the policy says; unless a clock was set."""
     least: dict[tuple[str, str, int], float] = {}
     for attempt in world.history.attempts:
-        if attempt.not_before:
+        if attempt.not_before and not attempt.request:
             about = (*attempt.delivery, attempt.number + 1)
             least[about] = min(attempt.not_before, least.get(about, attempt.not_before))
     for attempt in world.history.attempts:
         about = (*attempt.delivery, attempt.number)
-        excused = world.history.replayed[attempt.delivery] or world.history.clocks_set
+        excused = attempt.request or world.history.clocks_set
         if about in least and attempt.began < least[about] - _SLACK and not excused:
             early = least[about] - attempt.began
             yield f"early: {attempt.handler}({attempt.event}) attempt {attempt.number}, by {early:.6f} s"
@@ -138,7 +139,7 @@ def _forgetful(world: World) -> Iterator[str]:
     """What the table said when a claim began is obeyed: the attempts that were made, and (unless a clock was set) when the next is due."""
     for attempt in world.history.attempts:
         known = world.history.known(attempt)
-        if known is None or known.parked is None or world.history.replayed[attempt.delivery]:
+        if known is None or known.parked is None or attempt.request:
             continue
         delivery = f"{attempt.handler}({attempt.event})"
         if attempt.number <= known.parked.attempt:
@@ -150,6 +151,14 @@ def _forgetful(world: World) -> Iterator[str]:
         ):
             early = known.parked.due / 1000 - attempt.began
             yield f"early: {delivery} ran {early:.6f} s before the table said"
+
+
+def _unsaid(world: World) -> Iterator[str]:
+    """Rule 10: what became of a replay stands among the dead letters, before its request is taken out."""
+    states = {dead_letter.id: dead_letter.state for dead_letter in world.dead_letters()}
+    for request, dead_letter in world.history.requests.items():
+        if states[dead_letter] == "open":
+            yield f"unsaid: nothing says what became of {dead_letter} by the request {request}"
 
 
 def _cut_short(world: World) -> Iterator[str]:

@@ -7,6 +7,7 @@ a process, and a message that comes too late.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -16,13 +17,25 @@ from tests.simulation.loop import PROCESS
 from tests.simulation.plan import Family
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, on
+from usher.delivery import Delivery
+from usher.engine.attempt import Attempts
+from usher.engine.lanes import InFlight
 from usher.handler import Handler
-from usher.outcome import Hold, Unknown
+from usher.outcome import Hold, Unknown, Verdict
 
 EXPIRY = 600.0
 _DELAYS = (2, 10)
 POLICY = RetryPolicy(_DELAYS, jitter=0.1)
 TIMEOUT = 5
+_REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="")
+
+
+class WatchedAttempts(Attempts):
+    """Attempts that let the handlers know whether they are replays."""
+
+    async def make(self, in_flight: InFlight) -> tuple[Verdict, Delivery]:
+        _REQUEST.set(in_flight.delivery.replay.id if in_flight.delivery.replay else "")
+        return await super().make(in_flight)
 
 
 class Handlers:
@@ -74,17 +87,14 @@ class Handlers:
         assert ctx._origin is not None
         partition, offset = ctx._origin.partition, ctx._origin.offset
         tenure = self._history.tenure(process.name, partition)
-        attempt = Attempt(
-            process.name, name, event.id, ctx.attempt, partition, offset, tenure, self._now(), ctx._origin.topic_id
-        )
+        where, topic_id = (partition, offset, tenure), ctx._origin.topic_id
+        attempt = Attempt(process.name, name, event.id, ctx.attempt, *where, self._now(), topic_id, _REQUEST.get())
         self._history.attempts.append(attempt)
         lane = (process.name, name, event.user.id or "")
         if self.running[lane]:
             self._history.violate(f"two at once: {name} for {lane[2]} in {process.name}, the second is {event.id}")
-        replayed = self._history.replayed[
-            name, event.id
-        ]  # a replay goes before what its lane has, whatever becomes of that
-        if not replayed and (tenure.claim, attempt.short) in self._history.parking:
+        # a replay goes before what its lane has, whatever becomes of that
+        if not attempt.request and (tenure.claim, attempt.short) in self._history.parking:
             self._history.violate(f"two at once: {name}({event.id}) runs while it is being parked in {process.name}")
         now = self._now() + process.wrong_by
         if event.context.timestamp is not None and event.context.timestamp + EXPIRY < now:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import structlog
 from tests.simulation.faults import Faults
-from tests.simulation.handlers import EXPIRY, POLICY, Handlers
+from tests.simulation.handlers import EXPIRY, POLICY, Handlers, WatchedAttempts
 from tests.simulation.history import History, Life, Sent, is_strange
 from tests.simulation.hostile import GROUP, RETRY_TOPIC, TOPIC, HostileBroker, HostileLog
 from tests.simulation.loop import Process, SimulatedLoop
@@ -23,7 +23,6 @@ from tests.simulation.plan import Plan
 
 from usher.delivery import Delivery
 from usher.delivery.headers import read_delivery
-from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, fold, pending_requests, request
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
@@ -159,9 +158,10 @@ class World:
         asked = {delivery.replay.dead_letter for delivery in pending if delivery.replay}
         for dead_letter in self.dead_letters():
             if dead_letter.state in OPEN_STATES and dead_letter.id not in asked and self.rng.random() < 0.7:
-                key, value, headers = request(dead_letter, request_id=f"r{len(self.story)}-{dead_letter.id}")
+                request_id = f"r{len(self.story)}-{dead_letter.id}"
+                key, value, headers = request(dead_letter, request_id=request_id)
+                self.history.requests[request_id] = dead_letter.id
                 self.broker.put(TopicPartition(RETRY_TOPIC, dead_letter.partition), key.encode(), value, headers)
-                self.history.replayed[dead_letter.handler, dead_letter.delivery.uid.id] += 1
                 self.say(f"an operator asks for a replay of {dead_letter.handler}({dead_letter.delivery.uid.id})")
 
     # Processes
@@ -208,7 +208,7 @@ class World:
 
     def _worker(self, process: Process, log: HostileLog, limits: Limits) -> Worker:
         metrics, unused = Metrics(), cast("Any", None)
-        attempts = Attempts(
+        attempts = WatchedAttempts(
             router=Router(self.handlers.all, ["admin_api"]),
             sender=unused,
             http=unused,
@@ -254,7 +254,7 @@ class World:
     def look_into(self, process: Process) -> None:
         """Promise 7: see that what the worker in *process* holds in memory has bounds."""
         running = next(running for running in self.processes if running.process is process)
-        asked = sum(self.history.replayed.values())
+        asked = len(self.history.requests)
         for sentence in too_much(running.worker, running.limits, self.plan.handlers, asked):
             self.history.violate(f"memory: {process.name} {sentence}")
 
