@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.simulation.handlers import TIMEOUT
+from tests.simulation.handlers import MOST_DEATHS, TIMEOUT
 from tests.simulation.history import is_strange
 from tests.simulation.hostile import TOPIC
 from tests.simulation.repeats import Repeats
 from tests.simulation.world import DRAIN, World
 
 from usher.delivery.headers import read_delivery
+from usher.engine.dead_letters import CRASHED
 
 _SLACK = 1e-6
 
@@ -30,6 +31,7 @@ def violations(world: World) -> list[str]:
         *_early(world),
         *_forgetful(world),
         *_unsaid(world),
+        *_deadly(world),
         *_cut_short(world),
         *_after_the_close(world),
     ]
@@ -159,6 +161,18 @@ def _unsaid(world: World) -> Iterator[str]:
     for request, dead_letter in world.history.requests.items():
         if states[dead_letter] == "open":
             yield f"unsaid: nothing says what became of {dead_letter} by the request {request}"
+
+
+def _deadly(world: World) -> Iterator[str]:
+    """Promise 5: what ends its worker again and again is given up, and nothing else is for that."""
+    for (handler, event), deaths in world.history.deaths.items():
+        if deaths > MOST_DEATHS:
+            yield f"deadly: {handler}({event}) ended {deaths} workers"
+    for dead_letter in world.dead_letters():
+        about = (dead_letter.handler, dead_letter.delivery.uid.id)
+        others = world.history.deaths and about not in world.history.deaths  # where faults end workers, it may seem so
+        if dead_letter.reason == CRASHED and others:
+            yield f"deadly: {about[0]}({about[1]}) was given up for another's deed"
 
 
 def _cut_short(world: World) -> Iterator[str]:

@@ -6,6 +6,7 @@ Hides how a fault is staged. `tests.simulation.repeats` knows what it may lead t
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from tests.simulation.loop import Process
 
 from usher.delivery import Delivery, Origin
 from usher.delivery.headers import ORIGINAL_GROUP, delivery_headers, owner_headers
+from usher.engine.index_file import IndexFile
 from usher.event import EventUid
 from usher.eventlog.port import Position, TopicPartition
 
@@ -90,6 +92,14 @@ class Faults:
         world.broker.strand(process)
         world.say(f"{process.name} {how}")
 
+    def end(self, process: Process) -> None:
+        """End *process*, as a handler may that eats the memory. The next worker gets what it had at once."""
+        world = self._world
+        running = next(running for running in world.processes if running.process is process)
+        self._kill(process, "is ended by a delivery")
+        world.broker.leave(running.log)
+        world.loop.call_soon(world.start, context=contextvars.Context())
+
     async def _replace(self, log: HostileLog) -> None:
         world = self._world
         await world.pause(1.0)
@@ -125,11 +135,13 @@ class Faults:
         stray[1] = world.now()
 
     async def _fill_disk(self, running: Running) -> None:
-        """The disk refuses the index of parked deliveries: all of it is lost."""
+        """The disk refuses the index of parked deliveries, now or at one of the next queries: all of it is lost."""
         self._world.say(f"the disk of {running.process.name} is full")
         for state in list(running.worker.claims.states.values()):
-            if self._rng.random() < 0.8:
+            if self._rng.random() < 0.5:
                 state.table.file.lose("the disk is full")
+            elif self._rng.random() < 0.8:
+                _refuse_soon(state.table.file, self._rng.randrange(4))
 
     async def _evict(self, running: Running) -> None:
         """Evict a member that is alive and well, and does not know it for a while."""
@@ -309,3 +321,15 @@ class Faults:
         for key, ours in world.parked().items():
             world.broker.put(TopicPartition(RETRY_TOPIC, ours.origin.partition), key.encode(), None, done)
         world.say(f"another group parks {event}, and writes tombstones about what is parked here")
+
+
+def _refuse_soon(file: IndexFile, queries: int) -> None:
+    """Let *file* answer so many more queries."""
+    check, left = file._check, iter(range(queries))
+
+    def refuse() -> None:
+        if next(left, None) is None:
+            file.lose("the disk is full")
+        check()
+
+    file._check = refuse  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.simulation.history import Attempt, History
-from tests.simulation.loop import PROCESS
+from tests.simulation.loop import PROCESS, Process
 from tests.simulation.plan import Family
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, on
@@ -27,6 +27,8 @@ EXPIRY = 600.0
 _DELAYS = (2, 10)
 POLICY = RetryPolicy(_DELAYS, jitter=0.1)
 TIMEOUT = 5
+MOST_DEATHS = 5
+"""So many workers may one delivery end, see docs/parking.md."""
 _REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="")
 
 
@@ -50,6 +52,7 @@ class Handlers:
         *,
         now: Callable[[], float],
         say: Callable[[str], None],
+        end: Callable[[Process], None],
     ) -> None:
         self.all = [self._handler(f"h{number}") for number in range(count)]
         self.running: Counter[tuple[str, str, str]] = Counter()
@@ -59,6 +62,8 @@ class Handlers:
         self._history = history
         self._now = now
         self._say = say
+        self._end_process = end
+        self._deadly = False
         self._script: dict[tuple[str, str], list[str]] = {}
 
     def prepare(self, event: str) -> None:
@@ -68,6 +73,9 @@ class Handlers:
 
     def _behaviour(self) -> list[str]:
         rng = self._rng
+        if not self._deadly and rng.random() < self._family.deadly:
+            self._deadly = True
+            return ["deadly"] * (MOST_DEATHS + 1)
         if rng.random() >= self._family.failing:
             return []
         if rng.random() < 0.1:
@@ -101,7 +109,7 @@ class Handlers:
             self._history.violate(f"too late: {name} ran for {event.id}")
         self.running[lane] += 1
         try:
-            await self._behave(name, event.id)
+            await self._behave(name, event.id, process)
         except GeneratorExit:  # its process was killed, and Python has collected what is left of it: nothing happened
             raise
         except BaseException as error:
@@ -118,11 +126,15 @@ class Handlers:
         self.running[lane] -= 1
         self._say(f"{attempt.process} {attempt.handler}({attempt.event}) attempt {attempt.number}: {attempt.result}")
 
-    async def _behave(self, name: str, event: str) -> None:
+    async def _behave(self, name: str, event: str, process: Process) -> None:
         script = self._script[name, event]
         how = script.pop(0) if script else "done"
         await asyncio.sleep(self._rng.choice((0, 0, 0.01, 1.0)))
         match how:
+            case "deadly":
+                self._history.deaths[name, event] += 1
+                self._end_process(process)
+                await asyncio.get_running_loop().create_future()
             case "reject":
                 raise Reject("no")
             case "fail":

@@ -5,7 +5,7 @@ It is only recorded here; `tests.simulation.check` and `tests.simulation.repeats
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -132,6 +132,8 @@ class History:
         """The ids of the requests of operators, each with the id of its dead letter."""
         self.strangers: set[str] = set()
         """The keys of another group's records in our retry topic."""
+        self.deaths: Counter[tuple[str, str]] = Counter()
+        """How many processes (handler, event) has ended."""
         self.handed_over: list[tuple[str, float, str, str]] = []
         """Which process had (handler, event) queued or running when it heard that their topic was made anew, and when."""
         self.violations: list[str] = []

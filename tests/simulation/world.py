@@ -64,9 +64,10 @@ class World:
         self.history = History()
         self.story: list[str] = []
         self.broker = HostileBroker(loop, self.rng, plan.family, self.history, partitions=plan.partitions, epoch=EPOCH)
-        self.handlers = Handlers(plan.handlers, plan.family, self.rng, self.history, now=self.now, say=self.say)
         self.processes: list[Running] = []
         self.faults = Faults(self)
+        told = {"now": self.now, "say": self.say, "end": self.faults.end}
+        self.handlers = Handlers(plan.handlers, plan.family, self.rng, self.history, **told)
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
@@ -266,7 +267,8 @@ class World:
         self.broker.ring()
         self.say("all is well from here on")
         for running in self.processes:
-            if running.process.dead or running.task.done():
+            gone = running.process.dead or running.task.done()
+            if gone and running.log in self.broker.group(GROUP).members:
                 self.broker.leave(running.log)
         if not self.up():
             self.start()
