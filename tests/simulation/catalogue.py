@@ -377,6 +377,22 @@ expires_at = self.attempts.expiry_of(in_flight)
         family="moves",
     ),
     Mutant(
+        "the-clock-of-a-producer-is-believed",
+        "promise 4: duplicates in the topic",
+        (
+            Edit(
+                "engine.dedupe:Recent.duplicate", "min(stated_time(timestamp, now), now)", "stated_time(timestamp, now)"
+            ),
+        ),
+        family="moves",
+    ),
+    Mutant(
+        "a-record-without-a-time-is-of-1970",
+        "promise 4: duplicates in the topic",
+        (Edit("engine.dedupe:Recent.duplicate", "min(stated_time(timestamp, now), now)", "min(timestamp, now)"),),
+        family="moves",
+    ),
+    Mutant(
         "due-rounded-down",
         "no early retry",
         (Edit("engine.attempt:_after", "math.ceil(verdict.due * 1000)", "math.floor(verdict.due * 1000)"),),
@@ -443,14 +459,12 @@ expires_at = self.attempts.expiry_of(in_flight)
         "rule 8",
         (Edit("engine.lanes:Lane.take_head", "first_parking <= parked.offset", "first_parking < parked.offset"),),
         family="late writes",
-        unnoticed="600 schedules passed since there are more families, and the seeds mean others: it was noticed before that",
     ),
     Mutant(
         "what-waits-to-run-alone-sees-no-tombstone",
         "rule 8",
         (Edit("engine.isolation:Isolation._try", "in_flight.done_elsewhere", "False"),),
-        family="burst",
-        unnoticed="500 schedules passed: a dead worker's tombstone has to land while a delivery waits for its turn to run alone",
+        family="bad starts",
     ),
     Mutant(
         "what-waited-for-the-source-is-not-woken",
@@ -521,7 +535,6 @@ for state in states:
             ),
         ),
         family="disks",
-        unnoticed="300 schedules passed: a tombstone has to be acknowledged while the new index is loaded; a test of the table sees it",
     ),
     Mutant(
         "what-is-queued-is-not-parked-behind-a-new-index",
@@ -534,7 +547,6 @@ for state in states:
             ),
         ),
         family="disks",
-        unnoticed="300 schedules passed: a record has to be taken in between the loss of the index and its notice",
     ),
     Mutant(
         "a-lane-runs-without-an-index",
@@ -586,6 +598,36 @@ for state in states:
         family="another topic",
     ),
     Mutant(
+        "a-foreign-record-is-ours-when-it-is-loaded",
+        "promise 10: a record of another group is not ours",
+        (
+            Edit(
+                "engine.follow:RetryFollower._changes",
+                "key.startswith(REQUEST_PREFIX) or self._foreign(state, head)",
+                "key.startswith(REQUEST_PREFIX)",
+            ),
+        ),
+        family="another topic",
+    ),
+    Mutant(
+        "a-number-out-of-range-is-read",
+        "promise 10: a forged record ends no worker",
+        (Edit("delivery.headers:Head.integer", "-_MOST <= number <= most", "number"),),
+        family="another topic",
+    ),
+    Mutant(
+        "a-delivery-under-the-key-of-another-is-read",
+        "promise 10: a forged record is not ours",
+        (
+            Edit(
+                "engine.parked_row:ParkedRow.from_record",
+                "key != f'{handler}/{named}@{head.integer(ORIGINAL_PARTITION)}-{offset}' or named.count('/') != 2",
+                "named.count('/') != 2",
+            ),
+        ),
+        family="another topic",
+    ),
+    Mutant(
         "a-delivery-of-an-earlier-topic-counts-by-its-offset",
         "promise 10: an offset is of one topic",
         (Edit("engine.claim_state:ClaimState.of_earlier_topic", "topic_id != self.claim.topic_id.encode()", "False"),),
@@ -602,5 +644,35 @@ for state in states:
         "promise 1: what nobody can read again is handed over",
         (Edit("engine.driver:Driver.hand_over", "in_flight.settling", "True"),),
         family="another topic",
+    ),
+    Mutant(
+        "nothing-runs-alone-after-bad-starts",
+        "promise 5: a delivery that ends its worker is given up",
+        (Edit("engine.ledger:Ledger.__init__", "loaded.starts >= _PATIENCE", "False"),),
+        family="deadly",
+    ),
+    Mutant(
+        "what-is-in-doubt-runs-beside-others",
+        "promise 5: a delivery that ends its worker is given up",
+        (Edit("engine.ledger:Ledger.in_doubt", "offset < self._doubt", "False"),),
+        family="deadly",
+    ),
+    Mutant(
+        "what-runs-alone-is-not-named-first",
+        "promise 5: a delivery that ends its worker is given up",
+        (Edit("engine.isolation:Isolation.attempt", "await self._commit_until(state)", "state.open"),),
+        family="deadly",
+    ),
+    Mutant(
+        "what-is-read-later-runs-before-a-commit-says-so",
+        "promise 5: a delivery that ends its worker is given up",
+        (
+            Edit(
+                "engine.isolation:Isolation.attempt",
+                "await self._commit_until(state, lambda: ledger.covered(offset))",
+                "state.open",
+            ),
+        ),
+        family="deadly",
     ),
 )

@@ -18,6 +18,8 @@ from usher.eventlog.port import Claim, TopicPartition
 FOREVER = float("inf")
 STRANGER = b"another"
 """The group that writes to our retry topic, and should not."""
+FORGED = "forged"
+"""The header of a record that no worker has written."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,9 @@ def shortened(key: str) -> str:
 
 
 def is_strange(record: StoredRecord) -> bool:
-    """Whether a record of the retry topic is another group's."""
-    return Head(record.headers).get(ORIGINAL_GROUP) == STRANGER
+    """Whether a record of the retry topic is another group's, or forged."""
+    head = Head(record.headers)
+    return head.get(ORIGINAL_GROUP) == STRANGER or head.get(FORGED) is not None
 
 
 def fold(writes: list[Written]) -> Written | None:

@@ -23,7 +23,7 @@ from tests.simulation.catalogue import MUTANTS, Edit, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "service" / "usher"
-_PATIENCE = 60.0
+_PATIENCE = 240.0
 """Seconds after which a mutant counts as not noticed."""
 
 

@@ -36,8 +36,9 @@ class Family:
     """A lean. *faults* are all that may happen, each with likelihood *share*; *pause* is the most seconds between events.
 
     *latencies* are what a write may take, *kinds* how attempts fail, *failing* how many do. *ambushes* are the writes at
-    which a process may be killed, *deadly* how likely
-    each delivery is the one that ends all processes that try it, *small* whether the limits of memory are, *between* the most seconds between faults.
+    which a process may be killed, *small* whether the limits of memory are, *between* the most seconds between faults. *twice*
+    is how many events are appended again, *ahead* how many records are of producers without a right clock, *deadly* how
+    likely each delivery is the one that ends all processes that try it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Family:
     ambushes: Sequence[str] = ("park", "tombstone", "dead-letter", "commit")
     replays: float = 0.4
     twice: float = 0.1
+    ahead: float = 0.1
     deadly: float = 0.0
     small: bool = False
 
@@ -147,7 +149,7 @@ FAMILIES = (
     Family(  # the disk under the parking table refuses
         "disks",
         faults=("disk-full", "disk-full", "disk-full", "crash", "graceful", "refuse"),
-        share=0.8,
+        share=0.6,
         events=(3, 12),
         users=(1, 3),
         rounds=(3, 9),
@@ -169,9 +171,9 @@ FAMILIES = (
         failing=0.8,
         replays=0.0,
     ),
-    Family(  # the source topic is deleted and made again, and another group writes to our retry topic
+    Family(  # the source topic is deleted and made again, and others write to our retry topic
         "another topic",
-        faults=("remake", "remake", "strangers", "strangers", "evict", "refuse", "graceful"),
+        faults=("remake", "remake", "strangers", "strangers", "forge", "evict", "refuse", "graceful"),
         share=0.6,
         events=(3, 12),
         users=(1, 3),

@@ -21,7 +21,7 @@ from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.memory import too_much
 from tests.simulation.plan import Plan
 
-from usher.delivery import Delivery
+from usher.delivery import Delivery, StoredRecord
 from usher.delivery.headers import read_delivery
 from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, fold, pending_requests, request
 from usher.engine.limits import Limits
@@ -66,8 +66,8 @@ class World:
         self.broker = HostileBroker(loop, self.rng, plan.family, self.history, partitions=plan.partitions, epoch=EPOCH)
         self.processes: list[Running] = []
         self.faults = Faults(self)
-        told = {"now": self.now, "say": self.say, "end": self.faults.end}
-        self.handlers = Handlers(plan.handlers, plan.family, self.rng, self.history, **told)
+        known = (plan.family, self.rng, self.history)
+        self.handlers = Handlers(plan.handlers, *known, now=self.now, say=self.say, end=self.faults.end)
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
@@ -126,7 +126,7 @@ class World:
         }
         value = json.dumps(document).encode() if decodable else b"{not json " + event.encode()
         topic_partition = TopicPartition(TOPIC, self.broker.partition_of(user.encode()))
-        record = self.broker.put(topic_partition, user.encode(), value)
+        record = self._produce(topic_partition, user.encode(), value)
         what = "" if decodable and ours else ", undecodable" if not decodable else ", not ours"
         self.say(f"{event} of {user} is appended at {topic_partition.partition}@{record.offset}{what}")
         self.history.sent.append(
@@ -140,7 +140,7 @@ class World:
             return
         partition = self.broker.partition(*sent.topic_partition)
         first = partition.records[sent.offset]
-        record = self.broker.put(sent.topic_partition, first.key, first.value)
+        record = self._produce(sent.topic_partition, first.key, first.value)
         self.say(f"{sent.event} of {sent.user} is appended again at {sent.topic_partition.partition}@{record.offset}")
         self.history.sent.append(
             Sent(
@@ -153,6 +153,17 @@ class World:
                 topic_id=sent.topic_id,
             )
         )
+
+    def _produce(self, topic_partition: TopicPartition, key: bytes | None, value: bytes | None) -> StoredRecord:
+        """Append a record of any producer. The clocks of some are ahead, and some give no time."""
+        right = self.broker.clock
+        if self.rng.random() < self.plan.family.ahead:
+            at = self.rng.choice((right() + 1_800, right() + 30 * 86_400, -0.001))
+            self.broker.clock = lambda: at
+        try:
+            return self.broker.put(topic_partition, key, value)
+        finally:
+            self.broker.clock = right
 
     def _ask_replay(self) -> None:
         pending = self.requests()
