@@ -27,15 +27,13 @@ class Edit:
 class Mutant:
     """What *breaks* (a rule of docs/parking.md or a promise) with all of *edits*.
 
-    *family* names the schedules that are about it. *unnoticed* says why they do not distinguish it from the engine yet, or
-    can't. Such a mutant stays in the list and is not played.
+    *family* names the schedules that are about it.
     """
 
     name: str
     breaks: str
     edits: tuple[Edit, ...]
     family: str = "anything"
-    unnoticed: str = ""
 
 
 _RULE_9 = "not state.ours and not isinstance(verdict, Done)"

@@ -75,6 +75,7 @@ class HostileBroker(MemoryBroker):
         self._history = history
         self._writes: dict[_Write, None] = {}
         self.latency = lambda: rng.choice(family.latencies)
+        self.pause = lambda: rng.random() * family.slowest
 
     @property
     def landing(self) -> bool:
@@ -250,11 +251,10 @@ class HostileLog(MemoryLog):
 
     async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
         """Read with a pause once the end is known: what is written meanwhile lies after it."""
-        pause: float | None = self._world.broker.latency()
+        pause = self._world.broker.pause()
         async for part in super().parked(claim):
-            if pause is not None:
-                await asyncio.sleep(pause)
-            pause = None
+            await asyncio.sleep(pause)
+            pause = 0.0
             yield part
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:

@@ -149,7 +149,7 @@ FAMILIES = (
     Family(  # the disk under the parking table refuses
         "disks",
         faults=("disk-full", "disk-full", "disk-full", "crash", "graceful", "refuse"),
-        share=0.6,
+        share=0.7,
         events=(3, 12),
         users=(1, 3),
         rounds=(3, 9),
