@@ -175,6 +175,8 @@ def _line(mutant: Mutant, options: argparse.Namespace) -> tuple[str, bool]:
         verdict = hunt(mutant, schedules=options.schedules, seed=options.seed)
     except OutOfDate as error:
         return f"OUT OF DATE: {error}", False
+    except RuntimeError as error:
+        return f"{error}", False
     except subprocess.TimeoutExpired:
         return f"{mutant.name:50} SURVIVED for {_PATIENCE:.0f} s", False
     why = verdict.sentences[0] if verdict.sentences else "SURVIVED"
