@@ -1,4 +1,4 @@
-"""The mutants of the engine fit it. That the simulation notices them is `make mutants`: CI runs it, and it takes a minute."""
+"""The mutants of the engine fit it. That the simulation notices them is `make mutants`: CI runs it, and it takes some minutes."""
 
 from __future__ import annotations
 
