@@ -253,8 +253,9 @@ class HostileLog(MemoryLog):
         """Read with a pause once the end is known: what is written meanwhile lies after it."""
         pause = self._world.broker.pause()
         async for part in super().parked(claim):
-            await asyncio.sleep(pause)
-            pause = 0.0
+            if not isinstance(part, CaughtUp):
+                await asyncio.sleep(pause)
+                pause = 0.0
             yield part
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:

@@ -285,7 +285,7 @@ class World:
             self.start()
 
     async def _rest(self) -> None:
-        for _ in range(400):
+        for _ in range(200):
             await asyncio.sleep(5)
             if self._at_rest():
                 return
