@@ -75,7 +75,7 @@ class HostileBroker(MemoryBroker):
         self._history = history
         self._writes: dict[_Write, None] = {}
         self.latency = lambda: rng.choice(family.latencies)
-        self.pause = lambda: rng.random() * family.slowest
+        self.pause: Callable[[], float] = lambda: rng.random() * family.slowest
 
     @property
     def landing(self) -> bool:
