@@ -100,7 +100,7 @@ class Repeats:
         known = self._history.known(again)
         if known is not None and known.parked is None:
             return "though its claim began with a tombstone"
-        now = fold([each for each in self._history.writes(again) if each.at <= again.began - self._slowest - _TURN])
+        now = fold([each for each in self._history.writes(again) if each.at <= self._sees(again)])
         if now is not None and now.parked is None:
             return "though a tombstone had come"
         if again.request:  # no commit says anything about a replay
@@ -147,7 +147,8 @@ class Repeats:
             return ""
         written = self._slowest * self._writes_of(first) + _TURN
         if ended >= first.tenure.ended - written:  # late: the excuse ends with its tombstone
-            if again.began <= ended + written or life.ended <= ended + written:
+            opening = self._opening(again) and again.tenure.began <= ended + written
+            if again.began <= ended + written or opening or life.ended <= ended + written:
                 return ""
             return "though the late attempt had ended before"
         return "and nothing had prevented the write that says so"
@@ -178,11 +179,20 @@ class Repeats:
             if (
                 now is not None
                 and now.parked is None
-                and now.at < attempt.began - self._slowest - _TURN
+                and now.at < self._sees(attempt)
                 and not self._astray(attempt, attempt.began)
                 and not self._troubled(now.at, attempt.began)
             ):
                 yield f"ignored: {attempt.handler}({attempt.event}) began {attempt.began - now.at:.3f} s after a tombstone"
+
+    def _sees(self, attempt: Attempt) -> float:
+        """Until when its worker sees what lands in the retry partition: while a claim is loaded, only what lay there before."""
+        sees = attempt.began - self._slowest - _TURN
+        return min(sees, attempt.tenure.began) if self._opening(attempt) else sees
+
+    def _opening(self, attempt: Attempt) -> bool:
+        """Whether it may have begun when its claim was opened: a slow load and a commit after the claim began."""
+        return attempt.began <= attempt.tenure.began + 2 * self._slowest + _TURN
 
     def _written(self, attempt: Attempt) -> bool:
         """Whether a success is known by a tombstone, or by the commit that was made when its claim ended."""
