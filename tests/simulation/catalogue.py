@@ -658,19 +658,13 @@ for state in states:
     Mutant(
         "what-runs-alone-is-not-named-first",
         "promise 5: a delivery that ends its worker is given up",
-        (Edit("engine.isolation:Isolation.attempt", "await self._commit_until(state)", "state.open"),),
+        (Edit("engine.isolation:Isolation._begin_round", "self._name(self._round)", ""),),
         family="deadly",
     ),
     Mutant(
         "what-is-read-later-runs-before-a-commit-says-so",
         "promise 5: a delivery that ends its worker is given up",
-        (
-            Edit(
-                "engine.isolation:Isolation.attempt",
-                "await self._commit_until(state, lambda: ledger.covered(offset))",
-                "state.open",
-            ),
-        ),
+        (Edit("engine.isolation:Isolation.attempt", "await self._covered(state, offset)", "state.open"),),
         family="deadly",
     ),
 )
