@@ -215,10 +215,9 @@ def _repeats(
     attempts: Iterable[Attempt],
     mishaps: Sequence[Mishap],
 ) -> None:
-    tried: dict[tuple[str, str], dict[int, int]] = defaultdict(dict)
+    tried: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
     for attempt in attempts:
-        lane = tried[attempt.lane]
-        lane[attempt.pid] = min(attempt.sequence, lane.get(attempt.pid, attempt.sequence))
+        tried[attempt.lane].append(attempt)
     for (handler, event), settled in by_event.items():
         for earlier, later in pairwise(settled):
             mishap = _culprit(earlier, later, mishaps) or _late_park(earlier, later, tried[later.lane], mishaps)
@@ -244,7 +243,11 @@ def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mis
             return mishap
         if mishap.kind == "freeze" and (
             (mishap.pid == earlier.pid and mishap.began - COMMIT_WINDOW <= done <= mishap.ended + NOTICE)
-            or (mishap.pid == later.pid and later.began <= mishap.ended + NOTICE)
+            or (
+                mishap.pid == later.pid
+                and mishap.began - COMMIT_WINDOW <= done
+                and later.began <= mishap.ended + NOTICE
+            )
         ):
             return mishap
         if mishap.kind == "broker-kill" and mishap.began - COMMIT_WINDOW <= done <= mishap.ended + NOTICE:
@@ -252,14 +255,20 @@ def _culprit(earlier: Attempt, later: Attempt, mishaps: Sequence[Mishap]) -> Mis
     return None
 
 
-def _late_park(earlier: Attempt, later: Attempt, tried: Mapping[int, int], mishaps: Iterable[Mishap]) -> Mishap | None:
-    """Return the freeze of a third worker that had it: after the thaw it parks what was done meanwhile.
+def _late_park(earlier: Attempt, later: Attempt, tried: Iterable[Attempt], mishaps: Iterable[Mishap]) -> Mishap | None:
+    """Return the freeze of a third worker that had it: until it hears of its loss it may park what was done meanwhile.
 
-    *tried* says from which event of its lane on a worker tried one: it had that one, or those behind it wait with it there.
+    *tried* are the attempts in the lane. It had what it tried, and what waited behind that; not what it tried only when it had
+    heard. That the owner handed the partition on before it could answer can't be seen: all partitions move when a worker comes back.
     """
     for mishap in mishaps:
-        meanwhile = mishap.began <= _settled(earlier) <= mishap.ended + NOTICE and later.began >= mishap.ended
-        had = mishap.pid is not None and tried.get(mishap.pid, later.sequence + 1) <= later.sequence
+        heard = mishap.ended + NOTICE
+        meanwhile = mishap.began <= _settled(earlier) <= heard and later.began >= mishap.ended
+        had = any(
+            each.pid == mishap.pid and each.sequence <= later.sequence and each.began <= heard
+            for each in tried
+            if each is not later
+        )
         if mishap.kind == "freeze" and had and meanwhile:
             return mishap
     return None

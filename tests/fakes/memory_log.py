@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from tests.fakes.memory_broker import MemoryBroker
 from tests.fakes.memory_lease import memory_lease
 
-from usher.delivery import Headers, Record
+from usher.delivery import Headers, Record, stated_time
 from usher.eventlog.browse import Committed, TopicState
 from usher.eventlog.errors import ClaimLost, LogError
 from usher.eventlog.port import (
@@ -129,9 +129,10 @@ class MemoryLog:
         partition = self.broker.partition(*claim.topic_partition)
         at = partition.index(claim.start)
         following = partition.records[at : at + 1]
-        until = following[0].timestamp if following else self.broker.clock() * 1000
+        now = int(self.broker.clock() * 1000)
+        until = min(now, stated_time(following[0].timestamp, now)) if following else now
         before = partition.records[max(0, at - limit) : at]
-        if young := [record for record in before if record.timestamp > until - window * 1000]:
+        if young := [record for record in before if stated_time(record.timestamp, now) > until - window * 1000]:
             yield young
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:

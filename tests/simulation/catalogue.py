@@ -27,15 +27,13 @@ class Edit:
 class Mutant:
     """What *breaks* (a rule of docs/parking.md or a promise) with all of *edits*.
 
-    *family* names the schedules that are about it. *unnoticed* says why they do not distinguish it from the engine yet, or
-    can't. Such a mutant stays in the list and is not played.
+    *family* names the schedules that are about it.
     """
 
     name: str
     breaks: str
     edits: tuple[Edit, ...]
     family: str = "anything"
-    unnoticed: str = ""
 
 
 _RULE_9 = "not state.ours and not isinstance(verdict, Done)"
@@ -213,6 +211,64 @@ MUTANTS = (
         family="dead-letters",
     ),
     Mutant(
+        "a-replay-that-was-dropped-is-answered",
+        "rule 10",
+        (
+            Edit(
+                "engine.replays:Replays._replay",
+                "DROPPED not in outcomes and await self.writes.answer(state, request.replay.id)",
+                "await self.writes.answer(state, request.replay.id)",
+            ),
+        ),
+        family="dead-letters",
+    ),
+    Mutant(
+        "a-replay-is-answered-before-it-runs",
+        "rule 10",
+        (
+            Edit(
+                "engine.replays:Replays._replay",
+                "outcomes = await self._run(state, request)",
+                """
+await self.writes.answer(state, request.replay.id)
+outcomes = await self._run(state, request)
+""",
+            ),
+        ),
+        family="dead-letters",
+    ),
+    Mutant(
+        "what-became-of-a-replay-is-not-written",
+        "rule 10",
+        (
+            Edit(
+                "engine.settle:Settler._done",
+                "await self._set_state(state, delivery.replay, 'replayed', verdict.reason)",
+                "pass",
+            ),
+        ),
+        family="dead-letters",
+    ),
+    Mutant(
+        "a-replay-that-was-answered-meanwhile-runs",
+        "rule 10",
+        (Edit("engine.claim_state:ClaimState.answered", "in_flight.outcome is not None", "False"),),
+        family="dead-letters",
+    ),
+    Mutant(
+        "a-replay-runs-once-more-with-a-new-index",
+        "rule 10: an index is made anew",
+        (
+            Edit(
+                "engine.replays:Replays.begin",
+                "request.replay is not None and request.replay.dead_letter not in begun",
+                "request.replay is not None",
+            ),
+            Edit("engine.replays:Replays._carry_out", "dead_letter in state.replayed", "False"),
+        ),
+        family="disks",
+    ),
+    Mutant(
         "an-expired-replay-runs",
         "rule 10",
         (
@@ -319,6 +375,22 @@ expires_at = self.attempts.expiry_of(in_flight)
         family="moves",
     ),
     Mutant(
+        "the-clock-of-a-producer-is-believed",
+        "promise 4: duplicates in the topic",
+        (
+            Edit(
+                "engine.dedupe:Recent.duplicate", "min(stated_time(timestamp, now), now)", "stated_time(timestamp, now)"
+            ),
+        ),
+        family="moves",
+    ),
+    Mutant(
+        "a-record-without-a-time-is-of-1970",
+        "promise 4: duplicates in the topic",
+        (Edit("engine.dedupe:Recent.duplicate", "min(stated_time(timestamp, now), now)", "min(timestamp, now)"),),
+        family="moves",
+    ),
+    Mutant(
         "due-rounded-down",
         "no early retry",
         (Edit("engine.attempt:_after", "math.ceil(verdict.due * 1000)", "math.floor(verdict.due * 1000)"),),
@@ -385,14 +457,12 @@ expires_at = self.attempts.expiry_of(in_flight)
         "rule 8",
         (Edit("engine.lanes:Lane.take_head", "first_parking <= parked.offset", "first_parking < parked.offset"),),
         family="late writes",
-        unnoticed="600 schedules passed since there are more families, and the seeds mean others: it was noticed before that",
     ),
     Mutant(
         "what-waits-to-run-alone-sees-no-tombstone",
         "rule 8",
         (Edit("engine.isolation:Isolation._try", "in_flight.done_elsewhere", "False"),),
-        family="burst",
-        unnoticed="500 schedules passed: a dead worker's tombstone has to land while a delivery waits for its turn to run alone",
+        family="bad starts",
     ),
     Mutant(
         "what-waited-for-the-source-is-not-woken",
@@ -463,7 +533,6 @@ for state in states:
             ),
         ),
         family="disks",
-        unnoticed="300 schedules passed: a tombstone has to be acknowledged while the new index is loaded; a test of the table sees it",
     ),
     Mutant(
         "what-is-queued-is-not-parked-behind-a-new-index",
@@ -476,7 +545,6 @@ for state in states:
             ),
         ),
         family="disks",
-        unnoticed="300 schedules passed: a record has to be taken in between the loss of the index and its notice",
     ),
     Mutant(
         "a-lane-runs-without-an-index",
@@ -528,6 +596,36 @@ for state in states:
         family="another topic",
     ),
     Mutant(
+        "a-foreign-record-is-ours-when-it-is-loaded",
+        "promise 10: a record of another group is not ours",
+        (
+            Edit(
+                "engine.follow:RetryFollower._changes",
+                "key.startswith(REQUEST_PREFIX) or self._foreign(state, head)",
+                "key.startswith(REQUEST_PREFIX)",
+            ),
+        ),
+        family="another topic",
+    ),
+    Mutant(
+        "a-number-out-of-range-is-read",
+        "promise 10: a forged record ends no worker",
+        (Edit("delivery.headers:Head.integer", "-_MOST <= number <= most", "True"),),
+        family="another topic",
+    ),
+    Mutant(
+        "a-delivery-under-the-key-of-another-is-read",
+        "promise 10: a forged record is not ours",
+        (
+            Edit(
+                "engine.parked_row:ParkedRow.from_record",
+                "key != f'{handler}/{named}@{head.integer(ORIGINAL_PARTITION)}-{offset}' or named.count('/') != 2",
+                "named.count('/') != 2",
+            ),
+        ),
+        family="another topic",
+    ),
+    Mutant(
         "a-delivery-of-an-earlier-topic-counts-by-its-offset",
         "promise 10: an offset is of one topic",
         (Edit("engine.claim_state:ClaimState.of_earlier_topic", "topic_id != self.claim.topic_id.encode()", "False"),),
@@ -544,5 +642,29 @@ for state in states:
         "promise 1: what nobody can read again is handed over",
         (Edit("engine.driver:Driver.hand_over", "in_flight.settling", "True"),),
         family="another topic",
+    ),
+    Mutant(
+        "nothing-runs-alone-after-bad-starts",
+        "promise 5: a delivery that ends its worker is given up",
+        (Edit("engine.ledger:Ledger.__init__", "loaded.starts >= _PATIENCE", "False"),),
+        family="deadly",
+    ),
+    Mutant(
+        "what-is-in-doubt-runs-beside-others",
+        "promise 5: a delivery that ends its worker is given up",
+        (Edit("engine.ledger:Ledger.in_doubt", "offset < self._doubt", "False"),),
+        family="deadly",
+    ),
+    Mutant(
+        "what-runs-alone-is-not-named-first",
+        "promise 5: a delivery that ends its worker is given up",
+        (Edit("engine.isolation:Isolation._begin_round", "self._name(self._round)", ""),),
+        family="deadly",
+    ),
+    Mutant(
+        "what-is-read-later-runs-before-a-commit-says-so",
+        "promise 5: a delivery that ends its worker is given up",
+        (Edit("engine.isolation:Isolation.attempt", "await self._covered(state, offset)", "state.open"),),
+        family="deadly",
     ),
 )

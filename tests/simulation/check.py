@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from tests.simulation.handlers import TIMEOUT
+from tests.simulation.handlers import MOST_DEATHS, TIMEOUT
 from tests.simulation.history import is_strange
 from tests.simulation.hostile import TOPIC
 from tests.simulation.repeats import Repeats
 from tests.simulation.world import DRAIN, World
 
 from usher.delivery.headers import read_delivery
+from usher.engine.dead_letters import CRASHED
 
 _SLACK = 1e-6
 
@@ -29,6 +30,8 @@ def violations(world: World) -> list[str]:
         *repeats.violations(),
         *_early(world),
         *_forgetful(world),
+        *_unsaid(world),
+        *_deadly(world),
         *_cut_short(world),
         *_after_the_close(world),
     ]
@@ -123,12 +126,12 @@ def _early(world: World) -> Iterator[str]:
     """No attempt began before the time that the one before it asked for, or the policy says; unless a clock was set."""
     least: dict[tuple[str, str, int], float] = {}
     for attempt in world.history.attempts:
-        if attempt.not_before:
+        if attempt.not_before and not attempt.request:
             about = (*attempt.delivery, attempt.number + 1)
             least[about] = min(attempt.not_before, least.get(about, attempt.not_before))
     for attempt in world.history.attempts:
         about = (*attempt.delivery, attempt.number)
-        excused = world.history.replayed[attempt.delivery] or world.history.clocks_set
+        excused = attempt.request or world.history.clocks_set
         if about in least and attempt.began < least[about] - _SLACK and not excused:
             early = least[about] - attempt.began
             yield f"early: {attempt.handler}({attempt.event}) attempt {attempt.number}, by {early:.6f} s"
@@ -138,7 +141,7 @@ def _forgetful(world: World) -> Iterator[str]:
     """What the table said when a claim began is obeyed: the attempts that were made, and (unless a clock was set) when the next is due."""
     for attempt in world.history.attempts:
         known = world.history.known(attempt)
-        if known is None or known.parked is None or world.history.replayed[attempt.delivery]:
+        if known is None or known.parked is None or attempt.request:
             continue
         delivery = f"{attempt.handler}({attempt.event})"
         if attempt.number <= known.parked.attempt:
@@ -150,6 +153,26 @@ def _forgetful(world: World) -> Iterator[str]:
         ):
             early = known.parked.due / 1000 - attempt.began
             yield f"early: {delivery} ran {early:.6f} s before the table said"
+
+
+def _unsaid(world: World) -> Iterator[str]:
+    """Rule 10: what became of a replay stands among the dead letters, before its request is taken out."""
+    states = {dead_letter.id: dead_letter.state for dead_letter in world.dead_letters()}
+    for request, dead_letter in world.history.requests.items():
+        if states[dead_letter] == "open":
+            yield f"unsaid: nothing says what became of {dead_letter} by the request {request}"
+
+
+def _deadly(world: World) -> Iterator[str]:
+    """Promise 5: what ends its worker again and again is given up, and nothing else is for that."""
+    for (handler, event), deaths in world.history.deaths.items():
+        if deaths > MOST_DEATHS:
+            yield f"deadly: {handler}({event}) ended {deaths} workers"
+    for dead_letter in world.dead_letters():
+        about = (dead_letter.handler, dead_letter.delivery.uid.id)
+        others = world.history.deaths and about not in world.history.deaths  # where faults end workers, it may seem so
+        if dead_letter.reason == CRASHED and others:
+            yield f"deadly: {about[0]}({about[1]}) was given up for another's deed"
 
 
 def _cut_short(world: World) -> Iterator[str]:

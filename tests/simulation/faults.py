@@ -6,16 +6,18 @@ Hides how a fault is staged. `tests.simulation.repeats` knows what it may lead t
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.simulation.history import STRANGER, Trouble
+from tests.simulation.history import FORGED, STRANGER, Trouble
 from tests.simulation.hostile import GROUP, RECOVERY, RETRY_TOPIC, TOPIC, HostileLog, Refusal
 from tests.simulation.loop import Process
 
 from usher.delivery import Delivery, Origin
-from usher.delivery.headers import ORIGINAL_GROUP, delivery_headers, owner_headers
+from usher.delivery.headers import ATTEMPT, DUE, ORIGINAL_GROUP, delivery_headers, owner_headers
+from usher.engine.index_file import IndexFile
 from usher.event import EventUid
 from usher.eventlog.port import Position, TopicPartition
 
@@ -42,6 +44,7 @@ class Faults:
             "clock": self._set_clocks,
             "commits-refused": self._refuse_commits,
             "compact": self._compact,
+            "forge": self._forge,
             "hand-back": self._hand_back,
             "outage": self._outage,
             "refuse": self._refuse,
@@ -90,6 +93,14 @@ class Faults:
         world.broker.strand(process)
         world.say(f"{process.name} {how}")
 
+    def end(self, process: Process) -> None:
+        """End *process*, as a handler may that eats the memory. The next worker gets what it had at once."""
+        world = self._world
+        running = next(running for running in world.processes if running.process is process)
+        self._kill(process, "is ended by a delivery")
+        world.broker.leave(running.log)
+        world.loop.call_soon(world.start, context=contextvars.Context())
+
     async def _replace(self, log: HostileLog) -> None:
         world = self._world
         await world.pause(1.0)
@@ -125,11 +136,13 @@ class Faults:
         stray[1] = world.now()
 
     async def _fill_disk(self, running: Running) -> None:
-        """The disk refuses the index of parked deliveries: all of it is lost."""
+        """The disk refuses the index of parked deliveries, now or at a query: all of it is lost."""
         self._world.say(f"the disk of {running.process.name} is full")
         for state in list(running.worker.claims.states.values()):
-            if self._rng.random() < 0.8:
+            if self._rng.random() < 0.5:
                 state.table.file.lose("the disk is full")
+            elif self._rng.random() < 0.8:
+                _refuse(state.table.file, self._rng.choice(("", "SELECT 1 FROM parked WHERE lane")))
 
     async def _evict(self, running: Running) -> None:
         """Evict a member that is alive and well, and does not know it for a while."""
@@ -293,19 +306,47 @@ class Faults:
 
     async def _strangers(self) -> None:
         """Another group, whose retry topic has the name of ours, parks something, and is done with what is parked here."""
-        world, topic_partition = self._world, TopicPartition(RETRY_TOPIC, 0)
-        user, event, offset = (
-            f"u{self._rng.randrange(world.plan.users)}",
-            f"x{len(world.story)}",
-            self._rng.randrange(9),
-        )
-        value = json.dumps({"id": event, "type": "user.created", "payload": {"user": {"id": user}}}).encode()
-        origin = Origin("theirs", 0, offset, int(world.now() * 1000), b"k")
-        parked = Delivery("h0", EventUid("authgear", "a", event), f"authgear/a/{user}", origin, value, attempt=1, due=1)
-        world.history.strangers.add(parked.key)
-        headers = [*delivery_headers(parked), (ORIGINAL_GROUP, STRANGER)]
-        world.broker.put(topic_partition, parked.key.encode(), value, headers)
+        world, parked = self._world, self._invented("theirs")
+        self._put(parked.key, parked, (ORIGINAL_GROUP, STRANGER))
         done = owner_headers(STRANGER.decode(), "theirs")
         for key, ours in world.parked().items():
             world.broker.put(TopicPartition(RETRY_TOPIC, ours.origin.partition), key.encode(), None, done)
-        world.say(f"another group parks {event}, and writes tombstones about what is parked here")
+        world.say(f"another group parks {parked.uid.id}, and writes tombstones about what is parked here")
+
+    async def _forge(self) -> None:
+        """Somebody who may write there does so in our name: numbers that are out of range, and one delivery under the keys of others."""
+        world, invented = self._world, self._invented(TOPIC)
+        for name in (DUE, ATTEMPT):
+            self._put(invented.key, invented, (ORIGINAL_GROUP, GROUP.encode()), (name, b"9" * 30), (FORGED, b"1"))
+        for key in world.parked():
+            self._put(key, invented, (ORIGINAL_GROUP, GROUP.encode()), (FORGED, b"1"))
+        world.say(f"{invented.uid.id} is forged")
+
+    def _invented(self, topic: str) -> Delivery:
+        """A delivery of no event that was ever sent, parked and due."""
+        world = self._world
+        user, event = f"u{self._rng.randrange(world.plan.users)}", f"x{len(world.story)}"
+        value = json.dumps({"id": event, "type": "user.created", "payload": {"user": {"id": user}}}).encode()
+        origin = Origin(topic, 0, self._rng.randrange(9), int(world.now() * 1000), b"k")
+        uid = EventUid("authgear", "a", event)
+        return Delivery("h0", uid, f"authgear/a/{user}", origin, value, attempt=9, due=1)
+
+    def _put(self, key: str, parked: Delivery, *more: tuple[str, bytes]) -> None:
+        """Append the record of *parked* to the retry topic under *key*."""
+        world = self._world
+        world.history.strangers.add(parked.key)
+        partition = int(key.rpartition("@")[2].partition("-")[0])
+        headers = [*delivery_headers(parked), *more]
+        world.broker.put(TopicPartition(RETRY_TOPIC, partition), key.encode(), parked.value, headers)
+
+
+def _refuse(file: IndexFile, what: str) -> None:
+    """Let *file* refuse the next query that begins with *what*."""
+    rows = file.rows
+
+    def refuse(query: str, *values: object) -> list[tuple[Any, ...]]:
+        if query.startswith(what):
+            file.lose("the disk is full")
+        return rows(query, *values)
+
+    file.rows = refuse  # type: ignore[method-assign]

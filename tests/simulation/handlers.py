@@ -7,22 +7,37 @@ a process, and a message that comes too late.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections import Counter
 from collections.abc import Callable
 
 from tests.simulation.history import Attempt, History
-from tests.simulation.loop import PROCESS
+from tests.simulation.loop import PROCESS, Process
 from tests.simulation.plan import Family
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, on
+from usher.delivery import Delivery
+from usher.engine.attempt import Attempts
+from usher.engine.lanes import InFlight
 from usher.handler import Handler
-from usher.outcome import Hold, Unknown
+from usher.outcome import Hold, Unknown, Verdict
 
 EXPIRY = 600.0
 _DELAYS = (2, 10)
 POLICY = RetryPolicy(_DELAYS, jitter=0.1)
 TIMEOUT = 5
+MOST_DEATHS = 5
+"""So many workers may one delivery end, see docs/parking.md."""
+_REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="")
+
+
+class WatchedAttempts(Attempts):
+    """Attempts that let the handlers know whether they are replays."""
+
+    async def make(self, in_flight: InFlight) -> tuple[Verdict, Delivery]:
+        _REQUEST.set(in_flight.delivery.replay.id if in_flight.delivery.replay else "")
+        return await super().make(in_flight)
 
 
 class Handlers:
@@ -37,6 +52,7 @@ class Handlers:
         *,
         now: Callable[[], float],
         say: Callable[[str], None],
+        end: Callable[[Process], None],
     ) -> None:
         self.all = [self._handler(f"h{number}") for number in range(count)]
         self.running: Counter[tuple[str, str, str]] = Counter()
@@ -46,6 +62,8 @@ class Handlers:
         self._history = history
         self._now = now
         self._say = say
+        self._end_process = end
+        self._deadly = False
         self._script: dict[tuple[str, str], list[str]] = {}
 
     def prepare(self, event: str) -> None:
@@ -55,6 +73,9 @@ class Handlers:
 
     def _behaviour(self) -> list[str]:
         rng = self._rng
+        if not self._deadly and rng.random() < self._family.deadly:
+            self._deadly = True
+            return ["deadly"] * (MOST_DEATHS + 1)
         if rng.random() >= self._family.failing:
             return []
         if rng.random() < 0.1:
@@ -74,24 +95,21 @@ class Handlers:
         assert ctx._origin is not None
         partition, offset = ctx._origin.partition, ctx._origin.offset
         tenure = self._history.tenure(process.name, partition)
-        attempt = Attempt(
-            process.name, name, event.id, ctx.attempt, partition, offset, tenure, self._now(), ctx._origin.topic_id
-        )
+        where, topic_id = (partition, offset, tenure), ctx._origin.topic_id
+        attempt = Attempt(process.name, name, event.id, ctx.attempt, *where, self._now(), topic_id, _REQUEST.get())
         self._history.attempts.append(attempt)
         lane = (process.name, name, event.user.id or "")
         if self.running[lane]:
             self._history.violate(f"two at once: {name} for {lane[2]} in {process.name}, the second is {event.id}")
-        replayed = self._history.replayed[
-            name, event.id
-        ]  # a replay goes before what its lane has, whatever becomes of that
-        if not replayed and (tenure.claim, attempt.short) in self._history.parking:
+        # a replay goes before what its lane has, whatever becomes of that
+        if not attempt.request and (tenure.claim, attempt.short) in self._history.parking:
             self._history.violate(f"two at once: {name}({event.id}) runs while it is being parked in {process.name}")
         now = self._now() + process.wrong_by
         if event.context.timestamp is not None and event.context.timestamp + EXPIRY < now:
             self._history.violate(f"too late: {name} ran for {event.id}")
         self.running[lane] += 1
         try:
-            await self._behave(name, event.id)
+            await self._behave(name, event.id, process)
         except GeneratorExit:  # its process was killed, and Python has collected what is left of it: nothing happened
             raise
         except BaseException as error:
@@ -108,11 +126,15 @@ class Handlers:
         self.running[lane] -= 1
         self._say(f"{attempt.process} {attempt.handler}({attempt.event}) attempt {attempt.number}: {attempt.result}")
 
-    async def _behave(self, name: str, event: str) -> None:
+    async def _behave(self, name: str, event: str, process: Process) -> None:
         script = self._script[name, event]
         how = script.pop(0) if script else "done"
         await asyncio.sleep(self._rng.choice((0, 0, 0.01, 1.0)))
         match how:
+            case "deadly":
+                self._history.deaths[name, event] += 1
+                self._end_process(process)
+                await asyncio.get_running_loop().create_future()
             case "reject":
                 raise Reject("no")
             case "fail":

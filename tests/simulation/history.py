@@ -18,6 +18,8 @@ from usher.eventlog.port import Claim, TopicPartition
 FOREVER = float("inf")
 STRANGER = b"another"
 """The group that writes to our retry topic, and should not."""
+FORGED = "forged"
+"""The header of a record that no worker has written."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Attempt:
     tenure: Tenure
     began: float
     topic_id: str
+    request: str = ""
+    """The id of the operator's request that it carries out; empty where it is no replay."""
     ended: float = FOREVER
     result: str = "running"
     not_before: float = 0.0
@@ -92,6 +96,11 @@ class Attempt:
     @property
     def short(self) -> str:
         return f"{self.handler}({self.event})@{self.offset}"
+
+    @property
+    def about(self) -> str:
+        """What the records in the retry partition call it: a request and a delivery end by tombstones of their own."""
+        return REQUEST_PREFIX + self.request if self.request else self.short
 
 
 class Written(NamedTuple):
@@ -121,10 +130,12 @@ class History:
         """When an offset was set back, of which partition, and to what."""
         self.clocks_set: list[float] = []
         """When the wall clock of a worker was set."""
-        self.replayed: Counter[tuple[str, str]] = Counter()
-        """How often an operator asked for a replay of (handler, event)."""
+        self.requests: dict[str, str] = {}
+        """The ids of the requests of operators, each with the id of its dead letter."""
         self.strangers: set[str] = set()
         """The keys of another group's records in our retry topic."""
+        self.deaths: Counter[tuple[str, str]] = Counter()
+        """How many processes (handler, event) has ended."""
         self.handed_over: list[tuple[str, float, str, str]] = []
         """Which process had (handler, event) queued or running when it heard that their topic was made anew, and when."""
         self.violations: list[str] = []
@@ -152,11 +163,11 @@ class History:
         raise LookupError(f"{process} never had partition {partition}")
 
     def writes(self, attempt: Attempt) -> list[Written]:
-        """All that was ever written about the delivery of *attempt*."""
+        """All that was ever written about the delivery of *attempt*; of a replay, about its request."""
         return [written for _, written in self._about(attempt)]
 
     def known(self, attempt: Attempt) -> Written | None:
-        """What the table said about the delivery of *attempt* when its claim began; compaction keeps the last write only."""
+        """What the retry partition said about it when its claim began; compaction keeps the last write only."""
         partition, known = attempt.partition, attempt.tenure.known
         lost = max((length for where, length in self.compactions if where == partition and length <= known), default=0)
         before = [(number, written) for number, written in self._about(attempt) if number < known]
@@ -164,7 +175,7 @@ class History:
         return fold(compacted + [written for number, written in before if number >= lost])
 
     def _about(self, attempt: Attempt) -> list[tuple[int, Written]]:
-        return self._by_key().get((attempt.partition, attempt.short), [])
+        return self._by_key().get((attempt.partition, attempt.about), [])
 
     def _by_key(self) -> Mapping[tuple[int, str], list[tuple[int, Written]]]:
         if self._read_back is None:
@@ -172,11 +183,11 @@ class History:
             for partition, records in self.retry.items():
                 for number, record in enumerate(records):
                     key = (record.key or b"").decode()
-                    if not key.startswith(REQUEST_PREFIX) and not is_strange(record):
-                        short = shortened(key)
+                    if not is_strange(record):
+                        about = key if key.startswith(REQUEST_PREFIX) else shortened(key)
                         parked = None if record.value is None else read_delivery(record)
                         written = Written(record.timestamp / 1000, parked)
-                        self._read_back[partition, short].append((number, written))
+                        self._read_back[partition, about].append((number, written))
         return self._read_back
 
 
@@ -187,8 +198,9 @@ def shortened(key: str) -> str:
 
 
 def is_strange(record: StoredRecord) -> bool:
-    """Whether a record of the retry topic is another group's."""
-    return Head(record.headers).get(ORIGINAL_GROUP) == STRANGER
+    """Whether a record of the retry topic is another group's, or forged."""
+    head = Head(record.headers)
+    return head.get(ORIGINAL_GROUP) == STRANGER or head.get(FORGED) is not None
 
 
 def fold(writes: list[Written]) -> Written | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,10 +18,10 @@ from tests.simulation.history import FOREVER, History, Tenure, Trouble, shortene
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
 
-from usher.delivery import Headers, StoredRecord
+from usher.delivery import Headers, Record, StoredRecord
 from usher.delivery.headers import WRITER, Head
 from usher.eventlog.errors import ClaimLost, LogUnavailable
-from usher.eventlog.port import Batch, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
+from usher.eventlog.port import Batch, CaughtUp, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
 
 TOPIC = "events"
 GROUP = "usher"
@@ -74,6 +74,8 @@ class HostileBroker(MemoryBroker):
         self._family = family
         self._history = history
         self._writes: dict[_Write, None] = {}
+        self.latency = lambda: rng.choice(family.latencies)
+        self.pause: Callable[[], float] = lambda: rng.random() * family.slowest
 
     @property
     def landing(self) -> bool:
@@ -106,7 +108,7 @@ class HostileBroker(MemoryBroker):
             del self._writes[write]
 
     async def _carry(self, write: _Write, land: Callable[[], object]) -> None:
-        await asyncio.sleep(self.slow.get(write.kind, self._rng.choice(self._family.latencies)))
+        await asyncio.sleep(self.slow.get(write.kind, self.latency()))
         refusal = next((refusal for refusal in self.refusals if write.kind in refusal.kinds), None)
         if refusal is not None:
             self._refuse(refusal, land)
@@ -246,6 +248,15 @@ class HostileLog(MemoryLog):
         """Read with a longer wait: otherwise most steps of a schedule would be idle polls. Any event wakes it all the same."""
         self._world.look_into(self._process)
         return await super().read(claims, limit, wait * _IDLE)
+
+    async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+        """Read with a pause once the end is known: what is written meanwhile lies after it."""
+        pause = self._world.broker.pause()
+        async for part in super().parked(claim):
+            if not isinstance(part, CaughtUp):
+                await asyncio.sleep(pause)
+                pause = 0.0
+            yield part
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
         self._still_ours(claim, "parks", headers, key)

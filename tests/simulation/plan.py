@@ -36,7 +36,9 @@ class Family:
     """A lean. *faults* are all that may happen, each with likelihood *share*; *pause* is the most seconds between events.
 
     *latencies* are what a write may take, *kinds* how attempts fail, *failing* how many do. *ambushes* are the writes at
-    which a process may be killed, *small* whether the limits of memory are, *between* the most seconds between faults.
+    which a process may be killed, *small* whether the limits of memory are, *between* the most seconds between faults. *twice*
+    is how many events are appended again, *ahead* how many records are of producers without a right clock, *deadly* how
+    likely each delivery is the one that ends all processes that try it.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Family:
     ambushes: Sequence[str] = ("park", "tombstone", "dead-letter", "commit")
     replays: float = 0.4
     twice: float = 0.1
+    ahead: float = 0.1
+    deadly: float = 0.0
     small: bool = False
 
     @property
@@ -73,7 +77,7 @@ FAMILIES = (
         pause=0.5,
         between=6.0,
         latencies=(0.0, 0.3, 1.0),
-        kinds=("fail", "fail", "later"),
+        kinds=("fail", "soon", "later"),
         failing=0.8,
         replays=0.0,
     ),
@@ -145,7 +149,7 @@ FAMILIES = (
     Family(  # the disk under the parking table refuses
         "disks",
         faults=("disk-full", "disk-full", "disk-full", "crash", "graceful", "refuse"),
-        share=0.8,
+        share=0.7,
         events=(3, 12),
         users=(1, 3),
         rounds=(3, 9),
@@ -167,9 +171,9 @@ FAMILIES = (
         failing=0.8,
         replays=0.0,
     ),
-    Family(  # the source topic is deleted and made again, and another group writes to our retry topic
+    Family(  # the source topic is deleted and made again, and others write to our retry topic
         "another topic",
-        faults=("remake", "remake", "strangers", "strangers", "evict", "refuse", "graceful"),
+        faults=("remake", "remake", "strangers", "strangers", "forge", "evict", "refuse", "graceful"),
         share=0.6,
         events=(3, 12),
         users=(1, 3),
@@ -179,6 +183,32 @@ FAMILIES = (
         latencies=(0.0, 0.005, 0.3),
         kinds=("fail", "fail", "soon", "later", "slow failure", "hang"),
         failing=0.7,
+        replays=0.0,
+    ),
+    Family(  # worker after worker ends, and what one of them has written lands when another runs one delivery at a time
+        "bad starts",
+        faults=("ambush", "ambush", "crash", "evict"),
+        share=0.9,
+        events=(3, 9),
+        users=(2, 5),
+        rounds=(4, 9),
+        pause=0.3,
+        between=1.0,
+        latencies=(0.0, 0.005, 0.3),
+        kinds=("soon", "soon", "slow", "slow failure"),
+        failing=0.9,
+        ambushes=("tombstone", "park"),
+        replays=0.0,
+    ),
+    Family(  # a delivery ends each worker that tries it
+        "deadly",
+        faults=(),
+        events=(2, 9),
+        users=(1, 4),
+        pause=1.0,
+        kinds=("fail", "soon", "slow"),
+        failing=0.4,
+        deadly=0.3,
         replays=0.0,
     ),
 )

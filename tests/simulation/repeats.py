@@ -8,7 +8,8 @@ a reason, and each reason ends: a crash with what had just ended, a late attempt
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
+from itertools import combinations
 
 from tests.simulation.history import FOREVER, Attempt, History, Tenure, Trouble, fold
 
@@ -40,30 +41,21 @@ class Repeats:
 
     def violations(self) -> Iterator[str]:
         """Return a sentence for each delivery that was repeated without a reason, and for each late success that was not written."""
-        effects: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
+        effects: dict[tuple[tuple[str, str], str], list[Attempt]] = defaultdict(list)
         for attempt in self._history.attempts:
-            if attempt.result == "done":
-                effects[attempt.delivery].append(attempt)
-        for (handler, event), attempts in effects.items():
+            if attempt.result == "done":  # each request of an operator is good for one, too
+                effects[attempt.delivery, attempt.request].append(attempt)
+        for attempts in effects.values():
             attempts.sort(key=lambda attempt: attempt.ended)
-            wrong = [why for index in range(1, len(attempts)) if (why := self._unreasonable(attempts[: index + 1]))]
-            if len(wrong) > self._history.replayed[handler, event]:
+            wrong = [why for first, again in combinations(attempts, 2) if (why := self._against(first, again))]
+            if wrong:
+                handler, event = attempts[0].delivery
                 yield f"twice: {handler}({event}) was done again {wrong[-1]}"
         yield from self._late_and_unwritten()
         yield from self._ignored_tombstones()
 
-    def _unreasonable(self, effects: Sequence[Attempt]) -> str:
-        """Why the last of *effects* should not have happened, given the others; empty where it may.
-
-        After a replay it is enough that it may repeat one of them: it need not be the first that it repeats.
-        """
-        again = effects[-1]
-        reasons = [why for first in effects[:-1] if (why := self._against(first, again))]
-        if self._history.replayed[again.delivery] and len(reasons) < len(effects) - 1:
-            return ""
-        return reasons[0] if reasons else ""
-
     def _against(self, first: Attempt, again: Attempt) -> str:
+        """Why *again* should not have happened after *first*; empty where it may."""
         if first.offset != again.offset:
             return "for its second arrival"
         if first.tenure is again.tenure:
@@ -108,10 +100,10 @@ class Repeats:
         known = self._history.known(again)
         if known is not None and known.parked is None:
             return "though its claim began with a tombstone"
-        now = fold([each for each in self._history.writes(again) if each.at <= again.began - self._slowest - _TURN])
+        now = fold([each for each in self._history.writes(again) if each.at <= self._sees(again)])
         if now is not None and now.parked is None:
             return "though a tombstone had come"
-        if self._history.replayed[again.delivery]:  # no commit says anything about a replay
+        if again.request:  # no commit says anything about a replay
             return ""
         for tenure in self._history.tenures:
             if (
@@ -155,27 +147,27 @@ class Repeats:
             return ""
         written = self._slowest * self._writes_of(first) + _TURN
         if ended >= first.tenure.ended - written:  # late: the excuse ends with its tombstone
-            if again.began <= ended + written or life.ended <= ended + written:
+            opening = self._opening(again) and again.tenure.began <= ended + written
+            if again.began <= ended + written or opening or life.ended <= ended + written:
                 return ""
             return "though the late attempt had ended before"
         return "and nothing had prevented the write that says so"
 
     def _writes_of(self, attempt: Attempt) -> int:
         """How many writes, one after the other, say that it was done: a replay has a state of its dead letter, and an answer."""
-        return 2 if self._history.replayed[attempt.delivery] else 1
+        return 2 if attempt.request else 1
 
     def _late_and_unwritten(self) -> Iterator[str]:
         """Check rule 9: a success that comes when its claim has gone gets a tombstone, parked before or not."""
         for attempt in self._history.attempts:
             ended, life, tenure = attempt.ended, self._history.lives[attempt.process], attempt.tenure
-            by = ended + self._slowest + _TURN
+            by = ended + self._slowest * self._writes_of(attempt) + _TURN
             if (
                 attempt.result == "done"
                 and ended > min(tenure.ended, tenure.asked_back + self._drain) + 0.001
                 and life.ended > by
                 and not life.strayed(attempt.began, by)
                 and not self._troubled(tenure.asked_back, by)
-                and not self._history.replayed[attempt.delivery]
                 and not self._written(attempt)
             ):
                 yield f"unwritten: {attempt.handler}({attempt.event}) was done when its claim had gone, and no tombstone says so"
@@ -187,12 +179,20 @@ class Repeats:
             if (
                 now is not None
                 and now.parked is None
-                and now.at < attempt.began - self._slowest - _TURN
+                and now.at < self._sees(attempt)
                 and not self._astray(attempt, attempt.began)
                 and not self._troubled(now.at, attempt.began)
-                and not self._history.replayed[attempt.delivery]
             ):
                 yield f"ignored: {attempt.handler}({attempt.event}) began {attempt.began - now.at:.3f} s after a tombstone"
+
+    def _sees(self, attempt: Attempt) -> float:
+        """Until when its worker sees what lands in the retry partition: while a claim is loaded, only what lay there before."""
+        sees = attempt.began - self._slowest - _TURN
+        return min(sees, attempt.tenure.began) if self._opening(attempt) else sees
+
+    def _opening(self, attempt: Attempt) -> bool:
+        """Whether it may have begun when its claim was opened: a slow load and a commit after the claim began."""
+        return attempt.began <= attempt.tenure.began + 2 * self._slowest + _TURN
 
     def _written(self, attempt: Attempt) -> bool:
         """Whether a success is known by a tombstone, or by the commit that was made when its claim ended."""

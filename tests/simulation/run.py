@@ -29,6 +29,8 @@ _PROGRESS = 10.0
 
 def play(plan: Plan) -> tuple[list[str], list[str]]:
     """Play one schedule: what is wrong with it, and its story."""
+    collecting = gc.isenabled()
+    gc.disable()  # it ends coroutines of killed processes at any moment, which would change what runs next
     loop = SimulatedLoop(random.Random(plan.seed + 2))
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(lambda *_: None)  # a write that lands late may fail when no task waits for it
@@ -43,6 +45,8 @@ def play(plan: Plan) -> tuple[list[str], list[str]]:
         wrong = ["never ends"]
     finally:
         _bury(loop, world)
+        if collecting:
+            gc.enable()
     return wrong, world.story
 
 

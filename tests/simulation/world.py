@@ -14,16 +14,15 @@ from typing import Any, cast
 
 import structlog
 from tests.simulation.faults import Faults
-from tests.simulation.handlers import EXPIRY, POLICY, Handlers
+from tests.simulation.handlers import EXPIRY, POLICY, Handlers, WatchedAttempts
 from tests.simulation.history import History, Life, Sent, is_strange
 from tests.simulation.hostile import GROUP, RETRY_TOPIC, TOPIC, HostileBroker, HostileLog
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.memory import too_much
 from tests.simulation.plan import Plan
 
-from usher.delivery import Delivery
+from usher.delivery import Delivery, StoredRecord
 from usher.delivery.headers import read_delivery
-from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, fold, pending_requests, request
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
@@ -65,9 +64,10 @@ class World:
         self.history = History()
         self.story: list[str] = []
         self.broker = HostileBroker(loop, self.rng, plan.family, self.history, partitions=plan.partitions, epoch=EPOCH)
-        self.handlers = Handlers(plan.handlers, plan.family, self.rng, self.history, now=self.now, say=self.say)
         self.processes: list[Running] = []
         self.faults = Faults(self)
+        known = (plan.family, self.rng, self.history)
+        self.handlers = Handlers(plan.handlers, *known, now=self.now, say=self.say, end=self.faults.end)
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
@@ -126,7 +126,7 @@ class World:
         }
         value = json.dumps(document).encode() if decodable else b"{not json " + event.encode()
         topic_partition = TopicPartition(TOPIC, self.broker.partition_of(user.encode()))
-        record = self.broker.put(topic_partition, user.encode(), value)
+        record = self._produce(topic_partition, user.encode(), value)
         what = "" if decodable and ours else ", undecodable" if not decodable else ", not ours"
         self.say(f"{event} of {user} is appended at {topic_partition.partition}@{record.offset}{what}")
         self.history.sent.append(
@@ -140,7 +140,7 @@ class World:
             return
         partition = self.broker.partition(*sent.topic_partition)
         first = partition.records[sent.offset]
-        record = self.broker.put(sent.topic_partition, first.key, first.value)
+        record = self._produce(sent.topic_partition, first.key, first.value)
         self.say(f"{sent.event} of {sent.user} is appended again at {sent.topic_partition.partition}@{record.offset}")
         self.history.sent.append(
             Sent(
@@ -154,14 +154,26 @@ class World:
             )
         )
 
+    def _produce(self, topic_partition: TopicPartition, key: bytes | None, value: bytes | None) -> StoredRecord:
+        """Append a record of any producer. The clocks of some are ahead, and some give no time."""
+        right = self.broker.clock
+        if self.rng.random() < self.plan.family.ahead:
+            at = self.rng.choice((right() + 1_800, right() + 30 * 86_400, -0.001))
+            self.broker.clock = lambda: at
+        try:
+            return self.broker.put(topic_partition, key, value)
+        finally:
+            self.broker.clock = right
+
     def _ask_replay(self) -> None:
         pending = self.requests()
         asked = {delivery.replay.dead_letter for delivery in pending if delivery.replay}
         for dead_letter in self.dead_letters():
             if dead_letter.state in OPEN_STATES and dead_letter.id not in asked and self.rng.random() < 0.7:
-                key, value, headers = request(dead_letter, request_id=f"r{len(self.story)}-{dead_letter.id}")
+                request_id = f"r{len(self.story)}-{dead_letter.id}"
+                key, value, headers = request(dead_letter, request_id=request_id)
+                self.history.requests[request_id] = dead_letter.id
                 self.broker.put(TopicPartition(RETRY_TOPIC, dead_letter.partition), key.encode(), value, headers)
-                self.history.replayed[dead_letter.handler, dead_letter.delivery.uid.id] += 1
                 self.say(f"an operator asks for a replay of {dead_letter.handler}({dead_letter.delivery.uid.id})")
 
     # Processes
@@ -208,7 +220,7 @@ class World:
 
     def _worker(self, process: Process, log: HostileLog, limits: Limits) -> Worker:
         metrics, unused = Metrics(), cast("Any", None)
-        attempts = Attempts(
+        attempts = WatchedAttempts(
             router=Router(self.handlers.all, ["admin_api"]),
             sender=unused,
             http=unused,
@@ -254,7 +266,7 @@ class World:
     def look_into(self, process: Process) -> None:
         """Promise 7: see that what the worker in *process* holds in memory has bounds."""
         running = next(running for running in self.processes if running.process is process)
-        asked = sum(self.history.replayed.values())
+        asked = len(self.history.requests)
         for sentence in too_much(running.worker, running.limits, self.plan.handlers, asked):
             self.history.violate(f"memory: {process.name} {sentence}")
 
@@ -266,13 +278,14 @@ class World:
         self.broker.ring()
         self.say("all is well from here on")
         for running in self.processes:
-            if running.process.dead or running.task.done():
+            gone = running.process.dead or running.task.done()
+            if gone and running.log in self.broker.group(GROUP).members:
                 self.broker.leave(running.log)
         if not self.up():
             self.start()
 
     async def _rest(self) -> None:
-        for _ in range(400):
+        for _ in range(200):
             await asyncio.sleep(5)
             if self._at_rest():
                 return

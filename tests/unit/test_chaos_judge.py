@@ -132,11 +132,12 @@ def test_a_repeat_is_a_kills_rather_than_the_brokers() -> None:
         Mishap("kill", 9.5, 9.5, pid=ONE),
         Mishap("freeze", 9.5, 20.0, pid=ONE),
         Mishap("freeze", 6.0, 8.0, pid=ONE),
+        Mishap("freeze", 8.0, 8.8, pid=103),
         Mishap("broker-kill", 8.0, 8.5),
     ],
 )
 def test_a_mishap_explains_only_what_it_can(mishap: Mishap) -> None:
-    """Another worker's, one long after the commit, or one after the repeat: it explains nothing."""
+    """Another worker's, one long after the commit or after the repeat, or the own one long after it was done: it explains nothing."""
     again = (attempt(0, 1.0), attempt(0, 9.0, pid=103), attempt(1, 10.0, pid=103))
     assert len(verdict(*again, mishaps=[mishap]).repeats_unexplained) == 1
 
@@ -167,6 +168,28 @@ def test_a_thawed_worker_may_say_late_what_waited_behind_another_there() -> None
 
     assert verdict(first, *owner, attempt(1, 37.0, pid=TWO), mishaps=[frozen]).repeats_unexplained == []
     assert verdict(second, *owner, attempt(0, 37.0, pid=TWO), mishaps=[frozen]).repeats_unexplained
+
+
+def test_a_thawed_worker_says_nothing_late_once_it_has_heard_of_its_loss() -> None:
+    """What it tried only after that was given to it anew: it explains no repeat by a third worker."""
+    frozen = Mishap("freeze", 0.9, 11.0, pid=3)
+    done = (attempt(0, 5.0), attempt(0, 40.0, pid=TWO), attempt(1, 50.0, pid=TWO))
+    given_anew = attempt(0, 30.0, pid=3, result="failed")
+
+    assert verdict(*done, given_anew, mishaps=[frozen]).repeats_unexplained
+    assert verdict(*done, attempt(0, 20.0, pid=3, result="failed"), mishaps=[frozen]).holds
+
+
+def test_a_freeze_explains_both_ways_of_the_request_under_way() -> None:
+    """The thawed worker's request arrives after the new owner's, or before it; what it made after it had heard is not excused."""
+    freeze = Mishap("freeze", 2.0, 12.0, pid=ONE)
+    before = (attempt(0, 1.9, took=0.2), attempt(0, 9.0, pid=TWO), attempt(1, 13.0, pid=TWO))
+    after = (attempt(0, 9.0, pid=TWO), attempt(0, 12.1), attempt(1, 13.0, pid=TWO))
+    heard = (attempt(0, 9.0, pid=TWO), attempt(0, 30.0), attempt(1, 31.0))
+
+    assert verdict(*before, mishaps=[freeze]).holds
+    assert verdict(*after, mishaps=[freeze]).holds
+    assert verdict(*heard, mishaps=[freeze]).repeats_unexplained
 
 
 def test_a_delivery_under_which_workers_were_killed_may_be_condemned() -> None:

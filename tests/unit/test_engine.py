@@ -19,7 +19,7 @@ from tests.jumping_loop import now
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, Skip
 from usher.delivery import Delivery, Headers, Origin, Unreadable
-from usher.delivery.headers import STUB, delivery_headers
+from usher.delivery.headers import STUB, delivery_headers, owner_headers
 from usher.engine.dead_letters import request
 from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
@@ -610,6 +610,28 @@ async def test_a_request_that_waited_while_nobody_was_there_is_carried_out(bench
         await until(lambda: bench.dead_letters()[0].state == "replayed")
 
     assert len(script.done) == 1
+
+
+async def test_a_replay_that_is_answered_while_it_waits_for_its_lane_does_not_run(bench: Bench) -> None:
+    """Its earlier owner was done with it: the tombstone of the request says so."""
+    script, go = Script(act=_raising(Reject("no"))), asyncio.Event()
+    async with bench.running(script.handler()) as worker:
+        await bench.emit(raw("ann"))
+        await until(bench.dead_letters)
+        script.act = lambda _event, _ctx: go.wait()
+        await bench.emit(raw("ann", event_id="before"))
+        await until(lambda: len(script.attempts) == 2)
+        await _ask(bench, "r1")
+        (state,) = worker.claims.states.values()
+        await until(lambda: any(lane.replays for lane in state.lanes.values()))
+        headers = owner_headers("usher", TOPIC)
+        await bench.broker.write(TopicPartition(retry_topic("usher", TOPIC), 0), b"replay/r1", None, headers)
+        await until(lambda: not state.requests)
+        go.set()
+        await bench.emit(raw("ann", event_id="after"))
+        await until(lambda: len(script.done) == 2)
+
+    assert [event for _, event in script.done] == ["before", "after"]
 
 
 async def test_a_handler_that_is_gone_leaves_its_deliveries_parked_then_dead(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""The mutants of the engine fit it. That the simulation notices them is `make mutants`: CI runs it, and it takes a minute."""
+"""The mutants of the engine fit it. That the simulation notices them is `make mutants`: CI runs it, and it takes some minutes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulation.mutants import PACKAGE, OutOfDate, mutate, mutated
 
 
 def test_every_mutant_fits_the_engine() -> None:
-    """A mutant that is not noticed yet replaces something of the engine too."""
+    """What each of them replaces is there, once."""
     for mutant in MUTANTS:
         assert mutated(mutant)
 

@@ -5,6 +5,7 @@ A bug that they found becomes a mutant (`tests.simulation.catalogue`): after a c
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from tests.simulation.run import play
 pytestmark = pytest.mark.simulation
 
 SCHEDULES, BLOCKS = 100, 4
+REPLAYED = 36
 
 
 # A process that is killed leaves coroutines that nothing awaits.
@@ -32,10 +34,13 @@ def test_the_promises_hold_on_every_schedule(block: int) -> None:
 
 @killed
 def test_a_seed_replays_exactly() -> None:
-    """The same plan gives the same story."""
-    plan = Plan.of(7)
+    """The same plans give the same stories in two processes: nothing hangs on addresses, hashes, the collector or real time."""
+    plans = [Plan.of(seed) for seed in range(REPLAYED)]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = pool.map_async(play, plans, chunksize=REPLAYED)
+        here = [play(plan) for plan in plans]
 
-    assert play(plan) == play(plan)
+        assert here == there.get()
 
 
 def test_a_failing_schedule_shrinks_to_one_that_still_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,11 @@ class ClaimState:
         topic_id = head.get(TOPIC_ID)
         return self.claim.remade if topic_id is None else topic_id != self.claim.topic_id.encode()
 
+    def answered(self, in_flight: InFlight) -> bool:
+        """Return whether it is a replay whose request was answered meanwhile: its earlier owner was done with it."""
+        replay = in_flight.delivery.replay
+        return in_flight.outcome is not None and replay is not None and replay.id not in self.requests
+
     def done_for_good(self, delivery: Delivery) -> bool:
         """Return whether nothing is left to do for a delivery: only then may another worker's record be overruled.
 

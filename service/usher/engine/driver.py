@@ -100,7 +100,7 @@ class Driver:
         if in_flight.done_elsewhere:
             await self._settler.done_elsewhere(state, in_flight)
             return
-        if not state.open:
+        if not state.open or state.answered(in_flight):
             return
         if in_flight.parked and (patience := self._patience(delivery)) > 0:
             now = self.now_ms()
