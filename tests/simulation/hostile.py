@@ -6,9 +6,10 @@ Hides when a write lands: in time, long after its process has lost the claim, or
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -249,14 +250,15 @@ class HostileLog(MemoryLog):
         self._world.look_into(self._process)
         return await super().read(claims, limit, wait * _IDLE)
 
-    async def parked(self, claim: Claim) -> AsyncIterator[Sequence[Record] | CaughtUp]:
+    async def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         """Read with a pause once the end is known: what is written meanwhile lies after it."""
         pause = self._world.broker.pause()
-        async for part in super().parked(claim):
-            if not isinstance(part, CaughtUp):
-                await asyncio.sleep(pause)
-                pause = 0.0
-            yield part
+        async with contextlib.aclosing(super().parked(claim)) as stream:
+            async for part in stream:
+                if not isinstance(part, CaughtUp):
+                    await asyncio.sleep(pause)
+                    pause = 0.0
+                yield part
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
         self._still_ours(claim, "parks", headers, key)

@@ -31,6 +31,10 @@ class Suspect:
     key: str
 
 
+Suspects = dict[Suspect, None]
+"""Kept in the order in which they came, so that a schedule of the simulation replays exactly."""
+
+
 class Isolation:
     """Lets either one round of suspects run, or many others beside each other."""
 
@@ -38,10 +42,10 @@ class Isolation:
         self._attempts = attempts
         self._commits = commits
         self._committing = asyncio.Lock()
-        self._waiting: dict[Suspect, None] = {}
-        self._round: set[Suspect] = set()
+        self._waiting: Suspects = {}
+        self._round: Suspects = {}
         self._begun = False
-        self._named: set[ClaimState] = set()
+        self._named: dict[ClaimState, None] = {}
         """The claims whose Marks may name suspects of a round that is over."""
         self._beside = 0
         self._changed = asyncio.Event()
@@ -89,12 +93,12 @@ class Isolation:
             await self._until(lambda: self._begun)
             yield
             if len(self._round) == 1 and not self._waiting:  # otherwise the next round commits for both
-                self._name(set())
+                self._name({})
                 if await self._commits.commit(list(self._named)):
-                    self._named = set()
+                    self._named = {}
         finally:
             self._waiting.pop(suspect, None)
-            self._round.discard(suspect)
+            self._round.pop(suspect, None)
             self._begun = self._begun and bool(self._round)
             self._ring()
 
@@ -106,31 +110,31 @@ class Isolation:
         try:
             await self._until(lambda: not self._beside)
             while any(suspect.state.open for suspect in self._round):
-                states = {suspect.state for suspect in self._round}
+                states = dict.fromkeys(suspect.state for suspect in self._round)
                 self._name(self._round)
-                if await self._commits.commit([*states, *self._named - states]):
+                if await self._commits.commit([*(states | self._named)]):
                     self._named = states
                     break
                 self._named |= states
                 await asyncio.sleep(1)
         except BaseException:  # its claim goes: another one may begin
-            self._waiting |= dict.fromkeys(self._round)
-            self._round = set()
+            self._waiting |= self._round
+            self._round = {}
             raise
         self._begun = True
         self._ring()
 
-    def _beside_in_round(self, first: Suspect) -> set[Suspect]:
+    def _beside_in_round(self, first: Suspect) -> Suspects:
         if len(self._waiting) <= _FEW or first.state.ledger.accused(first.key):
-            return {first}
+            return {first: None}
         group = group_of(first.key)
         return {
-            suspect
+            suspect: None
             for suspect in self._waiting
             if group_of(suspect.key) == group and not suspect.state.ledger.accused(suspect.key)
         }
 
-    def _name(self, suspects: set[Suspect]) -> None:
+    def _name(self, suspects: Suspects) -> None:
         """Let the next Marks name these and no others."""
         for state in self._named:
             state.ledger.name(None)
