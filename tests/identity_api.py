@@ -16,6 +16,7 @@ FIELDS_OF_ADA = {
     "phone": "+41440000019",
     "name": "Ada Keller",
     "locale": "de-CH",
+    "disabled": False,
 }
 """The fields of `usher.event.User` that a system's own description of ``ada`` comes to."""
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from usher import Context, Event, Skip, on
+from usher_handlers._sending import is_for
 
 
 class SmsNoticeSettings(BaseModel):
@@ -16,8 +17,7 @@ class SmsNoticeSettings(BaseModel):
 @on("user.created", settings=SmsNoticeSettings)
 async def sms_notice(event: Event, ctx: Context) -> None:
     """Send an SMS on how to set a password to a user that an administrator created without an email address."""
-    if event.context.already_notified_by:
-        raise Skip(event.context.already_notified_by)
+    is_for(event)
     if event.user.email and ctx.settings.when == "no-email":
         raise Skip("the user has an email address, and gets a mail")
     await ctx.sms("sms_notice", to=event.user)

@@ -12,7 +12,7 @@ Importing this loads neither a Kafka client, nor an HTTP client, nor a provider'
 from usher.context import Context
 from usher.event import Event, User
 from usher.handler import Handler, HandlerError, on
-from usher.outcome import Outcome, Reject, Retry, RetryPolicy, Skip
+from usher.outcome import AccountDisabled, Outcome, Reject, Retry, RetryPolicy, Skip
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "Retry",
     "Reject",
     "Skip",
+    "AccountDisabled",
     "RetryPolicy",
     # What is wrong with it
     "HandlerError",

@@ -45,7 +45,8 @@ class User(BaseModel):
 
     Users write some of this themselves. What is longer than any real name, address or number is taken for none.
 
-    ``username`` is what the user logs in with, where the identity system has user names; it may be an address.
+    ``username`` is what the user logs in with, where the identity system has user names; it may be an address. ``disabled``:
+    whether the account is disabled, so that the user can't log in; None where neither the event nor a look-up says it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +57,7 @@ class User(BaseModel):
     phone: _Phone | None = None
     name: _Name | None = None
     locale: Annotated[str, Field(max_length=_LONGEST_TAG)] | None = None
+    disabled: bool | None = None
 
 
 class EventContext(BaseModel):

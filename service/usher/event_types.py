@@ -15,6 +15,9 @@ CANONICAL_TYPES: Mapping[str, str] = {
     "password.expired": "the password must be changed at the next login",
     "password.reset_requested": "the identity system has sent its own message",
     "password.changed": "the user changed the password",
+    "user.disabled": "someone has disabled the account",
+    "user.reenabled": "a disabled account is enabled again",
+    "user.deleted": "the account is gone",
 }
 """The types that mean the same in every identity system. Other types keep their raw names."""
 
@@ -26,6 +29,17 @@ def event_types() -> dict[str, tuple[str, ...]]:
         for name in part(system, "event_types").EVENT_TYPES:
             senders[name] = (*senders.get(name, ()), system)
     return senders
+
+
+def raw_names(type_: str) -> dict[str, str]:
+    """Map the systems that send a type to their own name for it, with what has to be in the event where the name is not enough."""
+    return {system: _raw_name(system, type_) for system in event_types().get(type_, ())}
+
+
+def _raw_name(system: str, type_: str) -> str:
+    named = part(system, "event_types")
+    given = getattr(named, "SENT_AS", {}).get(type_)
+    return given or ", ".join(raw for raw, name in named.RENAMED_TYPES.items() if name == type_) or type_
 
 
 def renamed_types() -> dict[str, str]:

@@ -41,7 +41,7 @@ class Metrics:
         )
         self.skipped = Counter(
             "usher_skips",
-            "Deliveries that had nothing to send. reason: no-address, other.",
+            "Deliveries that had nothing to send. reason: no-address, disabled, other.",
             ["handler", "reason"],
             registry=registry,
         )

@@ -3,7 +3,7 @@
 A handler that returns is done. It may also raise one of these, sorted by consequence:
 
     Outcome
-    ├── Skip      done: nothing had to be sent, and here is why (NoAddress: there is nowhere to send it)
+    ├── Skip      done: nothing had to be sent, and here is why (NoAddress, AccountDisabled: counted on their own)
     ├── Retry     park it, try again later (the policy's delay, or the one asked for)
     ├── Reject    dead letter at once: no retry can help
     ├── Unknown   the request left and no answer came: sent again or dead-lettered, as the handler says (raised by channels)
@@ -77,6 +77,10 @@ class Skip(Outcome):
 
 class NoAddress(Skip):
     """The user has no address for the channel. It has a count of its own: the operator decides whether that is right."""
+
+
+class AccountDisabled(Skip):
+    """The user can't log in, so that a message about the account or its password is of no use. It has a count of its own."""
 
 
 class Retry(Outcome):

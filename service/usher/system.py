@@ -27,6 +27,7 @@ class IdentitySystem(Protocol):
 
         Raises:
             Skip: there is no such user (any more).
+            Retry: there is none yet: within a minute of the user's creation.
         """
 
     async def require_password_change(self, event: Event) -> None:

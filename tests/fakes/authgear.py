@@ -83,6 +83,8 @@ class FakeAuthgear(FakeSystem):
     ) -> None:
         super().__init__(slow=slow, port=port)
         self.app_id, self.key_id, self.page_size = app_id, "fake-key", page_size
+        self.disabled: set[str] = set()
+        """The ids of the users that are disabled."""
         self.users: dict[str, dict[str, Any]] = {}
         """Standard attributes by user id."""
         self.without_password: set[str] = set()
@@ -174,7 +176,9 @@ class FakeAuthgear(FakeSystem):
 
     def _user_node(self, given: Mapping[str, Any], _audit: object) -> dict[str, Any] | None:
         attributes = self.users.get(_user_id(given["id"]))
-        return None if attributes is None else {"standardAttributes": attributes}
+        if attributes is None:
+            return None
+        return {"isDisabled": _user_id(given["id"]) in self.disabled, "standardAttributes": attributes}
 
     def _set_expired(self, given: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:
         user_id, expired = _user_id(given["id"]), given["expired"]

@@ -397,13 +397,19 @@ def test_handlers_says_which_are_off(usher: Usher) -> None:
 
 
 def test_handlers_types_lists_what_a_handler_may_ask_for(usher: Usher) -> None:
-    """Canonical types first, with their meaning; each with the systems that send it."""
-    ended = usher("handlers", "--types", "--json")
+    """Canonical types first, with their meaning; each with the systems that send it, and their own names for it."""
+    rows = {row["type"]: row for row in usher("handlers", "--types", "--json").rows}
+    shown = usher("handlers", "--types").out
 
     every = ["authgear", "auth0", "genauth", "keycloak"]
-    assert ended.rows[0] == {"type": "user.created", "meaning": "an account exists", "systems": every}
-    assert {"type": "user.disabled", "meaning": None, "systems": ["authgear"]} in ended.rows
-    assert re.search(r"access\.LOGIN +keycloak", usher("handlers", "--types").out)
+    for type_ in ("user.created", "user.disabled", "user.reenabled", "user.deleted"):
+        assert rows[type_]["systems"] == list(rows[type_]["raw"]) == every
+    assert next(iter(rows)) == "user.created"
+    assert rows["user.disabled"]["meaning"] == "someone has disabled the account"
+    assert rows["user.disabled"]["raw"]["genauth"] == "user:blocked"
+    assert rows["sapi"] == {"type": "sapi", "meaning": None, "systems": ["auth0"], "raw": {"auth0": "sapi"}}
+    assert re.search(r"access\.LOGIN +keycloak +access\.LOGIN ", shown)
+    assert re.search(r"user\.disabled +keycloak +admin\.USER-UPDATE with enabled: false", shown)
 
 
 def test_explain_shows_what_each_handler_would_do(usher: Usher) -> None:

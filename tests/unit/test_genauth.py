@@ -97,7 +97,7 @@ def test_the_samples_hold_the_credentials_that_are_looked_for() -> None:
         ("mfa.verified", "mfa:verified", NOA, "user"),
         ("login.without-envelope", "login", NOA, "user"),
         ("refresh-token", "refresh-token", NOA, "user"),
-        ("user.deleted", "user:deleted", IDA, UNKNOWN),
+        ("user.deleted", "user.deleted", IDA, UNKNOWN),
         ("group.member-added", "group:member-added", None, UNKNOWN),
     ],
 )
@@ -126,6 +126,7 @@ def test_an_imported_user_is_complete() -> None:
         "phone": "+41440000017",
         "name": "Ida Moreno",
         "locale": "de-CH",
+        "disabled": False,
     }
     assert (found.tenant, found.raw_type) == (POOL, "user:created")
     assert found.time is not None

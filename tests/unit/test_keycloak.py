@@ -82,7 +82,7 @@ def test_the_samples_hold_what_the_search_looks_for() -> None:
         ("webhook.admin.USER-UPDATE.console", "admin.USER-UPDATE", ADMIN),
         ("webhook.admin.USER-ACTION.execute-actions-email", "password.reset_requested", ADMIN),
         ("webhook.admin.USER-ACTION.logout", "admin.USER-ACTION", ADMIN),
-        ("webhook.admin.USER-DELETE", "admin.USER-DELETE", ADMIN),
+        ("webhook.admin.USER-DELETE", "user.deleted", ADMIN),
         ("webhook.admin.USER_PROFILE-UPDATE", "admin.USER_PROFILE-UPDATE", ADMIN),
         ("webhook.access.REGISTER", "user.created", USER),
         ("webhook.access.UPDATE_PASSWORD", "password.changed", USER),
@@ -106,6 +106,7 @@ def test_the_subject_is_in_the_path_and_not_the_actor() -> None:
     assert found.user.model_dump() == {
         "id": MIRA, "username": "mira", "email": "mira.halloran@example.com",
         "phone": "+41440000017", "name": "Mira Halloran", "locale": "de-CH",
+        "disabled": False,
     }  # fmt: skip
     assert event_key(found) == MIRA.encode()
     assert found.time is not None

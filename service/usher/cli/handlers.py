@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,14 +48,27 @@ def _cells(row: RunningHandler) -> list[object]:
 
 
 def _types(*, json: bool) -> None:
-    from usher.event_types import CANONICAL_TYPES, event_types
+    from usher.event_types import CANONICAL_TYPES, event_types, raw_names
 
     senders = event_types()
     shown = [*CANONICAL_TYPES, *sorted(senders.keys() - CANONICAL_TYPES.keys())]
     if json:
         print_json(
-            {"type": name, "meaning": CANONICAL_TYPES.get(name), "systems": list(senders[name])} for name in shown
+            {
+                "type": name,
+                "meaning": CANONICAL_TYPES.get(name),
+                "systems": list(senders[name]),
+                "raw": raw_names(name),
+            }
+            for name in shown
         )
     else:
-        rows = ((name, ", ".join(senders[name]), CANONICAL_TYPES.get(name, "(as its source says)")) for name in shown)
-        table(("type", "sent by", "means"), rows)
+        table(("type", "sent by", "under the name", "means"), (row for name in shown for row in _senders(name)))
+
+
+def _senders(name: str) -> Iterator[tuple[str, str, str, str]]:
+    """Write a row for each system that sends the type: with its own name for it, where that is another."""
+    from usher.event_types import CANONICAL_TYPES, raw_names
+
+    for system, raw in raw_names(name).items():
+        yield name, system, raw, CANONICAL_TYPES.get(name, "(as its source says)")

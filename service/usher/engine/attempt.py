@@ -23,6 +23,7 @@ from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import (
+    AccountDisabled,
     Dead,
     Done,
     NoAddress,
@@ -57,6 +58,9 @@ class Ending:
     def sent(self) -> bool:
         """Whether a provider is known to have the message."""
         return self.message is not None and self.message.state == "sent"
+
+
+_REASONS: Mapping[type[Skip], str] = {NoAddress: "no-address", AccountDisabled: "disabled"}
 
 
 def _no_system(_event: Event) -> None:
@@ -159,7 +163,7 @@ class Attempts:
         began = time.perf_counter()
         try:
             with limit:
-                if system is not None and not (event.user.email or event.user.phone):
+                if system is not None:
                     event = ctx.event = await _looked_up(event, system)
                 await handler.function(event, ctx)
         except TimeoutError as ended:
@@ -180,8 +184,7 @@ class Attempts:
     def _report(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
         self.metrics.attempt(handler.name, verdict.label, ending.seconds)
         if isinstance(ending.error, Skip):
-            reason = "no-address" if isinstance(ending.error, NoAddress) else "other"
-            self.metrics.skipped.labels(handler.name, reason).inc()
+            self.metrics.skipped.labels(handler.name, _REASONS.get(type(ending.error), "other")).inc()
         if ending.error is None and ending.sent:
             return
         about = {"event_id": delivery.uid.id, "handler": handler.name, "attempt": delivery.attempt + 1}
@@ -192,14 +195,26 @@ class Attempts:
 
 
 async def _looked_up(event: Event, system: IdentitySystem) -> Event:
-    """Return *event* with the user as the identity system has it; unchanged where the event names none, or has no look-up."""
-    if event.user.id is None and event.context.user_id is None:
+    """Return *event* with what the identity system knows of the user: the addresses, and whether the account is disabled.
+
+    It is unchanged where it says both itself, where the user is not named, or deleted, or the system has no look-up. A message that
+    has an address does not depend on the look-up.
+    """
+    addressed = bool(event.user.email or event.user.phone)
+    known = addressed and event.user.disabled is not None
+    if known or event.type == "user.deleted" or (event.user.id is None and event.context.user_id is None):
         return event
     try:
         found = await system.user(event)
     except Reject:  # this system has no look-up
         return event
-    in_event = event.user.model_dump(exclude_none=True)
+    except Outcome:
+        if not addressed:
+            raise
+        return event
+    if addressed:
+        return event.model_copy(update={"user": event.user.model_copy(update={"disabled": found.disabled})})
+    in_event = event.user.model_dump(exclude_none=True, exclude=None if found.disabled is None else {"disabled"})
     return event.model_copy(update={"user": found.model_copy(update=in_event)})
 
 

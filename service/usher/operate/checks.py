@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from usher.channels import outbox
 from usher.channels.transport import Transport
 from usher.engine.index_file import index_folder, index_trouble
+from usher.event_types import CANONICAL_TYPES, event_types
 from usher.eventlog.errors import LogError, LogMissing, LogUnavailable
 from usher.handler import Handler, HandlerError
 from usher.operate.handlers import running_handlers
@@ -46,7 +47,7 @@ async def check_all(overrides: Mapping[str, Any]) -> list[CheckResult]:
     results: list[CheckResult] = []
     try:
         found = find_handlers(settings)
-        results += _handlers(settings, found)
+        results += [*_handlers(settings, found), *_unsent(settings, found)]
     except SettingsError as error:
         results += _refused(error)
     except HandlerError as error:
@@ -99,6 +100,23 @@ def _handlers(settings: Settings, found: Sequence[Handler]) -> Iterator[CheckRes
         types, actors = ", ".join(handler.types), ", ".join(handler.triggered_by)
         text = f"{types} by {actors}; retries: {handler.retries}; expires: {handler.expires}; {handler.origin}"
         yield CheckResult("handlers", "ok", handler.handler, text)
+
+
+def _unsent(settings: Settings, found: Sequence[Handler]) -> Iterator[CheckResult]:
+    """Warn of handlers for what no system sends that is set up. Without any system all events are a bridge's, and may be of any type."""
+    ours = {system.source.name for system in open_systems(settings, _no_session)}
+    senders = event_types()
+    for handler in sorted(found, key=lambda handler: handler.name):
+        lost = {name for name in handler.types if ours.isdisjoint(senders[name])}
+        # A handler for a canonical type on all systems, as most bundled ones are, may be for one that a system lacks.
+        shown = lost if lost == handler.types else lost - CANONICAL_TYPES.keys()
+        for name in sorted(shown if ours else ()):
+            text = f"no system that is set up sends {name} ({', '.join(senders[name])} would); `usher handlers --types` lists the types"
+            yield CheckResult("handlers", "warn", handler.name, text)
+
+
+def _no_session() -> NoReturn:
+    raise RuntimeError("only the names of the systems are needed")
 
 
 def _templates(settings: Settings, found: Sequence[Handler]) -> Iterator[CheckResult]:

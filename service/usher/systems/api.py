@@ -18,7 +18,7 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer, asked_wait, read_body
-from usher.outcome import Hold, Reject, Retry
+from usher.outcome import Hold, Outcome, Reject, Retry, Skip
 from usher.system import PasswordLink
 
 _PATIENCE = aiohttp.ClientTimeout(total=20, connect=10)
@@ -29,6 +29,8 @@ _REFUSED = 60.0
 _EARLY = 30.0
 """Seconds before the end of a token from which on it is not used any more."""
 _LONGEST_WAIT = 3600.0
+_NOT_YET = 60.0
+"""Seconds from the creation of a user in which the system may not show the user yet: it may report before it commits."""
 
 
 class Token(NamedTuple):
@@ -207,6 +209,17 @@ class BaseApi:
 
     def _lacks(self, thing: str) -> NoReturn:
         raise Reject(f"{self.what} does not have {thing}")
+
+
+def no_user(event: Event, what: str, now: float | None = None) -> Outcome:
+    """Make the outcome of a call that found no user in the system *what*: a `Retry` right after the user's creation, else a `Skip`.
+
+    *now* is in Unix seconds; None: by our clock.
+    """
+    made = event.context.timestamp if event.type == "user.created" else None
+    if made is not None and abs((time.time() if now is None else now) - made) < _NOT_YET:
+        return Retry(f"{what} does not show the new user yet")
+    return Skip(f"{what} has no such user (any more)")
 
 
 def _wait(answer: Answer) -> float | None:

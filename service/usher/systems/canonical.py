@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -64,6 +65,32 @@ def context_of(document: Mapping[str, Any], *, basis: str | None) -> dict[str, A
 def text(value: object) -> str | None:
     """Return *value* if it is a text that is not empty, else None."""
     return value if isinstance(value, str) and value else None
+
+
+def moment(value: object) -> float | None:
+    """Read an ISO 8601 time, in Unix seconds; UTC if it names no zone. None for a time that no event can have."""
+    try:
+        written = datetime.fromisoformat(text(value) or "")
+        at = (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return at if is_time(at) else None
+
+
+def of_envelope(envelope: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    """Make a document in the canonical shape of a CloudEvent whose *data* has no type. Id, type, time and source are the envelope's.
+
+    *data* is in the canonical shape as far as it goes. Data without ``user`` and ``payload`` is the user itself, whose id may be the
+    envelope's ``subject``.
+    """
+    given = data if isinstance(data, dict) else {}
+    context = dict(given["context"]) if isinstance(given.get("context"), dict) else {}
+    if (at := moment(envelope.get("time"))) is not None:
+        context.setdefault("timestamp", at)
+    own = {**{name: envelope.get(name) for name in ("id", "type", "source")}, "context": context}
+    if given.keys() & {"user", "payload"}:
+        return {**given, **own}
+    return {**own, "user": {**given, "id": text(envelope.get("subject")) or given.get("id")}, "payload": given}
 
 
 def is_time(value: object) -> bool:

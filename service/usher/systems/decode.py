@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from usher.event import Event, Undecodable
 from usher.systems.authgear import source as authgear
-from usher.systems.canonical import event_of, text
+from usher.systems.canonical import event_of, of_envelope, text
 from usher.systems.document import parse, unwrap
 from usher.systems.strip import strip
 
@@ -30,8 +30,13 @@ def decode(value: bytes) -> Event:
 
 
 def _inner(document: dict[str, object]) -> dict[str, object]:
-    """Take the document out of a CloudEvent."""
+    """Take the document out of a CloudEvent. Data that is no event itself takes the envelope's type."""
     inner = unwrap(document)
+    if "specversion" in document and text(document.get("type")) is not None:
+        if inner is document:  # it has no data
+            return of_envelope(document, {})
+        if not isinstance(inner, dict) or text(inner.get("type")) is None:
+            return of_envelope(document, inner)
     if not isinstance(inner, dict) or text(inner.get("type")) is None:
         stub = text(document.get("undecodable"))  # `source.undecoded` made it
         raise Undecodable(stub or "no event: the field 'type' is missing, or is no text")

@@ -35,6 +35,7 @@ def raw_event(
     language: str | None = "en",
     preferred_languages: Sequence[str] = (),
     locale: str | None = None,
+    disabled: bool = False,
     tenant: str = "example",
     timestamp: float | None = None,
     **overrides: Any,
@@ -53,6 +54,7 @@ def raw_event(
         language: the language of the user's interface; None: the event does not say.
         preferred_languages: the languages that the user's browser asks for, best first.
         locale: the locale in the user's profile.
+        disabled: whether the account is disabled.
         tenant: Authgear's app id.
         timestamp: when it happened, in Unix seconds; default: now.
         overrides: further top-level fields; a mapping for ``context`` or ``payload`` is merged into the one that is there.
@@ -67,7 +69,7 @@ def raw_event(
     }  # fmt: skip
     known = {"preferred_username": username, "email": email, "phone_number": phone, "name": name, "locale": locale}
     attributes = {**_without_none(known), "updated_at": int(stamp)}
-    payload = _payload(user, attributes, {"email": email, "phone": phone})
+    payload = _payload(user, attributes, {"email": email, "phone": phone}, disabled=disabled)
     if type == "password.expired":
         payload["expired"] = True
     return _json({
@@ -84,9 +86,11 @@ def _json(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document).encode()
 
 
-def _payload(user: str, attributes: Mapping[str, Any], logins: Mapping[str, str | None]) -> dict[str, Any]:
+def _payload(
+    user: str, attributes: Mapping[str, Any], logins: Mapping[str, str | None], *, disabled: bool
+) -> dict[str, Any]:
     identities = [_identity(user, kind, value) for kind, value in logins.items() if value]
-    return {"user": _user(user, attributes), "identities": identities}
+    return {"user": {**_user(user, attributes), "is_disabled": disabled}, "identities": identities}
 
 
 def _user(user_id: str, attributes: Mapping[str, Any]) -> dict[str, Any]:

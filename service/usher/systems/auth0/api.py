@@ -18,9 +18,9 @@ from usher.event import Event, User
 from usher.http import Answer, asked_wait
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.system import PasswordLink
-from usher.systems.api import ApiClient, BaseApi, Token
-from usher.systems.auth0.values import dict_in, moment, user_of
-from usher.systems.canonical import read_user, text
+from usher.systems.api import ApiClient, BaseApi, Token, no_user
+from usher.systems.auth0.values import dict_in, user_of
+from usher.systems.canonical import moment, read_user, text
 
 _AT_ONCE = 5
 """Calls at a time: more of them would all meet a rate limit that is used up."""
@@ -28,8 +28,6 @@ _QUEUE = 10.0
 """Seconds that a call waits for its turn. The handler's timeout runs meanwhile, so after them the delivery waits instead."""
 _LONGEST_LIMIT = 60.0
 """Seconds until a limit is over at the latest, even if a wrong clock says otherwise."""
-_SLACK = 10.0
-"""Seconds after an event in which a change of the password belongs to it: an administrator's own change, reported a little later."""
 _FEED_SCOPES = {"events": "read:events", "logs": "read:logs"}
 _ACTION_SCOPES = {
     "update:users": "force_password_change, clear_reset_flag",
@@ -107,29 +105,36 @@ class Auth0Api(BaseApi):
         """
         profile = await self._profile(event)
         _connection(profile)
-        since = (self._now() if event.time is None else event.time.timestamp()) + _SLACK
-        changed = moment(profile.get("last_password_reset"))
-        if changed is not None and changed > since:
+        happened = self._now() if event.time is None else event.time.timestamp()
+        made, changed = moment(profile.get("created_at")), _changed(profile)
+        if event.type == "user.created" and made is not None:
+            happened = min(happened, made)
+        if changed is not None and changed > happened:
             raise Skip("the user has set a new password since")
-        mark = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds")
+        mark = datetime.fromtimestamp(happened, UTC).isoformat(timespec="milliseconds")
         metadata = dict_in(profile, "app_metadata")
         if metadata.get(self._flag) is not True or (moment(metadata.get(self._since)) or 0.0) < (moment(mark) or 0.0):
-            await self._set_metadata(profile, {self._flag: True, self._since: mark})
+            await self._set_metadata(event, profile, {self._flag: True, self._since: mark})
 
     async def clear_password_change(self, event: Event) -> None:
         """`IdentitySystem.clear_password_change`: take the flag back.
 
+        Auth0's own time of the last change decides, as in the Action, where it is known: an entry about an administrator's own
+        change may be dated later than that change. So no interval is needed in which a user's change would be overlooked.
+
         Raises:
-            Skip: after the event's new password another one was required.
+            Skip: no password was set since it was required.
         """
         profile = await self._profile(event)
         metadata = dict_in(profile, "app_metadata")
         if not metadata.get(self._flag):
             return
-        since = moment(metadata.get(self._since))
-        if since is not None and event.time is not None and since > event.time.timestamp():
+        since, changed = moment(metadata.get(self._since)), _changed(profile)
+        if changed is None and event.time is not None:
+            changed = event.time.timestamp()
+        if since is not None and changed is not None and since > changed:
             raise Skip("a new password was required after this change")
-        await self._set_metadata(profile, {self._flag: False})
+        await self._set_metadata(event, profile, {self._flag: False})
 
     async def password_link(self, event: Event) -> PasswordLink:
         asked: dict[str, Any] = {"user_id": await self._subject(event), "ttl_sec": self._link_expires_after}
@@ -137,7 +142,7 @@ class Auth0Api(BaseApi):
             asked["client_id"] = self._app_client_id
         expires_at = datetime.fromtimestamp(self._now(), UTC) + timedelta(seconds=self._link_expires_after)
         answer = await self.call("POST", "/api/v2/tickets/password-change", json=asked)
-        url = text(self._document(answer, "a password link").get("ticket"))
+        url = text(self._document(answer, "a password link", event).get("ticket"))
         if url is None:
             raise Retry(f"{self.what} answered without a ticket")
         return PasswordLink(url, expires_at)
@@ -209,11 +214,11 @@ class Auth0Api(BaseApi):
         return Token(token, float(seconds))
 
     async def _profile(self, event: Event) -> Mapping[str, Any]:
-        return self._document(await self.call("GET", _path(await self._subject(event))), "the user")
+        return self._document(await self.call("GET", _path(await self._subject(event))), "the user", event)
 
-    async def _set_metadata(self, profile: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    async def _set_metadata(self, event: Event, profile: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
         answer = await self.call("PATCH", _path(str(profile["user_id"])), json={"app_metadata": metadata})
-        self._document(answer, "a change of app_metadata")
+        self._document(answer, "a change of app_metadata", event)
 
     async def _subject(self, event: Event) -> str:
         """Find the id of the event's user. If a log entry names only an address, it is the user with a password under that address."""
@@ -231,9 +236,9 @@ class Auth0Api(BaseApi):
             raise Reject(f"{self.what} has {len(ids)} users under the event's address, and no id is in it")
         return str(ids[0])
 
-    def _document(self, answer: Answer, thing: str) -> Mapping[str, Any]:
+    def _document(self, answer: Answer, thing: str, event: Event) -> Mapping[str, Any]:
         if answer.status == 404:
-            raise Skip(f"{self.what} has no such user (any more)")
+            raise no_user(event, self.what, self._now())
         if answer.status >= 300 or not isinstance(answer.document, dict):
             raise Reject(f"{self.what} refuses {thing} ({_code(answer)})")
         return answer.document
@@ -254,6 +259,11 @@ def _connection(profile: Mapping[str, Any]) -> str:
         if isinstance(identity, dict) and identity.get("provider") == "auth0" and text(identity.get("connection")):
             return str(identity["connection"])
     raise Skip("the user has no password in Auth0, and signs in elsewhere")
+
+
+def _changed(profile: Mapping[str, Any]) -> float | None:
+    """Read when the password was last set, in Unix seconds; None: never since the user's creation."""
+    return moment(profile.get("last_password_reset"))
 
 
 def _has_password(profile: Mapping[str, Any]) -> bool:

@@ -16,8 +16,7 @@ from usher.event import Undecodable
 from usher.outcome import Reject, Retry
 from usher.systems.auth0.api import Auth0Api
 from usher.systems.auth0.source import Auth0Source
-from usher.systems.auth0.values import moment
-from usher.systems.canonical import text
+from usher.systems.canonical import moment, text
 from usher.systems.document import dump, parse
 from usher.systems.feed import FeedPage, moment_in_cursor, reading_cursor
 from usher.systems.source import Arrival, undecoded

@@ -7,7 +7,7 @@ configured: secrets, keys, our own webhook token. Of these calls only what is ab
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -16,9 +16,18 @@ from usher.systems.auth0.values import dict_in, unmasked, user_of
 from usher.systems.canonical import text
 
 _DASHBOARD = "https://manage.auth0.com"
-_USERS = re.compile(r"/api/v2/users(?:/(?P<id>[^/]+))?/?")
+_USERS = ["api", "v2", "users"]
 _QUERY = re.compile(r"[?#]")
 _WORD = re.compile(r"\S+")
+
+
+UserCall = Literal["create", "update", "delete"]
+_USER_CALLS: Mapping[tuple[str, int], UserCall] = {
+    ("post", 0): "create",
+    ("patch", 1): "update",
+    ("delete", 1): "delete",
+}
+"""The calls on users, by their method and by how much follows the path."""
 
 
 class Auth0LogEntry:
@@ -48,14 +57,12 @@ class Auth0LogEntry:
         return (text(self._request.get("channel")) or "").rstrip("/") == _DASHBOARD
 
     @property
-    def user_call(self) -> Literal["create", "update"] | None:
+    def user_call(self) -> UserCall | None:
         """The call of the Management API on a user that it reports; None: it reports no such call."""
         method, path = (text(self._request.get("method")) or "").lower(), self._path()
         if self.code != "sapi" or path is None:
             return None
-        if path["id"]:
-            return "update" if method == "patch" else None
-        return "create" if method == "post" else None
+        return _USER_CALLS.get((method, len(path)))
 
     @property
     def asked(self) -> Mapping[str, Any]:
@@ -67,8 +74,7 @@ class Auth0LogEntry:
         if self.code == "sapi":
             answered = dict_in(dict_in(self._details, "response"), "body")
             found = {**user_of(self.asked), **_given(user_of(answered))} if self.user_call else {}
-            path = self._path()
-            return {**found, "id": unquote(path["id"]) if path and path["id"] else found.get("id")}
+            return {**found, "id": unquote(path[0]) if (path := self._path()) else found.get("id")}
         body, query = dict_in(self._details, "body"), dict_in(self._details, "query")
         login = text(self._data.get("user_name"))
         emails = (login, self._details.get("email"), body.get("email"), query.get("email"))
@@ -93,8 +99,10 @@ class Auth0LogEntry:
         cleaned: dict[str, Any] = _cleaned(kept)
         return cleaned
 
-    def _path(self) -> re.Match[str] | None:
-        return _USERS.fullmatch(text(self._request.get("path")) or "")
+    def _path(self) -> Sequence[str] | None:
+        """Return what follows ``/api/v2/users`` in the path, an id or nothing; None: it is another path. Empty parts count for nothing."""
+        parts = [part for part in (text(self._request.get("path")) or "").split("/") if part]
+        return parts[3:] if parts[:3] == _USERS and len(parts) <= 4 else None
 
 
 def _given(fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -46,7 +46,8 @@ class Auth0Rules:
     """What a team says about its tenant.
 
     Args:
-        created_from: which report counts as ``user.created``: the event stream's event, or the log entry of the API call.
+        created_from: which report counts as ``user.created`` and ``user.deleted``: the event stream's event, or the log entry of
+            the API call.
         admin_clients: ids of the applications through which only administrators act.
         user_clients: ids of those that call the Management API for what users do themselves.
         admin_markers: ``key`` or ``key=value`` in ``app_metadata`` of users that a back office makes.
@@ -95,11 +96,19 @@ class Auth0Rules:
         call = entry.user_call
         if call is None or triggered_by == "system":  # our own flag must not come back as an administrator's
             return entry.code
-        if call == "create":
-            return "user.created" if self.created_from == "logs" else entry.code
-        if "password" in entry.asked:
+        if call != "update":
+            return f"user.{call}d" if self.created_from == "logs" else entry.code
+        return self._change(entry.asked) or entry.code
+
+    def _change(self, asked: Mapping[str, Any]) -> str | None:
+        """Return the canonical type of an update of a user. A program may write ``blocked: false`` beside everything else it writes."""
+        if asked.get("blocked") is True:
+            return "user.disabled"
+        if "password" in asked:
             return "password.reset"
-        return "password.expired" if dict_in(entry.asked, "app_metadata").get(self.reset_flag) is True else entry.code
+        if dict_in(asked, "app_metadata").get(self.reset_flag) is True:
+            return "password.expired"
+        return "user.reenabled" if asked == {"blocked": False} else None
 
     def _of_client(self, client: str | None) -> Auth0Ruling | None:
         if client is None:

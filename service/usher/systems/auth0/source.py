@@ -15,17 +15,20 @@ from typing import Any
 from usher.event import Undecodable
 from usher.systems.auth0.logs import Auth0LogEntry
 from usher.systems.auth0.rules import Auth0Rules
-from usher.systems.auth0.values import dict_in, moment, user_of
-from usher.systems.canonical import text
+from usher.systems.auth0.values import dict_in, user_of
+from usher.systems.canonical import moment, text
 from usher.systems.document import NotJson, dump, parse
 from usher.systems.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
 
 NAME = "auth0"
-_CREATED = "user.created"
+_PREFIX = "com.auth0."
+"""What one page of Auth0's puts before the types of its events; its schema, and what it sends, do not."""
+_OF_ACCOUNTS = frozenset(("user.created", "user.deleted"))
+"""The events of which the logs have a report, too."""
 _MOST = 10_000
 """Events in a body, far more than Auth0 sends: everything else waits while a body is read."""
-_SET_ASIDE = "auth0.user.created"
-"""The type of an event stream's ``user.created`` where new users are taken from the logs: no handler is for it."""
+_SET_ASIDE = "auth0."
+"""Begins the type of an event of `_OF_ACCOUNTS` where these are taken from the logs: no handler is for it."""
 
 
 class Auth0Source:
@@ -75,16 +78,17 @@ class Auth0Source:
 
     def _of_event(self, document: Mapping[str, Any]) -> Arrival:
         raw_type: str = document["type"]
+        name = raw_type.removeprefix(_PREFIX)
         data = document["data"]
         about = data["object"]
-        ruling = self._rules.of_event(raw_type, document)
-        set_aside = raw_type == _CREATED and self._rules.created_from != "events"
+        ruling = self._rules.of_event(name, document)
+        set_aside = name in _OF_ACCOUNTS and self._rules.created_from != "events"
         return arrival(
             derive(
                 NAME,
                 data,
                 id=text(document.get("id")) or _digest(document),
-                type=_SET_ASIDE if set_aside else raw_type,
+                type=_SET_ASIDE + name if set_aside else name,
                 raw_type=raw_type,
                 tenant=self.tenant or text(document.get("a0tenant")) or "",
                 triggered_by=ruling.triggered_by,

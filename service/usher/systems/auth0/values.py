@@ -1,12 +1,11 @@
-"""Readers of users, addresses and times, which Auth0's events, logs and API write alike."""
+"""Readers of users and addresses, which Auth0's events, logs and API write alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
-from usher.systems.canonical import is_time, text
+from usher.systems.canonical import text
 
 _LANGUAGES = ("locale", "lang", "language", "preferred_language")
 """Where in ``user_metadata`` teams keep the language: Auth0 has no field for it."""
@@ -24,7 +23,16 @@ def user_of(profile: Mapping[str, Any]) -> Mapping[str, Any]:
         "phone": unmasked(profile.get("phone_number")),
         "name": (None if name == email else name) or text(profile.get("given_name")),
         "locale": next(filter(None, map(text, languages)), None),
+        "disabled": disabled_in(profile),
     }
+
+
+def disabled_in(profile: Mapping[str, Any]) -> bool | None:
+    """Return whether a profile is blocked; None: it does not say it. A whole profile says it only of a user that was blocked once."""
+    blocked = profile.get("blocked")
+    if isinstance(blocked, bool):
+        return blocked
+    return False if "identities" in profile else None
 
 
 def unmasked(value: object) -> str | None:
@@ -37,13 +45,3 @@ def dict_in(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return the object under *name*, or an empty one."""
     value = document.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def moment(value: object) -> float | None:
-    """Read a time as Auth0 writes it, in Unix seconds; UTC if it names no zone. None for a time that no event can have."""
-    try:
-        written = datetime.fromisoformat(text(value) or "")
-        at = (written if written.tzinfo else written.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return at if is_time(at) else None

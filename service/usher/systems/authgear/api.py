@@ -20,7 +20,7 @@ from usher.event import Event, User
 from usher.http import Answer
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.system import PasswordLink
-from usher.systems.api import ApiClient, BaseApi, Token
+from usher.systems.api import ApiClient, BaseApi, Token, no_user
 from usher.systems.authgear.source import OUR_CALLS
 from usher.systems.canonical import read_user
 
@@ -38,7 +38,7 @@ _PASSING = {"InternalError", "UnexpectedError", "ServiceUnavailable", "TooManyRe
 _REFUSALS = {"Forbidden", "Unauthorized"}
 _NO_PASSWORD = {"AuthenticatorNotFound", "NoPassword"}
 
-_USER = "query ($id: ID!) { node(id: $id) { ... on User { standardAttributes } } }"
+_USER = "query ($id: ID!) { node(id: $id) { ... on User { isDisabled standardAttributes } } }"
 _EXPIRE = """mutation ($id: ID!, $expired: Boolean!) {
   setPasswordExpired(input: {userID: $id, expired: $expired}) { user { id } }
 }"""
@@ -95,10 +95,10 @@ class AuthgearApi(BaseApi):
         self._api = ApiClient(self.what, endpoint, session, self._sign, hint)
 
     async def user(self, event: Event) -> User:
-        data = await self._ask(_USER, id=_node_id(event))
+        data = await self._ask(_USER, event, id=_node_id(event))
         node = data.get("node")
         if not isinstance(node, dict):
-            raise Skip(f"{self.what} has no such user any more")
+            raise no_user(event, self.what, self._now())
         given = _dict(node.get("standardAttributes"))
         known = {name: value for name, value in given.items() if isinstance(value, str) and value}
         return read_user(
@@ -109,14 +109,15 @@ class AuthgearApi(BaseApi):
                 "phone": known.get("phone_number"),
                 "name": known.get("name") or known.get("given_name"),
                 "locale": known.get("locale"),
+                "disabled": node.get("isDisabled"),
             }
         )
 
     async def require_password_change(self, event: Event) -> None:
-        await self._ask(_EXPIRE, id=_node_id(event), expired=True)
+        await self._ask(_EXPIRE, event, id=_node_id(event), expired=True)
 
     async def clear_password_change(self, event: Event) -> None:
-        await self._ask(_EXPIRE, id=_node_id(event), expired=False)
+        await self._ask(_EXPIRE, event, id=_node_id(event), expired=False)
 
     async def password_link(self, event: Event) -> PasswordLink:  # noqa: ARG002
         raise Reject(
@@ -129,7 +130,7 @@ class AuthgearApi(BaseApi):
         login_id = user.email or user.phone
         if login_id is None:
             raise Skip("the user has neither email address nor phone number that a reset message could go to")
-        await self._ask(_SEND, loginID=login_id)
+        await self._ask(_SEND, event, loginID=login_id)
 
     async def check(self) -> str:
         await self.logs(None, self._types, first=1)
@@ -152,8 +153,8 @@ class AuthgearApi(BaseApi):
         more = bool(edges and _dict(found.get("pageInfo")).get("hasNextPage"))
         return AuditLogPage(edges, more, answer.headers.get("Date", ""))
 
-    async def _ask(self, query: str, **variables: Any) -> Mapping[str, Any]:
-        return self._data(await self._post(query, variables), self._refuse_call)
+    async def _ask(self, query: str, event: Event, **variables: Any) -> Mapping[str, Any]:
+        return self._data(await self._post(query, variables), lambda name: self._refuse_call(name, event))
 
     async def _post(self, query: str, variables: Mapping[str, Any]) -> Answer:
         answer = await self._api.call("POST", PATH, json={"query": query, "variables": variables})
@@ -179,10 +180,10 @@ class AuthgearApi(BaseApi):
             raise Retry(f"{self.what} answered without data")
         return data
 
-    def _refuse_call(self, name: str) -> NoReturn:
+    def _refuse_call(self, name: str, event: Event) -> NoReturn:
         """Raise that a call for one delivery was refused: that concerns no other delivery."""
         if name in _GONE:
-            raise Skip(f"{self.what} has no such user any more")
+            raise no_user(event, self.what, self._now())
         if name in _NO_PASSWORD:
             raise Skip(f"the user has no password in {self.what}")
         raise Reject(f"{self.what} refuses: {name}")

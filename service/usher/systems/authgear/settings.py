@@ -13,12 +13,13 @@ from usher.event_types import CANONICAL_TYPES
 from usher.handler import nearest
 from usher.settings import values
 from usher.settings.tenant import TenantSettings, missing
-from usher.systems.authgear.event_types import EVENT_TYPES
+from usher.systems.authgear.event_types import CREATE_AUTHENTICATOR, EVENT_TYPES
 
 _SMALLEST_KEY = 2048
 POLLED = (
     *(name for name in CANONICAL_TYPES if name in EVENT_TYPES),
     "admin_api.mutation.create_user.executed",
+    CREATE_AUTHENTICATOR,
 )
 
 

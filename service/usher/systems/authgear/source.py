@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from usher.event import Event, Undecodable
-from usher.systems.authgear.event_types import RAW_TYPES, RENAMED_TYPES
-from usher.systems.canonical import context_of, event_of, text
+from usher.systems.authgear.event_types import CREATE_AUTHENTICATOR, RAW_TYPES, RENAMED_TYPES
+from usher.systems.canonical import context_of, event_of, of_envelope, text
 from usher.systems.document import NotJson, dump, parse, unambiguous, unwrap
 from usher.systems.prefilter import never_filtered
 from usher.systems.source import Arrival, check_secrets, signed_by_any, undecoded
@@ -27,6 +27,7 @@ _LOGIN_ID_VALUE = "https://authgear.com/claims/login_id/value"
 _LOGIN_ID_TYPE = "https://authgear.com/claims/login_id/type"
 _CLAIMS: Mapping[str, str] = {"username": "preferred_username", "email": "email", "phone": "phone_number"}
 """Where the attributes of a user, and the claims of an identity, hold the fields of `usher.event.User`."""
+_OFF = ("is_disabled", "is_deactivated", "is_anonymized")
 _NONE: Mapping[str, Any] = {}
 _LOST = (".removed", ".disconnected")
 """Suffixes of the types whose ``identity`` the user has just lost: its address may be another person's by now."""
@@ -54,7 +55,7 @@ class AuthgearHabits:
         """Say how the user hears of *event* without us; None: in no way."""
         if event.context.triggered_by != "admin_api":
             return None
-        step = _STEPS.get(event.type)
+        step = None if event.raw_type == CREATE_AUTHENTICATOR else _STEPS.get(event.type)  # it mails nothing
         mailed = "Authgear mails the password itself (USHER_AUTHGEAR__SENDS_PASSWORD)"
         if step in self.mails and event.user.email:
             return mailed
@@ -92,6 +93,8 @@ class AuthgearSource:
         try:
             given = parse(body)
             document = unwrap(given)
+            if document is not given and isinstance(document, dict) and "type" not in document:
+                document = of_envelope(given, document)
         except NotJson:
             raise
         except Undecodable as refusal:
@@ -161,6 +164,10 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
 def _canonical(raw_type: str, payload: Mapping[str, Any]) -> str:
     if raw_type == RAW_TYPES["password.expired"]:
         return "password.expired" if payload.get("expired") is True else raw_type
+    if raw_type == CREATE_AUTHENTICATOR:
+        made = _dict(payload.get("authenticator"))
+        first = made.get("kind") in (None, "primary")
+        return "password.reset" if made.get("type") == "password" and first else raw_type
     return RENAMED_TYPES.get(raw_type, raw_type)
 
 
@@ -176,7 +183,14 @@ def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any])
         **found,
         "name": text(known.get("name")) or text(known.get("given_name")),
         "locale": text(known.get("locale")),
+        "disabled": _disabled(user),
     }
+
+
+def _disabled(user: Mapping[str, Any]) -> bool | None:
+    """Return whether the user can't log in: disabled for good or for a time, deactivated, or anonymized; None: it is not said."""
+    flags = [user[name] for name in _OFF if isinstance(user.get(name), bool)]
+    return any(flags) if flags else None
 
 
 def _claims(raw_type: str, payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from usher.event import Event, User
 from usher.outcome import Hold, Outcome, Reject, Retry, Skip
-from usher.systems.api import ApiClient, BaseApi
+from usher.systems.api import ApiClient, BaseApi, no_user
 from usher.systems.canonical import read_user
 from usher.systems.genauth.source import user_fields
 
@@ -51,7 +51,10 @@ class GenAuthApi(BaseApi):
         self._brand, self._country_code = brand, country_code
 
     async def user(self, event: Event) -> User:
-        return read_user(user_fields(await self.profile(_subject(event)), self._country_code))
+        found = await self._profile(_subject(event))
+        if found is None:
+            raise no_user(event, self._api.what)
+        return read_user(user_fields(found, self._country_code))
 
     async def require_password_change(self, event: Event) -> None:
         first = event.type == "user.created"
@@ -68,10 +71,10 @@ class GenAuthApi(BaseApi):
             Skip: there is no such user.
             Retry, Hold, Reject
         """
-        data = await self._call("GET", "/api/v3/get-user", {"userId": user_id, "userIdType": "user_id"})
-        if not isinstance(data, dict):
+        found = await self._profile(user_id)
+        if found is None:
             raise Skip(f"{self._api.what} has no such user")
-        return data
+        return found
 
     async def audits(self, start: float, end: float, *, most: int | None = None) -> Sequence[Any] | None:
         """Read what administrators did to users from *start* until *end* (Unix seconds), in no order; None: more than *most* entries.
@@ -104,10 +107,14 @@ class GenAuthApi(BaseApi):
             ) from None
         return f"{self._api.base_url} takes the access key {self._key_id}, also for the admin audit log"
 
+    async def _profile(self, user_id: str) -> Mapping[str, Any] | None:
+        data = await self._call("GET", "/api/v3/get-user", {"userId": user_id, "userIdType": "user_id"})
+        return data if isinstance(data, dict) else None
+
     async def _update(self, event: Event, options: Mapping[str, bool]) -> None:
         given = {"userId": _subject(event), "options": {"userIdType": "user_id", **options}}
         if await self._call("POST", "/api/v3/update-user", given) is None:
-            raise Skip(f"{self._api.what} has no such user")
+            raise no_user(event, self._api.what)
 
     async def _audits(self, start: float, end: float, page: int) -> tuple[list[Any], int]:
         """Read a page of entries, and how many there are in all."""

@@ -97,6 +97,8 @@ class GenAuthEnrichment:
                 if trouble.after is not None:
                     raise
                 await self.sleep(wait)
+            except Skip:  # a webhook may be quicker than what get-user reads
+                await self.sleep(wait)
         return await ask()
 
 

@@ -18,6 +18,7 @@ import phonenumbers
 from usher.event import UNKNOWN, Event, Undecodable
 from usher.systems.canonical import is_time, text
 from usher.systems.document import NotJson, dump, parse, unwrap
+from usher.systems.genauth.event_types import RENAMED_TYPES
 from usher.systems.genauth.forms import form_document
 from usher.systems.source import Arrival, arrival, check_secrets, derive, equal_to_any, undecoded
 from usher.systems.strip import strip
@@ -33,6 +34,9 @@ _CREATED = frozenset(("user:created", "register"))
 _RESET_FLAGS = ("resetPasswordOnNextLogin", "resetPasswordOnFirstLogin")
 _OWN_TIME = {"user:updated": "updatedAt", "login": "lastLogin"}
 """The field of the user that holds the event's time. In other events ``updatedAt`` may be older than the event."""
+_ADMINS_ONLY = frozenset(("user:blocked", "user:unblocked"))
+_OFF = frozenset(("suspended", "deactivated", "resigned", "archived"))
+"""The values of ``status`` with which a user can't log in."""
 _USERS_OWN = frozenset(("login", "mfa:verified", "refresh-token"))
 _SOURCE_TYPES = {
     "adminCreated": "admin_api",
@@ -182,7 +186,16 @@ def user_fields(person: Mapping[str, Any], country_code: str) -> dict[str, Any]:
         "phone": e164(text(person.get("phone")), text(person.get("phoneCountryCode")) or country_code),
         "name": text(person.get("name")) or text(person.get("nickname")) or text(person.get("givenName")),
         "locale": text(person.get("locale")),
+        "disabled": _disabled(person),
     }
+
+
+def _disabled(person: Mapping[str, Any]) -> bool | None:
+    """Return whether a user can't log in; None: it is not said. A form writes flags as texts."""
+    flags, status = [person.get(name) for name in ("blocked", "isDeleted")], text(person.get("status"))
+    if any(flag in (True, "true") for flag in flags) or (status or "").lower() in _OFF:
+        return True
+    return False if status or any(flag in (False, "false") for flag in flags) else None
 
 
 def e164(phone: str | None, country_code: str) -> str | None:
@@ -273,18 +286,18 @@ def _person(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _type(call: _Call) -> str:
-    if call.name in _CREATED:
-        return "user.created"
     updates = call.data.get("updates")
     flagged = isinstance(updates, dict) and any(updates.get(flag) in (True, "true") for flag in _RESET_FLAGS)
-    if call.name == "user:password-update-remind" or (call.name == "user:updated" and flagged):
+    if call.name == "user:updated" and flagged:
         return "password.expired"
-    return call.name
+    return RENAMED_TYPES.get(call.name, call.name)
 
 
 def _origin(call: _Call) -> tuple[str, str]:
     if call.name in _CREATED:
         return who_made(call.person.get("userSourceType"), call.person.get("registerSource"))
+    if call.name in _ADMINS_ONLY:
+        return "admin_api", f"{call.name}: only administrators do this"
     if call.name in _USERS_OWN:
         return "user", f"{call.name}: users do this themselves"
     if call.name == "user:password-update-remind":

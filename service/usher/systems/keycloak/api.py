@@ -13,7 +13,7 @@ import aiohttp
 from usher.event import Event, User
 from usher.http import Answer
 from usher.outcome import Reject, Retry, Skip
-from usher.systems.api import ApiClient, BaseApi, Token
+from usher.systems.api import ApiClient, BaseApi, Token, no_user
 from usher.systems.canonical import read_user, text
 from usher.systems.keycloak.source import OUR_MARK, REQUESTED, KeycloakSource
 from usher.systems.source import Arrival
@@ -104,7 +104,7 @@ class KeycloakApi(BaseApi):
         if text((await self._user(event)).get("email")) is None:
             raise Skip("the user has no email address in Keycloak")
         path = f"{self._user_path(event)}/execute-actions-email"
-        self._accept(await self._api.call("PUT", path, json=[_UPDATE_PASSWORD]), "to send its mail")
+        self._accept(await self._api.call("PUT", path, json=[_UPDATE_PASSWORD]), "to send its mail", event)
 
     async def recognize(self, arrival: Arrival) -> Arrival:
         """`usher.systems.system.System.enrich`: mark the event if Usher itself had Keycloak send its mail.
@@ -119,12 +119,14 @@ class KeycloakApi(BaseApi):
         return self._source.recognized(arrival)
 
     async def admin_events(self, first: int, most: int) -> Sequence[Mapping[str, Any]]:
-        """Read what admins did to users, newest first, from number *first* on; at most *most* events.
+        """Read what admins did, newest first, from number *first* on; at most *most* events.
+
+        Also what is not about users: Keycloak writes partial imports of users under another resource type, or under none.
 
         Raises:
             Retry, Hold: it may work later.
         """
-        params = {"resourceTypes": "USER", "first": str(first), "max": str(most)}
+        params = {"first": str(first), "max": str(most)}
         answer = await self._api.call("GET", f"{self._path}/admin-events", params=params)
         if answer.status != 200 or not isinstance(answer.document, list):
             raise Retry(f"{self.what} answered without admin events ({answer.status})")
@@ -149,7 +151,7 @@ class KeycloakApi(BaseApi):
 
     async def _user(self, event: Event) -> Mapping[str, Any]:
         answer = await self._api.call("GET", self._user_path(event))
-        self._accept(answer, "a look-up of the user")
+        self._accept(answer, "a look-up of the user", event)
         if not isinstance(answer.document, dict):
             raise Retry(f"{self.what} answered without a user")
         return answer.document
@@ -157,12 +159,12 @@ class KeycloakApi(BaseApi):
     async def _require(self, event: Event, actions: Sequence[str]) -> None:
         """Set the required actions: Keycloak replaces all of them by the list, and leaves other fields unchanged."""
         answer = await self._api.call("PUT", self._user_path(event), json={"requiredActions": actions, **OUR_MARK})
-        self._accept(answer, "a change of the required actions")
+        self._accept(answer, "a change of the required actions", event)
 
     async def _password_time(self, event: Event) -> float:
         """Ask when the password was set, in Unix seconds."""
         answer = await self._api.call("GET", f"{self._user_path(event)}/credentials")
-        self._accept(answer, "a look at the credentials' dates")
+        self._accept(answer, "a look at the credentials' dates", event)
         found = answer.document if isinstance(answer.document, list) else []
         dates = [item.get("createdDate") for item in found if isinstance(item, dict) and item.get("type") == "password"]
         return max((date / 1000 for date in dates if isinstance(date, int)), default=0.0)
@@ -172,9 +174,10 @@ class KeycloakApi(BaseApi):
             raise Reject("the event does not say which user it is about")
         return f"{self._path}/users/{quote(event.user.id, safe='')}"
 
-    def _accept(self, answer: Answer, thing: str) -> None:
-        if answer.status == 404:
-            raise Skip(f"{self.what} has no such user (any more)")
+    def _accept(self, answer: Answer, thing: str, event: Event | None = None) -> None:
+        """Return where *answer* is a success; *event*: the call was about its user."""
+        if answer.status == 404 and event is not None:
+            raise no_user(event, self.what)
         if answer.status >= 300:
             raise Reject(f"{self.what} refuses {thing} ({answer.status})")
 

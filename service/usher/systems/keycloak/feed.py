@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from usher.systems.feed import FeedPage, moment_in_cursor, reading_cursor
 from usher.systems.keycloak.api import KeycloakApi
-from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.keycloak.source import KeycloakSource, is_about_a_user
 
 _PAGE, _STEP = 100, 90
 """Events in a page, and from one page to the next: events of one millisecond may change places between two looks."""
@@ -62,7 +62,8 @@ class KeycloakAdminFeed:
         latest = max([reached, *(_moment(event) for event in events)])
         following = _cursor(begin, max(end, min(latest, self._present())))
         self._walk = _Walk(following, max(first - _STEP, 0), latest) if first else None
-        fresh = sorted((event for event in events if _moment(event) > known), key=_moment)
+        about_users = (event for event in events if _moment(event) > known and is_about_a_user(event))
+        fresh = sorted(about_users, key=_moment)
         return FeedPage([self._source.arrival(event) for event in fresh], following, more=first > 0)
 
     def _present(self) -> int:

@@ -1,8 +1,8 @@
 """The source of Keycloak: its admin events and user events. Hides the three shapes in which they come.
 
-p2-inc's webhook wraps them (``type`` is ``admin.…`` or ``access.…``), Kafka listeners write Keycloak's own objects, and so does
-the admin API, which leaves out the realm's name. The ``resourcePath`` of an admin event names the user, its ``authDetails`` the
-administrator. The same event has the same id in all three.
+p2-inc's webhook wraps them (``type`` is ``admin.…`` or ``access.…``; other types are custom events), Kafka listeners write Keycloak's
+own objects, and so does the admin API, which leaves out the realm's name. The ``resourcePath`` of an admin event names the user,
+whatever its ``resourceType`` says; its ``authDetails`` name the administrator. The same event has the same id in all three.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import Any, Literal
 
 from usher.event import UNKNOWN, Event, Undecodable
 from usher.systems.canonical import is_time, text
-from usher.systems.document import NotJson, dump, parse
+from usher.systems.document import NotJson, dump
+from usher.systems.keycloak.users import (
+    LOCALE_ATTRIBUTE,
+    PHONE_ATTRIBUTES,
+    enabled,
+    representation_in,
+    sets_password,
+    subject_of,
+    user_fields,
+)
 from usher.systems.source import Arrival, arrival, check_secrets, derive, document_of, signed_by_any, undecoded
 
 NAME = "keycloak"
@@ -24,18 +33,22 @@ OUR_MARK: Mapping[str, str] = {"self": "urn:usher"}
 """The mark in our own updates of a user: a field that Keycloak ignores, and keeps in the admin event."""
 REQUESTED = "password.reset_requested"
 """The type that can't carry our mark, since Keycloak keeps nothing of the call: it is recognised by our account."""
-PHONE_ATTRIBUTES = ("phoneNumber", "phone_number", "mobile")
-LOCALE_ATTRIBUTE = "locale"
 RequiredAction = Literal["any", "alone"]
 
-_SUBJECT = re.compile(r"users/([^/]+)(?:/(.+))?", re.DOTALL)
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
 _ACTIONS = {
     "reset-password": "password.reset",
     "execute-actions-email": REQUESTED,
     "reset-password-email": REQUESTED,
 }
-_USER_EVENTS = {"REGISTER": "user.created", "UPDATE_PASSWORD": "password.changed"}
+_USER_EVENTS = {
+    "REGISTER": "user.created",
+    "UPDATE_PASSWORD": "password.changed",
+    "DELETE_ACCOUNT": "user.deleted",
+    "USER_DISABLED_BY_PERMANENT_LOCKOUT": "user.disabled",
+}
+_BY_KEYCLOAK = "USER_DISABLED_BY_"
+_PREFIXES = ("admin.", "access.")
 _FAILED = "_ERROR"
 _OURS = "Usher itself did this, by its own call of the admin API"
 _MOST = 1_000
@@ -110,64 +123,84 @@ class KeycloakSource:
         context = event.context.model_copy(update={"already_notified_by": _OURS})
         return arrival(event.model_copy(update={"context": context}))
 
-    def user_fields(self, representation: Mapping[str, Any]) -> dict[str, str | None]:
+    def user_fields(self, user: Mapping[str, Any]) -> dict[str, Any]:
         """Read the fields of `usher.event.User` from a user as Keycloak writes one, without the id."""
-        names = (text(representation.get("firstName")), text(representation.get("lastName")))
-        attributes = _dict(representation.get("attributes"))
-        phones = (_first(attributes.get(name)) for name in self._phone_attributes)
-        return {
-            "username": text(representation.get("username")),
-            "email": text(representation.get("email")),
-            "phone": next((phone for phone in phones if phone), None),
-            "name": " ".join(name for name in names if name) or None,
-            "locale": _first(attributes.get(self._locale_attribute)),
-        }
+        return user_fields(user, self._phone_attributes, self._locale_attribute)
 
     def _event(self, document: Any) -> Event:
         if not isinstance(document, dict):
             raise Undecodable(f"no event: a JSON object was expected, this is a {type(document).__name__}")
+        kind = text(document.get("type"))
+        if kind is not None and _is_custom(kind, document):
+            return self._custom_event(document, kind)
         if text(document.get("operationType")) and text(document.get("resourcePath")):
             return self._admin_event(document)
-        if kind := text(document.get("type")):
+        if kind is not None:
             return self._user_event(document, kind.removeprefix("access."))
         raise Undecodable("no event: neither an admin event (operationType, resourcePath) nor a user event (type)")
 
     def _admin_event(self, document: Mapping[str, Any]) -> Event:
         """Make the Event of an admin event. Only calls of the admin API leave one: by an admin, or a program with an admin's rights."""
-        operation, path = document["operationType"], document["resourcePath"]
+        operation, path = document["operationType"].upper(), document["resourcePath"]
         resource = text(document.get("resourceType")) or text(document.get("resourceTypeAsString")) or ""
+        user_id, action = subject_of(path)
+        itself = user_id is not None and not action
         raw_type, failed = f"admin.{resource}-{operation}", bool(document.get("error"))
-        match = _SUBJECT.fullmatch(path) if resource == "USER" else None
-        user_id, action = match.groups() if match else (None, None)
-        user = _representation(document) if match and action is None else {}
-        subject = {"username": _username_in_details(document, user_id), **user}
-        canonical = None if match is None or failed else self._canonical(operation, action, user)
+        given = representation_in(document) if itself else {}
+        user = {name: value for name, value in given.items() if name != "credentials"}
+        subject = self.user_fields(user)
+        subject["username"] = subject["username"] or _username_in_details(document, user_id)
+        canonical = None if user_id is None or failed else self._canonical(operation, action, given)
+        named = f"admin.USER-{operation}" if itself else raw_type
         actor_id = text(_dict(document.get("authDetails")).get("userId"))
         ours = OUR_MARK.items() <= user.items() or (canonical == REQUESTED and actor_id in self.own_accounts)
         return derive(
             NAME,
             _kept(document, user),
             id=_id(document, raw_type, path, actor_id),
-            type=canonical or (raw_type + _FAILED if failed else raw_type),
+            type=canonical or (named + _FAILED if failed else named),
             raw_type=raw_type,
             tenant=self._tenant(document),
             triggered_by=UNKNOWN if failed else "admin_api",
             basis="failed: nothing has changed" if failed else "admin event: written for calls of the admin API only",
             timestamp=_moment(document.get("time")),
-            user={"id": user_id, **self.user_fields(subject)},
+            user={"id": user_id, **subject},
             context={"already_notified_by": _OURS} if ours else {},
         )
 
-    def _canonical(self, operation: str, action: str | None, user: Mapping[str, Any]) -> str | None:
+    def _canonical(self, operation: str, action: Sequence[str], user: Mapping[str, Any]) -> str | None:
         """Return the canonical type of an admin's operation on a user, if it has one."""
-        if action is not None:
-            return _ACTIONS.get(action) if operation in ("ACTION", "UPDATE") else None
-        if operation == "CREATE":
-            return "user.created"
-        required = user.get("requiredActions")
-        if operation != "UPDATE" or not isinstance(required, list) or _UPDATE_PASSWORD not in required:
-            return None
-        return None if self._alone and user.keys() - OUR_MARK.keys() != {"requiredActions"} else "password.expired"
+        if action:
+            return _ACTIONS.get("/".join(action)) if operation in ("ACTION", "UPDATE") else None
+        if operation == "UPDATE":
+            return self._change(user)
+        return {"CREATE": "user.created", "DELETE": "user.deleted"}.get(operation)
+
+    def _change(self, user: Mapping[str, Any]) -> str | None:
+        """Return the canonical type of an update; *user* is what was written. The admin console writes all fields with each change."""
+        if enabled(user) is False:
+            return "user.disabled"
+        if sets_password(user):
+            return "password.reset"
+        written, required = user.keys() - OUR_MARK.keys(), user.get("requiredActions")
+        if isinstance(required, list) and _UPDATE_PASSWORD in required:
+            return None if self._alone and written != {"requiredActions"} else "password.expired"
+        return "user.reenabled" if enabled(user) and written == {"enabled"} else None
+
+    def _custom_event(self, document: Mapping[str, Any], kind: str) -> Event:
+        """Make the Event of what some program has published through p2-inc's extension. Its content is that program's."""
+        return derive(
+            NAME,
+            _kept(document, {}),
+            id=_id(document, kind, text(document.get("userId"))),
+            type=kind,
+            raw_type=kind,
+            tenant=self._tenant(document),
+            triggered_by=UNKNOWN,
+            basis="custom event: a program has published it, and nothing says who did what",
+            timestamp=_moment(document.get("time")),
+            user={"id": text(document.get("userId"))},
+        )
 
     def _user_event(self, document: Mapping[str, Any], kind: str) -> Event:
         """Make the Event of what users do themselves, at Keycloak's pages or through an application."""
@@ -182,6 +215,8 @@ class KeycloakSource:
             "lastName": details.get("last_name"),
         }
         by, basis = "user", "user event: the user did it"
+        if kind.startswith(_BY_KEYCLOAK):
+            by, basis = "system", "user event: Keycloak itself did it, after too many failed logins"
         if failed or user_id is None:
             by, basis = UNKNOWN, "failed: nothing has changed" if failed else "user event without a user"
         raw_type = f"access.{kind}"
@@ -202,15 +237,16 @@ class KeycloakSource:
         return text(document.get("realmName")) or self.tenant or text(document.get("realmId")) or ""
 
 
-def _representation(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the user in an admin event, without credentials. It is a JSON text, and only there if the realm keeps representations."""
-    given = document.get("representation")
-    if isinstance(given, str):
-        try:
-            given = parse(given.encode())
-        except Undecodable:
-            return {}
-    return {name: value for name, value in _dict(given).items() if name != "credentials"}
+def is_about_a_user(document: Mapping[str, Any]) -> bool:
+    """Return whether an admin event is about a user, or what Keycloak counts as one's own. Groups and roles of a user do not count."""
+    user_id, action = subject_of(text(document.get("resourcePath")) or "")
+    own = not action or "/".join(action) in _ACTIONS or document.get("resourceType") == "USER"
+    return user_id is not None and own
+
+
+def _is_custom(kind: str, document: Mapping[str, Any]) -> bool:
+    """Return whether a type is none of Keycloak's: those have no dots, and a prefix from p2-inc's extension, which writes ``uid``."""
+    return not kind.startswith(_PREFIXES) and ("." in kind or "uid" in document)
 
 
 def _kept(document: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,11 +290,6 @@ def _moment(milliseconds: Any) -> float | None:
         milliseconds // 1000
     )  # an integer may be too large for a float
     return milliseconds / 1000 if given else None
-
-
-def _first(values: Any) -> str | None:
-    """Read an attribute's value: Keycloak writes a list."""
-    return text(values[0] if isinstance(values, list) and values else values)
 
 
 def _dict(value: Any) -> Mapping[str, Any]:
