@@ -225,6 +225,39 @@ def test_the_version_is_printed(usher: Usher) -> None:
     assert ended.out == f"usher {usher_version}\n"
 
 
+def test_check_warns_of_a_handler_that_no_system_would_run(
+    usher: Usher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each type that none sends which is set up, with those that would; of a bundled handler only where it has nothing left."""
+    (tmp_path / "mine").mkdir()
+    for name, types in (
+        ("never", '"identity.email.added"'),
+        ("partly", '"user.disabled", "sapi"'),
+        ("ours", '"user.deleted"'),
+    ):
+        code = f"from usher import on\n\n@on({types})\nasync def {name}(event, ctx): ...\n"
+        (tmp_path / "mine" / f"{name}.py").write_text(code)
+
+    def warned() -> dict[str, list[str]]:
+        rows = usher("check", "--json", "--handlers-dir", str(tmp_path / "mine")).rows
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            if row["area"] == "handlers" and row["status"] == "warn":
+                found.setdefault(row["what"], []).append(row["text"])
+        return found
+
+    assert warned() == {}  # events may come from anywhere
+    monkeypatch.setenv("USHER_GENAUTH__WEBHOOK_SECRET", "opensesame")
+    monkeypatch.setenv("USHER_HANDLERS", "+clear_reset_flag")
+    by_handler = warned()
+    assert sorted(by_handler) == ["clear_reset_flag", "never", "partly"]
+    assert "sends identity.email.added (authgear would)" in by_handler["never"][0]
+    assert "sends sapi (auth0 would)" in by_handler["partly"][0]
+    assert "sends password.changed (auth0, keycloak would)" in by_handler["clear_reset_flag"][0]
+    monkeypatch.setenv("USHER_TOPICS", "identity.events,raw=auth0")
+    assert sorted(warned()) == ["never"]
+
+
 def test_check_masks_secrets(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret is shown to be set, not what it is."""
     monkeypatch.setenv("USHER_AUTHGEAR__WEBHOOK_SECRET", "opensesame")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import usher_handlers
-from usher import Context, Event, Handler, Skip, on
+from usher import Context, Event, Handler, Outcome, Reject, Retry, Skip, User, on
 from usher.channels.gsm7 import length
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.plugins import GROUP, find, select
@@ -288,3 +289,103 @@ def test_what_changes_the_identity_system_is_off_unless_named() -> None:
         "clear_reset_flag",
         "force_password_change",
     ]
+
+
+@pytest.mark.parametrize(
+    ("handler", "type_"),
+    [(welcome_email, "user.created"), (sms_notice, "user.created"), *((reset_instructions, type_) for type_ in RESETS)],
+)
+async def test_a_disabled_account_gets_no_message(handler: Handler, type_: str) -> None:
+    """Its user can't log in, nor set a password: not even the identity system's own message is sent."""
+    system = FakeIdentity()
+    event = an_event(type_, email=None if handler is sms_notice else "kim.berg@example.com", phone=PHONE, disabled=True)
+    settings = {"also_after_request": True} if handler is reset_instructions else {}
+
+    result = await run(handler, event, settings=settings, system=system)
+
+    assert (result.outcome, result.emails, result.texts, system.calls) == ("skipped", [], [], [])
+    assert result.reason.startswith("disabled")
+
+
+async def test_a_disabled_account_has_to_choose_a_password_all_the_same() -> None:
+    """The first password that an administrator chose is to be changed, whenever the account is enabled."""
+    system = FakeIdentity()
+
+    assert (await run(force_password_change, an_event(disabled=True), system=system)).outcome == "done"
+    assert system.calls == ["require_password_change"]
+
+
+async def test_a_handler_of_ones_own_decides_about_disabled_accounts(tmp_path: Path) -> None:
+    """One for user.disabled writes to exactly these."""
+
+    @on("user.disabled")
+    async def account_disabled(event: Event, ctx: Context) -> None:
+        """Write to a user whose account was disabled."""
+        await ctx.email("account_disabled", to=event.user)
+
+    (tmp_path / "account_disabled").mkdir()
+    (tmp_path / "account_disabled" / "en.txt").write_text("Subject: Your account\n\nIt is disabled.\n")
+    result = await run(account_disabled, an_event("user.disabled", disabled=True), templates=tmp_path)
+
+    assert (result.outcome, len(result.emails)) == ("done", 1)
+
+
+@dataclass
+class _Knows(FakeIdentity):
+    """An identity system that knows the user; the event that it is asked for names only the id."""
+
+    known: User = field(default_factory=User)
+
+    async def user(self, event: Event) -> User:
+        await super().user(event)
+        return self.known
+
+
+@pytest.mark.parametrize(
+    ("event", "known", "outcome", "to"),
+    [
+        (User(id="u"), User(id="u", email="kim@example.org", disabled=True), "skipped", []),
+        (User(id="u"), User(id="u", email="kim@example.org", disabled=False), "done", ["kim@example.org"]),
+        (User(id="u", email="a@example.org"), User(id="u", email="b@example.org", disabled=True), "skipped", []),
+        (User(id="u", email="a@example.org"), User(id="u", email="b@example.org"), "done", ["a@example.org"]),
+        # The event is older than what the system says now.
+        (
+            User(id="u", disabled=True),
+            User(id="u", email="kim@example.org", disabled=False),
+            "done",
+            ["kim@example.org"],
+        ),
+    ],
+)
+async def test_what_the_event_does_not_say_is_looked_up(event: User, known: User, outcome: str, to: list[str]) -> None:
+    """Whether the account is disabled; the addresses only where it has none."""
+    given = an_event("password.reset").model_copy(update={"user": event})
+
+    result = await run(reset_instructions, given, system=_Knows(known=known))
+
+    assert (result.outcome, [mail.to for mail in result.emails]) == (outcome, to)
+
+
+@pytest.mark.parametrize("trouble", [Retry("it is down"), Skip("no such user"), Reject("there is no look-up")])
+async def test_a_message_with_an_address_does_not_wait_for_a_look_up(trouble: Outcome) -> None:
+    """Whether the account is disabled is not worth a mail that comes late, or never."""
+    event = an_event().model_copy(update={"user": User(id="u", email="kim@example.org")})
+
+    result = await run(welcome_email, event, system=FakeIdentity(trouble=trouble))
+
+    assert (result.outcome, len(result.emails)) == ("done", 1)
+
+
+async def test_a_deleted_user_is_not_looked_up() -> None:
+    """There is nobody to be found, and a handler may have other things to do than to write."""
+    system, seen = FakeIdentity(trouble=Skip("no such user")), []
+
+    @on("user.deleted")
+    async def clean_up(event: Event, ctx: Context) -> None:
+        """Note who is gone."""
+        seen.append(event.user.id)
+
+    gone = an_event("user.deleted", email=None).model_copy(update={"user": User(id="u")})
+
+    assert (await run(clean_up, gone, system=system)).outcome == "done"
+    assert (seen, system.calls) == (["u"], [])
