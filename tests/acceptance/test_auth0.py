@@ -188,7 +188,7 @@ async def test_a_new_password_is_forced_at_the_first_login_and_the_flag_is_clear
             await service.line("message sent", template="welcome_email")
             user = fake.users[eva["user_id"]]
             await fake.wait(lambda: user.get("app_metadata", {}).get("needsPasswordReset") is True)
-            later[0] = 300.0
+            later[0] = 3.0
             fake.change_password(eva["user_id"])
             await fake.wait(lambda: user["app_metadata"]["needsPasswordReset"] is False)
             await fake.wait(lambda: fake.asked.count("GET /api/v2/logs") > 10)

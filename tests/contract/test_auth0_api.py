@@ -228,6 +228,45 @@ async def test_an_event_without_an_id_is_about_who_has_a_password_under_its_addr
             assert "@" not in str(caught.value)
 
 
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 5.0, 9.9, 600.0])
+@pytest.mark.parametrize("changes", ["before", "after"])
+async def test_a_user_who_is_quick_is_never_locked_out(seconds: float, changes: str) -> None:
+    """A password that the user sets any time after the creation counts, whether the flag was set by then or not."""
+    moment = [1_800_000_000.0]
+    async with tenant(fake={"now": lambda: moment[0]}, now=lambda: moment[0]) as (fake, api):
+        user = fake.create_user(email=EMAIL)
+        event = about(fake, user)
+        if changes == "after":
+            await api.require_password_change(event)
+        moment[0] += seconds
+        fake.change_password(user["user_id"])
+        if changes == "before":
+            with pytest.raises(Skip, match="set a new password since"):
+                await api.require_password_change(event)
+        else:
+            assert metadata(fake, user)["needsPasswordReset"] is True
+            await api.clear_password_change(at(event, moment[0]))
+
+    assert metadata(fake, user).get("needsPasswordReset") is not True
+
+
+async def test_an_administrators_own_change_reported_late_clears_nothing() -> None:
+    """The log may have an entry about it as if the user had changed the password: Auth0's own time of the change decides."""
+    moment = [1_800_000_000.0]
+    async with tenant(fake={"now": lambda: moment[0]}, now=lambda: moment[0]) as (fake, api):
+        user = fake.create_user(email=EMAIL)
+        fake.change_password(user["user_id"])
+        reset = at(about(fake, user, "password.reset"), moment[0] + 0.2)
+        await api.require_password_change(reset)
+        with pytest.raises(Skip, match="required after this change"):
+            await api.clear_password_change(at(reset, moment[0] + 3))
+        moment[0] += 4
+        fake.change_password(user["user_id"])
+
+        await api.clear_password_change(at(reset, moment[0]))
+    assert metadata(fake, user)["needsPasswordReset"] is False
+
+
 async def test_a_later_event_requires_a_later_change() -> None:
     """Else a change between the two, reported late, would clear what the second one asked for."""
     async with tenant() as (fake, api):
