@@ -148,9 +148,16 @@ class Realm:
 
     async def create_user(self, username: str, **fields: Any) -> str:
         """The new user's id."""
-        user = {"username": username, "enabled": True, **fields}
-        location: str = await self._call("POST", self._path("users"), user)
+        return await self.post_user("users", {"username": username, "enabled": True, **fields})
+
+    async def post_user(self, path: str, user: Mapping[str, Any]) -> str:
+        """The new user's id; *path* as the client writes it."""
+        location: str = await self._call("POST", self._path(path), user)
         return location.rpartition("/")[2]
+
+    async def import_users(self, *users: Mapping[str, Any]) -> None:
+        """A partial import, as the console's."""
+        await self._call("POST", self._path("partialImport"), {"ifResourceExists": "FAIL", "users": list(users)})
 
     async def set_password(self, user: str, password: str, *, temporary: bool) -> None:
         credential = {"type": "password", "value": password, "temporary": temporary}

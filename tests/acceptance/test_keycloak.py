@@ -96,6 +96,24 @@ async def test_a_new_password_is_required_of_an_admins_new_user_and_that_is_no_s
         assert outbox(tmp_path) == ["ann@example.org Your account on our service"]
 
 
+async def test_a_listener_that_is_quicker_than_the_commit_loses_nothing(tmp_path: Path) -> None:
+    """The user is not there at the first look-up: the delivery is parked, and the second one finds the user."""
+    async with FakeKeycloak() as fake:
+        made = fake.create_user("ann", attributes={})
+        ann = fake.users.pop("ann")
+        settings = env(fake, handlers="+force_password_change", retry_delays="1s,10s")
+        async with running(tmp_path, settings) as service:
+            assert await send(service, fake, made) == 200
+            await fake.wait(lambda: fake.answered.count(404) >= 2)
+            fake.users["ann"] = {**ann, "email": "ann@example.org"}  # the commit
+            await service.line("message sent", handler="welcome_email")
+            await until(
+                lambda: ann["requiredActions"] == [] and fake.users["ann"]["requiredActions"] == ["UPDATE_PASSWORD"]
+            )
+
+        assert outbox(tmp_path) == ["ann@example.org Your account on our service"]
+
+
 async def test_a_mail_that_keycloak_sends_for_us_is_not_answered_with_another(tmp_path: Path) -> None:
     """Each request of Keycloak's own mail is an admin event: one of ours asks for no further mail, by webhook or poller."""
     async with FakeKeycloak() as fake:

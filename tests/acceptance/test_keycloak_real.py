@@ -62,6 +62,26 @@ async def serving(folder: Path, realm: Realm, **more: object) -> AsyncIterator[S
         yield service
 
 
+_ACCOUNT_DISABLED = '''
+from usher import Context, Event, on
+
+
+@on("user.disabled")
+async def account_disabled(event: Event, ctx: Context) -> None:
+    """Write to a user whose account was disabled."""
+    await ctx.email("account_disabled", to=event.user)
+'''
+
+
+def subjects(folder: Path) -> Counter[tuple[str, str]]:
+    """How many mails there are, by recipient and subject."""
+    mails = [
+        email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        for path in (folder / "outbox").glob("*.eml")
+    ]
+    return Counter((str(mail["To"]), str(mail["Subject"])) for mail in mails)
+
+
 def outbox(folder: Path) -> Counter[tuple[str, str]]:
     """How many mails there are, by recipient and subject."""
     found: Counter[tuple[str, str]] = Counter()
@@ -131,6 +151,53 @@ async def test_the_poller_brings_the_right_mails_without_an_extension(keycloak: 
         assert outbox(tmp_path) - Counter({("last@example.org", "welcome_email"): 1}) == WANTED
         assert {event.context.triggered_by for event in stored(tmp_path)} == {"admin_api"}
         assert nothing_of(CREDENTIALS, tmp_path, service)
+
+
+@pytest.mark.parametrize("way", ["webhook", "poller"])
+async def test_each_way_of_an_administrator_is_recognised(keycloak: Server, tmp_path: Path, way: str) -> None:
+    """Imports, slashes at the end, accounts that are disabled, enabled again and deleted: who should hear of it does, once."""
+    settings = {"poll": "true", "poll_every": "200ms"} if way == "poller" else {"webhook_secret": SECRET}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "account_disabled.py").write_text(_ACCOUNT_DISABLED)
+    (tmp_path / "mine" / "templates" / "account_disabled").mkdir(parents=True)
+    (tmp_path / "mine" / "templates" / "account_disabled" / "en.txt").write_text("Subject: Disabled\n\nIt is.\n")
+    async with (
+        keycloak.realm() as realm,
+        running(tmp_path, environment(handlers_dir="mine", **realm.settings(**settings))) as service,
+    ):
+        if way == "poller":
+            await looked(service)
+        else:
+            await realm.add_webhook(f"{service.url}/ingest/keycloak", SECRET)
+        await realm.import_users(
+            {"username": "ida", "email": "ida@example.org", "enabled": True},
+            {"username": "off", "email": "off@example.org", "enabled": False},
+        )
+        lee = await realm.post_user("users/", {"username": "lee", "email": "lee@example.org", "enabled": True})
+        await realm.set_password(f"{lee}/", TEMPORARY, temporary=True)
+        await realm.update_user(lee, enabled=False)
+        await realm.update_user(f"{lee}/", enabled=True)
+        await realm.delete_user(lee)
+        ann = await realm.create_user("ann", email="ann@example.org")
+        for enabled in (True, False, False, True, True):  # as the admin console writes them
+            await realm.update_user(ann, username="ann", email="ann@example.org", enabled=enabled)
+        password = {"type": "password", "value": CHOSEN, "temporary": False}
+        await realm.update_user(ann, email="ann@example.org", credentials=[password])
+        await until(has(tmp_path, "admin.USER-DELETE"))
+        await realm.create_user("last", email="last@example.org")
+        await until(lambda: ("last@example.org", "Your account on our service") in subjects(tmp_path))
+        await until(lambda: ("ann@example.org", "Your password for our service was changed") in subjects(tmp_path))
+        await until(lambda: ("ann@example.org", "Disabled") in subjects(tmp_path))
+
+    by_type = Counter(event.type for event in stored(tmp_path) if event.user.username != "service-account-usher")
+    assert by_type["user.created"] == 5
+    assert [by_type[type_] for type_ in ("user.disabled", "user.reenabled", "user.deleted")] == [2, 2, 1]
+    assert by_type["password.reset"] == 2
+    sent = subjects(tmp_path)
+    assert sent["ida@example.org", "Your account on our service"] == 1
+    assert sent["ann@example.org", "Disabled"] == 1
+    assert sent["ann@example.org", "Your password for our service was changed"] == 1
+    assert not any(to == "off@example.org" for to, _ in sent)
 
 
 async def test_webhook_and_poller_together_are_one_message(keycloak: Server, tmp_path: Path) -> None:
@@ -207,7 +274,13 @@ async def test_actions_do_in_keycloak_what_they_say(keycloak: Server) -> None:
 
         found = await api.user(event)
         assert found == User(
-            id=kim, username="kim", email=KIM["email"], phone="+447400123456", name="Kim Berg", locale="de"
+            id=kim,
+            username="kim",
+            email=KIM["email"],
+            phone="+447400123456",
+            name="Kim Berg",
+            locale="de",
+            disabled=False,
         )
         for _ in range(2):
             await api.require_password_change(event)
@@ -225,7 +298,9 @@ async def test_actions_do_in_keycloak_what_they_say(keycloak: Server) -> None:
             ours.context.already_notified_by,
         )
         with pytest.raises(Skip, match="no such user"):
-            await api.require_password_change(an_event("user.created", user_id="00000000-0000-0000-0000-000000000000"))
+            await api.require_password_change(
+                an_event("password.reset", user_id="00000000-0000-0000-0000-000000000000")
+            )
 
 
 @asynccontextmanager

@@ -10,15 +10,21 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import hashlib
+import hmac
+import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from tests.kafka import Broker, unique
 from tests.service import Service, environment, running
+
+from usher.testing.events import raw_event
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -158,6 +164,57 @@ async def test_the_snippet_can_fail(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError, match="1 failed"):
         await shell("pytest handlers", tmp_path, on_path())
+
+
+_SECRET = "the-secret-of-all-four-webhooks"
+
+
+def _disabled_by_all() -> Iterator[tuple[str, bytes, dict[str, str]]]:
+    """Each system's webhook about a user whom an administrator has just disabled: its path, body and proof."""
+    now = datetime.now(UTC)
+    person = {"email": "kim@keycloak.example.org", "enabled": False}
+    admin = {
+        "operationType": "UPDATE",
+        "resourceType": "USER",
+        "resourcePath": "users/kim/",
+        "type": "admin.USER-UPDATE",
+    }
+    call = {"method": "patch", "path": "/api/v2/users/auth0%7Ckim", "body": {"blocked": True}}
+    answered = {"user_id": "auth0|kim", "email": "kim@auth0.example.org", "identities": [], "blocked": True}
+    entry = {"type": "sapi", "date": now.isoformat(), "details": {"request": call, "response": {"body": answered}}}
+    documents = {
+        "authgear": json.loads(raw_event("user.disabled", email="kim@authgear.example.org", disabled=True)),
+        "keycloak": {**admin, "id": "k-1", "realmName": "shop", "representation": json.dumps(person)},
+        "auth0": {"log_id": "900", "data": entry},
+        "genauth": {"eventName": "user:blocked", "data": {"user": {"id": "kim", "email": "kim@genauth.example.org"}}},
+    }
+    for system, document in documents.items():
+        body = json.dumps(document).encode()
+        signature = hmac.new(_SECRET.encode(), body, hashlib.sha256).hexdigest()
+        proofs = {"authgear": "x-authgear-body-signature", "keycloak": "x-keycloak-signature"}
+        plain = {"auth0": ("authorization", f"Bearer {_SECRET}"), "genauth": ("x-authing-webhook-secret", _SECRET)}
+        yield f"/ingest/{system}", body, dict([plain.get(system) or (proofs[system], signature)])
+
+
+async def test_the_handler_in_ten_lines_runs_on_all_four_systems(tmp_path: Path) -> None:
+    """An administrator disables a user, wherever: that user gets its mail, and the bundled handlers send none."""
+    write_files(tmp_path)
+    secrets = {f"{system}__webhook_secret": _SECRET for system in ("authgear", "genauth", "keycloak")}
+    env = on_path(handlers_dir="handlers", auth0__webhook_token=_SECRET, auth0__domain="acme.eu.auth0.com", **secrets)
+
+    async with running(tmp_path, env) as service:
+        for path, body, proof in _disabled_by_all():
+            assert await service.post(path, body, proof) == 200
+        await service.wait(lambda: [line["event"] for line in service.lines].count("message sent") == 4)
+
+    mails = [
+        email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        for path in (tmp_path / "outbox").iterdir()
+    ]
+    assert {mail["To"] for mail in mails} == {
+        f"kim@{system}.example.org" for system in ("authgear", "auth0", "genauth", "keycloak")
+    }
+    assert {mail["Subject"] for mail in mails} == {"Your account on our service"}
 
 
 async def test_the_snippets_of_the_page_on_handlers(tmp_path: Path) -> None:

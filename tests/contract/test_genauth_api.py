@@ -241,6 +241,23 @@ async def test_who_made_a_user_is_looked_up(profile: dict[str, Any], actor: str,
         assert event.id == ("created-u-1" if actor != UNKNOWN else "created-u-1-unknown")
 
 
+async def test_a_user_who_is_not_there_yet_is_waited_for_before_the_actor_counts_as_unknown() -> None:
+    """A webhook may be quicker than what get-user reads: its answer decides whether the user is written to at all."""
+    async with opened() as (fake, system):
+        arrival = an_arrival(fake, system, "user:created", {"id": "u-1", "registerSource": ["basic:email"]})
+        enrich = system.enrich
+        assert isinstance(enrich, GenAuthEnrichment)
+
+        async def made_meanwhile(_seconds: float) -> None:
+            fake.users["u-1"] = {"userSourceType": "adminCreated"}
+
+        enrich.sleep = made_meanwhile
+        event = (await enrich(arrival)).event
+
+        assert event is not None
+        assert (event.id, event.context.triggered_by) == ("created-u-1", "admin_api")
+
+
 @pytest.mark.parametrize("sure", [{"registerSource": ["import:excel"]}, {"userSourceType": "register"}])
 async def test_what_is_clear_is_not_looked_up(sure: dict[str, Any]) -> None:
     """An import of thousands asks the API nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -368,3 +368,109 @@ def test_further_realms_have_paths_and_feeds_of_their_own() -> None:
     assert [feed.name for system in (first, shop) for feed in system.feeds] == [
         "keycloak:admin-events", "keycloak/shop:admin-events",
     ]  # fmt: skip
+
+
+# What an update has changed.
+
+
+def _person(**more: Any) -> dict[str, Any]:
+    """All fields of Ada, as the admin console writes them with each change."""
+    return {"username": "ada", "email": "ada@example.com", "attributes": {}, "requiredActions": [], **more}
+
+
+async def _recognized(it: Scene, event: Mapping[str, Any]) -> str:
+    arrival = await it.api.recognize(KeycloakSource(realm=it.fake.realm).arrival(dict(event)))
+    assert arrival.event is not None
+    assert decode(arrival.value) == arrival.event
+    return arrival.event.type
+
+
+@pytest.mark.parametrize("apart", [0.01, 600.0])
+async def test_what_the_console_has_changed_is_known_by_what_was_there_before(apart: float) -> None:
+    """It writes all fields with each change: only the first such update disables the account, only the first after that enables it."""
+    async with scene() as it:
+        seen = []
+        for enabled in (True, True, False, False, True, True):
+            it.clock.advance(apart)
+            event = it.fake.happens("UPDATE", "users/ada", _person(enabled=enabled))
+            seen.append(await _recognized(it, event))
+
+    plain = "admin.USER-UPDATE"
+    assert seen == [plain, plain, "user.disabled", plain, "user.reenabled", plain]
+
+
+async def test_a_required_action_is_seen_where_the_account_stays_disabled() -> None:
+    """The update disables nothing, and expires the password."""
+    async with scene() as it:
+        it.fake.happens("UPDATE", "users/ada", {"enabled": False})
+        it.clock.advance(5.0)
+        event = it.fake.happens("UPDATE", "users/ada", _person(enabled=False, requiredActions=["UPDATE_PASSWORD"]))
+
+        assert await _recognized(it, event) == "password.expired"
+
+
+@pytest.mark.parametrize("written", [{}, {"email": "ada@example.com"}, _person(enabled=True)])
+async def test_a_password_that_was_written_with_an_update_is_known_by_its_date(written: dict[str, Any]) -> None:
+    """Keycloak leaves credentials out of the event; the password was set a moment before it."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        it.fake.passwords["ada"] = it.clock() - 0.02
+        event = it.fake.happens("UPDATE", "users/ada/", written)
+
+        assert await _recognized(it, event) == "password.reset"
+
+
+@pytest.mark.parametrize(("operation", "path"), [("ACTION", "users/ada/reset-password"), ("CREATE", "users/ada")])
+async def test_a_password_of_another_event_is_that_events(operation: str, path: str) -> None:
+    """A script sets a password and updates the user right after: that is one reset."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        it.fake.passwords["ada"] = it.clock() - 0.01
+        it.fake.happens(operation, path)
+        it.clock.advance(0.3)
+        event = it.fake.happens("UPDATE", "users/ada", {"email": "ada@example.com"})
+
+        assert await _recognized(it, event) == "admin.USER-UPDATE"
+
+
+@pytest.mark.parametrize("set_ago", [None, -0.5, 2.0, 3600.0])
+async def test_an_update_without_a_password_is_none(set_ago: float | None) -> None:
+    """A password that was set at another time, or never."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        if set_ago is not None:
+            it.fake.passwords["ada"] = it.clock() - set_ago
+        event = it.fake.happens("UPDATE", "users/ada", {"email": "ada@example.com"})
+
+        assert await _recognized(it, event) == "admin.USER-UPDATE"
+
+
+async def test_an_update_whose_user_is_gone_is_still_an_event() -> None:
+    """Deleted since; and where the realm shows us nothing, the event's own words hold."""
+    async with scene() as it:
+        event = it.fake.happens("UPDATE", "users/gone", {"email": "gone@example.com"})
+        assert await _recognized(it, event) == "admin.USER-UPDATE"
+        off = it.fake.happens("UPDATE", "users/ada", _person(enabled=False))
+        it.fake.forbidden = True
+
+        assert await _recognized(it, off) == "user.disabled"
+
+
+async def test_the_feed_brings_updates_as_what_they_are_and_imports_too() -> None:
+    """Under whatever resource type; what is about no user is left out."""
+    async with scene() as it:
+        feed = it.feed
+        cursor = (await feed.page(None)).cursor
+        it.clock.advance(1.0)
+        for resource, path in (
+            ("REALM", "users/ida"),
+            (None, "users/lee"),
+            ("CLIENT", "clients/c"),
+            ("GROUP", "groups/users"),
+        ):
+            it.fake.happens("CREATE", path, {"enabled": True})["resourceType"] = resource
+        it.fake.happens("UPDATE", "users/ada", _person(enabled=False))
+        page = await feed.page(cursor)
+
+    found = [(arrival.event.type, arrival.event.user.id) for arrival in page.arrivals if arrival.event]
+    assert found == [("user.created", "ida"), ("user.created", "lee"), ("user.disabled", "ada")]

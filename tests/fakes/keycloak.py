@@ -187,6 +187,8 @@ class FakeKeycloak(FakeSystem):
     def _list_events(self, http: web.Request) -> Any:
         wanted = http.query.get("resourceTypes")
         newest_first = sorted(self.admin_events, key=lambda event: -event["time"])
+        path = http.query.get("resourcePath", "*").removesuffix("*")
         found = [event for event in newest_first if wanted in (None, event["resourceType"])]
+        found = [event for event in found if event["resourcePath"].startswith(path)]
         first = int(http.query.get("first", "0"))
         return found[first : first + int(http.query.get("max", "100"))]

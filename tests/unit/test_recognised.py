@@ -13,8 +13,7 @@ from usher.systems.auth0.source import Auth0Source
 from usher.systems.authgear.source import AuthgearHabits, AuthgearSource
 from usher.systems.decode import decode
 from usher.systems.genauth.source import GenAuthSource
-from usher.systems.keycloak.feed import is_about_a_user
-from usher.systems.keycloak.source import KeycloakSource
+from usher.systems.keycloak.source import KeycloakSource, is_about_a_user
 from usher.systems.source import Source
 
 KIM = "7c1d0d6e-2222-4b33-8c44-0123456789ab"

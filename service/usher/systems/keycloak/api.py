@@ -12,11 +12,13 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer
-from usher.outcome import Reject, Retry, Skip
+from usher.outcome import Hold, Reject, Retry, Skip
 from usher.systems.api import ApiClient, BaseApi, Token, no_user
 from usher.systems.canonical import read_user, text
+from usher.systems.keycloak.changes import changed_type, is_in_doubt, without_state
 from usher.systems.keycloak.source import OUR_MARK, REQUESTED, KeycloakSource
 from usher.systems.source import Arrival
+from usher.systems.source import arrival as arrival_of
 
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
 _SLACK = 10.0
@@ -107,15 +109,20 @@ class KeycloakApi(BaseApi):
         self._accept(await self._api.call("PUT", path, json=[_UPDATE_PASSWORD]), "to send its mail", event)
 
     async def recognize(self, arrival: Arrival) -> Arrival:
-        """`usher.systems.system.System.enrich`: mark the event if Usher itself had Keycloak send its mail.
+        """`usher.systems.system.System.enrich`: find out what an update has changed, and whether Usher itself had Keycloak send its mail.
 
-        Else a handler that has the mail sent for every such event would trigger itself for ever.
+        That is marked: else a handler that has the mail sent for every such event would trigger itself for ever.
 
         Raises:
             Retry, Hold: it can't be known now.
         """
-        if arrival.event is not None and arrival.event.type == REQUESTED:
+        event = arrival.event
+        if event is not None and event.type == REQUESTED:
             await self._api.token()
+        if event is not None and is_in_doubt(event):
+            otherwise = self._source.change_of(without_state(event))
+            type_ = changed_type(event, await self._known_of(event), await self._last_password(event), otherwise)
+            arrival = arrival if type_ == event.type else arrival_of(event.model_copy(update={"type": type_}))
         return self._source.recognized(arrival)
 
     async def admin_events(self, first: int, most: int) -> Sequence[Mapping[str, Any]]:
@@ -131,6 +138,23 @@ class KeycloakApi(BaseApi):
         if answer.status != 200 or not isinstance(answer.document, list):
             raise Retry(f"{self.what} answered without admin events ({answer.status})")
         return [item for item in answer.document if isinstance(item, dict)]
+
+    async def _known_of(self, event: Event) -> Sequence[Mapping[str, Any]]:
+        """Read the latest admin events of the event's user; none where the realm keeps none, or we may not see them."""
+        params = {"resourcePath": f"users/{event.user.id}*", "max": "100"}
+        try:
+            answer = await self._api.call("GET", f"{self._path}/admin-events", params=params)
+        except Hold:
+            return ()
+        found = answer.document if answer.status == 200 and isinstance(answer.document, list) else []
+        return [item for item in found if isinstance(item, dict)]
+
+    async def _last_password(self, event: Event) -> float:
+        """Ask when the password was set, in Unix seconds; 0 where that can't be known."""
+        try:
+            return await self._password_time(event)
+        except (Skip, Reject, Hold):
+            return 0.0
 
     async def _fetch_token(self) -> Token:
         form = {

@@ -64,7 +64,8 @@ class KeycloakAdminFeed:
         self._walk = _Walk(following, max(first - _STEP, 0), latest) if first else None
         about_users = (event for event in events if _moment(event) > known and is_about_a_user(event))
         fresh = sorted(about_users, key=_moment)
-        return FeedPage([self._source.arrival(event) for event in fresh], following, more=first > 0)
+        arrivals = [await self._api.recognize(self._source.arrival(event)) for event in fresh]
+        return FeedPage(arrivals, following, more=first > 0)
 
     def _present(self) -> int:
         """Return the time of our clock, in milliseconds: a server of a cluster whose clock is ahead must not hide what others write."""

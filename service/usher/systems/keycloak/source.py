@@ -173,10 +173,10 @@ class KeycloakSource:
         if action:
             return _ACTIONS.get("/".join(action)) if operation in ("ACTION", "UPDATE") else None
         if operation == "UPDATE":
-            return self._change(user)
+            return self.change_of(user)
         return {"CREATE": "user.created", "DELETE": "user.deleted"}.get(operation)
 
-    def _change(self, user: Mapping[str, Any]) -> str | None:
+    def change_of(self, user: Mapping[str, Any]) -> str | None:
         """Return the canonical type of an update; *user* is what was written. The admin console writes all fields with each change."""
         if enabled(user) is False:
             return "user.disabled"
