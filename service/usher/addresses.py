@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-from phonenumbers import PhoneNumberType
 
 _LONGEST_MAIL_ADDRESS = 320
 _NAME = re.compile(r"[\w-]+(\.[\w-]+)*\.?")
@@ -29,13 +27,6 @@ _MAIL_SENDER = re.compile(r"(?P<name>.*?) ?<(?P<address>[^<>]*)>")
 _SERVICE = re.compile(r"MG[0-9a-fA-F]{32}")
 _SMS_SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,8}|(?=.*[A-Za-z])[A-Za-z0-9 &+_-]{1,11}")
 """A number in E.164, a short code, or an alphanumeric sender."""
-_COSTLY = {
-    PhoneNumberType.PREMIUM_RATE: "a premium-rate number",
-    PhoneNumberType.SHARED_COST: "a shared-cost number",
-}
-_MEXICO = 52
-_OLD_MOBILE = re.compile(r"1([0-9]{10})")
-"""Mexico's numbers of mobiles had a 1 before them until 2019, and are still written so; networks do not take it any more."""
 
 
 class Address(NamedTuple):
@@ -254,33 +245,6 @@ def mail_domain(text: str) -> str:
             "should be mail domains, comma separated, as in firma.local,intranet: no address, no port"
         ) from None
     return found.ascii_domain.removesuffix(_ON_THE_INTERNET)
-
-
-def phone_number(text: str) -> str:
-    """The number in E.164, as in ``+12025550123``. ``00`` may stand for the ``+``.
-
-    The length is checked against the country's plan, the assigned ranges are not: the tables of them lag behind the
-    operators, and a range opened last month must not lose its messages.
-
-    Raises:
-        ValueError: it lacks the country code, has an extension, can't be a number of that country, or costs its owner money.
-            Says which, and never quotes the number.
-    """
-    try:
-        number = phonenumbers.parse(re.sub(r"^\s*00", "+", text).strip(), None)
-    except phonenumbers.NumberParseException as error:
-        if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE:
-            raise ValueError("has no known country code: it should begin with + and that") from None
-        raise ValueError("is not valid: it is no number") from None
-    if number.extension:
-        raise ValueError("has an extension, which no SMS can reach")
-    if number.country_code == _MEXICO and (mobile := _OLD_MOBILE.fullmatch(str(number.national_number))):
-        number.national_number = int(mobile[1])
-    if not phonenumbers.is_possible_number(number):
-        raise ValueError(f"is not valid: wrong length for country code +{number.country_code}")
-    if (costly := _COSTLY.get(phonenumbers.number_type(number))) is not None:
-        raise ValueError(f"is {costly}, which gets no SMS")
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
 def host_name(text: str) -> str:

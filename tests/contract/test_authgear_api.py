@@ -510,3 +510,16 @@ async def test_two_calls_at_once_share_one_token() -> None:
         users = await asyncio.gather(*(it.api.user(about()) for _ in range(20)))
 
     assert {user.email for user in users} == {"ada@example.com"}
+
+
+async def test_an_older_server_is_read_without_what_it_does_not_know() -> None:
+    """A type that is read by default and that it lacks does not hold up the others; `usher check` names it."""
+    newer = "ADMIN_API_MUTATION_CREATE_AUTHENTICATOR_EXECUTED"
+    async with scene() as it:
+        it.happens("01")
+        for _ in range(2):
+            page = await it.api.logs(None, ("USER_CREATED", newer), first=10)
+            assert [edge["node"]["data"]["id"] for edge in page.edges] == ["01"]
+
+        assert newer in await it.api.check()
+        assert it.fake.asked == ["auditLogs"] * 4  # the first was refused

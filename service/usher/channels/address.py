@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from usher import addresses
+from usher import phones
+from usher.addresses import mail_address
 from usher.outcome import Reject
 
 
@@ -19,7 +20,7 @@ def email_address(text: str, internal: Collection[str] = ()) -> str:
         Reject: it can't be an address, or its domain is reserved (``.local``, ``.invalid``, …) and not *internal*.
     """
     try:
-        return addresses.mail_address(text, internal)
+        return mail_address(text, internal)
     except ValueError as rule:
         raise Reject(f"the email address is not valid: {rule}") from None
 
@@ -28,9 +29,9 @@ def phone_number(text: str) -> str:
     """The number in E.164, as in ``+12025550123``.
 
     Raises:
-        Reject: it can't get an SMS: see `usher.addresses.phone_number`.
+        Reject: it can't get an SMS: see `usher.phones.phone_number`.
     """
     try:
-        return addresses.phone_number(text)
+        return phones.phone_number(text)
     except ValueError as rule:
         raise Reject(f"the phone number {rule}") from None

@@ -36,6 +36,10 @@ _NAME = re.compile(r"[A-Za-z]{1,64}")
 _GONE = {"UserNotFound", "NotFound"}
 _PASSING = {"InternalError", "UnexpectedError", "ServiceUnavailable", "TooManyRequest", "RateLimited", "DataRace"}
 _REFUSALS = {"Forbidden", "Unauthorized"}
+_NO_QUERY = "InvalidQuery"
+"""Our name for an error without one: the server does not understand the query, or a name in it."""
+_NEWER = frozenset(("ADMIN_API_MUTATION_CREATE_AUTHENTICATOR_EXECUTED",))
+"""The activity types that are read by default and that older servers do not know."""
 _NO_PASSWORD = {"AuthenticatorNotFound", "NoPassword"}
 
 _USER = "query ($id: ID!) { node(id: $id) { ... on User { isDisabled standardAttributes } } }"
@@ -91,6 +95,7 @@ class AuthgearApi(BaseApi):
     ) -> None:
         self.what = f"Authgear (app {key.app_id})"
         self._key, self._types, self._prefix, self._now = key, types, prefix, now
+        self._unknown: frozenset[str] = frozenset()
         hint = f"{prefix}APP_ID, {prefix}KEY_ID and {prefix}PRIVATE_KEY, and this machine's clock"
         self._api = ApiClient(self.what, endpoint, session, self._sign, hint)
 
@@ -134,7 +139,8 @@ class AuthgearApi(BaseApi):
 
     async def check(self) -> str:
         await self.logs(None, self._types, first=1)
-        return f"the Admin API of {self._key.app_id} takes our key, and its audit log can be read"
+        lacks = f"; it does not know {', '.join(sorted(self._unknown))}, which are left out" if self._unknown else ""
+        return f"the Admin API of {self._key.app_id} takes our key, and its audit log can be read{lacks}"
 
     async def logs(
         self, since: str | None, types: Sequence[str], *, first: int, after: str | None = None
@@ -144,7 +150,11 @@ class AuthgearApi(BaseApi):
         Raises:
             Retry, Hold
         """
-        answer = await self._post(_LOGS, {"from": since, "types": list(types), "first": first, "after": after})
+        asked = [name for name in types if name not in self._unknown]
+        answer = await self._post(_LOGS, {"from": since, "types": asked, "first": first, "after": after})
+        if _error_names(answer.document.get("errors")) == [_NO_QUERY] and (newer := _NEWER.intersection(asked)):
+            self._unknown |= newer  # an older server: the other types must not wait for it
+            return await self.logs(since, types, first=first, after=after)
         data = self._data(answer, self._refuse_log)
         found = data.get("auditLogs")
         if not isinstance(found, dict):
@@ -222,7 +232,7 @@ def _error_names(errors: object) -> list[str]:
     for error in _list(errors):
         extensions = _dict(_dict(error).get("extensions"))
         given = [extensions.get("reason"), extensions.get("errorName")]
-        names += [name for name in given if isinstance(name, str) and _NAME.fullmatch(name)] or ["InvalidQuery"]
+        names += [name for name in given if isinstance(name, str) and _NAME.fullmatch(name)] or [_NO_QUERY]
     return names
 
 

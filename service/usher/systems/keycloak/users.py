@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from usher.addresses import phone_number
 from usher.event import Undecodable
+from usher.phones import phone_number
 from usher.systems.canonical import text
 from usher.systems.document import parse
 
