@@ -15,7 +15,7 @@ from tests.jumping_loop import now
 from usher import Context, Event, Retry, RetryPolicy
 from usher.engine.dedupe import Recent
 from usher.event import EventContext, EventUid
-from usher.systems.auth0.values import moment as auth0_time
+from usher.systems.canonical import moment as auth0_time
 from usher.systems.genauth.source import iso_time as genauth_time
 
 pytestmark = pytest.mark.jumping

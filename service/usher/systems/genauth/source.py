@@ -34,10 +34,12 @@ _CREATED = frozenset(("user:created", "register"))
 _RESET_FLAGS = ("resetPasswordOnNextLogin", "resetPasswordOnFirstLogin")
 _OWN_TIME = {"user:updated": "updatedAt", "login": "lastLogin"}
 """The field of the user that holds the event's time. In other events ``updatedAt`` may be older than the event."""
-_ADMINS_ONLY = frozenset(("user:blocked", "user:unblocked"))
 _OFF = frozenset(("suspended", "deactivated", "resigned", "archived"))
-"""The values of ``status`` with which a user can't log in."""
-_USERS_OWN = frozenset(("login", "mfa:verified", "refresh-token"))
+_ACTORS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("user:blocked", "user:unblocked"), ("admin_api", "only administrators do this")),
+    **dict.fromkeys(("login", "mfa:verified", "refresh-token"), ("user", "users do this themselves")),
+    "user:password-update-remind": ("system", "GenAuth reminds by itself"),
+}
 _SOURCE_TYPES = {
     "adminCreated": "admin_api",
     "excel": "admin_api",
@@ -191,7 +193,7 @@ def user_fields(person: Mapping[str, Any], country_code: str) -> dict[str, Any]:
 
 
 def _disabled(person: Mapping[str, Any]) -> bool | None:
-    """Return whether a user can't log in; None: it is not said. A form writes flags as texts."""
+    """Return whether a user can't log in, by the flags (as texts in a form) or ``status``; None: it is not said."""
     flags, status = [person.get(name) for name in ("blocked", "isDeleted")], text(person.get("status"))
     if any(flag in (True, "true") for flag in flags) or (status or "").lower() in _OFF:
         return True
@@ -288,18 +290,11 @@ def _person(name: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
 def _type(call: _Call) -> str:
     updates = call.data.get("updates")
     flagged = isinstance(updates, dict) and any(updates.get(flag) in (True, "true") for flag in _RESET_FLAGS)
-    if call.name == "user:updated" and flagged:
-        return "password.expired"
-    return RENAMED_TYPES.get(call.name, call.name)
+    return "password.expired" if call.name == "user:updated" and flagged else RENAMED_TYPES.get(call.name, call.name)
 
 
 def _origin(call: _Call) -> tuple[str, str]:
     if call.name in _CREATED:
         return who_made(call.person.get("userSourceType"), call.person.get("registerSource"))
-    if call.name in _ADMINS_ONLY:
-        return "admin_api", f"{call.name}: only administrators do this"
-    if call.name in _USERS_OWN:
-        return "user", f"{call.name}: users do this themselves"
-    if call.name == "user:password-update-remind":
-        return "system", "GenAuth reminds by itself"
-    return UNKNOWN, f"a webhook {call.name} does not say who did it"
+    actor, why = _ACTORS.get(call.name, (UNKNOWN, "a webhook of this name does not say who did it"))
+    return actor, f"{call.name}: {why}"
