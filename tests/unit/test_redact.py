@@ -112,6 +112,7 @@ def test_credentials_are_taken_out(text: str) -> None:
         "relation users_2 has 42 rows",
         "550 5.1.1 no such mailbox, 0x80070005",
         "the password was changed by an administrator",
+        "force_password_change.py:42, handlers/reset_token.py: 7",
     ],
 )
 def test_what_helps_stays(text: str) -> None:

@@ -31,6 +31,8 @@ _LOOK_MARKS = ("eyJ", "-----", "$", "{", "SG.", "_", "xox", "KIA", "SIA", "glpat
 _SCHEME = re.compile(r"(?i)\b(bearer|basic(?=\s+[a-z]*[^a-z\s]|\s+[a-z]+[A-Z]))\s+[A-Za-z0-9._~+/=-]{8,}")
 _LOGIN = re.compile(r"://[^/\s]+@")
 _NAME = re.compile(r"(?<![\w.+-])([\w.-]+)[\]\"'\\]*\s*([=:])\s*")
+_PLACE = re.compile(r"\.(?:py|pyx|js|ts|java|kt|go|rb|c|h):\s*\d+(?![\w.])")
+"""The end of a file's name and the number of a line in it, as in ``reset_token.py:42``."""
 _VALUE = re.compile(rf"{_QUOTED}|[^\s\"'&,;}}<>]+")
 _AUTHORIZATION = re.compile(rf"{_QUOTED}|(?:[\w-]+\s+)?(?:(?:[\w-]+=(?:{_QUOTED}|[^\s\",]+),?\s*)++|[^\s\"'&,;}}]+)")
 _COOKIES = re.compile(rf"{_QUOTED}|[^\s\"',;]+(?:;\s*[^\s\"',;]+)*")
@@ -117,7 +119,7 @@ def _without_named(text: str, where: Where) -> str:
     """*text* with the values masked that are named like credentials, as in ``token=…`` or ``"code": "…"``."""
     parts, end = [], 0
     for name in _NAME.finditer(text):
-        if name.end() < end or not names_credential(name[1], where):
+        if name.end() < end or not names_credential(name[1], where) or _is_place(text, name):
             continue
         value = _value_of(name[1]).match(text, name.end())
         if where == "document" and name[2] == ":" and not (value and _is_field(text, name, value)):
@@ -126,6 +128,12 @@ def _without_named(text: str, where: Where) -> str:
             parts += [text[end : name.end()], MASK]
             end = value.end()
     return "".join([*parts, text[end:]])
+
+
+def _is_place(text: str, name: re.Match[str]) -> bool:
+    """Whether it is a file and a line in it."""
+    suffix = name[1].rfind(".")
+    return suffix >= 0 and _PLACE.match(text, name.start() + suffix) is not None
 
 
 def _is_field(text: str, name: re.Match[str], value: re.Match[str]) -> bool:
