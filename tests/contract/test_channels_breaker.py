@@ -327,3 +327,77 @@ async def test_what_was_under_way_at_the_refusal_proves_nothing() -> None:
     bench.clock.now += 61
 
     assert isinstance(await bench.send(), Hold)
+
+
+def _doubt() -> ProviderRefused:
+    return ProviderRefused("smtp answered 550: 5.7.1 relay denied", doubtful=True)
+
+
+def _numbered(number: int) -> Mail:
+    return replace(MAIL, idempotency_key=f"welcome_email-{number}")
+
+
+async def test_one_refusal_in_doubt_among_many_that_are_sent_pauses_nothing() -> None:
+    """Only this message waits; the others go out at once, and it is rejected when it is refused again."""
+    bench = Bench([None, _doubt(), None, _doubt()])
+    await bench.send(_numbered(1))
+
+    held = await bench.send(_numbered(2))
+    assert isinstance(held, Hold)
+    assert held.after == 60.0
+    assert bench.paused("provider-refused") == 0.0
+    bench.clock.now += 1
+    assert await bench.send(_numbered(3)) is None
+    bench.clock.now += 60
+    assert isinstance(await bench.send(_numbered(2)), Reject)
+
+
+async def test_a_second_refusal_in_doubt_in_a_row_pauses_the_channel() -> None:
+    """It may be about our account after all."""
+    bench = Bench([None, _doubt(), _doubt()])
+    await bench.send(_numbered(1))
+
+    assert isinstance(await bench.send(_numbered(2)), Hold)
+    assert isinstance(await bench.send(_numbered(3)), Hold)
+    assert bench.paused("provider-refused") == 1.0
+
+
+@pytest.mark.parametrize("doubtful", [True, False])
+async def test_the_message_that_paused_the_channel_leaves_the_probe_to_others(*, doubtful: bool) -> None:
+    """It comes back first, and would be refused each time: the channel would never resume."""
+    bench = Bench([ProviderRefused("smtp answered 550", doubtful=doubtful)])
+    first = await bench.send(_numbered(1))
+    other = await bench.send(_numbered(2))
+    assert isinstance(first, Hold)
+    assert isinstance(other, Hold)
+
+    bench.clock.now += 60
+    assert isinstance(again := await bench.send(_numbered(1)), Hold)
+    assert again.after >= 30.0
+    assert bench.provider.asked == 1
+    bench.clock.now += 1
+    assert await bench.send(_numbered(2)) is None
+    assert bench.paused("provider-refused") == 0.0
+
+
+async def test_a_message_that_was_refused_probes_when_the_others_do_not_come() -> None:
+    """They may have expired, or be another worker's by now."""
+    bench = Bench([BAD_KEY])
+    await bench.send(_numbered(1))
+    await bench.send(_numbered(2))
+
+    bench.clock.now += 90
+    assert await bench.send(_numbered(1)) is None
+    assert bench.paused("provider-refused") == 0.0
+
+
+async def test_an_answer_in_doubt_ends_a_circuit_pause() -> None:
+    """The provider answers again, whatever it says of this message."""
+    bench = Bench([None, *[DOWN] * 10, _doubt()])
+    for number in range(11):
+        await bench.send(_numbered(number))
+    assert bench.paused("circuit") == 1.0
+
+    bench.clock.now += 5
+    assert isinstance(await bench.send(_numbered(11)), Hold)
+    assert (bench.paused("circuit"), bench.paused("provider-refused")) == (0.0, 0.0)

@@ -61,6 +61,7 @@ SMTP: list[tuple[SmtpStep, str, str]] = [
     ("DATA", "550 5.7.1 Daily SMTP relay limit exceeded for customer", OURS),
     ("DATA", "450 4.2.1 Peak SMTP relay limit exceeded for customer", OURS),
     ("DATA", "454 Throttling failure: Daily message quota exceeded.", OURS),
+    ("DATA", "454 Throttling failure: Maximum sending rate exceeded.", LATER),
     ("DATA", "421 4.7.28 an unusual rate of mail", OURS),
     ("DATA", "550 5.1.90 you have reached your daily limit for message recipients", OURS),
     ("DATA", "550 5.7.705 Access denied, tenant has exceeded threshold", OURS),

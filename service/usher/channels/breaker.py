@@ -4,8 +4,9 @@ It pauses the channel for two reasons. *provider-refused*: the provider refused 
 suspension); one delivery a minute probes, and the first one that is sent ends the pause. *circuit*: ten failures in a row
 (transient, or no answer at all); one delivery every five seconds probes, and any verdict about its message ends the pause.
 
-Some refusals of us may be about the message after all. If others are sent, and this message is refused again, it is
-rejected: one user's number stops nobody else.
+Some refusals of us may be about the message after all. The first one after a message that was sent holds this message alone;
+a second one in a row pauses the channel. If others are sent, and this message is refused again, it is rejected. A message that
+was refused probes only after those that wait and were not: one user's number stops nobody else.
 
 It hides when to probe, and how held deliveries are spread, so that thousands do not come back in one moment.
 """
@@ -35,7 +36,9 @@ _CROWD = 5.0
 wait for a turn."""
 _MOST_SPREAD = 300.0
 _PROBE_PATIENCE = 1.0
-_MOST_DOUBTED = 10_000
+_BEHIND_OTHERS = 30.0
+"""Seconds that a message which was refused leaves to others for the probe."""
+_MOST_REFUSED = 10_000
 
 _logger = structlog.get_logger(__name__)
 
@@ -53,13 +56,17 @@ class _Provider(Protocol[Message_contra]):
 
 @dataclass(slots=True)
 class _Pause:
-    """Why nothing is sent, and when the next probe is due. *held* counts deliveries since the last probe."""
+    """Why nothing is sent, and when the next probe is due. *held* counts deliveries since the last probe.
+
+    *others_wait*: some of them were never refused.
+    """
 
     reason: Reason
     said: str
     next_probe: float
     probing: bool = False
     held: int = 0
+    others_wait: bool = False
 
 
 class CircuitBreaker(Generic[Message_contra]):
@@ -84,8 +91,10 @@ class CircuitBreaker(Generic[Message_contra]):
         self._clock = clock
         self._failures = 0
         self._newest_sent = float("-inf")
-        self._doubted: dict[str, float] = {}
-        """By idempotency key, when a message was first refused with doubt."""
+        self._refused: dict[str, float] = {}
+        """By idempotency key, when a message was first refused as if the fault were ours."""
+        self._trusted = False
+        """Whether a message was sent since the last such refusal."""
         self._resumed_at = float("-inf")
         self._pause: _Pause | None = None
         for reason in PROBE_EVERY:
@@ -102,10 +111,10 @@ class CircuitBreaker(Generic[Message_contra]):
         if pause is None:
             await self._ask(message, progress, probe=False)
             return
-        now = self._clock()
-        if pause.probing or now < pause.next_probe:
-            raise self._hold(pause, now)
-        pause.probing, pause.held = True, 0
+        now, key = self._clock(), message.idempotency_key
+        if pause.probing or now < self._turn(pause, key):
+            raise self._hold(pause, key, now)
+        pause.probing, pause.held, pause.others_wait = True, 0, False
         pause.next_probe = now + PROBE_EVERY[pause.reason]
         try:
             await self._ask(message, progress, probe=True)
@@ -119,13 +128,9 @@ class CircuitBreaker(Generic[Message_contra]):
             await self._provider.send(message, progress)
             outcome = "done"
         except ProviderRefused as error:
-            if error.doubtful and self._others_get_through(message.idempotency_key):
-                outcome = "permanent"
-                raise Reject(error.reason) from None
-            outcome = "provider-refused"
-            pause = self._begin_pause("provider-refused", error.reason)
-            pause.probing = False
-            raise self._hold(pause, self._clock()) from None
+            ending = self._refusal(error, message.idempotency_key, probe=probe)
+            outcome = "permanent" if isinstance(ending, Reject) else "provider-refused"
+            raise ending from None
         except Retry as error:
             outcome = "transient"
             self._failed(error.reason, start)
@@ -138,16 +143,29 @@ class CircuitBreaker(Generic[Message_contra]):
             self._failed(error.reason, start)
             raise
         else:
-            self._newest_sent = max(self._newest_sent, start)
+            self._newest_sent, self._trusted = max(self._newest_sent, start), True
+            self._refused.pop(message.idempotency_key, None)
             self._answered(probe=probe, sent=True)
         finally:
             self._metrics.send_seconds.labels(self.name, outcome).observe(self._clock() - start)
 
-    def _others_get_through(self, key: str) -> bool:
-        """Whether a message that was begun after the one with this *key* was refused for the first time has been sent."""
-        if len(self._doubted) >= _MOST_DOUBTED and key not in self._doubted:
-            del self._doubted[next(iter(self._doubted))]
-        return self._doubted.setdefault(key, self._clock()) < self._newest_sent
+    def _refusal(self, error: ProviderRefused, key: str, *, probe: bool) -> Hold | Reject:
+        """What follows for the message with this *key* when the provider refuses us. Pauses the channel, unless others get through."""
+        now, trusted = self._clock(), self._trusted
+        if len(self._refused) >= _MOST_REFUSED and key not in self._refused:
+            del self._refused[next(iter(self._refused))]
+        first = self._refused.setdefault(key, now)
+        if error.doubtful and first < self._newest_sent:  # one that was begun after it has been sent
+            del self._refused[key]
+            self._answered(probe=probe, sent=False)
+            return Reject(error.reason)
+        self._trusted = False
+        if error.doubtful and trusted:
+            self._answered(probe=probe, sent=False)
+            return Hold(f"{error.reason} (others were sent just before)", after=PROBE_EVERY["provider-refused"])
+        pause = self._begin_pause("provider-refused", error.reason)
+        pause.probing = pause.probing and not probe
+        return self._hold(pause, key, now)
 
     def _failed(self, said: str, began: float) -> None:
         if began < self._resumed_at:
@@ -184,8 +202,13 @@ class CircuitBreaker(Generic[Message_contra]):
         if not silently:
             _logger.info("channel resumed", channel=self._channel, provider=self.name, reason=pause.reason)
 
-    def _hold(self, pause: _Pause, now: float) -> Hold:
-        wait = max(pause.next_probe - now, 0.0) if not pause.probing else _PROBE_PATIENCE
+    def _turn(self, pause: _Pause, key: str) -> float:
+        """When the message with this *key* may probe."""
+        return pause.next_probe + (_BEHIND_OTHERS if pause.others_wait and key in self._refused else 0.0)
+
+    def _hold(self, pause: _Pause, key: str, now: float) -> Hold:
+        wait = max(self._turn(pause, key) - now, 0.0) if not pause.probing else _PROBE_PATIENCE
+        pause.others_wait = pause.others_wait or key not in self._refused
         wait += min(pause.held * self._spacing, _MOST_SPREAD)
         pause.held += 1
         return Hold(f"{self._channel} is paused ({pause.reason}): {pause.said}", after=wait)

@@ -138,7 +138,7 @@ SMTP_ROWS: tuple[SmtpRow, ...] = (
     SmtpRow.of(
         _ANY,
         r"^\d+ \d\.(1\.[78]|2\.25\d|7\.(2[0-79]|3[0-2]|6[0148]|50[12368]|509|511|6[0-4]\d|7\d\d)) ",
-        _refused(_FROM),
+        _refused(_FROM, doubtful=True),  # a server in between may pass on what the recipient's own server says
     ),
     # Quota: Exchange 5.1.90, Gmail 5.4.5 (4.4.5 is a server that is busy), 4.5.3 for one recipient, RFC 7372's flood.
     SmtpRow.of(_ANY, r"^\d+ \d\.(1\.90|5\.3|7\.28) (?!.*per transaction)|^5\d\d \d\.4\.5 ", _QUOTA),
@@ -151,9 +151,10 @@ SMTP_ROWS: tuple[SmtpRow, ...] = (
     ),
     SmtpRow.of(
         _ANY,
-        rf"^(?!.*\b(recipient|mailbox|size|storage|receiv\w+)\b).*(({_QUOTA_WORDS})\b.{{0,40}}\b(limits?|quotas?|rate)\b.{{0,20}}"
+        r"^(?!.*\b(recipient|mailbox|size|storage|receiv\w+|maximum sending rate)\b)"
+        rf".*(({_QUOTA_WORDS})\b.{{0,40}}\b(limits?|quotas?|rate)\b.{{0,20}}"
         rf"(exceed|reach|hit)|(exceed|reach)\w*.{{0,40}}\b({_QUOTA_WORDS})\b.{{0,30}}(limit|quota|rate)|quota exceeded for send"
-        r"|throttling failure|credits exceeded|too much mail|too many messages|sending (is )?paused|tenant has exceeded)",
+        r"|credits exceeded|too much mail|too many messages|sending (is )?paused|tenant has exceeded)",
         _QUOTA,
     ),
     SmtpRow.of(
