@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import InvalidPartitionsError
 
+from usher.eventlog.kafka.topic import Topic
 from usher.eventlog.kafka.topics import KafkaTopics
 
 
@@ -45,3 +47,17 @@ async def test_a_topic_that_another_worker_has_widened_is_taken_as_it_is() -> No
         "usher.events-dlt": 7,
         "usher.checkpoints": 1,
     }
+
+
+@pytest.mark.parametrize("kept", ["-1", "86400000", None, ""])
+def test_a_topic_that_keeps_its_tombstones_is_right(kept: str | None) -> None:
+    """For ever, too: Redpanda's default is -1. A broker may also tell no value."""
+    configs = {"cleanup.policy": "compact", "retention.ms": kept, "delete.retention.ms": kept}
+    assert Topic(6, 3, cast("Mapping[str, str]", configs)).loses("retry") == ("", "")
+
+
+def test_a_topic_that_deletes_tombstones_soon_is_refused() -> None:
+    """The command names what it needs."""
+    wrong, config = Topic(6, 3, {"cleanup.policy": "compact", "delete.retention.ms": "0"}).loses("retry")
+    assert wrong.startswith("delete.retention.ms=0: ")
+    assert config == "delete.retention.ms=86400000"

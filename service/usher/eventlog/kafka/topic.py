@@ -31,7 +31,7 @@ class Topic(NamedTuple):
     @property
     def max_bytes(self) -> int:
         """The largest batch that it takes, in bytes."""
-        return int(self.configs.get("max.message.bytes", DEFAULT_MAX_BYTES))
+        return self._number("max.message.bytes", DEFAULT_MAX_BYTES)
 
     @property
     def compacted(self) -> bool | None:
@@ -40,8 +40,8 @@ class Topic(NamedTuple):
 
     def loses(self, kind: str) -> tuple[str, str]:
         """Return how a topic of this *kind* would lose or refuse records, and the config that it needs; both empty where it would not."""
-        policy, retention = self.configs.get("cleanup.policy"), int(self.configs.get("retention.ms", -1))
-        room, done = int(self.configs.get("retention.bytes", -1)), int(self.configs.get("delete.retention.ms", _DAY))
+        policy, retention = self.configs.get("cleanup.policy"), self._number("retention.ms", -1)
+        room, done = self._number("retention.bytes", -1), self._number("delete.retention.ms", _DAY)
         if kind == "source":
             return ("compacted: records would be deleted", "") if self.compacted else ("", "")
         if self.max_bytes < _LEAST_RECORD:
@@ -58,7 +58,14 @@ class Topic(NamedTuple):
             what = "parked deliveries" if kind == "retry" else "what the group knows"
             lacks = "not compacted" if not self.compacted else f"cleanup.policy={policy}"
             return f"{lacks}: {what} would be deleted by age", "cleanup.policy=compact"
-        elif kind == "retry" and done < _HOUR:
+        elif kind == "retry" and 0 <= done < _HOUR:  # Redpanda's -1: tombstones stay
             what = "what says that a delivery is done would be deleted before each reader has it"
             return f"delete.retention.ms={done}: {what}", f"delete.retention.ms={_DAY}"
         return "", ""
+
+    def _number(self, config: str, otherwise: int) -> int:
+        """Return a config as a number; *otherwise* where the brokers tell none."""
+        try:
+            return int(self.configs[config])
+        except (KeyError, TypeError, ValueError):
+            return otherwise
