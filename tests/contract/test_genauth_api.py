@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -516,6 +517,27 @@ async def test_a_clock_that_was_ahead_passes_over_nothing() -> None:
         found, cursor, _ = await watch.look(cursor)
 
         assert "u-2" in [event.user.id for event in found]
+
+
+async def test_a_look_that_fails_after_a_clock_was_ahead_passes_over_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happened since the last look that found something out is read, however many looks have failed since."""
+    passed = 0.0
+    monkeypatch.setattr("usher.systems.genauth.feed.time", SimpleNamespace(monotonic=lambda: passed))
+    async with opened() as (fake, system):
+        watch = Watch(system)
+        watch.now += 5 * 3600
+        _, cursor, _ = await watch.look(None)
+        fake.administrator("create", "u-1", at=NOW + 50)
+        for passed in (1000.0, 2000.0):
+            watch.now = NOW + passed
+            fake.script(answer(500))
+            with pytest.raises(Retry):
+                await watch.look(cursor)
+        passed = 3000.0
+        watch.now = NOW + passed
+        found, cursor, _ = await watch.look(cursor)
+
+        assert "u-1" in [event.user.id for event in found]
 
 
 async def test_a_position_that_a_clock_ahead_has_left_behind_is_given_up() -> None:

@@ -37,20 +37,22 @@ class GenAuthAuditFeed:
         self.name, self.every = name, every
         self._api, self._tenant, self._now = api, tenant, now
         self._looked_at: float | None = None
-        """When the last look was, by a clock that is never set."""
+        """When the last look was that did not fail, by a clock that is never set."""
 
     async def page(self, cursor: bytes | None) -> FeedPage:
-        now, looked_at, self._looked_at = self._now(), self._looked_at, time.monotonic()
+        now, looking_at = self._now(), time.monotonic()
         if cursor is None:
+            self._looked_at = looking_at
             return FeedPage((), _cursor(now))
         done = _moment(cursor, now)
         if done > now + _LATE:  # our clock was ahead at the last look, and was set since
-            if looked_at is None:
+            if self._looked_at is None:
                 raise Reject("the position that was kept for the audit log is of a time that has not come yet")
-            done = now - (self._looked_at - looked_at)
+            done = now - (looking_at - self._looked_at)
         if done >= now:
             return FeedPage((), cursor)
         end, entries = await self._period(done, now)
+        self._looked_at = looking_at  # a look that failed is none
         return FeedPage(events_of(entries, self._tenant), _cursor(end), more=end < now)
 
     def since(self, cursor: bytes) -> float:
