@@ -78,7 +78,7 @@ class Isolation:
             async with self._committing:
                 if state.ledger.covered(offset) or await self._commits.commit([state]):
                     break
-            await asyncio.sleep(1)
+                await asyncio.sleep(1)  # those that wait do not ask a log at once that has just refused
         return state.open
 
     @contextlib.asynccontextmanager
@@ -86,11 +86,10 @@ class Isolation:
         """Run in a round, with nothing beside it."""
         self._waiting[suspect] = None
         try:
-            while suspect not in self._round:
-                await self._until(lambda: suspect in self._round or not self._round)
+            while not self._runs(suspect):  # a round that was chosen may be given up before it begins
+                await self._until(lambda: self._runs(suspect) or not self._round)
                 if not self._round:
                     await self._begin_round(suspect)
-            await self._until(lambda: self._begun)
             yield
             if len(self._round) == 1 and not self._waiting:  # otherwise the next round commits for both
                 self._name({})
@@ -101,6 +100,9 @@ class Isolation:
             self._round.pop(suspect, None)
             self._begun = self._begun and bool(self._round)
             self._ring()
+
+    def _runs(self, suspect: Suspect) -> bool:
+        return self._begun and suspect in self._round
 
     async def _begin_round(self, first: Suspect) -> None:
         """Choose who runs beside *first*, and write it down once nothing runs any more."""
