@@ -137,7 +137,7 @@ async def test_the_logs_report_passwords_and_leave_no_credential(tmp_path: Path)
     assert b"eva.lund@example.com" in stored
     assert [secret for secret in SECRETS if secret.encode() in stored or secret in said] == []
     subjects = sorted(
-        path.read_text().partition("Subject: ")[2].splitlines()[0] for path in (tmp_path / "outbox").iterdir()
+        path.read_text().partition("Subject: ")[2].splitlines()[0] for path in (tmp_path / "outbox").glob("[!.]*")
     )
     assert len(subjects) == 3  # made, reset, expired: one message for each
 
@@ -162,7 +162,7 @@ async def test_what_is_pulled_and_pushed_is_one_message(tmp_path: Path) -> None:
             await service.line("message sent", template="welcome_email")
             metrics = (await service.get("/metrics"))[1]
 
-    sent = sorted(path.read_text().partition("To: ")[2].splitlines()[0] for path in (tmp_path / "outbox").iterdir())
+    sent = sorted(path.read_text().partition("To: ")[2].splitlines()[0] for path in (tmp_path / "outbox").glob("[!.]*"))
     assert sent == ["eva@example.com", "eva@example.com", "ida@example.com"]
     assert 'usher_polled_total{feed="auth0/acme.eu.auth0.com/events",outcome="stored"}' in metrics
     assert b"pw-Set-By-Admin-2" not in (tmp_path / "usher.db").read_bytes()

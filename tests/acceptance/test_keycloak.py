@@ -38,7 +38,7 @@ async def send(service: Service, fake: FakeKeycloak, event: dict[str, Any], secr
 
 def outbox(folder: Path) -> list[str]:
     """The messages: address and subject of each; of an SMS the number."""
-    messages = [message_from_bytes(path.read_bytes(), policy=default) for path in (folder / "outbox").iterdir()]
+    messages = [message_from_bytes(path.read_bytes(), policy=default) for path in (folder / "outbox").glob("[!.]*")]
     return sorted(f"{message['To']} {message['Subject'] or 'SMS'}" for message in messages)
 
 

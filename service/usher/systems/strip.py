@@ -44,6 +44,7 @@ _MARKS = (
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _DEEPEST = 220
 """Levels that are looked into, those of documents within texts included; a text that is deeper is not kept."""
+_MOST_ROUNDS = 8
 _LONGEST_NAME = 80
 _MOST_NAMES = 4096
 _harmless: set[str] = set()
@@ -59,6 +60,15 @@ def strip(document: Any, also: frozenset[str] = frozenset()) -> Any:
     Args:
         also: names of fields to empty, whatever they hold.
     """
+    for _ in range(_MOST_ROUNDS):  # what a mask leaves may be the name of what stands beside it
+        kept = _stripped(document, also)
+        if kept is document:
+            break
+        document = kept
+    return document
+
+
+def _stripped(document: Any, also: frozenset[str]) -> Any:
     named, marks = _look(document, also)
     return _Stripping(also, marks).of(document) if named or marks else document
 
