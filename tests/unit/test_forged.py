@@ -164,7 +164,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @given(records=RECORDS)
 @settings(
-    max_examples=settings.default.max_examples // 3 if settings.default else 30,
+    max_examples=settings.default.max_examples // 8 if settings.default else 12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_a_command_says_something_whatever_lies_in_the_topics(
