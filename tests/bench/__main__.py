@@ -16,7 +16,7 @@ from tests.bench.outcome import Outcome
 from tests.bench.picture import picture
 from tests.bench.report import page, with_short_form
 from tests.bench.scene import Scene
-from tests.bench.workloads import embedded, latency, parked, retries, start, throughput
+from tests.bench.workloads import embedded, latency, mails, parked, retries, start, throughput
 from tests.java import ServerMissing
 from tests.kafka import Broker
 from tests.measures import goals
@@ -24,6 +24,7 @@ from tests.measures import goals
 README = Path(__file__).parents[2] / "README.md"
 DOCS = README.parent / "docs"
 WORKLOADS: Mapping[str, Callable[[Scene], Outcome]] = {
+    **{f"mail-{answer}": partial(mails.welcome, answer=answer) for answer in mails.ANSWERS},
     "filter": throughput.filter_path,
     **{f"handler-{work}": partial(throughput.handlers, work=work) for work in throughput.WORKS},
     "latency": latency.open_loop,

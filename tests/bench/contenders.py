@@ -23,37 +23,45 @@ class Missing(Exception):
     """A contender can't take part here; the text says why."""
 
 
+Command = Callable[[], Sequence[str]]
+"""Gives the process to start, without its job. Raises `Missing`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """*command* gives the process to start, without its job. Raises `Missing`."""
+    """*handlers* is its process where handlers wait or do nothing, *mails* that of the real job; None: it takes no part there."""
 
     name: str
     title: str
-    command: Callable[[], Sequence[str]]
-    remark: str = ""
+    remark: str
+    handlers: Command | None = None
+    mails: Command | None = None
 
-    def run(self, job: Job) -> Run:
-        """Do the job.
+    def run(self, command: Command, job: Job) -> Run:
+        """Do the job with *command*, which is one of this contender's.
 
         Raises:
             RuntimeError: it failed.
         """
-        with Child(self.command(), job) as child:
+        with Child(command(), job) as child:
             run = child.result()
             if job.profile:
                 print(child.stderr, file=sys.stderr)
         return run
 
 
-def python(module: str) -> Callable[[], Sequence[str]]:
+def python(module: str) -> Command:
     """The command of a contender in `tests.bench.children`."""
     return lambda: [sys.executable, "-m", f"tests.bench.children.{module}"]
 
 
-def _faststream() -> Sequence[str]:
-    if importlib.util.find_spec("faststream") is None:
-        raise Missing("the dependency group `bench` is not installed: `make bench` installs it")
-    return python("faststream")()
+def _faststream(module: str) -> Command:
+    def command() -> Sequence[str]:
+        if importlib.util.find_spec("faststream") is None:
+            raise Missing("the dependency group `bench` is not installed: `make bench` installs it")
+        return python(module)()
+
+    return command
 
 
 def _parallel_consumer() -> Sequence[str]:
@@ -86,14 +94,33 @@ def _tool(*command: str) -> None:
         raise Missing(f"{command[0]} failed: {done.stdout[-500:]}{done.stderr[-500:]}")
 
 
-USHER = Contender("usher", "Usher", python("usher"), "commits, Mark, metrics, logs at info")
-BARE = Contender("bare", "bare loop", python("bare"), "aiokafka's getmany, and nothing is done")
-LANES = Contender("lanes", "bare lanes", python("lanes"), "prefilter, json.loads, a queue for each key; no bookkeeping")
-PARALLEL = Contender(
-    "parallel-consumer", "parallel-consumer", _parallel_consumer, f"0.5.3.3, KEY mode, {THREADS:,} threads, commits"
+USHER = Contender(
+    "usher", "Usher", "commits, Mark, metrics, logs at info", handlers=python("usher"), mails=python("usher_mails")
 )
-FASTSTREAM = Contender("faststream", "FastStream", _faststream, "one subscriber that takes a dict; commits")
-CONTENDERS = (USHER, BARE, LANES, PARALLEL, FASTSTREAM)
+BARE = Contender("bare", "bare loop", "aiokafka's getmany, and nothing is done", handlers=python("bare"))
+LANES = Contender(
+    "lanes", "bare lanes", "prefilter, json.loads, a queue for each key; no bookkeeping", handlers=python("lanes")
+)
+BARE_SENDER = Contender(
+    "bare-sender",
+    "bare sender",
+    "json.loads, the same templates, aiohttp, a task a message, as many at once as Usher; no bookkeeping",
+    mails=python("bare_sender"),
+)
+PARALLEL = Contender(
+    "parallel-consumer",
+    "parallel-consumer",
+    f"0.5.3.3, KEY mode, {THREADS:,} threads, commits",
+    handlers=_parallel_consumer,
+)
+FASTSTREAM = Contender(
+    "faststream",
+    "FastStream",
+    "one subscriber that takes a dict; commits; mails go out with SendGrid's package, one after the other",
+    handlers=_faststream("faststream"),
+    mails=_faststream("faststream_mails"),
+)
+CONTENDERS = (USHER, BARE, LANES, BARE_SENDER, PARALLEL, FASTSTREAM)
 
 
 def present(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:
@@ -102,7 +129,8 @@ def present(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str,
     missing: dict[str, str] = {}
     for contender in contenders:
         try:
-            contender.command()
+            for command in filter(None, (contender.handlers, contender.mails)):
+                command()
         except Missing as reason:
             missing[contender.title] = str(reason)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import cProfile
 import json
+import math
 import pstats
 import sys
 import time
@@ -49,7 +50,7 @@ class Job:
 class Run:
     """What came of a job: how much, from the first record to the end, in how many *seconds*. *memory* is the peak, in MB.
 
-    *figures* are a workload's own.
+    *figures* are a workload's own. *cpu* is the CPU time of the process, in seconds; nan: it does not say.
     """
 
     read: int
@@ -57,6 +58,7 @@ class Run:
     seconds: float
     memory: float
     figures: dict[str, float] = field(default_factory=dict)
+    cpu: float = math.nan
 
     @classmethod
     def loads(cls, text: str) -> Run:
@@ -70,6 +72,7 @@ class Stopwatch:
         self._job = job
         self._began = 0.0
         self._seconds = 0.0
+        self._cpu = 0.0
         self.read = 0
         self.handled = 0
         self.ended = 0.0
@@ -79,7 +82,7 @@ class Stopwatch:
     def saw(self, count: int) -> None:
         """So many more records have come."""
         if not self._began:
-            self._began = time.perf_counter()
+            self._began, self._cpu = time.perf_counter(), time.process_time()
             asyncio.get_running_loop().call_later(self._job.limit, self._stop)
         self.read += count
         if self.read >= self._job.read and self.handled >= self._job.handled:
@@ -93,14 +96,14 @@ class Stopwatch:
 
     def _stop(self) -> None:
         if not self._seconds:
-            self._seconds = time.perf_counter() - self._began
+            self._seconds, self._cpu = time.perf_counter() - self._began, time.process_time() - self._cpu
             self.ended = time.time()
             self._counts = self.read, self.handled
             self.over.set()
 
     def run(self, **figures: float) -> Run:
         """The result; once it is over."""
-        return Run(*self._counts, self._seconds, peak_memory(), figures)
+        return Run(*self._counts, self._seconds, peak_memory(), figures, self._cpu)
 
 
 def say_ready(**figures: float) -> None:

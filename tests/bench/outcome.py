@@ -11,11 +11,12 @@ from tests.measures import Measure
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Records a second, by contender: the medians of the rounds; and the peaks of their memory, in MB."""
+    """Records a second, by contender: the medians of the rounds; the peaks of their memory, in MB; CPU a record, in µs."""
 
     work: str
     rates: Mapping[Contender, float]
     memory: Mapping[Contender, float]
+    cpu: Mapping[Contender, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

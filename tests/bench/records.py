@@ -15,6 +15,8 @@ _REFERER = "https://portal.example.org/project/demo/user-management/users/add-us
 _TEMPLATE = raw_event(
     id="@ID",
     user_id="@USER",
+    email="@MAIL",
+    language="@LANGUAGE",
     triggered_by="@BY",
     timestamp=0,
     context={"user_agent": _AGENT, "audit_context": {"http_referer": _REFERER, "usage": "proxy"}, "timestamp": "@AT"},
@@ -23,13 +25,17 @@ Pair = tuple[bytes, bytes]
 """The key and the value of a record."""
 
 
-def record(number: int, user: int, *, at: float, ours: bool = True) -> Pair:
+def record(
+    number: int, user: int, *, at: float, ours: bool = True, email: str = "kim.berg@example.com", language: str = "en"
+) -> Pair:
     """Event *number*, of a *user*, that happened *at* (Unix seconds)."""
     key = f"00000000-0000-4000-8000-{user:012d}".encode()
     value = (
         _TEMPLATE.replace(b"@ID", b"%016x" % number)
         .replace(b"@USER", key)
         .replace(b"@BY", (OURS if ours else NOT_OURS).encode())
+        .replace(b"@MAIL", email.encode())
+        .replace(b"@LANGUAGE", language.encode())
         .replace(b'"@AT"', b"%.3f" % at)
     )
     return key, value
@@ -41,3 +47,9 @@ def mix(count: int, *, at: float, share: float = 1.0, seed: int = 1, first_user:
     every = round(1 / share)
     for number in range(count):
         yield record(number, first_user + chance.randrange(USERS), at=at, ours=number % every == 0)
+
+
+def people(count: int, *, at: float) -> Iterator[Pair]:
+    """The creation of *count* users, all by an administrator: each has an address, and every second one speaks German."""
+    for number in range(count):
+        yield record(number, number, at=at, email=f"user.{number}@example.org", language="de" if number % 2 else "en")

@@ -1,22 +1,30 @@
-"""The pure parts of the benchmark: statistics, the comparison with goals, the page and the picture. Nothing is timed."""
+"""The parts of the benchmark: statistics, the comparison with goals, the page, the picture, its mails. Nothing is timed."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
 import xml.etree.ElementTree as ET
 
+from sendgrid import SendGridAPIClient
+from sendgrid.helpers.mail import Mail as Payload
+from tests.bench.children.provider import Connection
 from tests.bench.contenders import LANES, PARALLEL, USHER
 from tests.bench.job import Job, Run
+from tests.bench.letter import KEY, LOGIN_URL, SERVICE, Letters
 from tests.bench.outcome import Outcome, Rates
 from tests.bench.picture import picture
-from tests.bench.records import OURS, mix
+from tests.bench.records import OURS, mix, people, record
 from tests.bench.report import page
 from tests.measures import Measure, goals
 from tests.stats import median, percentile, ratio
 
+from usher.channels.templates import Brand, Templates, template_folders
 from usher.systems.decode import decode
+from usher_handlers.welcome_email import welcome_email
 
-_RATES = Rates("handler of 1 ms", {USHER: 30_000.0, LANES: 60_000.0}, {USHER: 90.0, LANES: 75.0})
+_RATES = Rates("handler of 1 ms", {USHER: 30_000.0, LANES: 60_000.0}, {USHER: 90.0, LANES: 75.0}, {USHER: 43.2})
 
 
 def test_a_percentile_is_one_of_the_values() -> None:
@@ -50,12 +58,13 @@ def test_the_table_says_what_is_missed() -> None:
 
 
 def test_the_page_names_everything() -> None:
-    """Rates, memory, notes, who did not take part, and where it was measured."""
+    """Rates, memory, CPU, notes, who did not take part, and where it was measured."""
     outcome = Outcome([Measure("w", "rate", 30_000, 30_000, "/s", at_least=True)], _RATES, ["a call takes 3 ms"])
     text = page([outcome], about={"cores": "2 of Some CPU"}, missing={"FastStream": "no network"}, picture="p.svg")
     for piece in (
         "| Usher | 30,000 |",
         "| Usher | 90 |",
+        "| Usher | 43 |",
         "- a call takes 3 ms.",
         "no network",
         "2 of Some CPU",
@@ -88,3 +97,40 @@ def test_a_job_and_a_run_survive_the_way() -> None:
     job = Job("127.0.0.1:1", "topic", "group", "folder", work=0.05, options={"rate": 2.0})
     assert Job.loads(job.dumps()) == job
     assert Run.loads('{"read": 1, "handled": 2, "seconds": 0.5, "memory": 60.0}') == Run(1, 2, 0.5, 60.0)
+
+
+def test_the_people_of_the_real_job_have_addresses_and_languages_of_their_own() -> None:
+    """No two share an address, and both languages are spoken."""
+    events = [decode(value) for _, value in people(10, at=1_700_000_000.5)]
+    assert len({event.user.email for event in events}) == len({event.user.id for event in events}) == 10
+    assert {event.languages for event in events} == {("en",), ("de",)}
+
+
+def test_the_bare_sender_sends_what_usher_sends() -> None:
+    """Subject, text and HTML are the same, in both languages: like is compared with like."""
+    templates = Templates(template_folders([welcome_email]), brand=Brand(SERVICE, LOGIN_URL, LOGIN_URL))
+    letters = Letters()
+    for _, value in people(2, at=1_700_000_000.5):
+        event, letter = decode(value), letters.of(json.loads(value))
+        mail = templates.mail("welcome_email", event, variables={"link": None})
+        assert letter is not None
+        assert (letter.to, letter.subject, letter.text, letter.html) == (
+            event.user.email,
+            mail.subject,
+            mail.text,
+            mail.html,
+        )
+
+
+def test_the_bare_sender_leaves_out_what_no_administrator_did() -> None:
+    """Its filter is Usher's."""
+    assert Letters().of(json.loads(record(1, 1, at=1_700_000_000.5, ours=False)[1])) is None
+
+
+async def test_the_double_accepts_what_the_package_sends() -> None:
+    """A real request of SendGrid's own client is answered with 202."""
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(lambda: Connection(0.0), "127.0.0.1", 0) as server:
+        client = SendGridAPIClient(KEY, host=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        answer = await asyncio.to_thread(client.send, Payload("a@example.org", "b@example.org", "Hi", "Hello"))
+    assert answer.status_code == 202
