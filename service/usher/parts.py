@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from usher.channels import MailProvider, Sms
 from usher.channels.outbox import MailOutbox, SmsOutbox
+from usher.channels.sendgrid import SendGrid
 from usher.channels.smtp import Smtp
 from usher.channels.templates import Brand, Templates, template_folders
 from usher.channels.transport import Transport
@@ -46,8 +47,6 @@ def _email(settings: Settings, transport: Transport) -> MailProvider:
     if settings.email == "smtp":
         return Smtp(_given(settings.smtp.url))
     if settings.email == "sendgrid":
-        from usher.channels.sendgrid import SendGrid  # noqa: PLC0415 slow to import: its users pay
-
         given = settings.sendgrid
         return SendGrid(transport, api_key=_given(given.api_key).get_secret_value(), base_url=given.base_url)
     return MailOutbox(settings.outbox_dir)

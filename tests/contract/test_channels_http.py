@@ -17,12 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from jsonschema import Draft4Validator, Draft202012Validator
 from jsonschema.protocols import Validator
+from sendgrid.helpers.mail import (
+    ClickTracking,
+    CustomArg,
+    From,
+    Header,
+    OpenTracking,
+    Personalization,
+    To,
+    TrackingSettings,
+)
+from sendgrid.helpers.mail import Mail as Payload
+from sendgrid.helpers.mail.exceptions import SendGridException
 
 from usher.addresses import MailSender, TwilioSender
 from usher.channels import Mail, ProviderRefused, SmsMessage
-from usher.channels.sendgrid import SendGrid
+from usher.channels.mime import AUTO_SUBMITTED, encoded, neutral, one_line
+from usher.channels.sendgrid import SendGrid, payload
 from usher.channels.transport import Transport
 from usher.channels.twilio import Twilio
 from usher.context import SendState
@@ -388,6 +403,67 @@ async def test_what_sendgrid_is_sent(fake: FakeProviders) -> None:
     assert payload["headers"] == {"Auto-Submitted": "auto-generated", "X-Usher-Template": "welcome_email"}
     assert payload["tracking_settings"]["click_tracking"]["enable"] is False
     assert request.headers["Authorization"] == f"Bearer {fake.sendgrid_api_key}"
+
+
+def of_the_package(mail: Mail) -> Any:
+    """The payload as SendGrid's own package makes it."""
+    message = Payload(
+        from_email=From(mail.sender.address, neutral(mail.sender.name) or None),
+        subject=neutral(mail.subject),
+        plain_text_content=mail.text,
+        html_content=mail.html,
+    )
+    recipient = Personalization()
+    recipient.add_to(To(mail.to))
+    message.add_personalization(recipient)
+    message.add_custom_arg(CustomArg("usher_delivery", mail.idempotency_key))
+    for header, value in (AUTO_SUBMITTED, *mail.headers):
+        message.add_header(Header(header, encoded(header, value).replace("\r\n", "")))
+    message.tracking_settings = TrackingSettings(ClickTracking(False, False), OpenTracking(False))
+    return message.get()
+
+
+LINE = st.text(max_size=40).map(one_line)
+ADDRESS = st.from_regex(r"[a-z0-9.+_'-]{1,12}@[a-zäö0-9-]{1,12}\.[a-z]{2,6}", fullmatch=True)
+MAILS = st.builds(
+    Mail,
+    to=ADDRESS,
+    sender=st.builds(MailSender, ADDRESS, LINE),
+    subject=LINE,
+    text=st.text(),
+    html=st.none() | st.text(),
+    idempotency_key=st.from_regex(r"[a-z_]{1,20}-[0-9a-f]{32}", fullmatch=True),
+    headers=st.dictionaries(st.sampled_from(["List-Id", "X-Usher-Template"]), LINE).map(
+        lambda given: tuple(given.items())
+    ),
+)
+
+
+@given(mail=MAILS)
+@example(mail=MAIL)
+@example(mail=replace(MAIL, html="", sender=MailSender("accounts@example.org", "=?utf-8?q?Kim?=, Inc.")))
+def test_the_payload_is_what_sendgrids_package_makes(mail: Mail) -> None:
+    """Whatever the mail: the same document, and it survives the way as JSON."""
+    assert json.loads(SendGrid(Transport(), api_key="k").prepare(mail)) == payload(mail) == of_the_package(mail)
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "SG.abc.def is it"}, {"html": "SG.abc.def"}, {"text": "a", "html": "SG.a.b"}]
+)
+def test_a_mail_that_begins_with_an_api_key_is_refused_as_the_package_refuses_it(change: dict[str, str]) -> None:
+    """Before any connection; the reason does not hold the key."""
+    mail = replace(MAIL, **change)
+    with pytest.raises(SendGridException):
+        of_the_package(mail)
+    with pytest.raises(Reject, match="API key of SendGrid") as raised:
+        SendGrid(Transport(), api_key="k").prepare(mail)
+    assert "SG." not in str(raised.value)
+
+
+def test_half_a_character_is_refused() -> None:
+    """No provider takes it: UTF-8 can't encode it."""
+    with pytest.raises(Reject, match="can't be sent"):
+        SendGrid(Transport(), api_key="k").prepare(replace(MAIL, text="\ud800"))
 
 
 @pytest.mark.parametrize("sender", ["+15005550006", "MG" + "0a" * 16])

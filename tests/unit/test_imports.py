@@ -23,7 +23,7 @@ STEPS = [
     ("usher.on(*usher.event_types.event_types())", CLIENTS | {"pydantic_settings", "sqlite3"}),
     ("import usher.eventlog", CLIENTS | {"sqlite3"}),
     ("import usher.settings", CLIENTS - {"cryptography"} | {"sqlite3"}),
-    ("import usher.app, usher.operate.checks", {"sendgrid", "twilio"}),
+    ("import usher.app, usher.operate.checks, usher.channels.sendgrid", {"sendgrid", "twilio"}),
     ("import aiohttp, sendgrid", {"twilio"}),
 ]
 """What is done in one fresh interpreter, one after the other, and what is not loaded after each."""

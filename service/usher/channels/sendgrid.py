@@ -1,26 +1,15 @@
 """Mail by SendGrid's v3 API.
 
-The package builds and checks the payload; our own session carries it, because the package's client has no timeout, blocks
-the loop, and logs the API key at DEBUG.
+The payload is written by hand, because SendGrid's package takes thirty times as long; a contract test compares the two. Our own
+session carries it: the package's client has no timeout, blocks the loop, and logs the API key at DEBUG.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any
 
-from sendgrid.helpers.mail import (
-    ClickTracking,
-    CustomArg,
-    From,
-    Header,
-    OpenTracking,
-    Personalization,
-    To,
-    TrackingSettings,
-)
-from sendgrid.helpers.mail import Mail as Payload
-from sendgrid.helpers.mail.exceptions import SendGridException
+from pydantic_core import to_json
 
 from usher.channels import Mail, Progress
 from usher.channels.answers import SENDGRID
@@ -33,6 +22,9 @@ PATH = "/v3/mail/send"
 DELIVERY_ARG = "usher_delivery"
 """The custom argument that carries the idempotency key: it comes back in SendGrid's events. It stops no repeat; nothing that
 SendGrid has does."""
+_API_KEY = re.compile(r"SG\.[0-9a-zA-Z]+\.[0-9a-zA-Z]+")
+_TRACKING = {"click_tracking": {"enable": False, "enable_text": False}, "open_tracking": {"enable": False}}
+"""A link that leads to where a password is set must not go by way of someone else's host."""
 
 
 class SendGrid:
@@ -47,8 +39,8 @@ class SendGrid:
 
     def prepare(self, mail: Mail) -> bytes:
         try:
-            return json.dumps(payload(mail)).encode()
-        except (ValueError, SendGridException) as error:
+            return to_json(payload(mail))
+        except ValueError as error:
             raise Reject(f"this mail can't be sent: {error}") from None
 
     async def send(self, mail: Mail, progress: Progress) -> None:
@@ -68,22 +60,23 @@ def payload(mail: Mail) -> dict[str, Any]:
     """The JSON document of ``POST /v3/mail/send``.
 
     Raises:
-        ValueError, SendGridException: not one message to one recipient, or a SendGrid key in its text.
+        ValueError: not one message to one recipient, or its text begins with an API key of SendGrid.
     """
     check(mail)
-    message = Payload(
-        from_email=From(mail.sender.address, neutral(mail.sender.name) or None),
-        subject=neutral(mail.subject),
-        plain_text_content=mail.text,
-        html_content=mail.html,
-    )
-    recipient = Personalization()
-    recipient.add_to(To(mail.to))
-    message.add_personalization(recipient)
-    message.add_custom_arg(CustomArg(DELIVERY_ARG, mail.idempotency_key))
-    for header, value in (AUTO_SUBMITTED, *mail.headers):
-        message.add_header(Header(header, encoded(header, value).replace("\r\n", "")))
-    # A link that leads to where a password is set must not go by way of someone else's host.
-    message.tracking_settings = TrackingSettings(ClickTracking(False, False), OpenTracking(False))
-    document: dict[str, Any] = message.get()
-    return document
+    parts = [("text/plain", mail.text), *([] if mail.html is None else [("text/html", mail.html)])]
+    if any(_API_KEY.match(text) for _, text in parts):
+        raise ValueError("its text begins with an API key of SendGrid")
+    name = neutral(mail.sender.name)
+    return {
+        "from": {"email": mail.sender.address, **({"name": name} if name else {})},
+        "subject": neutral(mail.subject),
+        "personalizations": [{"to": [{"email": mail.to}]}],
+        "content": [{"type": kind, "value": text} for kind, text in parts],
+        "headers": dict([AUTO_SUBMITTED, *((header, _on_one_line(header, value)) for header, value in mail.headers)]),
+        "custom_args": {DELIVERY_ARG: mail.idempotency_key},
+        "tracking_settings": _TRACKING,
+    }
+
+
+def _on_one_line(header: str, value: str) -> str:
+    return encoded(header, value).replace("\r\n", "")
