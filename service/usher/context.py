@@ -114,10 +114,9 @@ class Context:
     @property
     def logger(self) -> FilteringBoundLogger:
         """The logger, bound to this attempt: its lines carry event id, handler, attempt, topic, partition and offset."""
-        bound = self._logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt)
-        if (at := self._origin) is not None:
-            bound = bound.bind(topic=at.topic, partition=at.partition, offset=at.offset)
-        return bound
+        at = self._origin
+        place = {} if at is None else {"topic": at.topic, "partition": at.partition, "offset": at.offset}
+        return self._logger.bind(event_id=self.event.id, handler=self.handler, attempt=self.attempt, **place)
 
     @property
     def idempotency_key(self) -> str:

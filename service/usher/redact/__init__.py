@@ -7,14 +7,19 @@ harm. What an operator needs stays: addresses of servers, times, UUIDs, and text
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from usher.redact.people import about, holds_person, without_people, without_quotes
-from usher.redact.secrets import know, without_secrets
+from usher.redact.secrets import changes, know, without_secrets
 from usher.redact.shapes import plainer, without_credentials, without_paths
 
 __all__ = ["Ours", "about", "holds_person", "know", "scrub", "scrub_field", "without_secrets"]
 
 _LIMIT = 300
 """The characters that are kept of a text: headers are copied into every later record, and must stay small."""
+
+_SHORT = 40
+"""Characters. Fields of that length are mostly ours (what happened, names of channels and templates), and come again and again."""
 
 
 class Ours(str):
@@ -36,6 +41,13 @@ def scrub(text: object, limit: int = _LIMIT) -> Ours:
 
 def scrub_field(text: object) -> Ours:
     """`scrub` a field of a log line: there are several in the line of each delivery, so it is not searched for what `about` names."""
+    if type(text) is str and len(text) <= _SHORT:
+        return _scrubbed_once(text, changes())
+    return _scrubbed(text, _LIMIT, known=False)
+
+
+@lru_cache(1024)
+def _scrubbed_once(text: str, _changes: int) -> Ours:
     return _scrubbed(text, _LIMIT, known=False)
 
 

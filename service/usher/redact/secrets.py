@@ -27,6 +27,7 @@ class _Known:
         self.given: dict[str, frozenset[str]] = {}
         self.forms: tuple[str, ...] = ()
         self.short: re.Pattern[str] | None = None
+        self.changes = 0
 
 
 _known = _Known()
@@ -35,6 +36,7 @@ _known = _Known()
 def know(origin: str, values: Iterable[str]) -> None:
     """Mask *values* from now on, wherever a text is scrubbed. They replace what the same *origin* gave before."""
     _known.given[origin] = frozenset(value for value in values if value)
+    _known.changes += 1
     forms, short = set[str](), set[str]()
     for value in frozenset[str]().union(*_known.given.values()):
         for part in _parts(value):
@@ -45,6 +47,11 @@ def know(origin: str, values: Iterable[str]) -> None:
     _known.forms = tuple(sorted(forms, key=len))
     alternatives = "|".join(map(re.escape, sorted(short, key=len, reverse=True)))
     _known.short = re.compile(rf"(?<=[=:\"'/])(?:{alternatives})(?![\w>])") if short else None
+
+
+def changes() -> int:
+    """How often `know` was called: what was scrubbed before may hold what is a secret since."""
+    return _known.changes
 
 
 def without_secrets(text: str) -> str:
