@@ -450,7 +450,7 @@ def test_the_payload_is_what_sendgrids_package_makes(mail: Mail) -> None:
 @pytest.mark.parametrize(
     "change", [{"text": "SG.abc.def is it"}, {"html": "SG.abc.def"}, {"text": "a", "html": "SG.a.b"}]
 )
-def test_a_mail_that_begins_with_an_api_key_is_refused_as_the_package_refuses_it(change: dict[str, str]) -> None:
+def test_a_mail_that_begins_with_an_api_key_is_refused_as_the_package_refuses_it(change: dict[str, Any]) -> None:
     """Before any connection; the reason does not hold the key."""
     mail = replace(MAIL, **change)
     with pytest.raises(SendGridException):

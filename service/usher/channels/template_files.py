@@ -68,8 +68,9 @@ class TemplateFiles:
         Raises:
             Reject: there is none; says what was looked for, and where.
         """
-        tags = list(dict.fromkeys(tag for wanted in (*languages, FALLBACK) for tag in _shortened(wanted)))
-        for tag in tags:
+        tags: dict[str, None] = {}
+        for tag in (tag for wanted in (*languages, FALLBACK) for tag in _shortened(wanted)):
+            tags[tag] = None
             if (path := self.paths.get(key := TemplateKey(name, suffix, tag))) is not None:
                 return key, path
         if name not in self.names:
