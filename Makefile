@@ -30,8 +30,8 @@ demo-keycloak: $(ready) ## The same with a real Keycloak, which can then be trie
 test: $(ready) ## All tests; those on Kafka and Keycloak need Java and Maven, and say so when they skip
 	$(bin)/pytest -n $(TESTERS) --maxschedchunk 1 $(ARGS)
 
-unit: $(ready) ## tests/unit in some seconds: without the simulation, with few examples of each property
-	$(bin)/pytest tests/unit -n $(JOBS) --dist worksteal -m "not simulation" --hypothesis-profile quick $(ARGS)
+unit: $(ready) ## tests/unit in some seconds: without the simulation and what is heavy, with few examples of each property
+	$(bin)/pytest tests/unit -n $(JOBS) --dist worksteal -m "not simulation and not heavy" --hypothesis-profile quick $(ARGS)
 
 mutants: $(ready) ## The engine with one rule taken away at a time: the simulation has to notice
 	$(bin)/python -m tests.simulation.mutants --jobs $(JOBS)

@@ -44,6 +44,8 @@ class Forged(NamedTuple):
     headers: Headers
 
 
+pytestmark = pytest.mark.heavy
+
 NUMBERS = st.sampled_from(
     [
         "9" * 30, "9" * 5000, "-1", "-" + "9" * 18, "9223372036854775807", "-9223372036854775807", "253402300799999",

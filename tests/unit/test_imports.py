@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 CLIENTS = {
     "aiohttp",
     "aiokafka",
@@ -29,6 +31,7 @@ STEPS = [
 """What is done in one fresh interpreter, one after the other, and what is not loaded after each."""
 
 
+@pytest.mark.heavy
 def test_nothing_loads_a_client_before_it_is_wanted() -> None:
     """A handler's test starts at once, settings are read by every command, and only who sends by a provider waits for it."""
     done = "; ".join(f"{statement}; note()" for statement, _ in STEPS)

@@ -19,6 +19,8 @@ from usher.delivery import Unreadable
 from usher.eventlog.kafka import unpacking
 from usher.eventlog.kafka.unpacking import MOST_UNPACKED, install
 
+pytestmark = pytest.mark.heavy
+
 PARTITION = TopicPartition("identity.events", 0)
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 CODECS = pytest.mark.parametrize("codec", [GZIP, SNAPPY, LZ4, ZSTD])

@@ -38,6 +38,8 @@ SECONDS = 1.5
 """Of processor time for one such event, generously; what is quadratic takes longer."""
 PIECES = ["a", "a-", "a@", "é ", "/", "[", '{"', "://", "+1", "=?utf-8?q?", "\n", "1"]
 
+pytestmark = pytest.mark.heavy
+
 pieces = pytest.mark.parametrize("piece", PIECES)
 
 

@@ -11,39 +11,24 @@ for a password or secret is not loaded at all.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import (
-    BaseLoader,
-    ChainableUndefined,
-    Environment,
-    FileSystemLoader,
-    StrictUndefined,
-    TemplateError,
-    TemplateNotFound,
-    TemplateSyntaxError,
-    UndefinedError,
-    meta,
-    nodes,
-)
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import ChainableUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError, UndefinedError, meta
 
 from usher.channels import gsm7
+from usher.channels.jinja import BREAK, CarefulLoader, careful_environment
 from usher.channels.mime import one_line
 from usher.channels.template_files import KINDS, TemplateFiles, TemplateKey, template_folders
 from usher.event import Event, EventContext, User
 from usher.outcome import Reject
 from usher.redact import scrub
-from usher.redact.credentials import names_credential
 
 __all__ = ["Brand", "RenderedMail", "RenderedSms", "Templates", "template_folders"]
 
 _LAYOUT = Path(__file__).with_name("layout")
-_BREAK = "\ufdd0"
-"""A line break of a value, until it is known whether it stands in the subject, which the template's own line break ends."""
 _LONGEST_SUBJECT = 400
 """Characters of a subject that are kept: to fold a header takes longer than its length, and users write names and metadata."""
 
@@ -88,8 +73,8 @@ class Templates:
     def __init__(self, folders: Sequence[Path], *, brand: Brand, overrides: Path | None = None) -> None:
         self._brand = brand
         self._files = TemplateFiles(folders, overrides)
-        self._loader = _CarefulLoader([*self._files.searched, _LAYOUT])
-        self._environment = _environment(self._loader)
+        self._loader = CarefulLoader([*self._files.searched, _LAYOUT])
+        self._environment = careful_environment(self._loader)
 
     @property
     def names(self) -> list[str]:
@@ -118,7 +103,7 @@ class Templates:
         values = self._values(event, key.language, email, phone, variables)
         subject, text = _split_subject(path, self._render(path, values))
         html_path = self._files.paths.get(key._replace(suffix=".html"))
-        html = None if html_path is None else self._render(html_path, values).replace(_BREAK, "\n")
+        html = None if html_path is None else self._render(html_path, values).replace(BREAK, "\n")
         return RenderedMail(subject, text, html, key.language)
 
     def sms(
@@ -137,7 +122,7 @@ class Templates:
         """
         key, path = self._files.choose(name, ".sms", event.languages)
         values = self._values(event, key.language, email, phone, variables)
-        text = gsm7.plain(self._render(path, values).replace(_BREAK, "\n").strip())
+        text = gsm7.plain(self._render(path, values).replace(BREAK, "\n").strip())
         if not text:
             raise Reject(f"template {path} renders to nothing")
         return RenderedSms(text, gsm7.length(text), key.language)
@@ -190,28 +175,10 @@ class Templates:
     def _given(self, path: str, known: Mapping[str, Any]) -> dict[str, Any]:
         """Stand-ins for the variables that only the handler can give."""
         try:
-            source, _, _ = self._loader.get_source(self._environment, path)
+            wanted = meta.find_undeclared_variables(self._loader.tree(self._environment, path))
         except (TemplateError, ValueError, OSError):
             return {}  # rendering says what is wrong
-        wanted = meta.find_undeclared_variables(self._environment.parse(source, path))
         return {name: _stand_in(name) for name in wanted - known.keys()}
-
-
-class _CarefulLoader(FileSystemLoader):
-    """Loads no template that reaches for a credential: no message may ever carry one."""
-
-    def get_source(self, environment: Environment, template: str) -> Any:
-        found = super().get_source(environment, template)
-        for node in environment.parse(found[0], template).find_all(nodes.Node):
-            for name in _names_in(node):
-                # Blunt on purpose: a name that only sounds like one can be given to the template under another.
-                if any(names_credential(part, "template") for part in (name, *name.split("."))):
-                    raise TemplateSyntaxError(
-                        f"a message never carries a password or secret, and it refers to {name!r}; say how to set one",
-                        node.lineno,
-                        template,
-                    )
-        return found
 
 
 class _OnlyGiven(UndefinedError):
@@ -222,48 +189,10 @@ def _stand_in(name: str) -> ChainableUndefined:
     return ChainableUndefined(name=name, exc=_OnlyGiven)
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox; a template's globals are a plain dict: jinja's chain of two is read in Python, in every rendering."""
-
-    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
-        return {**self.globals, **(d or {})}
-
-
-def _environment(loader: BaseLoader) -> Environment:
-    return _Environment(
-        loader=loader,
-        undefined=StrictUndefined,
-        autoescape=lambda name: name is not None and name.endswith(".html"),
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
-
-
-def _printable(value: object) -> object:
-    if value is None:
-        raise UndefinedError("a value is None where it is printed; guard it with {% if … %}")
-    return value.replace("\n", _BREAK) if isinstance(value, str) else value
-
-
-def _names_in(node: nodes.Node) -> list[str]:
-    """The names by which *node* looks something up, also those given as a text: ``x["name"]``, ``x.get("name")``."""
-    match node:
-        case (
-            nodes.Name(name=str(name)) | nodes.Getattr(attr=str(name)) | nodes.Getitem(arg=nodes.Const(value=str(name)))
-        ):
-            return [name]
-        case nodes.Call(node=nodes.Getattr(attr="get")) | nodes.Filter():
-            given = [*node.args, *(keyword.value for keyword in node.kwargs)]
-            return [arg.value for arg in given if isinstance(arg, nodes.Const) and isinstance(arg.value, str)]
-    return []
-
-
 def _split_subject(path: str, rendered: str) -> tuple[str, str]:
     first, _, rest = rendered.lstrip().partition("\n")
     label, colon, subject = first.partition(":")
-    subject, text = one_line(subject.replace(_BREAK, " ")), rest.replace(_BREAK, "\n").strip()
+    subject, text = one_line(subject.replace(BREAK, " ")), rest.replace(BREAK, "\n").strip()
     if label.strip().lower() != "subject" or not colon or not subject:
         raise Reject(f"template {path}: its first line should be the subject, as in 'Subject: Your account'")
     if not text:
