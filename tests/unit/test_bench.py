@@ -96,7 +96,9 @@ def test_a_job_and_a_run_survive_the_way() -> None:
     """The orders of a child and its answers are lines of JSON."""
     job = Job("127.0.0.1:1", "topic", "group", "folder", work=0.05, options={"rate": 2.0})
     assert Job.loads(job.dumps()) == job
-    assert Run.loads('{"read": 1, "handled": 2, "seconds": 0.5, "memory": 60.0}') == Run(1, 2, 0.5, 60.0)
+    run = Run(1, 2, 0.5, 60.0, cpu=0.25)
+    assert Run.loads('{"read": 1, "handled": 2, "seconds": 0.5, "memory": 60.0, "cpu": 0.25}') == run
+    assert math.isnan(Run.loads('{"read": 1, "handled": 2, "seconds": 0.5, "memory": 60.0}').cpu)
 
 
 def test_the_people_of_the_real_job_have_addresses_and_languages_of_their_own() -> None:

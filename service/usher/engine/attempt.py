@@ -117,7 +117,9 @@ class Attempts:
                 expires_at=None if expires_at is None else expires_at / 1000,
             )
             self._report(handler, delivery, ending, verdict)
-        return verdict, _after(delivery, verdict, ending.sent, int(now * 1000))
+        sent = ending.sent
+        del ending  # newer Pythons keep this frame, too, with the traceback of its error
+        return verdict, _after(delivery, verdict, sent, int(now * 1000))
 
     def longest_wait(self, handler: str) -> float:
         """Return the longest wait, in seconds, that the retry policy of *handler* asks for."""

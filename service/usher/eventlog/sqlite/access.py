@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -18,10 +19,7 @@ def only_worker(path: Path) -> int:
     Raises:
         LogMisconfigured: another process has the lock; names its process id.
     """
-    try:
-        whole = path.resolve()
-    except RuntimeError as error:
-        raise LogMisconfigured(f"{path} is a link to itself; name the file in USHER_EVENT_LOG") from error
+    whole = _resolved(path)
     lock = whole.with_name(f"{whole.name}.lock")
     for_the_owner_alone(lock)
     try:
@@ -45,6 +43,15 @@ def only_worker(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LogMisconfigured(f"{path} is a link to itself; name the file in USHER_EVENT_LOG") from error
+    return path.resolve()
 
 
 def for_the_owner_alone(path: Path) -> None:
