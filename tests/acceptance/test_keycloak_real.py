@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import aiohttp
@@ -98,7 +98,7 @@ def _is_welcome(subject: str) -> bool:
 
 def stored(folder: Path) -> list[Event]:
     """The events in the log's topic."""
-    with sqlite3.connect(f"file:{folder / 'usher.db'}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{folder / 'usher.db'}?mode=ro", uri=True)) as database:
         rows = database.execute('SELECT value FROM records WHERE topic = ? ORDER BY "offset"', ("identity.events",))
         return [decode(value) for (value,) in rows]
 

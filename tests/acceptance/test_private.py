@@ -8,7 +8,7 @@ import hmac
 import json
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -67,7 +67,7 @@ async def failing_server() -> AsyncIterator[int]:
 
 
 def headers_of_dead_letters(folder: Path) -> str:
-    with sqlite3.connect(folder / "usher.db") as log:
+    with closing(sqlite3.connect(folder / "usher.db")) as log:
         return str(log.execute("SELECT key, headers FROM records WHERE topic LIKE '%-dlt'").fetchall())
 
 
@@ -152,7 +152,7 @@ async def test_every_door_has_the_same_rule(tmp_path: Path, door: str) -> None:
         source = ("--source", "authgear") if "--source" in door else ()
         code, _, err = await usher("emit", "-", *source, cwd=tmp_path, env=environment(), stdin=body)
         assert code == 0, err
-    with sqlite3.connect(tmp_path / "usher.db") as log:
+    with closing(sqlite3.connect(tmp_path / "usher.db")) as log:
         [(value,)] = log.execute("SELECT value FROM records WHERE topic = 'identity.events'")
 
     payload = json.loads(value)["payload"]
