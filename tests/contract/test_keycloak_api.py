@@ -445,6 +445,62 @@ async def test_an_update_without_a_password_is_none(set_ago: float | None) -> No
         assert await _recognized(it, event) == "admin.USER-UPDATE"
 
 
+@pytest.mark.parametrize("kind", ["UPDATE_PASSWORD", "UPDATE_CREDENTIAL", "REGISTER"])
+async def test_a_password_that_the_user_set_is_no_reset(kind: str) -> None:
+    """A program learns of it and updates the user right after: the user must not hear of an administrator."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        it.fake.passwords["ada"] = it.clock() - 0.3
+        own = {"type": kind, "userId": "ada", "time": round((it.clock() - 0.29) * 1000)}
+        it.fake.user_events.append(own)
+        event = it.fake.happens("UPDATE", "users/ada", _person(enabled=True))
+
+        assert await _recognized(it, event) == "admin.USER-UPDATE"
+
+
+async def test_a_password_of_a_registration_is_no_reset() -> None:
+    """Also where the realm keeps no user events: nobody but the user has made this account."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        made = it.clock() - 0.4
+        it.fake.users["eve"] = {"id": "eve", "username": "eve", "createdTimestamp": round(made * 1000)}
+        it.fake.passwords["eve"] = made + 0.1
+        event = it.fake.happens("UPDATE", "users/eve", {"attributes": {"tier": ["free"]}})
+
+        assert await _recognized(it, event) == "admin.USER-UPDATE"
+
+
+async def test_a_password_is_a_reset_right_after_an_administrator_made_the_user() -> None:
+    """A script makes the user without a password, and writes one with an update."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        it.fake.create_user("lee", createdTimestamp=round(it.clock() * 1000))
+        it.clock.advance(0.5)
+        it.fake.passwords["lee"] = it.clock() - 0.02
+        event = it.fake.happens("UPDATE", "users/lee", {"email": "lee@example.com"})
+
+        assert await _recognized(it, event) == "password.reset"
+
+
+async def test_an_update_is_looked_up_once_though_the_feed_reads_it_again() -> None:
+    """The last two minutes are read at every look: many updates would be many calls each time."""
+    async with scene() as it:
+        feed = it.feed
+        cursor = (await feed.page(None)).cursor
+        it.clock.advance(1.0)
+        it.fake.happens("UPDATE", "users/ada", _person(enabled=True))
+        types = []
+        for _ in range(3):
+            page = await feed.page(cursor)
+            cursor = page.cursor
+            types += [arrival.event.type for arrival in page.arrivals if arrival.event]
+
+        assert types == ["admin.USER-UPDATE"] * 3
+        assert [call for call in it.fake.asked if call.endswith("/credentials")] == [
+            f"GET /admin/realms/{it.fake.realm}/users/ada/credentials"
+        ]
+
+
 async def test_an_update_whose_user_is_gone_is_still_an_event() -> None:
     """Deleted since; and where the realm shows us nothing, the event's own words hold."""
     async with scene() as it:
