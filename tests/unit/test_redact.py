@@ -74,6 +74,7 @@ def test_people_are_taken_out(text: str, left: str) -> None:
         "/maps?a=b:c&key=hunter2x",
         "code: token: hunter2x",
         "error code: hunter2x",
+        "Incorrect API key provided: hunter2x",
         "token: nothunter2x",
         "token='hunter2x and code: hunter2x' password=hunter2x",
         "jwt eyJhbGciOiJIUzI1NiJ9.hunter2x.hunter2x",

@@ -50,7 +50,7 @@ _PAIR = re.compile(
 )
 _SAID = re.compile(
     r"(?i)\b(?:pass(?:word|wd|phrase|code)|passwort|kennwort|pwd|pin|otp|secret|token|api\s?key|credentials?)\b[\"']?"
-    r"(?:\s+(?:is|was|ist|lautet|to|now)\b)*[\s:=]+[\"']?(?!\d{4}-\d\d)(?!\d+\w{0,2}\b)"
+    r"(?:\s+(?:is|was|ist|lautet|to|now|provided|given)\b)*[\s:=]+[\"']?(?!\d{4}-\d\d)(?!\d+\w{0,2}\b)"
     r"((?=[^\s\"'<>,;\d]*\d)(?=[^\s\"'<>,;a-zA-Z]*[a-zA-Z])[^\s\"'<>,;]{4,})"
 )
 _SAID_MARKS = ("pass", "wort", "pwd", "pin", "otp", "secret", "token", "key", "cred", "code")

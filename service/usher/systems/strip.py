@@ -45,8 +45,10 @@ _MARKS = (
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _MAY_BE_ENCODED = re.compile(r"(?:[A-Za-f][A-Za-z0-9+/_-]{3}){3}[A-Za-z0-9+/_-]*={0,2}\Z")
 """The same where it begins with ASCII, as documents do: most ids and words are not looked into."""
-_CONSTANT = re.compile(r"[A-Z]+(_[A-Z]+)+")
-"""A name in a list of such names, as Keycloak's ``["UPDATE_PASSWORD", "UPDATE_PROFILE"]``, and no pair."""
+_LISTED = re.compile(r"[A-Z]+(_[A-Z]+)+|/[\w /-]+")
+"""A name in a list of such names, as Keycloak's actions (``["UPDATE_PASSWORD", "UPDATE_PROFILE"]``) and groups, and no pair."""
+_WORDS = re.compile(r"[a-z]{1,20}([_:.-][a-z]{1,20})*")
+"""The key of a role or a group, as Authgear writes it: ``{"key": "store_manager"}``. A key that opens something is no word."""
 _DEEPEST = 220
 """Levels that are looked into, those of documents within texts included; a text that is deeper is not kept."""
 _MOST_ROUNDS = 8
@@ -118,7 +120,7 @@ def _is_credential(name: str, item: Any) -> bool:
     if name in _harmless:
         return False
     if names_credential(name):
-        return _may_be_one(item) and not (is_weak(name) and type(item) in (dict, list))
+        return _may_be_one(item) and not (is_weak(name) and _is_harmless(name, item))
     if len(name) <= _LONGEST_NAME and len(_harmless) < _MOST_NAMES:
         _harmless.add(name)
     return False
@@ -126,6 +128,13 @@ def _is_credential(name: str, item: Any) -> bool:
 
 def _may_be_one(item: Any) -> bool:
     return not (item is None or item is True or item is False or (type(item) is str and _TEXTS.fullmatch(item)))
+
+
+def _is_harmless(name: str, item: Any) -> bool:
+    """Whether what stands under a weak name is none of the credentials that have such names."""
+    if type(item) is str:
+        return name.lower() == "key" and _WORDS.fullmatch(item) is not None
+    return type(item) is dict or type(item) is list
 
 
 class _Stripping:
@@ -218,7 +227,7 @@ def _is_pair(node: list[Any]) -> bool:
 
 def _are_names(node: list[str]) -> bool:
     """Whether the second text is a name beside the first one, and not its value."""
-    return _METHODS.fullmatch(node[1]) is not None or all(map(_CONSTANT.fullmatch, node))
+    return _METHODS.fullmatch(node[1]) is not None or all(map(_LISTED.fullmatch, node))
 
 
 def _paired(node: dict[str, Any]) -> set[str]:
