@@ -399,6 +399,27 @@ async def test_what_the_console_has_changed_is_known_by_what_was_there_before(ap
     assert seen == [plain, plain, "user.disabled", plain, "user.reenabled", plain]
 
 
+@pytest.mark.parametrize(("enabled", "type_"), [(True, "user.reenabled"), (False, "admin.USER-UPDATE")])
+async def test_a_user_who_was_made_without_a_word_on_it_was_disabled(enabled: bool, type_: str) -> None:
+    """That is Keycloak's own default; the console's first save then changes it, or does not."""
+    async with scene() as it:
+        it.fake.happens("CREATE", "users/lee", {"username": "lee"})
+        it.clock.advance(60.0)
+        event = it.fake.happens("UPDATE", "users/lee", {"username": "lee", "enabled": enabled})
+
+        assert await _recognized(it, event) == type_
+
+
+async def test_an_update_that_failed_has_changed_nothing() -> None:
+    """So the next one is the first that disables the account."""
+    async with scene() as it:
+        it.fake.happens("UPDATE", "users/ada", _person(enabled=False))["error"] = "not_allowed"
+        it.clock.advance(60.0)
+        event = it.fake.happens("UPDATE", "users/ada", _person(enabled=False))
+
+        assert await _recognized(it, event) == "user.disabled"
+
+
 async def test_a_required_action_is_seen_where_the_account_stays_disabled() -> None:
     """The update disables nothing, and expires the password."""
     async with scene() as it:

@@ -72,7 +72,7 @@ class FakeKeycloak(FakeSystem):
     def create_user(self, user_id: str, **fields: Any) -> dict[str, Any]:
         """Make a user, as an admin does. Return the admin event."""
         self.users[user_id] = {"id": user_id, "username": user_id, "enabled": True, "requiredActions": [], **fields}
-        return self.happens("CREATE", f"users/{user_id}", {"username": user_id, **fields})
+        return self.happens("CREATE", f"users/{user_id}", {"username": user_id, "enabled": True, **fields})
 
     def reset_password(self, user_id: str, *, temporary: bool = True) -> dict[str, Any]:
         """Set a password, as an admin does. Return the admin event; a temporary one requires a new one without another event."""

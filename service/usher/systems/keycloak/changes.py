@@ -47,8 +47,8 @@ def changed_type(
         otherwise: the canonical type that the rest of the update has, if it has one.
     """
     at = event.context.timestamp or 0.0
-    earlier = sorted((item for item in admin_events if _is_before(item, event, at)), key=_moment, reverse=True)
-    before = next((known for item in earlier if (known := enabled(representation_in(item))) is not None), None)
+    earlier = sorted((item for item in admin_events if _is_before(item, event, at)), key=_order, reverse=True)
+    before = next((known for item in earlier if (known := _enabled_by(item)) is not None), None)
     now = enabled(_written(event))
     if now is False and before is not False:
         return "user.disabled"
@@ -94,9 +94,21 @@ def _written(event: Event) -> Mapping[str, Any]:
 
 
 def _is_before(item: Mapping[str, Any], event: Event, at: float) -> bool:
-    path = item.get("resourcePath")
+    path = None if item.get("error") else item.get("resourcePath")
     user_id, _ = subject_of(path) if isinstance(path, str) else (None, ())
     return item.get("id") != event.id and user_id == event.user.id and _moment(item) <= at
+
+
+def _order(item: Mapping[str, Any]) -> tuple[float, bool]:
+    """Order admin events by time; of one moment the creation is the first."""
+    return _moment(item), item.get("operationType") != "CREATE"
+
+
+def _enabled_by(item: Mapping[str, Any]) -> bool | None:
+    """Return whether the user is enabled after an admin event; None: it is not said. Who is made without a word on it is disabled."""
+    written = representation_in(item)
+    said = enabled(written)
+    return False if said is None and item.get("operationType") == "CREATE" and "username" in written else said
 
 
 def _may_set_password(item: Mapping[str, Any]) -> bool:
