@@ -399,6 +399,27 @@ async def test_what_the_console_has_changed_is_known_by_what_was_there_before(ap
     assert seen == [plain, plain, "user.disabled", plain, "user.reenabled", plain]
 
 
+@pytest.mark.parametrize(("enabled", "type_"), [(True, "user.reenabled"), (False, "admin.USER-UPDATE")])
+async def test_a_user_who_was_made_without_a_word_on_it_was_disabled(enabled: bool, type_: str) -> None:
+    """That is Keycloak's own default; the console's first save then changes it, or does not."""
+    async with scene() as it:
+        it.fake.happens("CREATE", "users/lee", {"username": "lee"})
+        it.clock.advance(60.0)
+        event = it.fake.happens("UPDATE", "users/lee", {"username": "lee", "enabled": enabled})
+
+        assert await _recognized(it, event) == type_
+
+
+async def test_an_update_that_failed_has_changed_nothing() -> None:
+    """So the next one is the first that disables the account."""
+    async with scene() as it:
+        it.fake.happens("UPDATE", "users/ada", _person(enabled=False))["error"] = "not_allowed"
+        it.clock.advance(60.0)
+        event = it.fake.happens("UPDATE", "users/ada", _person(enabled=False))
+
+        assert await _recognized(it, event) == "user.disabled"
+
+
 async def test_a_required_action_is_seen_where_the_account_stays_disabled() -> None:
     """The update disables nothing, and expires the password."""
     async with scene() as it:
@@ -443,6 +464,62 @@ async def test_an_update_without_a_password_is_none(set_ago: float | None) -> No
         event = it.fake.happens("UPDATE", "users/ada", {"email": "ada@example.com"})
 
         assert await _recognized(it, event) == "admin.USER-UPDATE"
+
+
+@pytest.mark.parametrize("kind", ["UPDATE_PASSWORD", "UPDATE_CREDENTIAL", "REGISTER"])
+async def test_a_password_that_the_user_set_is_no_reset(kind: str) -> None:
+    """A program learns of it and updates the user right after: the user must not hear of an administrator."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        it.fake.passwords["ada"] = it.clock() - 0.3
+        own = {"type": kind, "userId": "ada", "time": round((it.clock() - 0.29) * 1000)}
+        it.fake.user_events.append(own)
+        event = it.fake.happens("UPDATE", "users/ada", _person(enabled=True))
+
+        assert await _recognized(it, event) == "admin.USER-UPDATE"
+
+
+async def test_a_password_of_a_registration_is_no_reset() -> None:
+    """Also where the realm keeps no user events: nobody but the user has made this account."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        made = it.clock() - 0.4
+        it.fake.users["eve"] = {"id": "eve", "username": "eve", "createdTimestamp": round(made * 1000)}
+        it.fake.passwords["eve"] = made + 0.1
+        event = it.fake.happens("UPDATE", "users/eve", {"attributes": {"tier": ["free"]}})
+
+        assert await _recognized(it, event) == "admin.USER-UPDATE"
+
+
+async def test_a_password_is_a_reset_right_after_an_administrator_made_the_user() -> None:
+    """A script makes the user without a password, and writes one with an update."""
+    async with scene() as it:
+        it.clock.advance(100.0)
+        it.fake.create_user("lee", createdTimestamp=round(it.clock() * 1000))
+        it.clock.advance(0.5)
+        it.fake.passwords["lee"] = it.clock() - 0.02
+        event = it.fake.happens("UPDATE", "users/lee", {"email": "lee@example.com"})
+
+        assert await _recognized(it, event) == "password.reset"
+
+
+async def test_an_update_is_looked_up_once_though_the_feed_reads_it_again() -> None:
+    """The last two minutes are read at every look: many updates would be many calls each time."""
+    async with scene() as it:
+        feed = it.feed
+        cursor = (await feed.page(None)).cursor
+        it.clock.advance(1.0)
+        it.fake.happens("UPDATE", "users/ada", _person(enabled=True))
+        types = []
+        for _ in range(3):
+            page = await feed.page(cursor)
+            cursor = page.cursor
+            types += [arrival.event.type for arrival in page.arrivals if arrival.event]
+
+        assert types == ["admin.USER-UPDATE"] * 3
+        assert [call for call in it.fake.asked if call.endswith("/credentials")] == [
+            f"GET /admin/realms/{it.fake.realm}/users/ada/credentials"
+        ]
 
 
 async def test_an_update_whose_user_is_gone_is_still_an_event() -> None:

@@ -51,6 +51,8 @@ class FakeKeycloak(FakeSystem):
         """Representations of users by id."""
         self.admin_events: list[dict[str, Any]] = []
         """The admin events as the admin API returns them, in the order in which they were written."""
+        self.user_events: list[dict[str, Any]] = []
+        """What users did themselves, as the admin API returns it."""
         self.events_config = {"adminEventsEnabled": True, "adminEventsDetailsEnabled": True}
         self.passwords: dict[str, float] = {}
         """When the password of each user was set, in Unix seconds."""
@@ -70,7 +72,7 @@ class FakeKeycloak(FakeSystem):
     def create_user(self, user_id: str, **fields: Any) -> dict[str, Any]:
         """Make a user, as an admin does. Return the admin event."""
         self.users[user_id] = {"id": user_id, "username": user_id, "enabled": True, "requiredActions": [], **fields}
-        return self.happens("CREATE", f"users/{user_id}", {"username": user_id, **fields})
+        return self.happens("CREATE", f"users/{user_id}", {"username": user_id, "enabled": True, **fields})
 
     def reset_password(self, user_id: str, *, temporary: bool = True) -> dict[str, Any]:
         """Set a password, as an admin does. Return the admin event; a temporary one requires a new one without another event."""
@@ -119,6 +121,7 @@ class FakeKeycloak(FakeSystem):
             ("GET", "/users/{user}/credentials", self._credentials),
             ("PUT", "/users/{user}/execute-actions-email", self._send),
             ("GET", "/admin-events", self._list_events),
+            ("GET", "/events", lambda http: [e for e in self.user_events if e["userId"] == http.query.get("user")]),
             ("GET", "/events/config", lambda _: self.events_config),
         ]
         router.add_post(f"/realms/{self.realm}/protocol/openid-connect/token", self._handler(self._token, free=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
@@ -372,6 +373,25 @@ async def test_a_message_with_an_address_does_not_wait_for_a_look_up(trouble: Ou
     event = an_event().model_copy(update={"user": User(id="u", email="kim@example.org")})
 
     result = await run(welcome_email, event, system=FakeIdentity(trouble=trouble))
+
+    assert (result.outcome, len(result.emails)) == ("done", 1)
+
+
+class _Hangs(FakeIdentity):
+    """An identity system that does not answer."""
+
+    async def user(self, event: Event) -> User:
+        await super().user(event)
+        answer: asyncio.Future[User] = asyncio.get_running_loop().create_future()
+        return await answer
+
+
+async def test_a_message_with_an_address_does_not_wait_for_a_system_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler's own time is for the message: else a hanging system would hold up all mails."""
+    monkeypatch.setattr("usher.engine.attempt._PATIENCE", 0.01)
+    event = an_event().model_copy(update={"user": User(id="u", email="kim@example.org")})
+
+    result = await run(welcome_email, event, system=_Hangs())
 
     assert (result.outcome, len(result.emails)) == ("done", 1)
 

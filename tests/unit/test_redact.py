@@ -73,6 +73,9 @@ def test_people_are_taken_out(text: str, left: str) -> None:
         "user[password]=hunter2x",
         "/maps?a=b:c&key=hunter2x",
         "code: token: hunter2x",
+        "error code: hunter2x",
+        "Incorrect API key provided: hunter2x",
+        "token: nothunter2x",
         "token='hunter2x and code: hunter2x' password=hunter2x",
         "jwt eyJhbGciOiJIUzI1NiJ9.hunter2x.hunter2x",
         "password hunter2x is wrong",
@@ -98,6 +101,12 @@ def test_credentials_are_taken_out(text: str) -> None:
     "text",
     [
         "503 Service Unavailable",
+        "Twilio error code: 21610",
+        "closed by the server, code: 404",
+        "status code = 503",
+        "token: not found",
+        "auth: is not configured",
+        "secret: missing",
         "no answer within 10 s",
         "line 12: 'name' is undefined",
         "twilio answered 400 (error 21614): not a mobile number",
@@ -264,6 +273,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=12).map("".join))
+@example('Cookie:password:"')
 def test_what_was_scrubbed_stays_as_it_is(text: str) -> None:
     """A dead letter's error is shown again, and logged again."""
     once = str.__str__(scrub(text))

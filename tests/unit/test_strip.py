@@ -18,6 +18,12 @@ from usher.systems.strip import strip
 
 SECRET = "h4nter2"
 JSON = json.dumps({"password": SECRET})
+
+
+def _unpadded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode().rstrip("=")
+
+
 HIDDEN: dict[str, Any] = {
     # pairs of name and value
     "pair": ["password", SECRET],
@@ -72,6 +78,12 @@ HIDDEN: dict[str, Any] = {
     "percent twice": quote(quote(f"password={SECRET}")),
     "base64 of json": base64.b64encode(JSON.encode()).decode(),
     "base64 of a form": base64.b64encode(f"password={SECRET}".encode()).decode(),
+    "base64 of json in lines": _unpadded(json.dumps({"password": f"{SECRET}1"}, indent=2)),
+    "base64 of json with a blank": _unpadded('{ "password": "' + SECRET + '" }'),
+    "base64 of a form without padding": _unpadded(f"a=bc&password={SECRET}"),
+    "a key": {"key": SECRET},
+    "a token of a vendor": f"ghp_{SECRET}{SECRET}{SECRET}",
+    "a key of a vendor": f"sk_live_{SECRET}{SECRET}",
     "html": f"password&#61;{SECRET}",
     "escapes": f"p\\u0061ssword={SECRET}",
     "wide letters": f"ｐａｓｓｗｏｒｄ={SECRET}",  # noqa: RUF001
@@ -83,6 +95,12 @@ NEEDED: dict[str, Any] = {
     "a type with a colon": "user:password-update-remind",
     "a urn": "urn:ietf:params:oauth:token-type:access_token",
     "actions": ["UPDATE_PASSWORD", "CONFIGURE_TOTP"],
+    "other actions": ["UPDATE_PASSWORD", "UPDATE_PROFILE"],
+    "terms": ["UPDATE_PASSWORD", "TERMS_AND_CONDITIONS"],
+    "groups": ["/secret-santa", "/sales"],
+    "a role": {"role": {"id": "1", "key": "store_manager", "name": "Manager"}},
+    "a uuid": "123e4567-e89b-12d3-a456-426614174000",
+    "an id": "5f702fcc913544c358cb2123",
     "ways to log in": ["password", "oob_otp_sms"],
     "amr": ["pwd", "otp"],
     "a sentence": "Wrong email or password.",

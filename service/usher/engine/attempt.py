@@ -60,6 +60,8 @@ class Ending:
         return self.message is not None and self.message.state == "sent"
 
 
+_PATIENCE = 5.0
+"""Seconds that a message which has an address waits for the look-up: it must not take the handler's time."""
 _REASONS: Mapping[type[Skip], str] = {NoAddress: "no-address", AccountDisabled: "disabled"}
 
 
@@ -207,10 +209,11 @@ async def _looked_up(event: Event, system: IdentitySystem) -> Event:
     if known or event.type == "user.deleted" or (event.user.id is None and event.context.user_id is None):
         return event
     try:
-        found = await system.user(event)
+        async with asyncio.timeout(_PATIENCE if addressed else None):
+            found = await system.user(event)
     except Reject:  # this system has no look-up
         return event
-    except Outcome:
+    except (Outcome, TimeoutError):
         if not addressed:
             raise
         return event

@@ -33,6 +33,13 @@ _LOGIN = re.compile(r"://[^/\s]+@")
 _NAME = re.compile(r"(?<![\w.+-])([\w.-]+)[\]\"'\\]*\s*([=:])\s*")
 _PLACE = re.compile(r"\.(?:py|pyx|js|ts|java|kt|go|rb|c|h):\s*\d+(?![\w.])")
 """The end of a file's name and the number of a line in it, as in ``reset_token.py:42``."""
+_OF_AN_ERROR = re.compile(r"(?i)(error|status|exit|return|response|reply|result)[\s_-]*\Z")
+_ERROR_CODE, _STATUS = re.compile(r"\d{1,5}"), re.compile(r"[1-5]\d\d")
+_IN_PROSE = frozenset(
+    ("not", "no", "is", "was", "has", "must", "missing", "invalid", "required", "expired", "unknown", "denied", "failed", "field", "value",
+     "unable", "cannot", "wrong", "closed", "unsupported")
+)  # fmt: skip
+"""Words that say something of a credential after its name and a colon, as in ``token: not found``, and are none."""
 _VALUE = re.compile(rf"{_QUOTED}|[^\s\"'&,;}}<>]+")
 _AUTHORIZATION = re.compile(rf"{_QUOTED}|(?:[\w-]+\s+)?(?:(?:[\w-]+=(?:{_QUOTED}|[^\s\",]+),?\s*)++|[^\s\"'&,;}}]+)")
 _COOKIES = re.compile(rf"{_QUOTED}|[^\s\"',;]+(?:;\s*[^\s\"',;]+)*")
@@ -43,7 +50,7 @@ _PAIR = re.compile(
 )
 _SAID = re.compile(
     r"(?i)\b(?:pass(?:word|wd|phrase|code)|passwort|kennwort|pwd|pin|otp|secret|token|api\s?key|credentials?)\b[\"']?"
-    r"(?:\s+(?:is|was|ist|lautet|to|now)\b)*[\s:=]+[\"']?(?!\d{4}-\d\d)(?!\d+\w{0,2}\b)"
+    r"(?:\s+(?:is|was|ist|lautet|to|now|provided|given)\b)*[\s:=]+[\"']?(?!\d{4}-\d\d)(?!\d+\w{0,2}\b)"
     r"((?=[^\s\"'<>,;\d]*\d)(?=[^\s\"'<>,;a-zA-Z]*[a-zA-Z])[^\s\"'<>,;]{4,})"
 )
 _SAID_MARKS = ("pass", "wort", "pwd", "pin", "otp", "secret", "token", "key", "cred", "code")
@@ -124,8 +131,11 @@ def _without_named(text: str, where: Where) -> str:
         value = _value_of(name[1]).match(text, name.end())
         if where == "document" and name[2] == ":" and not (value and _is_field(text, name, value)):
             continue
+        if where == "text" and value and _says_what_is_wrong(text, name, value[0]):
+            continue
         if value and value.end() > end and value[0].lower() not in {"true", "false", "null", "none"}:
-            parts += [text[end : name.end()], MASK]
+            if name.end() > end:  # else it continues what is masked already
+                parts += [text[end : name.end()], MASK]
             end = value.end()
     return "".join([*parts, text[end:]])
 
@@ -134,6 +144,14 @@ def _is_place(text: str, name: re.Match[str]) -> bool:
     """Whether it is a file and a line in it."""
     suffix = name[1].rfind(".")
     return suffix >= 0 and _PLACE.match(text, name.start() + suffix) is not None
+
+
+def _says_what_is_wrong(text: str, name: re.Match[str], value: str) -> bool:
+    """Whether it is the code of an error, which operators look up, or a sentence about a credential."""
+    if name[1].lower() == "code":
+        before = text[max(name.start() - 20, 0) : name.start()]
+        return (_ERROR_CODE if _OF_AN_ERROR.search(before) else _STATUS).fullmatch(value) is not None
+    return name[2] == ":" and value.lower() in _IN_PROSE
 
 
 def _is_field(text: str, name: re.Match[str], value: re.Match[str]) -> bool:

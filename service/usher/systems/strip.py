@@ -39,9 +39,16 @@ _METHODS = re.compile(
 _MARKS = (
     "=", "%", "<", "$", '"', "\\", "&", ": ", "://", "eyj", "earer ", "private key", "basic ",
     "word ", "wort ", "phrase ", "code ", "secret ", "token ", "pin ", "otp ", "pwd ",
+    "sg.", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "akia", "asia", "_live_", "_test_", "glpat-", "aiza",
 )  # fmt: skip
 """In lower case: one of them is in every text that holds a credential. The search for them is what is quick."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+_MAY_BE_ENCODED = re.compile(r"(?:[A-Za-f][A-Za-z0-9+/_-]{3}){3}[A-Za-z0-9+/_-]*={0,2}\Z")
+"""The same where it begins with ASCII, as documents do: most ids and words are not looked into."""
+_LISTED = re.compile(r"[A-Z]+(_[A-Z]+)+|/[\w /-]+")
+"""A name in a list of such names, as Keycloak's actions (``["UPDATE_PASSWORD", "UPDATE_PROFILE"]``) and groups, and no pair."""
+_WORDS = re.compile(r"[a-z]{1,20}([_:.-][a-z]{1,20})*")
+"""The key of a role or a group, as Authgear writes it: ``{"key": "store_manager"}``. A key that opens something is no word."""
 _DEEPEST = 220
 """Levels that are looked into, those of documents within texts included; a text that is deeper is not kept."""
 _MOST_ROUNDS = 8
@@ -113,7 +120,7 @@ def _is_credential(name: str, item: Any) -> bool:
     if name in _harmless:
         return False
     if names_credential(name):
-        return _may_be_one(item) and not (is_weak(name) and type(item) in (dict, list))
+        return _may_be_one(item) and not (is_weak(name) and _is_harmless(name, item))
     if len(name) <= _LONGEST_NAME and len(_harmless) < _MOST_NAMES:
         _harmless.add(name)
     return False
@@ -121,6 +128,13 @@ def _is_credential(name: str, item: Any) -> bool:
 
 def _may_be_one(item: Any) -> bool:
     return not (item is None or item is True or item is False or (type(item) is str and _TEXTS.fullmatch(item)))
+
+
+def _is_harmless(name: str, item: Any) -> bool:
+    """Whether what stands under a weak name is none of the credentials that have such names."""
+    if type(item) is str:
+        return name.lower() == "key" and _WORDS.fullmatch(item) is not None
+    return type(item) is dict or type(item) is list
 
 
 class _Stripping:
@@ -159,7 +173,7 @@ class _Stripping:
     def _list(self, node: list[Any]) -> list[Any]:
         pairs = all(type(item) is list and len(item) == 2 for item in node)
         made = [[item[0], None] if pairs and _is_pair(item) else self.of(item) for item in node]
-        if _is_pair(node) and type(node[1]) is str and not _METHODS.fullmatch(node[1]):
+        if _is_pair(node) and type(node[1]) is str and not _are_names(node):
             made[1] = None
         same = all(kept is item for kept, item in zip(made, node, strict=True))
         return node if same else made
@@ -168,10 +182,10 @@ class _Stripping:
         if not text.isascii():
             return True
         lower = text.lower()
-        for mark in self._marks:  # noqa: SIM110  a generator would take five times as long
+        for mark in self._marks:
             if mark in lower:
                 return True
-        return False
+        return _MAY_BE_ENCODED.match(text) is not None
 
     def _text(self, item: str) -> str | None:
         if '"' in item and item.lstrip()[:1] in {"{", "["}:
@@ -211,6 +225,11 @@ def _is_pair(node: list[Any]) -> bool:
     return len(node) == 2 and _is_name(node[0]) and _may_be_one(node[1])
 
 
+def _are_names(node: list[str]) -> bool:
+    """Whether the second text is a name beside the first one, and not its value."""
+    return _METHODS.fullmatch(node[1]) is not None or all(map(_LISTED.fullmatch, node))
+
+
 def _paired(node: dict[str, Any]) -> set[str]:
     """Find the fields with a credential that another field names, as in ``{"name": "password", "value": …}``."""
     found: set[str] = set()
@@ -228,4 +247,4 @@ def _decoded(item: str) -> str:
         text = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True).decode()
     except (binascii.Error, ValueError):
         return item
-    return text if text.isprintable() else item
+    return text if "".join(text.split()).isprintable() else item

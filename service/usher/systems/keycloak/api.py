@@ -15,12 +15,14 @@ from usher.http import Answer
 from usher.outcome import Hold, Reject, Retry, Skip
 from usher.systems.api import ApiClient, BaseApi, Token, no_user
 from usher.systems.canonical import read_user, text
-from usher.systems.keycloak.changes import changed_type, is_in_doubt, without_state
+from usher.systems.keycloak.changes import belongs_to, changed_type, is_in_doubt, is_users_own, without_state
 from usher.systems.keycloak.source import OUR_MARK, REQUESTED, KeycloakSource
 from usher.systems.source import Arrival
 from usher.systems.source import arrival as arrival_of
 
 _UPDATE_PASSWORD = "UPDATE_PASSWORD"  # noqa: S105 - the name of a required action
+_MOST_FOUND = 2_000
+"""Events whose type was looked up and is kept."""
 _SLACK = 10.0
 """Seconds within which an event and the creation of a password count as simultaneous."""
 
@@ -57,6 +59,7 @@ class KeycloakApi(BaseApi):
         self._api = ApiClient(self.what, url, session, fetch_token=self._fetch_token, hint=hint)
         self._client_id, self._client_secret = client_id, client_secret
         self._source, self._polls = source, polls
+        self._found: dict[str, str] = {}
         realm = quote(realm, safe="")
         self._token_path = f"/realms/{realm}/protocol/openid-connect/token"
         self._path = f"/admin/realms/{realm}"
@@ -120,8 +123,8 @@ class KeycloakApi(BaseApi):
         if event is not None and event.type == REQUESTED:
             await self._api.token()
         if event is not None and is_in_doubt(event):
-            otherwise = self._source.change_of(without_state(event))
-            type_ = changed_type(event, await self._known_of(event), await self._last_password(event), otherwise)
+            type_ = self._found.get(event.id) or await self._changed(event)
+            self._remember(event.id, type_)
             arrival = arrival if type_ == event.type else arrival_of(event.model_copy(update={"type": type_}))
         return self._source.recognized(arrival)
 
@@ -139,11 +142,33 @@ class KeycloakApi(BaseApi):
             raise Retry(f"{self.what} answered without admin events ({answer.status})")
         return [item for item in answer.document if isinstance(item, dict)]
 
-    async def _known_of(self, event: Event) -> Sequence[Mapping[str, Any]]:
-        """Read the latest admin events of the event's user; none where the realm keeps none, or we may not see them."""
-        params = {"resourcePath": f"users/{event.user.id}*", "max": "100"}
+    async def _changed(self, event: Event) -> str:
+        """Look up what an update that is in doubt has changed: return its type."""
+        known = await self._known_events("admin-events", {"resourcePath": f"users/{event.user.id}*", "max": "100"})
+        set_at = await self._last_password(event)
+        if belongs_to(event, set_at) and await self._is_users_own(event, set_at, known):
+            set_at = 0.0
+        return changed_type(event, known, set_at, self._source.change_of(without_state(event)))
+
+    def _remember(self, event_id: str, type_: str) -> None:
+        """Keep what was found: the feed reads the last minutes again and again."""
+        self._found[event_id] = type_
+        if len(self._found) > _MOST_FOUND:
+            del self._found[next(iter(self._found))]
+
+    async def _is_users_own(self, event: Event, set_at: float, known: Sequence[Mapping[str, Any]]) -> bool:
+        """Ask whether the user set the password of that time, and no administrator."""
+        own = await self._known_events("events", {"user": event.user.id or "", "max": "20"})
         try:
-            answer = await self._api.call("GET", f"{self._path}/admin-events", params=params)
+            created = (await self._user(event)).get("createdTimestamp")
+        except (Skip, Reject, Hold):
+            created = None
+        return is_users_own(set_at, created, known, own)
+
+    async def _known_events(self, which: str, params: Mapping[str, str]) -> Sequence[Mapping[str, Any]]:
+        """Read the latest events that are about a user; none where the realm keeps none, or we may not see them."""
+        try:
+            answer = await self._api.call("GET", f"{self._path}/{which}", params=params)
         except Hold:
             return ()
         found = answer.document if answer.status == 200 and isinstance(answer.document, list) else []

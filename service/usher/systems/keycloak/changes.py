@@ -16,6 +16,8 @@ UNCHANGED = "admin.USER-UPDATE"
 """The type of an update that changes nothing of what has a canonical type."""
 _AT_ONCE = 1.0
 """Seconds before an event in which a password that was set may belong to it: both are of one transaction."""
+_PASSWORD_EVENTS = frozenset(("REGISTER", "UPDATE_PASSWORD", "UPDATE_CREDENTIAL"))
+"""The user events of a user who has set a password."""
 _CLOCK = 0.05
 """Seconds by which two times of one transaction may be in the wrong order."""
 
@@ -45,8 +47,8 @@ def changed_type(
         otherwise: the canonical type that the rest of the update has, if it has one.
     """
     at = event.context.timestamp or 0.0
-    earlier = sorted((item for item in admin_events if _is_before(item, event, at)), key=_moment, reverse=True)
-    before = next((known for item in earlier if (known := enabled(representation_in(item))) is not None), None)
+    earlier = sorted((item for item in admin_events if _is_before(item, event, at)), key=_order, reverse=True)
+    before = next((known for item in earlier if (known := _enabled_by(item)) is not None), None)
     now = enabled(_written(event))
     if now is False and before is not False:
         return "user.disabled"
@@ -54,9 +56,36 @@ def changed_type(
         return "user.reenabled"
     if otherwise is not None:
         return otherwise
-    ours = at - _AT_ONCE < password_time <= at + _CLOCK
+    ours = belongs_to(event, password_time)
     others = any(_moment(item) >= password_time - _CLOCK for item in earlier if _may_set_password(item))
     return "password.reset" if ours and not others else UNCHANGED
+
+
+def belongs_to(event: Event, password_time: float) -> bool:
+    """Return whether a password that was set at *password_time* (Unix seconds) may have been set by *event*."""
+    at = event.context.timestamp or 0.0
+    return at - _AT_ONCE < password_time <= at + _CLOCK
+
+
+def is_users_own(
+    password_time: float,
+    created: Any,
+    admin_events: Sequence[Mapping[str, Any]],
+    user_events: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Return whether the user set the password: when registering, or later. Programs update users right after that.
+
+    Args:
+        password_time: when it was set, in Unix seconds.
+        created: the user's ``createdTimestamp``, in milliseconds.
+        admin_events: as for `changed_type`: whom an administrator made did not register.
+        user_events: the user's own events, where the realm keeps them.
+    """
+    made_by_admin = any(item.get("operationType") == "CREATE" for item in admin_events)
+    if isinstance(created, int) and not made_by_admin and abs(password_time - created / 1000) < _AT_ONCE:
+        return True
+    times = [_moment(item) for item in user_events if item.get("type") in _PASSWORD_EVENTS]
+    return any(-_CLOCK <= time - password_time < _AT_ONCE for time in times)
 
 
 def _written(event: Event) -> Mapping[str, Any]:
@@ -65,9 +94,21 @@ def _written(event: Event) -> Mapping[str, Any]:
 
 
 def _is_before(item: Mapping[str, Any], event: Event, at: float) -> bool:
-    path = item.get("resourcePath")
+    path = None if item.get("error") else item.get("resourcePath")
     user_id, _ = subject_of(path) if isinstance(path, str) else (None, ())
     return item.get("id") != event.id and user_id == event.user.id and _moment(item) <= at
+
+
+def _order(item: Mapping[str, Any]) -> tuple[float, bool]:
+    """Order admin events by time; of one moment the creation is the first."""
+    return _moment(item), item.get("operationType") != "CREATE"
+
+
+def _enabled_by(item: Mapping[str, Any]) -> bool | None:
+    """Return whether the user is enabled after an admin event; None: it is not said. Who is made without a word on it is disabled."""
+    written = representation_in(item)
+    said = enabled(written)
+    return False if said is None and item.get("operationType") == "CREATE" and "username" in written else said
 
 
 def _may_set_password(item: Mapping[str, Any]) -> bool:
