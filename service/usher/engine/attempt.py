@@ -60,6 +60,8 @@ class Ending:
         return self.message is not None and self.message.state == "sent"
 
 
+_OF_ACCOUNTS = ("user.", "password.")
+"""How the types begin for which it matters whether the account is disabled."""
 _PATIENCE = 5.0
 """Seconds that a message which has an address waits for the look-up: it must not take the handler's time."""
 _REASONS: Mapping[type[Skip], str] = {NoAddress: "no-address", AccountDisabled: "disabled"}
@@ -202,10 +204,10 @@ async def _looked_up(event: Event, system: IdentitySystem) -> Event:
     """Return *event* with what the identity system knows of the user: the addresses, and whether the account is disabled.
 
     It is unchanged where it says both itself, where the user is not named, or deleted, or the system has no look-up. A message that
-    has an address does not depend on the look-up.
+    has an address does not depend on the look-up. Log-ins and the like, of which there are many, are looked up for an address only.
     """
     addressed = bool(event.user.email or event.user.phone)
-    known = addressed and event.user.disabled is not None
+    known = addressed and (event.user.disabled is not None or not event.type.startswith(_OF_ACCOUNTS))
     if known or event.type == "user.deleted" or (event.user.id is None and event.context.user_id is None):
         return event
     try:
