@@ -398,19 +398,19 @@ async def test_a_message_with_an_address_does_not_wait_for_a_system_that_hangs(m
 
 async def test_a_log_in_with_an_address_is_not_looked_up() -> None:
     """There are many of them, and each would be a request."""
-    system = FakeIdentity()
+    system, seen = FakeIdentity(), []
 
     @on("access.LOGIN", triggered_by="user")
     async def new_device(event: Event, ctx: Context) -> None:
-        """Write to the user."""
-        await ctx.email("welcome_email", to=event.user)
+        """Note whose log-in it is."""
+        seen.append(event.user.id)
 
     event = an_event("access.LOGIN", triggered_by="user").model_copy(
         update={"user": User(id="u", email="kim@example.org")}
     )
 
     assert (await run(new_device, event, system=system)).outcome == "done"
-    assert system.calls == []
+    assert (seen, system.calls) == (["u"], [])
 
 
 async def test_a_deleted_user_is_not_looked_up() -> None:
