@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +71,11 @@ def reached(site: Site, bound: str) -> float:
     return site.metrics.registry.get_sample_value("usher_http_bounds_reached_total", {"bound": bound}) or 0.0
 
 
+def open_now() -> int:
+    """How many files this process has open."""
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
 @pytest.mark.parametrize("source", [Auth0Source([SECRET]), GenAuthSource([SECRET])], ids=["auth0", "genauth"])
 async def test_where_a_header_is_the_proof_a_stranger_is_refused_before_the_body(source: Source) -> None:
     """The answer is there while no byte of the body has come."""
@@ -94,6 +101,30 @@ async def test_a_stranger_who_goes_on_after_the_refusal_is_cut_off() -> None:
         assert sent < 2**28
         assert (await ended((reader, writer)))[:12] in {b"", b"HTTP/1.1 401"}
         assert reached(site, "unproven-bytes") == 1
+
+
+@pytest.mark.parametrize("length", [100, 900_000], ids=["short", "long"])
+@pytest.mark.parametrize("path", [PATH, "/nowhere", "/healthz"])
+async def test_an_answer_before_the_end_of_the_body_says_that_the_connection_is_closed(length: int, path: str) -> None:
+    """Else a proxy would send another caller's request behind a body of which the rest is thrown away."""
+    async with running(Auth0Source([SECRET]), limit=8 * 2**20) as site:
+        caller = await peer(
+            site, request(length, {"authorization": "Bearer wrong"}).replace(PATH.encode(), path.encode())
+        )
+        async with asyncio.timeout(20):
+            head = await caller[0].readuntil(b"\r\n\r\n")
+        assert b"\r\nConnection: close\r\n" in head
+        caller[1].close()
+
+
+async def test_a_refused_call_that_is_whole_leaves_the_connection_to_the_next_caller() -> None:
+    """Behind a proxy all callers share few connections: a stranger's short call costs none of them."""
+    async with running() as site:
+        reader, writer = await peer(site, request(2, body=b"{}") + request(len(BODY), signed(BODY), BODY))
+        async with asyncio.timeout(20):
+            assert b" 401 " in await reader.readuntil(b"}")
+            assert b" 200 " in await reader.readuntil(b"}")
+        writer.close()
 
 
 async def test_a_proven_body_may_be_larger_than_what_a_stranger_may_send() -> None:
@@ -139,6 +170,45 @@ async def test_beyond_the_connections_the_oldest_is_closed_and_health_is_answere
         assert reached(site, "connections") >= 1
         for _, writer in held:
             writer.close()
+
+
+async def test_a_connection_whose_answers_nobody_takes_is_closed_whole() -> None:
+    """Answers that wait in memory for a caller that never reads do not keep the socket: a descriptor would be lost for each."""
+    async with running(connections=LEAST) as site:
+        ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", site.server.port))
+            with suppress(TimeoutError):
+                while True:  # until the server reads no more: it has stopped to answer
+                    async with asyncio.timeout(2):
+                        await asyncio.get_running_loop().sock_sendall(deaf, ask * 100)
+            before = open_now()
+            held = [await peer(site) for _ in range(LEAST)]
+            async with site.client.get("/healthz") as answer:  # now all of them have been accepted
+                assert answer.status == 200
+            assert open_now() == before + LEAST + 1 + (LEAST - 1)  # ours, and the server's beside the one of before
+        assert reached(site, "connections") == 2
+        for _, writer in held:
+            writer.close()
+
+
+async def test_a_call_on_a_connection_that_was_idle_for_long_is_not_the_oldest() -> None:
+    """A proxy keeps connections: a call that has just begun does not give way for how long its connection had nothing to do."""
+    async with running(connections=LEAST) as site:
+        reader, writer = await peer(site, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"}}")
+            held = [await peer(site) for _ in range(LEAST - 1)]
+            writer.write(request(len(BODY), {**signed(BODY), "Expect": "100-continue"}))
+            await reader.readuntil(b"100 Continue\r\n\r\n")
+            held.append(await peer(site))
+            assert await ended(held[0]) == b""
+            writer.write(BODY)
+            assert b" 200 " in await reader.readline()
+        for _, other in [*held, (reader, writer)]:
+            other.close()
 
 
 async def test_a_proven_call_is_not_closed_for_strangers() -> None:

@@ -46,7 +46,7 @@ def build_web(
     *, vital: Vital, metrics: Metrics, logger: FilteringBoundLogger, ingresses: Mapping[str, Ingress] | None = None
 ) -> web.Application:
     """Build the application: health probes, metrics, and the webhooks by their paths (any other path is 404)."""
-    app = web.Application(middlewares=[_without_500(logger)])
+    app = web.Application(middlewares=[_closing_early, _without_500(logger)])
     app.add_routes(health_routes(vital, metrics))
     for path, ingress in (ingresses or {}).items():
         app.router.add_post(path, ingress.handle)
@@ -139,12 +139,32 @@ class WebServer:
         )
 
 
+@web.middleware
+async def _closing_early(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Say with an answer that comes before the end of the body that the connection is closed.
+
+    What is left of the body is thrown away, so a proxy before us must not send another caller's request behind it.
+    """
+    connection_of(request).begun()
+    try:
+        response: web.StreamResponse = await handler(request)
+    except web.HTTPException as answer:
+        _close_after(request, answer)
+        raise
+    _close_after(request, response)
+    return response
+
+
+def _close_after(request: web.Request, answer: web.StreamResponse) -> None:
+    if not request.content.is_eof():
+        answer.force_close()
+
+
 def _without_500(logger: FilteringBoundLogger) -> Middleware:
     """Return a middleware that answers a defect of ours with 503, so that senders try again. It quotes nothing of the request."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        connection_of(request).begun()
         try:
             return await handler(request)
         except web.HTTPException:
