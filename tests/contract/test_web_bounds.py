@@ -28,6 +28,9 @@ BODY = json.dumps(
 LEAST = 2 * RESERVE
 """The smallest number of connections that a server can be bound to."""
 
+GRACE = 5.0
+"""Seconds that `WebServer.stop` gives to calls by default."""
+
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -74,6 +77,21 @@ def reached(site: Site, bound: str) -> float:
 def open_now() -> int:
     """How many files this process has open."""
     return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+@asynccontextmanager
+async def deaf(site: Site) -> AsyncIterator[None]:
+    """A caller who asks until the server has stopped to answer, and never reads."""
+    loop, ask = asyncio.get_running_loop(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.setblocking(False)
+        await loop.sock_connect(caller, ("127.0.0.1", site.server.port))
+        with suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(2):
+                    await loop.sock_sendall(caller, ask)
+        yield
 
 
 @pytest.mark.parametrize("source", [Auth0Source([SECRET]), GenAuthSource([SECRET])], ids=["auth0", "genauth"])
@@ -175,15 +193,7 @@ async def test_beyond_the_connections_the_oldest_is_closed_and_health_is_answere
 async def test_a_connection_whose_answers_nobody_takes_is_closed_whole() -> None:
     """Answers that wait in memory for a caller that never reads do not keep the socket: a descriptor would be lost for each."""
     async with running(connections=LEAST) as site:
-        ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-        with socket.socket() as deaf:
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(deaf, ("127.0.0.1", site.server.port))
-            with suppress(TimeoutError):
-                while True:  # until the server reads no more: it has stopped to answer
-                    async with asyncio.timeout(2):
-                        await asyncio.get_running_loop().sock_sendall(deaf, ask * 100)
+        async with deaf(site):
             before = open_now()
             held = [await peer(site) for _ in range(LEAST)]
             async with site.client.get("/healthz") as answer:  # now all of them have been accepted
@@ -192,6 +202,14 @@ async def test_a_connection_whose_answers_nobody_takes_is_closed_whole() -> None
         assert reached(site, "connections") == 2
         for _, writer in held:
             writer.close()
+
+
+async def test_a_stop_waits_for_a_caller_who_takes_no_answer_no_longer_than_for_others() -> None:
+    """Once the grace is over: what a stranger does must not make an orchestrator kill the worker."""
+    async with running() as site, deaf(site):
+        begun = asyncio.get_running_loop().time()
+        await site.server.stop()
+        assert asyncio.get_running_loop().time() - begun < 1.5 * GRACE
 
 
 async def test_a_call_on_a_connection_that_was_idle_for_long_is_not_the_oldest() -> None:

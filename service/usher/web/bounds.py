@@ -205,6 +205,19 @@ class Connection(web.RequestHandler):
         if transport is not None and transport.get_write_buffer_size():
             transport.abort()
 
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's own
+        """End within *timeout* also where the caller does not take its answer: else that is waited for twice."""
+        late = None if timeout is None else self._loop.call_later(timeout, self._drop_untaken)
+        try:
+            await super().shutdown(timeout)
+        finally:
+            if late is not None:
+                late.cancel()
+
+    def _drop_untaken(self) -> None:
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.drop()
+
     def begun(self) -> None:
         """Note that the head of a request is there."""
         self._all.begun(self)
