@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import resource
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -202,6 +203,26 @@ async def test_a_connection_whose_answers_nobody_takes_is_closed_whole() -> None
         assert reached(site, "connections") == 2
         for _, writer in held:
             writer.close()
+
+
+async def test_many_connections_that_come_at_once_do_not_take_all_open_files(caplog: pytest.LogCaptureFixture) -> None:
+    """They wait in the system until others were closed for them: to be out of descriptors would end accepting for a second or more."""
+    async with running(connections=LEAST) as site:
+        callers = [socket.socket() for _ in range(8 * LEAST)]
+        for caller in callers:  # nothing is awaited, so the server accepts none of them yet
+            caller.connect(("127.0.0.1", site.server.port))
+        callers[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        callers[-1].setblocking(False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_now() + LEAST + RESERVE, hard))
+        try:
+            async with asyncio.timeout(20):
+                assert b" 200 " in await asyncio.get_running_loop().sock_recv(callers[-1], 4096)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for caller in callers:
+                caller.close()
+        assert "system resource" not in caplog.text
 
 
 async def test_a_stop_waits_for_a_caller_who_takes_no_answer_no_longer_than_for_others() -> None:

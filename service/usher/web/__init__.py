@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ __all__ = ["OK", "Bounds", "Enrich", "Ingress", "Sink", "Vital", "WebServer", "b
 
 _BACKLOG = 4096
 """Connections that the system keeps until they are accepted; beyond it a new one waits for a second and tries again."""
+_ACCEPTED_AT_ONCE = 4
+"""Connections that are accepted in one turn of the loop: in the next ones it closes others for them, before it is out of open files."""
 _READ_AT_ONCE = 64 * 1024
 
 _protocol_logger = logging.getLogger("usher.web.protocol")
@@ -105,8 +108,9 @@ class WebServer:
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                self._connection, self._host, self._port, backlog=_BACKLOG, reuse_address=os.name == "posix"
+                self._connection, self._host, self._port, backlog=_ACCEPTED_AT_ONCE, reuse_address=os.name == "posix"
             )
+            _let_wait(self._listener, _BACKLOG)
         except OSError as refusal:
             await self._runner.cleanup()
             code = refusal.errno or 0
@@ -137,6 +141,13 @@ class WebServer:
             lingering_time=LINGER,
             read_bufsize=_READ_AT_ONCE,
         )
+
+
+def _let_wait(listener: asyncio.Server, most: int) -> None:
+    """Let the system keep *most* connections until they are accepted: asyncio has one number for that and for `_ACCEPTED_AT_ONCE`."""
+    for listening in listener.sockets:
+        with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+            same.listen(most)
 
 
 @web.middleware
