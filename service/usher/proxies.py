@@ -11,7 +11,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from usher.addresses import Address, host_name
 
-_SCHEMES = ("http", "https")
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Proxies:
         """
         if text.strip().lower() == "none":
             return cls()
-        return cls(dict.fromkeys(_SCHEMES, Proxy.parse(text.strip())))
+        return cls(dict.fromkeys(_PORTS, Proxy.parse(text.strip())))
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -74,7 +74,7 @@ class Proxies:
             ValueError: one of them can't be used; names it.
         """
         found = {}
-        for scheme in _SCHEMES:
+        for scheme in _PORTS:
             names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
             name = next((name for name in names if environ.get(name)), None)
             if name is not None:
@@ -93,7 +93,22 @@ class Proxies:
         host, proxy = parts.hostname or "", self.by_scheme.get(parts.scheme)
         if proxy is None or (_is_loopback(host) and not _is_loopback(proxy.address.host)):
             return None
-        return None if self.bypass and proxy_bypass_environment(parts.netloc, {"no": self.bypass}) else proxy
+        return None if _is_listed(host, parts.port or _PORTS[parts.scheme], self.bypass) else proxy
+
+
+def _is_listed(host: str, port: int, bypass: str) -> bool:
+    """Return whether *bypass* lists a host: a domain, an address, a network as in ``10.0.0.0/8``, or ``*``."""
+    listed = [name.strip().removeprefix("*.").replace("[", "").replace("]", "") for name in bypass.split(",")]
+    if "*" in listed or any(_is_within(host, network) for network in listed):
+        return True
+    return bool(proxy_bypass_environment(f"{host}:{port}", {"no": ",".join(listed)}))
+
+
+def _is_within(host: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
+    except ValueError:  # one of them is a name
+        return False
 
 
 def _is_loopback(host: str) -> bool:

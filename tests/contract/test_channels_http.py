@@ -294,8 +294,13 @@ async def test_interim_answers_have_an_end(fake: FakeProviders, interim: bytes, 
     server.close()
 
 
-async def test_a_few_interim_answers_before_the_answer_are_passed_over(fake: FakeProviders) -> None:
-    """Each answer counts for itself: a connection that is used again begins anew."""
+@pytest.mark.parametrize(
+    "answer",
+    [EARLY * 20 + ACCEPTED, ACCEPTED.replace(b"\r\n", b"\r\nContent-Security-Policy: " + b"a" * 16_000 + b"\r\n", 1)],
+    ids=["a few interim answers", "one long header"],
+)
+async def test_an_answer_with_an_honest_head_is_taken(fake: FakeProviders, answer: bytes) -> None:
+    """What networks before a provider add to it costs no message its outcome. Each answer counts for itself: a connection is used again."""
     served = 0
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -306,7 +311,7 @@ async def test_a_few_interim_answers_before_the_answer_are_passed_over(fake: Fak
                 length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
                 await reader.readexactly(int(length.split(b":")[1]))
                 served += 1
-                writer.write(EARLY * 20 + ACCEPTED)
+                writer.write(answer)
         writer.close()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import resource
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +28,9 @@ BODY = json.dumps(
 ).encode()
 LEAST = 2 * RESERVE
 """The smallest number of connections that a server can be bound to."""
+
+GRACE = 5.0
+"""Seconds that `WebServer.stop` gives to calls by default."""
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -69,6 +75,26 @@ def reached(site: Site, bound: str) -> float:
     return site.metrics.registry.get_sample_value("usher_http_bounds_reached_total", {"bound": bound}) or 0.0
 
 
+def open_now() -> int:
+    """How many files this process has open."""
+    return sum(1 for _ in Path("/dev/fd").iterdir())
+
+
+@asynccontextmanager
+async def deaf(site: Site) -> AsyncIterator[None]:
+    """A caller who asks until the server has stopped to answer, and never reads."""
+    loop, ask = asyncio.get_running_loop(), b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 100
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.setblocking(False)
+        await loop.sock_connect(caller, ("127.0.0.1", site.server.port))
+        with suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(2):
+                    await loop.sock_sendall(caller, ask)
+        yield
+
+
 @pytest.mark.parametrize("source", [Auth0Source([SECRET]), GenAuthSource([SECRET])], ids=["auth0", "genauth"])
 async def test_where_a_header_is_the_proof_a_stranger_is_refused_before_the_body(source: Source) -> None:
     """The answer is there while no byte of the body has come."""
@@ -94,6 +120,30 @@ async def test_a_stranger_who_goes_on_after_the_refusal_is_cut_off() -> None:
         assert sent < 2**28
         assert (await ended((reader, writer)))[:12] in {b"", b"HTTP/1.1 401"}
         assert reached(site, "unproven-bytes") == 1
+
+
+@pytest.mark.parametrize("length", [100, 900_000], ids=["short", "long"])
+@pytest.mark.parametrize("path", [PATH, "/nowhere", "/healthz"])
+async def test_an_answer_before_the_end_of_the_body_says_that_the_connection_is_closed(length: int, path: str) -> None:
+    """Else a proxy would send another caller's request behind a body of which the rest is thrown away."""
+    async with running(Auth0Source([SECRET]), limit=8 * 2**20) as site:
+        caller = await peer(
+            site, request(length, {"authorization": "Bearer wrong"}).replace(PATH.encode(), path.encode())
+        )
+        async with asyncio.timeout(20):
+            head = await caller[0].readuntil(b"\r\n\r\n")
+        assert b"\r\nConnection: close\r\n" in head
+        caller[1].close()
+
+
+async def test_a_refused_call_that_is_whole_leaves_the_connection_to_the_next_caller() -> None:
+    """Behind a proxy all callers share few connections: a stranger's short call costs none of them."""
+    async with running() as site:
+        reader, writer = await peer(site, request(2, body=b"{}") + request(len(BODY), signed(BODY), BODY))
+        async with asyncio.timeout(20):
+            assert b" 401 " in await reader.readuntil(b"}")
+            assert b" 200 " in await reader.readuntil(b"}")
+        writer.close()
 
 
 async def test_a_proven_body_may_be_larger_than_what_a_stranger_may_send() -> None:
@@ -139,6 +189,65 @@ async def test_beyond_the_connections_the_oldest_is_closed_and_health_is_answere
         assert reached(site, "connections") >= 1
         for _, writer in held:
             writer.close()
+
+
+async def test_a_connection_whose_answers_nobody_takes_is_closed_whole() -> None:
+    """Answers that wait in memory for a caller that never reads do not keep the socket: a descriptor would be lost for each."""
+    async with running(connections=LEAST) as site:
+        async with deaf(site):
+            before = open_now()
+            held = [await peer(site) for _ in range(LEAST)]
+            async with site.client.get("/healthz") as answer:  # now all of them have been accepted
+                assert answer.status == 200
+            assert open_now() == before + LEAST + 1 + (LEAST - 1)  # ours, and the server's beside the one of before
+        assert reached(site, "connections") == 2
+        for _, writer in held:
+            writer.close()
+
+
+async def test_many_connections_that_come_at_once_do_not_take_all_open_files(caplog: pytest.LogCaptureFixture) -> None:
+    """They wait in the system until others were closed for them: to be out of descriptors would end accepting for a second or more."""
+    async with running(connections=LEAST) as site:
+        callers = [socket.socket() for _ in range(8 * LEAST)]
+        for caller in callers:  # nothing is awaited, so the server accepts none of them yet
+            caller.connect(("127.0.0.1", site.server.port))
+        callers[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        callers[-1].setblocking(False)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_now() + LEAST + RESERVE, hard))
+        try:
+            async with asyncio.timeout(20):
+                assert b" 200 " in await asyncio.get_running_loop().sock_recv(callers[-1], 4096)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for caller in callers:
+                caller.close()
+        assert "system resource" not in caplog.text
+
+
+async def test_a_stop_waits_for_a_caller_who_takes_no_answer_no_longer_than_for_others() -> None:
+    """Once the grace is over: what a stranger does must not make an orchestrator kill the worker."""
+    async with running() as site, deaf(site):
+        begun = asyncio.get_running_loop().time()
+        await site.server.stop()
+        assert asyncio.get_running_loop().time() - begun < 1.5 * GRACE
+
+
+async def test_a_call_on_a_connection_that_was_idle_for_long_is_not_the_oldest() -> None:
+    """A proxy keeps connections: a call that has just begun does not give way for how long its connection had nothing to do."""
+    async with running(connections=LEAST) as site:
+        reader, writer = await peer(site, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"}}")
+            held = [await peer(site) for _ in range(LEAST - 1)]
+            writer.write(request(len(BODY), {**signed(BODY), "Expect": "100-continue"}))
+            await reader.readuntil(b"100 Continue\r\n\r\n")
+            held.append(await peer(site))
+            assert await ended(held[0]) == b""
+            writer.write(BODY)
+            assert b" 200 " in await reader.readline()
+        for _, other in [*held, (reader, writer)]:
+            other.close()
 
 
 async def test_a_proven_call_is_not_closed_for_strangers() -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _BODY_LIMIT = 64 * 1024
 _MOST_HEADS, _HEADS_LIMIT = 32, 64 * 1024
 """Heads of one answer, its interim answers (1xx) included, and the bytes of their headers, all in all."""
+_HEADER_LIMIT = 32 * 1024
+"""Bytes of one header; what a network before a provider adds may be longer than the 8 kB that aiohttp takes by itself."""
 _KEEP_ALIVE = 15.0
 """Seconds an idle connection is kept: shorter than providers and the balancers before them do (60 s and up). A connection
 that they close while a request is on its way in makes that request's outcome unknown."""
@@ -113,6 +115,7 @@ class Transport:
             timeout=self._timeout,
             trace_configs=[trace],
             response_class=_Response,
+            max_field_size=_HEADER_LIMIT,
             middlewares=[self._by_proxy] if self._proxies.by_scheme else (),
             trust_env=False,  # it would also send what ~/.netrc has for a host
         )

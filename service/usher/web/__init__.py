@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ __all__ = ["OK", "Bounds", "Enrich", "Ingress", "Sink", "Vital", "WebServer", "b
 
 _BACKLOG = 4096
 """Connections that the system keeps until they are accepted; beyond it a new one waits for a second and tries again."""
+_ACCEPTED_AT_ONCE = 4
+"""Connections that are accepted in one turn of the loop: in the next ones it closes others for them, before it is out of open files."""
 _READ_AT_ONCE = 64 * 1024
 
 _protocol_logger = logging.getLogger("usher.web.protocol")
@@ -46,7 +49,7 @@ def build_web(
     *, vital: Vital, metrics: Metrics, logger: FilteringBoundLogger, ingresses: Mapping[str, Ingress] | None = None
 ) -> web.Application:
     """Build the application: health probes, metrics, and the webhooks by their paths (any other path is 404)."""
-    app = web.Application(middlewares=[_without_500(logger)])
+    app = web.Application(middlewares=[_closing_early, _without_500(logger)])
     app.add_routes(health_routes(vital, metrics))
     for path, ingress in (ingresses or {}).items():
         app.router.add_post(path, ingress.handle)
@@ -105,8 +108,9 @@ class WebServer:
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                self._connection, self._host, self._port, backlog=_BACKLOG, reuse_address=os.name == "posix"
+                self._connection, self._host, self._port, backlog=_ACCEPTED_AT_ONCE, reuse_address=os.name == "posix"
             )
+            _let_wait(self._listener, _BACKLOG)
         except OSError as refusal:
             await self._runner.cleanup()
             code = refusal.errno or 0
@@ -139,12 +143,39 @@ class WebServer:
         )
 
 
+def _let_wait(listener: asyncio.Server, most: int) -> None:
+    """Let the system keep *most* connections until they are accepted: asyncio has one number for that and for `_ACCEPTED_AT_ONCE`."""
+    for listening in listener.sockets:
+        with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+            same.listen(most)
+
+
+@web.middleware
+async def _closing_early(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Say with an answer that comes before the end of the body that the connection is closed.
+
+    What is left of the body is thrown away, so a proxy before us must not send another caller's request behind it.
+    """
+    connection_of(request).begun()
+    try:
+        response: web.StreamResponse = await handler(request)
+    except web.HTTPException as answer:
+        _close_after(request, answer)
+        raise
+    _close_after(request, response)
+    return response
+
+
+def _close_after(request: web.Request, answer: web.StreamResponse) -> None:
+    if not request.content.is_eof():
+        answer.force_close()
+
+
 def _without_500(logger: FilteringBoundLogger) -> Middleware:
     """Return a middleware that answers a defect of ours with 503, so that senders try again. It quotes nothing of the request."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        connection_of(request).begun()
         try:
             return await handler(request)
         except web.HTTPException:

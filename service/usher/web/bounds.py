@@ -84,7 +84,7 @@ class Bounds:
 
 
 class Connections:
-    """All open connections, those first that have waited longest without a proven request.
+    """All open connections, those first that have waited longest since they came, brought a head, or had a proven request answered.
 
     Args:
         most: so many are open at once, at least twice `RESERVE`.
@@ -104,16 +104,20 @@ class Connections:
         self._waiting[connection] = None
         if len(self._waiting) + len(self._proven) > self._measured() and len(self._waiting) > 1:
             oldest, _ = self._waiting.popitem(last=False)
-            oldest.force_close()
-            self._bounds.reached("connections")
+            self.give_up(oldest, "connections")
 
     def closed(self, connection: Connection) -> None:
         self._waiting.pop(connection, None)
         self._proven.discard(connection)
 
+    def begun(self, connection: Connection) -> None:
+        """Note that *connection* has brought the head of a request: a sender does not pay for how long it was idle before."""
+        if connection in self._waiting:
+            self._waiting.move_to_end(connection)
+
     def give_up(self, connection: Connection, bound: Bound) -> None:
-        """Close *connection*, which has reached a bound of its own."""
-        connection.force_close()
+        """Close *connection*, by which or for which a bound was reached."""
+        connection.drop()
         self._bounds.reached(bound)
 
     @contextmanager
@@ -194,8 +198,29 @@ class Connection(web.RequestHandler):
         self._all.closed(self)
         super().connection_lost(exc)
 
+    def drop(self) -> None:
+        """Close at once. Answers that the caller does not take would keep the socket open: they are thrown away."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's own
+        """End within *timeout* also where the caller does not take its answer: else that is waited for twice."""
+        late = None if timeout is None else self._loop.call_later(timeout, self._drop_untaken)
+        try:
+            await super().shutdown(timeout)
+        finally:
+            if late is not None:
+                late.cancel()
+
+    def _drop_untaken(self) -> None:
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.drop()
+
     def begun(self) -> None:
         """Note that the head of a request is there."""
+        self._all.begun(self)
         if not self._torn:
             self._cancel_late()
             self._unproven = 0
