@@ -23,7 +23,7 @@ class HttpLimits(BaseModel):
     connections: values.Count = Field(
         500,
         description="how many connections are open at once; fewer where the process may open few files. Beyond it a "
-        "new one closes the one that has waited longest without a proven request, so health checks are always answered",
+        "new one closes the one whose last request began longest ago and is not proven, so health checks are always answered",
     )
     head_timeout: values.Pause = Field(
         10.0, description="how long a new connection may take for the head of its request"
