@@ -338,6 +338,7 @@ def test_repeats_of_different_users_and_pools_are_not_joined() -> None:
     st.binary(max_size=80)
     | st.recursive(st.none() | st.text(), lambda inner: st.dictionaries(st.text(), inner)).map(json.dumps)
 )
+@pytest.mark.heavy
 def test_no_record_of_a_raw_topic_is_too_strange(value: bytes | str) -> None:
     """It is an event, a stub that says why not, or nothing; reading it never fails."""
     raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")

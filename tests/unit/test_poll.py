@@ -170,6 +170,7 @@ def test_a_backlog_is_read_without_pauses() -> None:
     assert play(story).stored() == [f"e{number:02}" for number in range(20)]
 
 
+@pytest.mark.heavy
 def test_a_long_backlog_does_not_have_the_topic_read_for_each_page() -> None:
     """A look holds for some seconds: a thousand pages must not mean a thousand times all that they brought."""
     looks = 0

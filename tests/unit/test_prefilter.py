@@ -99,6 +99,7 @@ def records(draw: st.DrawFn) -> tuple[bytes, str]:
 
 @settings(max_examples=2 * settings().max_examples)
 @given(records(), st.frozensets(st.sampled_from(ACTORS), max_size=2))
+@pytest.mark.heavy
 def test_it_never_says_no_to_what_the_decoder_says_yes_to(record: tuple[bytes, str], others: frozenset[str]) -> None:
     """Whatever the spelling: an event that one of the actors triggered passes."""
     value, actor = record

@@ -201,6 +201,7 @@ async def test_each_tenant_has_its_own_cap() -> None:
 
 
 @pytest.mark.jumping
+@pytest.mark.heavy
 async def test_what_is_put_off_waits_in_the_log_and_goes_in_order() -> None:
     """A real worker, for three minutes: all are sent, in order, none with an attempt counted, and never too many."""
     clock = asyncio.get_running_loop().time

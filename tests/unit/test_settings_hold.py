@@ -109,6 +109,7 @@ def load(environ: Mapping[str, str], folder: Path) -> Settings | tuple[str, ...]
 
 @given(environ=environments)
 @settings(max_examples=4 * settings().max_examples)
+@pytest.mark.heavy
 def test_what_is_accepted_is_taken_by_every_part(environ: dict[str, str], folder: Path) -> None:
     """Either there are sentences, each of which begins with a setting's name, or the service can be built."""
     match load(environ, folder):
@@ -123,6 +124,7 @@ def test_what_is_accepted_is_taken_by_every_part(environ: dict[str, str], folder
 @given(environ=environments)
 @example(environ={"USHER_AUTHGEAR__POLL": "true", "USHER_AUTHGEAR__POLL_TYPES": "\ud7fc"})
 @settings(max_examples=6 * settings().max_examples // 10)
+@pytest.mark.heavy
 def test_what_is_refused_is_refused_alike_by_check_and_run(environ: dict[str, str], folder: Path) -> None:
     """The same sentences, and exit code 2."""
     problems = load(environ, folder)

@@ -89,6 +89,7 @@ async def started(mode: str, path: Path) -> asyncio.subprocess.Process:
     )
 
 
+@pytest.mark.heavy
 async def test_a_killed_worker_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """After kill -9 in the middle of writing, the file opens at once and has all that had been acknowledged."""
     path = tmp_path / "usher.db"
@@ -111,6 +112,7 @@ async def test_a_killed_worker_loses_nothing_acknowledged(tmp_path: Path) -> Non
     assert all(table[name.encode()] >= int(n) for name, n in acknowledged)
 
 
+@pytest.mark.heavy
 async def test_a_worker_sees_what_another_process_writes(tmp_path: Path) -> None:
     """An event and a request that a command writes beside the worker wake its reads, long before their time is up."""
     path = tmp_path / "usher.db"
@@ -152,6 +154,7 @@ async def test_the_embedded_log_starts_at_its_beginning(tmp_path: Path) -> None:
         assert [record.value for record in await worker.take(1)] == [b"1"]
 
 
+@pytest.mark.heavy
 async def test_commands_that_come_at_once_make_one_file(tmp_path: Path) -> None:
     """Commands that find no file at the same moment all get their record into the one that is made."""
 
@@ -266,6 +269,7 @@ async def test_parking_a_key_again_replaces_it(tmp_path: Path) -> None:
     assert len(await scanned(path, DEAD)) == len(await scanned(path, TOPIC)) == 3
 
 
+@pytest.mark.heavy
 async def test_a_key_that_is_replaced_while_the_table_loads_is_not_missed(tmp_path: Path) -> None:
     """A key that is parked again during the load has been delivered, old or new, when the load says that it is done."""
     async with opened(tmp_path / "usher.db") as worker:
