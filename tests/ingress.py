@@ -31,6 +31,9 @@ PATH = "/ingest/here"
 Prove = Callable[[bytes], Mapping[str, str]]
 """The headers with which a body proves where it is from."""
 
+_AHEAD = "webhook refused: dated ahead of our clock"
+"""A call that says so is answered 401; one with a wrong proof would leave another line."""
+
 
 class Kept(NamedTuple):
     """What was appended."""
@@ -133,8 +136,10 @@ class Site:
         return self.metrics.registry.get_sample_value("usher_ingested_total", labels) or 0.0
 
     def is_unharmed(self) -> None:
-        """Assert that no line is worse than a note, and that no credential was kept."""
-        assert [line for line in self.lines.entries if line["log_level"] not in {"debug", "info"}] == []
+        """Assert that no line is worse than a note, but for what is dated ahead, and that no credential was kept."""
+        worse = [line for line in self.lines.entries if line["log_level"] not in {"debug", "info"}]
+        worse = [line for line in worse if line["event"] != _AHEAD]
+        assert not worse, worse
         assert [kept for kept in self.kept if HIDDEN.encode() in kept.value] == []
 
 
@@ -187,12 +192,12 @@ async def bombard(
         nonlocal credentials
         site.kept.clear()
         status = asyncio.run_coroutine_threadsafe(site.post(body), loop).result(30)
-        assert status in {200, 202, 400}
+        assert status in {200, 202, 400, 401}, status
         site.is_unharmed()
         check(status)
         statuses.add(status)
         credentials += HIDDEN.encode() in body
 
     await asyncio.to_thread(post)
-    assert statuses == {200, 202, 400}
+    assert statuses - {401} == {200, 202, 400}
     assert credentials > 10
