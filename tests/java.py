@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import pickle
+import random
 import shutil
 import socket
 import subprocess
@@ -78,13 +79,20 @@ def came_up(process: subprocess.Popen[bytes], answers: Callable[[], bool], secon
     return True
 
 
+_DRAW = random.SystemRandom()
+"""Hypothesis gives all processes the same seed, and they must not draw the same ports."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
+    """Ports that nobody listens on, all different, below those that clients get: one would take a port whose server is away."""
+    ports: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < count:
+            port = _DRAW.randrange(15_000, 30_000)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 class Server(Protocol):

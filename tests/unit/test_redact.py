@@ -274,6 +274,7 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=12).map("".join))
 @example('Cookie:password:"')
+@example("Cookiehttps://h/x'ann@example.org")
 def test_what_was_scrubbed_stays_as_it_is(text: str) -> None:
     """A dead letter's error is shown again, and logged again."""
     once = str.__str__(scrub(text))

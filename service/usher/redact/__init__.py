@@ -15,6 +15,7 @@ from usher.redact.shapes import plainer, without_credentials, without_paths
 
 __all__ = ["Ours", "about", "holds_person", "know", "scrub", "scrub_field", "without_secrets"]
 
+_MOST_ROUNDS = 4
 _LIMIT = 300
 """The characters that are kept of a text: headers are copied into every later record, and must stay small."""
 
@@ -56,7 +57,10 @@ def _scrubbed(text: object, limit: int, *, known: bool) -> Ours:
     line = without_secrets(" ".join(written.split()))
     if isinstance(written, Ours):
         return Ours(line)  # whole: half a command can't be pasted
-    line = _masked(line, known=known)
+    for _ in range(_MOST_ROUNDS):  # a mask beside another text may make it look like more
+        before, line = line, _masked(line, known=known)
+        if line == before:
+            break
     return Ours(line if len(line) <= limit else line[: limit - 1] + "…")
 
 
