@@ -191,6 +191,14 @@ async def _line(worker: Worker, lines: Sequence[Mapping[str, object]], event: st
             await worker.log.read((), 1, 0.1)
 
 
+async def _works_again(worker: Worker) -> None:
+    """Assert that the log needs no restart, and that what is appended now is read."""
+    assert worker.log.needs_restart() == ""
+    await worker.until(lambda: bool(worker.held))
+    await worker.log.append("identity.events", b"k", b"one")
+    assert values(await worker.take(1)) == [b"one"]
+
+
 async def test_a_password_that_was_renewed_on_disk_ends_an_outage(
     tmp_path: Path, kafka: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,10 +242,7 @@ async def test_a_password_that_was_renewed_on_disk_ends_an_outage(
             await worker.until(lambda: "refuses the user 'usher'" in log.needs_restart())
             secret.write_text("second")
             await _line(worker, lines, "kafka is reached again")
-        assert log.needs_restart() == ""
-        await worker.until(lambda: bool(worker.held))
-        await worker.log.append("identity.events", b"k", b"one")
-        assert values(await worker.take(1)) == [b"one"]
+        await _works_again(worker)
     finally:
         await log.close()
         broker.stop()
@@ -332,10 +337,7 @@ async def test_certificates_that_were_renewed_on_disk_end_an_outage(
             await worker.until(lambda: "refuses the client's certificate" in log.needs_restart())
             renew(after, "certificate", "key")
             await _line(worker, lines, "kafka is reached again")
-        assert log.needs_restart() == ""
-        await worker.until(lambda: bool(worker.held))
-        await worker.log.append("identity.events", b"k", b"one")
-        assert values(await worker.take(1)) == [b"one"]
+        await _works_again(worker)
     finally:
         await log.close()
         broker.stop()

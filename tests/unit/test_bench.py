@@ -9,10 +9,10 @@ import xml.etree.ElementTree as ET
 
 from sendgrid import SendGridAPIClient
 from sendgrid.helpers.mail import Mail as Payload
+from tests.bench.bare_mail import KEY, LOGIN_URL, SERVICE, BareMails
 from tests.bench.children.provider import Connection
 from tests.bench.contenders import LANES, PARALLEL, USHER
 from tests.bench.job import Job, Run
-from tests.bench.letter import KEY, LOGIN_URL, SERVICE, Letters
 from tests.bench.outcome import Outcome, Rates
 from tests.bench.picture import picture
 from tests.bench.records import OURS, mix, people, record
@@ -111,12 +111,12 @@ def test_the_people_of_the_real_job_have_addresses_and_languages_of_their_own() 
 def test_the_bare_sender_sends_what_usher_sends() -> None:
     """Subject, text and HTML are the same, in both languages: like is compared with like."""
     templates = Templates(template_folders([welcome_email]), brand=Brand(SERVICE, LOGIN_URL, LOGIN_URL))
-    letters = Letters()
+    mails = BareMails()
     for _, value in people(2, at=1_700_000_000.5):
-        event, letter = decode(value), letters.of(json.loads(value))
+        event, bare = decode(value), mails.of(json.loads(value))
         mail = templates.mail("welcome_email", event, variables={"link": None})
-        assert letter is not None
-        assert (letter.to, letter.subject, letter.text, letter.html) == (
+        assert bare is not None
+        assert (bare.to, bare.subject, bare.text, bare.html) == (
             event.user.email,
             mail.subject,
             mail.text,
@@ -126,7 +126,7 @@ def test_the_bare_sender_sends_what_usher_sends() -> None:
 
 def test_the_bare_sender_leaves_out_what_no_administrator_did() -> None:
     """Its filter is Usher's."""
-    assert Letters().of(json.loads(record(1, 1, at=1_700_000_000.5, ours=False)[1])) is None
+    assert BareMails().of(json.loads(record(1, 1, at=1_700_000_000.5, ours=False)[1])) is None
 
 
 async def test_the_double_accepts_what_the_package_sends() -> None:

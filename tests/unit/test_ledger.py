@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usher.engine.ledger import MARK_LIMIT, Ledger, Mark, handlers_hash
+from usher.engine.ledger import MARK_LIMIT, Ledger, Mark, digest, handlers_hash
 
 _offsets = st.dictionaries(st.integers(0, 5_000), st.integers(0, 7), max_size=200)
 
@@ -194,3 +194,15 @@ def test_while_there_is_room_a_mark_has_everything(handlers: int, gaps: list[int
     assert mark is not None
     assert len(mark.undone) == begun
     assert mark.seen == offset
+
+
+def test_a_forged_count_of_ends_ends_no_worker() -> None:
+    """A Mark names a delivery with the largest count that fits: it runs alone, and its own ends are counted from now on."""
+    forged = Mark(0, 1, starts=2, suspect=digest("a") + b"\xff").encode()
+    ledger = Ledger(0, forged, ["h"])
+
+    ledger.name("a")
+
+    assert not ledger.condemned("a")
+    position = ledger.snapshot()
+    assert Ledger(position.next, position.mark, ["h"]).accused("a")

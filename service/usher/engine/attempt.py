@@ -103,13 +103,14 @@ class Attempts:
             event = in_flight.event or decode(delivery.value)
         except Undecodable as error:
             return _given_up(UNDECODABLE, str(error)), delivery
-        if self._too_late(handler, event, delivery):
+        expires_at = _expires_at(handler, event, delivery)
+        if self._is_past(expires_at) and not (delivery.replay and delivery.replay.even_expired):
             self.metrics.attempt(handler.name, EXPIRED)
             return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
         limit = in_flight.limit = self.deadlines.limit(handler.timeout)
         with about(event):  # what it holds of its user is masked in what is said of a failure
-            ending = await self._run(handler, event, delivery, limit)
-            now, expires_at = self.now(), _expires_at(handler, event, delivery)
+            ending = await self._run(handler, event, delivery, limit, expires_at)
+            now = self.now()
             verdict = decide(
                 ending.error,
                 attempt=delivery.attempt + 1,
@@ -140,16 +141,15 @@ class Attempts:
         except Undecodable:
             return None
 
-    def _too_late(self, handler: Handler, event: Event, delivery: Delivery) -> bool:
-        expires_at = _expires_at(handler, event, delivery)
-        if expires_at is None or expires_at >= self.now() * 1000:
-            return False
-        return delivery.replay is None or not delivery.replay.even_expired
+    def _is_past(self, expires_at: int | None) -> bool:
+        return expires_at is not None and expires_at < self.now() * 1000
 
-    async def _run(self, handler: Handler, event: Event, delivery: Delivery, limit: Limit) -> Ending:
+    async def _run(
+        self, handler: Handler, event: Event, delivery: Delivery, limit: Limit, expires_at: int | None
+    ) -> Ending:
         """Run *handler* once. Raises nothing but `asyncio.CancelledError`."""
-        system, expires_at = self.system_of(event), _expires_at(handler, event, delivery)
-        if expires_at is not None and expires_at < self.now() * 1000:
+        system = self.system_of(event)
+        if self._is_past(expires_at):
             expires_at = None  # it is asked for all the same
         ctx = Context(
             event=event,

@@ -259,7 +259,7 @@ class Ledger:
         elif not alone:
             self._suspect = group_of(key)
         else:
-            times = self._accused[-1] if self._accused.startswith(digest(key)) else 0
+            times = min(self._accused[-1], _COINCIDENCES) if self._accused.startswith(digest(key)) else 0
             self._suspect = digest(key) + bytes([times + 1])
 
     def calm(self) -> None:

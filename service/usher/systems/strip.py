@@ -13,7 +13,7 @@ from typing import Any
 
 from usher.event import Undecodable
 from usher.redact.credentials import is_weak, names_credential
-from usher.redact.shapes import MASK, plainer, without_credentials
+from usher.redact.shapes import MASK, holds_any, plainer, without_credentials
 from usher.systems.document import dump, parse
 
 
@@ -181,11 +181,7 @@ class _Stripping:
     def _is_marked(self, text: str) -> bool:
         if not text.isascii():
             return True
-        lower = text.lower()
-        for mark in self._marks:
-            if mark in lower:
-                return True
-        return _MAY_BE_ENCODED.match(text) is not None
+        return holds_any(self._marks, text.lower()) or _MAY_BE_ENCODED.match(text) is not None
 
     def _text(self, item: str) -> str | None:
         if '"' in item and item.lstrip()[:1] in {"{", "["}:

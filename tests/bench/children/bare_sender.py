@@ -9,21 +9,21 @@ import asyncio
 import json
 
 import aiohttp
+from tests.bench.bare_mail import KEY, BareMail, BareMails, payload
 from tests.bench.consumer import consumer_of
 from tests.bench.job import Job, Run, Stopwatch, child
-from tests.bench.letter import KEY, Letter, Letters, payload
 
 
 async def run(job: Job) -> Run:
-    watch, letters, tasks = Stopwatch(job), Letters(), set[asyncio.Task[None]]()
+    watch, mails, tasks = Stopwatch(job), BareMails(), set[asyncio.Task[None]]()
     at_once = int(job.options["at_once"])
     limit = asyncio.Semaphore(at_once)
     url = f"http://127.0.0.1:{job.options['port']:.0f}/v3/mail/send"
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
-    async def send(session: aiohttp.ClientSession, letter: Letter) -> None:
+    async def send(session: aiohttp.ClientSession, mail: BareMail) -> None:
         try:
-            async with session.post(url, data=json.dumps(payload(letter)).encode(), headers=headers) as answer:
+            async with session.post(url, data=json.dumps(payload(mail)).encode(), headers=headers) as answer:
                 answer.raise_for_status()
             watch.did()
         finally:
@@ -35,9 +35,9 @@ async def run(job: Job) -> Run:
             for records in batches.values():
                 watch.saw(len(records))
                 for record in records:
-                    if (letter := letters.of(json.loads(record.value))) is not None:
+                    if (mail := mails.of(json.loads(record.value))) is not None:
                         await limit.acquire()
-                        task = asyncio.create_task(send(session, letter))
+                        task = asyncio.create_task(send(session, mail))
                         tasks.add(task)
                         task.add_done_callback(tasks.discard)
 

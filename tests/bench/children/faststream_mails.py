@@ -8,26 +8,26 @@ from typing import Any
 from faststream.kafka import KafkaBroker
 from sendgrid import SendGridAPIClient
 from sendgrid.helpers.mail import Mail
+from tests.bench.bare_mail import FROM_ADDRESS, FROM_NAME, KEY, BareMails
 from tests.bench.job import Job, Run, Stopwatch, child
-from tests.bench.letter import FROM_ADDRESS, FROM_NAME, KEY, Letters
 
 
 async def run(job: Job) -> Run:
-    watch, letters, loop = Stopwatch(job), Letters(), asyncio.get_running_loop()
+    watch, mails, loop = Stopwatch(job), BareMails(), asyncio.get_running_loop()
     client = SendGridAPIClient(KEY, host=f"http://127.0.0.1:{job.options['port']:.0f}")
     broker = KafkaBroker(job.servers, logger=None)
 
     def welcome(event: dict[str, Any]) -> None:
         loop.call_soon_threadsafe(watch.saw, 1)
-        if (letter := letters.of(event)) is None:
+        if (mail := mails.of(event)) is None:
             return
         client.send(
             Mail(
                 from_email=(FROM_ADDRESS, FROM_NAME),
-                to_emails=letter.to,
-                subject=letter.subject,
-                plain_text_content=letter.text,
-                html_content=letter.html,
+                to_emails=mail.to,
+                subject=mail.subject,
+                plain_text_content=mail.text,
+                html_content=mail.html,
             )
         )
         loop.call_soon_threadsafe(watch.did)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 
+from tests.bench.bare_mail import FROM_ADDRESS, FROM_NAME, KEY, LOGIN_URL, SERVICE
 from tests.bench.job import Job, Run, Stopwatch, child
-from tests.bench.letter import FROM_ADDRESS, FROM_NAME, KEY, LOGIN_URL, SERVICE
 from tests.bench.service import on_kafka, serve
 
 from usher import Context, Event

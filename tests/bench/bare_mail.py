@@ -22,15 +22,15 @@ _FOLDERS = [
 ]
 
 
-class Letter(NamedTuple):
+class BareMail(NamedTuple):
     to: str
     subject: str
     text: str
     html: str
 
 
-class Letters:
-    """Makes letters; templates are compiled once."""
+class BareMails:
+    """Makes mails; templates are compiled once."""
 
     def __init__(self) -> None:
         environment = Environment(
@@ -41,8 +41,8 @@ class Letters:
             for language in _LANGUAGES
         }
 
-    def of(self, event: dict[str, Any]) -> Letter | None:
-        """The letter about an event; None: an administrator did not cause it."""
+    def of(self, event: dict[str, Any]) -> BareMail | None:
+        """The mail about an event; None: an administrator did not cause it."""
         if event["context"]["triggered_by"] != OURS:
             return None
         language = event["context"]["language"]
@@ -56,14 +56,14 @@ class Letters:
         }
         text, html = (template.render(values) for template in self._templates[language])
         first, _, rest = text.partition("\n")
-        return Letter(attributes["email"], first.removeprefix("Subject: "), rest.strip() + "\n", html)
+        return BareMail(attributes["email"], first.removeprefix("Subject: "), rest.strip() + "\n", html)
 
 
-def payload(letter: Letter) -> dict[str, Any]:
-    """What SendGrid is sent for a letter."""
+def payload(mail: BareMail) -> dict[str, Any]:
+    """What SendGrid is sent for a mail."""
     return {
         "from": {"email": FROM_ADDRESS, "name": FROM_NAME},
-        "subject": letter.subject,
-        "personalizations": [{"to": [{"email": letter.to}]}],
-        "content": [{"type": "text/plain", "value": letter.text}, {"type": "text/html", "value": letter.html}],
+        "subject": mail.subject,
+        "personalizations": [{"to": [{"email": mail.to}]}],
+        "content": [{"type": "text/plain", "value": mail.text}, {"type": "text/html", "value": mail.html}],
     }
