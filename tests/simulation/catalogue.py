@@ -405,7 +405,7 @@ expires_at = self.attempts.expiry_of(in_flight)
     Mutant(
         "nothing-expires",
         "promise 8",
-        (Edit("engine.attempt:Attempts.make", "self._too_late(handler, event, delivery)", "False"),),
+        (Edit("engine.attempt:Attempts.make", "self._too_late(expires_at, delivery)", "False"),),
     ),
     Mutant(
         "memory-without-bound",

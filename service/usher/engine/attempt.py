@@ -104,12 +104,12 @@ class Attempts:
         except Undecodable as error:
             return _given_up(UNDECODABLE, str(error)), delivery
         expires_at = _expires_at(handler, event, delivery)
-        if self._is_past(expires_at) and not (delivery.replay and delivery.replay.even_expired):
+        if self._too_late(expires_at, delivery):
             self.metrics.attempt(handler.name, EXPIRED)
             return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
         limit = in_flight.limit = self.deadlines.limit(handler.timeout)
         with about(event):  # what it holds of its user is masked in what is said of a failure
-            ending = await self._run(handler, event, delivery, limit, expires_at)
+            ending = await self._run(handler, event, delivery, limit, None if self._is_past(expires_at) else expires_at)
             now = self.now()
             verdict = decide(
                 ending.error,
@@ -144,13 +144,14 @@ class Attempts:
     def _is_past(self, expires_at: int | None) -> bool:
         return expires_at is not None and expires_at < self.now() * 1000
 
+    def _too_late(self, expires_at: int | None, delivery: Delivery) -> bool:
+        return self._is_past(expires_at) and (delivery.replay is None or not delivery.replay.even_expired)
+
     async def _run(
         self, handler: Handler, event: Event, delivery: Delivery, limit: Limit, expires_at: int | None
     ) -> Ending:
-        """Run *handler* once. Raises nothing but `asyncio.CancelledError`."""
+        """Run *handler* once. Raises nothing but `asyncio.CancelledError`. *expires_at* is None also for what is asked for all the same."""
         system = self.system_of(event)
-        if self._is_past(expires_at):
-            expires_at = None  # it is asked for all the same
         ctx = Context(
             event=event,
             handler=handler.name,
