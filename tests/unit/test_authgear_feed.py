@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.fakes.authgear import FakeAuthgear
 
@@ -49,6 +49,9 @@ _STEPS = st.lists(
 
 
 @given(steps=_STEPS, page_size=st.integers(4, 9))
+@example(  # one comes late while a look waits between two pages
+    [("wait", 1), *[("entry", 0)] * 3, ("entry", 1), ("page", 0), ("entry", 1), ("wait", 300), ("entry", 0)], 4
+)
 def test_nothing_is_missed(steps: list[tuple[str, int]], page_size: int) -> None:
     """Whatever came late by less than the overlap is brought; a look ends, and asks a bounded number of times."""
 

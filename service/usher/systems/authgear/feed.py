@@ -34,12 +34,14 @@ class _AuditPosition:
     """The position of the feed, in Unix seconds.
 
     *begin* is when it began, *newest* the time of the newest entry that was brought. Within a look of several pages *at* is
-    where the next page begins, and *after* is the API's own cursor if a page holds entries of one second only.
+    where the next page begins, *looked* when the look began, and *after* is the API's own cursor if a page holds entries of
+    one second only. What is written between two pages may belong before the first: *newest* is not later than *looked* then.
     """
 
     begin: float
     newest: float
     at: float | None = None
+    looked: float | None = None
     after: str | None = None
 
     @property
@@ -53,7 +55,7 @@ class _AuditPosition:
         return self.earliest if self.at is None else self.at
 
     def dump(self) -> bytes:
-        return json.dumps([self.begin, self.newest, self.at, self.after]).encode()
+        return json.dumps([self.begin, self.newest, self.at, self.looked, self.after]).encode()
 
     @classmethod
     def load(cls, cursor: bytes, now: float) -> _AuditPosition:
@@ -64,10 +66,16 @@ class _AuditPosition:
         """
         with reading_cursor("the audit log"):
             *times, after = json.loads(cursor)
-            begin, newest, at = (None if time is None else moment_in_cursor(time, now) for time in times)
+            begin, newest, *within = (None if time is None else moment_in_cursor(time, now) for time in times)
+            at, looked = [*within, None][:2]  # an earlier version kept no *looked*
             if begin is None or newest is None or not isinstance(after, str | None):
                 raise ValueError("no position of ours")
-            return cls(begin, newest, at, after)
+            return cls(begin, newest, at, looked, after)
+
+    def brought(self, times: Sequence[float]) -> float:
+        """Return *newest* once entries of these *times* are brought, too."""
+        latest = max([self.newest, *times])
+        return latest if self.looked is None else max(self.newest, min(latest, self.looked))
 
 
 class AuthgearAuditFeed:
@@ -106,7 +114,9 @@ class AuthgearAuditFeed:
         arrivals = [self._arrival(edge["node"]) for edge in found.edges if isinstance(edge.get("node"), dict)]
         times = [at for edge in found.edges if (at := _time_of(edge)) is not None and at <= self._now() + _AHEAD]
         if not found.more:
-            return FeedPage(arrivals, _AuditPosition(position.begin, max([position.newest, *times])).dump())
+            return FeedPage(arrivals, _AuditPosition(position.begin, position.brought(times)).dump())
+        if position.looked is None:
+            position = replace(position, looked=self._now())
         return FeedPage(arrivals, _within(position, times, found.edges[-1].get("cursor")).dump(), more=True)
 
     def since(self, cursor: bytes) -> float:
@@ -129,7 +139,7 @@ def activity_types(types: Sequence[str]) -> list[str]:
 
 def _within(position: _AuditPosition, times: Sequence[float], after: Any) -> _AuditPosition:
     """Return where the look continues after a page with entries of these *times*; *after* is the API's cursor of its last one."""
-    newest, last = max([position.newest, *times]), max(times, default=position.start)
+    newest, last = position.brought(times), max(times, default=position.start)
     if last > position.start:
         return replace(position, newest=newest, at=last, after=None)
     return replace(position, newest=newest, at=position.start, after=after if isinstance(after, str) else None)
