@@ -307,6 +307,32 @@ async def test_an_entry_that_becomes_visible_late_is_not_missed() -> None:
         assert (await at.logs().page(cursor)).arrivals == []
 
 
+async def test_an_entry_that_becomes_visible_late_between_two_pages_is_not_missed() -> None:
+    """The second page is read a minute after the first, and the last half minute before the first one again after it."""
+    moment = [1_800_000_000.0]
+    async with tenant(now=lambda: moment[0]) as at:
+        at.fake.log(type="scp")
+        moment[0] += 60
+        cursor = (await at.logs().page(None)).cursor
+        early = at.fake.log(type="scp")
+        for _ in range(150):
+            at.fake.log(type="scp")
+        at.fake.logs.remove(early)
+        first = await at.logs().page(cursor)
+        assert first.more
+        at.fake.logs.insert(1, early)
+        moment[0] += 60
+        found, cursor = list(first.arrivals), first.cursor
+        for _ in range(4):
+            page = await at.logs().page(cursor)
+            found, cursor = [*found, *page.arrivals], page.cursor
+
+        assert early["log_id"] in ids(found)
+        moment[0] += 60
+        cursor = (await at.logs().page(cursor)).cursor
+        assert (await at.logs().page(cursor)).arrivals == []
+
+
 async def test_entries_out_of_order_do_not_set_the_position_back() -> None:
     """The position is that of the greatest id of a page, wherever it stands in it."""
     moment = [1_800_000_000.0]

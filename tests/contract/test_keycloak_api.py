@@ -289,6 +289,22 @@ async def test_an_event_that_is_written_late_is_brought() -> None:
         assert late["id"] in (await look(it.feed, after))[0]
 
 
+async def test_an_event_that_is_written_late_while_a_walk_waits_between_two_pages_is_brought() -> None:
+    """The walk has passed its place, and goes on minutes later."""
+    async with scene() as it:
+        begun = (await it.feed.page(None)).cursor
+        it.clock.advance(200)
+        it.resets(250, apart=0.1)
+        first = await it.feed.page(begun)
+        assert first.more
+        late = it.fake.happens("ACTION", "users/ada/reset-password", at=it.clock() - 60)
+        it.clock.advance(180)
+        it.resets(1)
+        found, after = await look(it.feed, first.cursor)
+        found += (await look(it.feed, after))[0]
+        assert late["id"] in found
+
+
 async def test_a_server_whose_clock_is_ahead_hides_nothing() -> None:
     """An event of the next hour is brought, and so is what the other servers write after it by the right time."""
     async with scene() as it:

@@ -47,12 +47,14 @@ class StreamMessage(NamedTuple):
 class FeedPosition(NamedTuple):
     """The position of a feed: *at* is the earliest time of what comes next, *start* is Auth0's own name for the position.
 
-    *next* is how far reading has come beyond *start*, while there are more pages.
+    *next* is how far reading has come beyond *start*, while there are more pages, and *began* when the first of them was read
+    (Unix seconds): what becomes visible later may belong before what *next* has passed.
     """
 
     at: float
     start: str | None = None
     next: str | None = None
+    began: float | None = None
 
     def cursor(self) -> bytes:
         return dump({name: value for name, value in self._asdict().items() if value is not None})
@@ -62,7 +64,9 @@ def _position(cursor: bytes, now: float) -> FeedPosition:
     with reading_cursor("Auth0"):
         document = parse(cursor)
         at = moment_in_cursor(document["at"], now)
-        return FeedPosition(at, text(document.get("start")), text(document.get("next")))
+        began = document.get("began")
+        began = None if began is None else moment_in_cursor(began, now)
+        return FeedPosition(at, text(document.get("start")), text(document.get("next")), began)
 
 
 class Auth0EventsFeed:
@@ -172,9 +176,12 @@ class Auth0LogsFeed:
         position = _position(cursor, self._now())
         entries = await self._after(position)
         full = len(entries) >= _TAKE
-        reached = self._settled(position, _until(entries, self._now() - _OVERLAP))
-        onward = _id(entries[-1]) if full else None
-        return FeedPage(list(self._arrivals(entries)), reached._replace(next=onward).cursor(), more=full)
+        began = self._now() if position.began is None else min(position.began, self._now())
+        reached = self._settled(position, _until(entries, began - _OVERLAP))
+        reached = (
+            reached._replace(next=_id(entries[-1]), began=began) if full else reached._replace(next=None, began=None)
+        )
+        return FeedPage(list(self._arrivals(entries)), reached.cursor(), more=full)
 
     def since(self, cursor: bytes) -> float:
         return _position(cursor, self._now()).at - _OVERLAP

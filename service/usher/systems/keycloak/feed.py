@@ -22,11 +22,15 @@ _LATE = 120_000
 
 
 class _Walk(NamedTuple):
-    """A walk to the newest event that takes several pages, and where it continues if the *cursor* is still the same."""
+    """A walk to the newest event that takes several pages, and where it continues if the *cursor* is still the same.
+
+    It *began* at that millisecond: what is written later may belong before what it has passed.
+    """
 
     cursor: bytes
     first: int
     reached: int
+    began: int
 
 
 class KeycloakAdminFeed:
@@ -52,16 +56,16 @@ class KeycloakAdminFeed:
             return FeedPage((), _cursor(begin, begin))
         begin, end = _read(cursor, self._now())
         known = max(end - _LATE, begin)
-        first, reached = 0, known
+        first, reached, began = 0, known, self._present()
         if self._walk is not None and self._walk.cursor == cursor:
-            _, first, reached = self._walk
+            _, first, reached, began = self._walk
         events = await self._api.admin_events(first, _PAGE)
         while len(events) == _PAGE and _moment(events[-1]) > reached:
             first += _STEP
             events = await self._api.admin_events(first, _PAGE)
         latest = max([reached, *(_moment(event) for event in events)])
-        following = _cursor(begin, max(end, min(latest, self._present())))
-        self._walk = _Walk(following, max(first - _STEP, 0), latest) if first else None
+        following = _cursor(begin, max(end, min(latest, began, self._present())))
+        self._walk = _Walk(following, max(first - _STEP, 0), latest, began) if first else None
         about_users = (event for event in events if _moment(event) > known and is_about_a_user(event))
         fresh = sorted(about_users, key=_moment)
         arrivals = [await self._api.recognize(self._source.arrival(event)) for event in fresh]
