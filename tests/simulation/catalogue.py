@@ -368,7 +368,7 @@ expires_at = self.attempts.expiry_of(in_flight)
         (
             Edit(
                 "engine.dedupe:Recent.duplicate",
-                "known is not None and known[0] < offset and at - known[1] <= self._window",
+                "known is not None and known[0] < offset and at - known[2] <= self._window",
                 "False",
             ),
         ),
@@ -377,17 +377,13 @@ expires_at = self.attempts.expiry_of(in_flight)
     Mutant(
         "the-clock-of-a-producer-is-believed",
         "promise 4: duplicates in the topic",
-        (
-            Edit(
-                "engine.dedupe:Recent.duplicate", "min(stated_time(timestamp, now), now)", "stated_time(timestamp, now)"
-            ),
-        ),
+        (Edit("engine.dedupe:Recent.duplicate", "min(stated, now)", "stated"),),
         family="moves",
     ),
     Mutant(
         "a-record-without-a-time-is-of-1970",
         "promise 4: duplicates in the topic",
-        (Edit("engine.dedupe:Recent.duplicate", "min(stated_time(timestamp, now), now)", "min(timestamp, now)"),),
+        (Edit("engine.dedupe:Recent.duplicate", "stated_time(timestamp, now)", "timestamp"),),
         family="moves",
     ),
     Mutant(

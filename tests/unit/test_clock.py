@@ -119,6 +119,17 @@ async def test_another_producers_clock_does_not_empty_the_memory_of_duplicates(b
     assert [user for user, _ in script.done].count("ann") == 1
 
 
+def test_a_clock_that_was_behind_makes_no_event_an_old_one() -> None:
+    """What was read while ours was hours behind is known by its record's own time once ours is right."""
+    clock, at = [now() - 18_000.0], int(now() * 1000)
+    recent = Recent(600.0, lambda: clock[0])
+    once = EventUid("s", "t", "once")
+
+    assert not recent.duplicate(once, 0, at)
+    clock[0] += 18_000.0
+    assert recent.duplicate(once, 1, at + 2_000)
+
+
 def test_a_backlog_is_deduped_although_the_clock_of_one_producer_was_ahead() -> None:
     """Of records from yesterday, too: the window moves with the lowest of the last times, and old events are forgotten in the end."""
     recent, then = Recent(600.0, now), int(now() * 1000) - 86_400_000

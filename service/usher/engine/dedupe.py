@@ -24,19 +24,21 @@ class Recent:
     def __init__(self, window: float, now: Callable[[], float]) -> None:
         self._window = int(window * 1000)
         self._now = now
-        self._seen: OrderedDict[EventUid, tuple[int, int]] = OrderedDict()
+        self._seen: OrderedDict[EventUid, tuple[int, int, int]] = OrderedDict()
+        """The offset of each event, its time, and the time that its record states: our own clock may be the wrong one."""
         self._lowest = self._lowest_before = _FOREVER
         self._counted = 0
 
     def duplicate(self, uid: EventUid, offset: int, timestamp: int) -> bool:
         """Return whether an earlier record had this event. If not, remember it. *timestamp* is in Unix milliseconds."""
         now = int(self._now() * 1000)
-        at = min(stated_time(timestamp, now), now)
+        stated = stated_time(timestamp, now)
+        at = min(stated, now)
         known = self._seen.get(uid)
-        if known is not None and known[0] < offset and at - known[1] <= self._window:
+        if known is not None and known[0] < offset and at - known[2] <= self._window:
             return True
         if known is None or known[0] < offset:
-            self._seen[uid] = (offset, at)
+            self._seen[uid] = (offset, at, stated)
             self._seen.move_to_end(uid)
             self._prune(at)
         return False
@@ -48,7 +50,7 @@ class Recent:
         if self._counted == _OTHERS:
             self._counted, self._lowest_before, self._lowest = 0, self._lowest, _FOREVER
         while self._seen:
-            _, timestamp = next(iter(self._seen.values()))
-            if present - timestamp <= self._window and len(self._seen) <= _RECENT_LIMIT:
+            _, at, _ = next(iter(self._seen.values()))
+            if present - at <= self._window and len(self._seen) <= _RECENT_LIMIT:
                 return
             self._seen.popitem(last=False)
