@@ -122,6 +122,19 @@ async def test_a_stranger_who_goes_on_after_the_refusal_is_cut_off() -> None:
         assert reached(site, "unproven-bytes") == 1
 
 
+async def test_strangers_together_cannot_keep_the_worker_at_throwing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what all may cost in a second no more is taken from the wire; each is still answered, and closed."""
+    monkeypatch.setattr("usher.web.bounds._THROWN_AWAY_A_SECOND", 0)
+    size = 12 * 2**20
+    async with running(Auth0Source([SECRET]), limit=2 * size) as site:
+        reader, writer = await peer(site, request(size, {"authorization": "Bearer wrong"}))
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+            writer.write(bytes(size))
+            with pytest.raises(ConnectionError):
+                await writer.drain()
+
+
 @pytest.mark.parametrize("length", [100, 900_000], ids=["short", "long"])
 @pytest.mark.parametrize("path", [PATH, "/nowhere", "/healthz"])
 async def test_an_answer_before_the_end_of_the_body_says_that_the_connection_is_closed(length: int, path: str) -> None:

@@ -38,6 +38,8 @@ _MOST_AT_ONCE = 640 * 1024
 """Bytes that a connection may bring for one request without a proof: the largest body that is signed, and its head."""
 _MOST_THROWN_AWAY = 16 * 1024 * 1024
 """Bytes beyond that are taken from the wire and not looked at, so that the sender hears the refusal and no reset."""
+_THROWN_AWAY_A_SECOND = 32 * 1024 * 1024
+"""Bytes that all connections together throw away: what strangers send must not cost the time in which health is answered."""
 _ELSEWHERE = 64
 """Open files that a worker needs beside its connections: the event log, the temporary folder, the loop, libraries."""
 _LINE_EVERY = 60.0
@@ -99,6 +101,7 @@ class Connections:
         self._room, self._measured_at = most, float("-inf")
         self._waiting: OrderedDict[Connection, None] = OrderedDict()
         self._proven: set[Connection] = set()
+        self._thrown_away, self._second = 0, float("-inf")
 
     def opened(self, connection: Connection) -> None:
         self._waiting[connection] = None
@@ -119,6 +122,14 @@ class Connections:
         """Close *connection*, by which or for which a bound was reached."""
         connection.drop()
         self._bounds.reached(bound)
+
+    def throw_away(self, size: int) -> bool:
+        """Count *size* bytes that nobody reads. Returns whether more may be taken from the wire in this second."""
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self._thrown_away, self._second = 0, now
+        self._thrown_away += size
+        return self._thrown_away < _THROWN_AWAY_A_SECOND
 
     @contextmanager
     def proven(self, connection: Connection) -> Iterator[None]:
@@ -180,18 +191,21 @@ class Connection(web.RequestHandler):
         if self._unproven is not None:
             self._unproven += len(data)
             if self._torn or self._unproven > _MOST_AT_ONCE:
-                self._throw_away(self._unproven)
+                self._throw_away(self._unproven, len(data))
                 return
         super().data_received(data)
 
-    def _throw_away(self, brought: int) -> None:
-        """Leave what has just come unread, and close the connection soon."""
+    def _throw_away(self, brought: int, size: int) -> None:
+        """Leave the *size* bytes that have just come unread, and close the connection soon."""
         if not self._torn:
             self._torn = True
             self._cancel_late()
             self._late = self._loop.call_later(LINGER, self._all.give_up, self, "unproven-bytes")
         elif brought > _MOST_THROWN_AWAY:
             self._all.give_up(self, "unproven-bytes")
+            return
+        if not self._all.throw_away(size) and isinstance(self.transport, asyncio.ReadTransport):
+            self.transport.pause_reading()  # until it is closed
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_late()
