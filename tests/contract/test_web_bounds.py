@@ -20,7 +20,7 @@ from usher.systems.auth0.source import Auth0Source
 from usher.systems.authgear.source import SIGNATURE, AuthgearSource
 from usher.systems.genauth.source import GenAuthSource
 from usher.systems.source import Source
-from usher.web.bounds import RESERVE, connections_within
+from usher.web.connections import RESERVE, connections_within
 
 SECRET = "whsec-0123456789abcdef"
 BODY = json.dumps(
@@ -124,7 +124,7 @@ async def test_a_stranger_who_goes_on_after_the_refusal_is_cut_off() -> None:
 
 async def test_strangers_together_cannot_keep_the_worker_at_throwing_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond what all may cost in a second no more is taken from the wire; each is still answered, and closed."""
-    monkeypatch.setattr("usher.web.bounds._THROWN_AWAY_A_SECOND", 0)
+    monkeypatch.setattr("usher.web.connections._THROWN_AWAY_A_SECOND", 0)
     size = 12 * 2**20
     async with running(Auth0Source([SECRET]), limit=2 * size) as site:
         reader, writer = await peer(site, request(size, {"authorization": "Bearer wrong"}))

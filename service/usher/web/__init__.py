@@ -14,16 +14,9 @@ from aiohttp import hdrs, web
 
 from usher.metrics import Metrics
 from usher.settings.http import HttpLimits
-from usher.web.bounds import (
-    LINGER,
-    Bounds,
-    Connection,
-    Connections,
-    UnprovenBodies,
-    connection_of,
-    connections_within,
-    open_files,
-)
+from usher.web.bodies import UnprovenBodies
+from usher.web.bounds import Bounds
+from usher.web.connections import LINGER, Connection, Connections, connection_of, connections_within, open_files
 from usher.web.health import OK, Vital, health_routes
 from usher.web.ingress import Enrich, Ingress, Sink
 

@@ -25,7 +25,8 @@ from usher.outcome import Outcome
 from usher.redact import scrub
 from usher.systems.source import Arrival, Source, event_key, own, too_large, undecoded
 from usher.systems.system import BODY_LIMIT
-from usher.web.bounds import Crowded, connection_of
+from usher.web.bounds import Crowded
+from usher.web.connections import connection_of
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
