@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from jinja2 import (
@@ -13,6 +15,7 @@ from jinja2 import (
     Template,
     TemplateSyntaxError,
     UndefinedError,
+    meta,
     nodes,
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -27,28 +30,39 @@ class CarefulLoader(FileSystemLoader):
     """Loads no template that reaches for a credential: no message may ever carry one."""
 
     def load(self, environment: Environment, name: str, globals: Any = None) -> Template:  # noqa: A002
-        """As the library does, with what `tree` returns: it parses once."""
-        code = environment.compile(self.tree(environment, name), name, name)
-        return environment.template_class.from_code(environment, code, globals or {})
+        """As the library does, with what `_compiled` returns."""
+        source, _, _ = self.get_source(environment, name)
+        return environment.template_class.from_code(environment, _compiled(source, name)[0], globals or {})
 
-    def tree(self, environment: Environment, template: str) -> nodes.Template:
-        """Parse a template.
+    def variables(self, environment: Environment, name: str) -> frozenset[str]:
+        """Return the names of what a template needs to be given.
 
         Raises:
-            TemplateSyntaxError: it refers to a credential; or as of the library.
+            TemplateError, ValueError, OSError: it can't be read.
         """
-        source, _, _ = self.get_source(environment, template)
-        tree = environment.parse(source, template, template)
-        for node in tree.find_all(nodes.Node):
-            for name in _names_in(node):
-                # Blunt on purpose: a name that only sounds like one can be given to the template under another.
-                if any(names_credential(part, "template") for part in (name, *name.split("."))):
-                    raise TemplateSyntaxError(
-                        f"a message never carries a password or secret, and it refers to {name!r}; say how to set one",
-                        node.lineno,
-                        template,
-                    )
-        return tree
+        source, _, _ = self.get_source(environment, name)
+        return _compiled(source, name)[1]
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str, name: str) -> tuple[CodeType, frozenset[str]]:
+    """Return the code of a template, and the names of what it needs to be given.
+
+    Raises:
+        TemplateSyntaxError: it refers to a credential; or as of the library.
+    """
+    tree = _COMPILER.parse(source, name, name)
+    for node in tree.find_all(nodes.Node):
+        for used in _names_in(node):
+            # Blunt on purpose: a name that only sounds like one can be given to the template under another.
+            if any(names_credential(part, "template") for part in (used, *used.split("."))):
+                raise TemplateSyntaxError(
+                    f"a message never carries a password or secret, and it refers to {used!r}; say how to set one",
+                    node.lineno,
+                    name,
+                )
+    wanted = meta.find_undeclared_variables(tree)
+    return _COMPILER.compile(tree, name, name), frozenset(wanted)
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -58,7 +72,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return {**self.globals, **(d or {})}
 
 
-def careful_environment(loader: BaseLoader) -> Environment:
+def careful_environment(loader: BaseLoader | None) -> Environment:
     """Make the environment of templates. A value that is missing or None is an error where it is printed."""
     return _Environment(
         loader=loader,
@@ -88,3 +102,7 @@ def _names_in(node: nodes.Node) -> list[str]:
             given = [*node.args, *(keyword.value for keyword in node.kwargs)]
             return [arg.value for arg in given if isinstance(arg, nodes.Const) and isinstance(arg.value, str)]
     return []
+
+
+_COMPILER = careful_environment(None)
+"""All environments of templates differ in their loaders alone, so code that one has compiled is good for all."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import ChainableUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import ChainableUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError, UndefinedError
 
 from usher.channels import gsm7
 from usher.channels.jinja import BREAK, CarefulLoader, careful_environment
@@ -175,7 +175,7 @@ class Templates:
     def _given(self, path: str, known: Mapping[str, Any]) -> dict[str, Any]:
         """Stand-ins for the variables that only the handler can give."""
         try:
-            wanted = meta.find_undeclared_variables(self._loader.tree(self._environment, path))
+            wanted = self._loader.variables(self._environment, path)
         except (TemplateError, ValueError, OSError):
             return {}  # rendering says what is wrong
         return {name: _stand_in(name) for name in wanted - known.keys()}
