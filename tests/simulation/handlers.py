@@ -27,7 +27,7 @@ EXPIRY = 600.0
 _DELAYS = (2, 10)
 POLICY = RetryPolicy(_DELAYS, jitter=0.1)
 TIMEOUT = 5
-MOST_DEATHS = 5
+MOST_DEATHS = 6
 """So many workers may one delivery end, see docs/parking.md."""
 _REQUEST: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="")
 

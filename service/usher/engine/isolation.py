@@ -62,7 +62,7 @@ class Isolation:
                     return None
                 return await self._try(in_flight)
         if ledger.condemned(key):
-            return Dead(CRASHED, CRASHED, "twice the worker ended while this delivery ran alone", "")
+            return Dead(CRASHED, CRASHED, "three times the worker ended while this delivery ran alone", "")
         async with self._in_a_round(Suspect(state, key)):
             return await self._try(in_flight) if state.open else None
 

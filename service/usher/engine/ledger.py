@@ -26,7 +26,7 @@ _GROUP = bytes(7) + b"\xff"
 
 _VERSION = "u1."
 _HASH_BYTES = 4
-_COINCIDENCES = 2
+_COINCIDENCES = 3
 _BEYOND = 1 << 62
 """No offset is so large: a Mark that has one is somebody else's."""
 _PATIENCE = 2
@@ -242,9 +242,9 @@ class Ledger:
         self._covered = max(self._covered, mark.seen if mark else 0)
 
     def condemned(self, key: str) -> bool:
-        """Return whether a delivery must not run any more: twice in a row it ran alone when the worker ended.
+        """Return whether a delivery must not run any more: three times in a row it ran alone when the worker ended.
 
-        Once may be a coincidence.
+        Twice may be a coincidence, where machines die while a broker is down and no commit can say that the delivery has ended.
         """
         return self._accused.startswith(digest(key)) and _COINCIDENCES <= self._accused[-1] < _GROUP[-1]
 
