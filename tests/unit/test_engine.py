@@ -823,6 +823,21 @@ async def test_a_delivery_that_ends_its_worker_is_isolated_and_dead_lettered(ben
     assert {event for _, event in done} == {"before", "after"}
 
 
+async def test_a_stop_ends_in_order_where_the_event_log_gives_up_waiting_for_a_move(bench: Bench) -> None:
+    """The claims are about to go, and the stop waits for the same release: that goes on when its first caller has left."""
+    endless = Script(act=lambda *_: asyncio.Event().wait())
+    await bench.emit(raw("ann"))
+    async with bench.running(endless.handler()) as worker:
+        await until(lambda: endless.running)
+        move = asyncio.create_task(worker.claims.released(list(worker.claims.states)))
+        await asyncio.sleep(0)
+        worker.stop()
+        for _ in range(5):  # the stop waits, too
+            await asyncio.sleep(0)
+        move.cancel()
+    assert worker.claims.states == {}
+
+
 async def _crash_twice(bench: Bench) -> None:
     """Two workers end badly while they run the first event."""
     for _ in range(2):

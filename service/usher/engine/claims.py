@@ -181,7 +181,10 @@ class Claims:
             releasing = asyncio.create_task(self._release(fresh))
             for state in fresh:
                 state.releasing = releasing
-        await asyncio.gather(*dict.fromkeys(state.releasing for state in going if state.releasing is not None))
+        if releases := {state.releasing for state in going if state.releasing is not None}:
+            await asyncio.wait(releases)  # who stops waiting does not end a release: another may wait for it, too
+            for release in releases:
+                release.result()
 
     async def _release(self, states: Sequence[ClaimState]) -> None:
         """Release claims that go together: one commit for all of them, or the last ones would exceed the budget."""
