@@ -44,7 +44,8 @@ class Outgoing:
 
     The channel sets *state*: ``new``, then ``left`` once any byte of the request may have reached the provider, ``back`` when
     it is known that the provider did not take the message, ``sent`` when it is known that it did. After *expires_at* (Unix
-    seconds) it is of no use.
+    seconds) it is of no use. Of one that was rendered *provider*, *language* and the *address* are known, and of one that was accepted
+    *provider_id*, where the provider gives one.
     """
 
     template: str
@@ -58,6 +59,10 @@ class Outgoing:
     clock: AttemptClock | None = None
     expires_at: float | None = None
     state: SendState = "new"
+    provider: str = ""
+    provider_id: str = ""
+    language: str = ""
+    address: str = ""
 
 
 class Context:

@@ -26,6 +26,7 @@ MAIL = Mail("noor@example.com", MailSender("accounts@example.org"), "Hello", "He
 @dataclass
 class State:
     state: SendState = "new"
+    provider_id: str = ""
 
 
 @dataclass

@@ -38,6 +38,7 @@ TEXT = SmsMessage(to="+447700900123", body="Hello, £0", idempotency_key="sms_no
 @dataclass
 class Progress:
     state: SendState = "new"
+    provider_id: str = ""
 
 
 @dataclass

@@ -64,6 +64,7 @@ class Progress:
     """The progress that a delivery's message would get."""
 
     state: SendState = "new"
+    provider_id: str = ""
 
 
 @dataclass
@@ -123,6 +124,28 @@ async def test_an_accepted_message_is_sent_once(wire: Wire) -> None:
 
     assert progress.state == "sent"
     assert len(wire.fake.accepted) == len(wire.fake.seen) == 1
+
+
+async def test_an_accepted_message_is_known_by_the_id_that_the_provider_gave_it(wire: Wire) -> None:
+    """Of two messages each has its own, by which the provider finds it again."""
+    first, second = Progress(), Progress()
+
+    await wire.send(first)
+    await wire.send(second)
+
+    assert [seen.id for seen in wire.fake.seen] == [first.provider_id, second.provider_id]
+    assert first.provider_id != second.provider_id
+
+
+@pytest.mark.parametrize(("body", "id_"), [(b"", ""), (b"[]", ""), (b'{"sid": 7}', ""), (b'{"sid": " SM1\\n"}', "SM1")])
+async def test_an_acceptance_without_an_id_is_one(body: bytes, id_: str, wire: Wire) -> None:
+    """What a provider forgets to say, or says oddly, makes nothing of its message undone."""
+    wire.fake.script(answer(202, body=body))
+    progress = Progress()
+
+    await wire.send(progress)
+
+    assert (progress.state, progress.provider_id) == ("sent", "" if isinstance(wire.provider, SendGrid) else id_)
 
 
 async def test_connections_are_used_again(wire: Wire) -> None:

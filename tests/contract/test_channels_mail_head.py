@@ -51,6 +51,7 @@ ENCODED_WORDS = [
 @dataclass
 class Progress:
     state: SendState = "new"
+    provider_id: str = ""
 
 
 @dataclass

@@ -39,6 +39,7 @@ DATE = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 @dataclass
 class Progress:
     state: SendState = "new"
+    provider_id: str = ""
 
 
 def files(folder: Path) -> list[Path]:
@@ -53,7 +54,7 @@ async def test_a_mail_is_a_file_that_a_mail_program_opens(tmp_path: Path) -> Non
 
     (path,) = files(tmp_path / "outbox")
     message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-    assert progress.state == "sent"
+    assert (progress.state, progress.provider_id) == ("sent", path.name)
     assert path.name == "welcome_email-0123456789abcdef.eml"
     assert message["Subject"] == "Willkommen, Zoë"
     assert message["To"] == "noor.haddad@example.com"

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from usher.addresses import MailSender, SmtpServer
-from usher.channels import Mail, ProviderRefused
+from usher.channels import PROVIDER_ID, Mail, ProviderRefused
 from usher.channels.smtp import Smtp
 from usher.context import SendState
 from usher.outcome import Reject, Retry, Unknown
@@ -43,6 +43,7 @@ USER, PASSWORD = "usher", "p@ss/wörd"
 @dataclass
 class Progress:
     state: SendState = "new"
+    provider_id: str = ""
 
 
 @dataclass
@@ -159,7 +160,7 @@ async def test_a_mail_arrives_as_one_message_to_one_recipient(box: Mailbox) -> N
 
     ((_, envelope),) = box.taken
     message: Any = email.message_from_bytes(envelope.content, policy=email.policy.default)
-    assert progress.state == "sent"
+    assert (progress.state, progress.provider_id) == ("sent", "OK")
     assert (envelope.mail_from, envelope.rcpt_tos) == ("accounts@example.org", ["noor.haddad@example.com"])
     assert message["From"] == "Example Accounts <accounts@example.org>"
     assert message["To"] == "noor.haddad@example.com"
@@ -170,6 +171,17 @@ async def test_a_mail_arrives_as_one_message_to_one_recipient(box: Mailbox) -> N
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
     assert envelope.content.isascii()
     assert "Grüße, Noor" in message.get_body(("plain",)).get_content()
+
+
+async def test_what_the_server_calls_the_message_is_kept_without_the_recipient(box: Mailbox) -> None:
+    """On one line, and no longer than an id: some servers quote the address in whatever case, or write a paragraph."""
+    box.answers["DATA"] = f"250-2.0.0 Ok for NOOR.HADDAD@example.com:\r\n250 queued as 4F5 {'x' * 300}"
+    progress = Progress()
+    async with serving(box) as port:
+        await Smtp(SmtpServer("127.0.0.1", port)).send(MAIL, progress)
+
+    assert progress.provider_id.startswith("2.0.0 Ok for <email>: queued as 4F5 xxx")
+    assert len(progress.provider_id) == PROVIDER_ID
 
 
 async def test_starttls_is_used_where_it_is_offered(box: Mailbox, tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

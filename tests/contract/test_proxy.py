@@ -25,6 +25,7 @@ MAIL = Mail("kim@example.org", MailSender("a@example.org"), "Hello", "Text", Non
 @dataclass
 class Progress:
     state: SendState = "new"
+    provider_id: str = ""
 
 
 def proxies(**environ: str) -> Proxies:

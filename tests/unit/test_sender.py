@@ -179,7 +179,7 @@ async def test_the_log_says_that_a_message_was_sent_and_names_nobody(templates: 
 
     common = {
         "event": "message sent", "log_level": "info", "event_id": "e1", "handler": "hi", "attempt": 1,
-        "provider": "recording", "template": "hi", "language": "en",
+        "provider": "recording", "provider_id": "", "template": "hi", "language": "en",
     }  # fmt: skip
     assert desk.lines.entries == [{**common, "channel": "email"}, {**common, "channel": "sms", "segments": 1}]
 

@@ -12,6 +12,9 @@ from typing import Protocol
 from usher.addresses import MailSender
 from usher.context import SendState
 
+PROVIDER_ID = 200
+"""Characters of a provider's id at most: the rest of what it said is not kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:
@@ -45,10 +48,12 @@ class Progress(Protocol):
 
     A provider moves *state* from ``new`` to ``left`` before the first byte that could make the message go out may reach
     the provider, to ``sent`` when it was accepted, to ``back`` when the provider said that it did not take it. A send that
-    is cancelled leaves it where it was.
+    is cancelled leaves it where it was. *provider_id* is by what the provider knows the message, once it has accepted it: what it
+    said is kept on one line, and no longer than `PROVIDER_ID`.
     """
 
     state: SendState
+    provider_id: str
 
 
 class ProviderRefused(Exception):

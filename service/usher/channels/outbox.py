@@ -28,7 +28,7 @@ class _Outbox:
         except OSError as error:
             progress.state = "back"
             raise Retry(f"the outbox can't be written: {error.strerror}") from None
-        progress.state = "sent"
+        progress.state, progress.provider_id = "sent", file_name
 
 
 class MailOutbox(_Outbox):

@@ -77,9 +77,10 @@ class MessageSender:
             html=mail.html,
             idempotency_key=outgoing.idempotency_key,
         )
+        outgoing.provider, outgoing.language, outgoing.address = self._email.name, mail.language, to
         async with self._turn(outgoing, self._mail_turns):
             await self._email.send(message, outgoing)
-        _sent(outgoing, self._email.name, mail.language)
+        _sent(outgoing)
 
     async def sms(self, outgoing: Outgoing) -> None:
         """Render and send the SMS.
@@ -92,9 +93,10 @@ class MessageSender:
         """
         to = phone_number(_address(outgoing.to, "phone", "no phone number"))
         sms = self._templates.sms(outgoing.template, outgoing.event, phone=to, variables=outgoing.variables)
+        outgoing.provider, outgoing.language, outgoing.address = self._sms.name, sms.language, to
         async with self._turn(outgoing, _NO_LIMIT):
             await self._sms.send(SmsMessage(to, sms.text, outgoing.idempotency_key, outgoing.expires_at), outgoing)
-        _sent(outgoing, self._sms.name, sms.language, segments=sms.length.segments)
+        _sent(outgoing, segments=sms.length.segments)
 
     @contextlib.asynccontextmanager
     async def _turn(self, outgoing: Outgoing, of_its_kind: _Turns) -> AsyncIterator[None]:
@@ -120,13 +122,14 @@ def _address(to: User | str | None, field: str, otherwise: str) -> str:
     return str(address)
 
 
-def _sent(outgoing: Outgoing, provider: str, language: str, **more: int) -> None:
+def _sent(outgoing: Outgoing, **more: int) -> None:
     outgoing.state = "sent"
     outgoing.logger.info(
         "message sent",
         channel=outgoing.channel,
-        provider=provider,
+        provider=outgoing.provider,
+        provider_id=outgoing.provider_id,
         template=outgoing.template,
-        language=language,
+        language=outgoing.language,
         **more,
     )

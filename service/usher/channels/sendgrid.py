@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from usher.channels import Mail, Progress
+from usher.channels import PROVIDER_ID, Mail, Progress
 from usher.channels.answers import SENDGRID
-from usher.channels.mime import AUTO_SUBMITTED, check, encoded, neutral
+from usher.channels.mime import AUTO_SUBMITTED, check, encoded, neutral, one_line
 from usher.channels.transport import Transport, deliver
 from usher.outcome import Reject
 
@@ -45,7 +45,7 @@ class SendGrid:
 
     async def send(self, mail: Mail, progress: Progress) -> None:
         body = self.prepare(mail)
-        await deliver(
+        answer = await deliver(
             self._transport,
             SENDGRID,
             url=self._base_url + PATH,
@@ -54,6 +54,7 @@ class SendGrid:
             progress=progress,
             otherwise="resend",
         )
+        progress.provider_id = one_line(answer.headers.get("X-Message-Id", ""))[:PROVIDER_ID]
 
 
 def payload(mail: Mail) -> dict[str, Any]:

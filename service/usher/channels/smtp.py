@@ -22,10 +22,10 @@ from aiosmtplib import (
 )
 
 from usher.addresses import SmtpServer
-from usher.channels import Mail, Progress, ProviderRefused
+from usher.channels import PROVIDER_ID, Mail, Progress, ProviderRefused
 from usher.channels.answers import Finding, NoAnswer, settle, sort_failure, sort_smtp
 from usher.channels.faults import SmtpStep
-from usher.channels.mime import message, needs_utf8
+from usher.channels.mime import message, needs_utf8, one_line
 from usher.outcome import Reject
 
 _SETTING = "USHER_SMTP__URL"
@@ -107,16 +107,21 @@ async def _transmit(client: aiosmtplib.SMTP, mail: Mail, message: bytes, progres
     await client.mail(mail.sender.address, options=["SMTPUTF8"] if utf8 else [], encoding=encoding)
     await client.rcpt(mail.to, encoding=encoding)
     progress.state = "left"
-    await client.data(message)
-    progress.state = "sent"
+    accepted = await client.data(message)
+    progress.state, progress.provider_id = "sent", _without(mail.to, one_line(accepted.message))[:PROVIDER_ID]
 
 
 def _sort(error: SMTPResponseException, mail: Mail) -> Finding:
-    text = re.sub(re.escape(mail.to), "<email>", error.message, flags=re.IGNORECASE)  # scrub knows no `kim@intranet`
+    text = _without(mail.to, error.message)
     step = _STEPS.get(type(error), "session")
     finding = sort_smtp(step, error.code, text)
     # What MAIL says of an international recipient: that it needs SMTPUTF8.
     return replace(finding, doubtful=True) if step == "MAIL" and not mail.to.isascii() else finding
+
+
+def _without(address: str, text: str) -> str:
+    """Return what a server said without the recipient, which it may quote in any case; `scrub` knows no ``kim@intranet``."""
+    return re.sub(re.escape(address), "<email>", text, flags=re.IGNORECASE)
 
 
 def _sort_failure(error: Exception, *, left: bool) -> Finding:

@@ -170,12 +170,13 @@ async def deliver(
     headers: Mapping[str, str],
     progress: Progress,
     otherwise: OnUnknown,
-) -> None:
-    """POST a message, and sort what comes of it by *table*. Returns when it was accepted.
+) -> Answer:
+    """POST a message, and sort what comes of it by *table*. Returns the answer with which it was accepted.
 
     Raises:
         usher.outcome.Retry, usher.outcome.Reject, usher.outcome.Unknown, usher.channels.ProviderRefused
     """
+    answer = Answer(0, {}, b"")
     try:
         answer = await transport.post(url, body, headers, progress)
     except NoAnswer as error:
@@ -184,6 +185,7 @@ async def deliver(
         finding = sort(table, answer, time.time())
         progress.state = "sent" if finding.sort == "done" else "back"
     settle(finding, otherwise=otherwise)
+    return answer
 
 
 async def _about_to_leave(

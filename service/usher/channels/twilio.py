@@ -17,9 +17,11 @@ from twilio.http.response import Response
 from twilio.rest import Client
 
 from usher.addresses import TwilioSender
-from usher.channels import Progress, SmsMessage
+from usher.channels import PROVIDER_ID, Progress, SmsMessage
 from usher.channels.answers import TWILIO
+from usher.channels.mime import one_line
 from usher.channels.transport import Transport, deliver
+from usher.http import Answer
 
 BASE_URL = "https://api.twilio.com"
 _SHORTEST, _LONGEST = 1, 36_000
@@ -38,7 +40,7 @@ class _Carrier(AsyncHttpClient):  # type: ignore[misc]  # the package says no ty
 
     async def request(self, method: str, uri: str, **given: Any) -> Response:  # noqa: ARG002 - it is always a POST
         credentials = b64encode(":".join(given["auth"]).encode()).decode()
-        await deliver(
+        answer = await deliver(
             self._transport,
             TWILIO,
             url=uri,
@@ -47,7 +49,14 @@ class _Carrier(AsyncHttpClient):  # type: ignore[misc]  # the package says no ty
             progress=self._progress,
             otherwise="dead-letter",
         )
+        self._progress.provider_id = _sid(answer)
         return Response(201, "{}")  # it is accepted: no body may change that
+
+
+def _sid(answer: Answer) -> str:
+    """Return the id that Twilio gave the message; empty where its answer has none."""
+    sid = answer.document.get("sid") if isinstance(answer.document, dict) else None
+    return one_line(sid)[:PROVIDER_ID] if isinstance(sid, str) else ""
 
 
 class Twilio:

@@ -55,11 +55,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request and what became of it: *answered* is the status, or the fault that left it without an answer."""
+    """A request and what became of it: *answered* is the status, or the fault that left it without an answer.
+
+    *id* is the one that the message got when it was accepted; empty: it was not.
+    """
 
     request: Request
     answered: int | str
-    accepted: bool
+    id: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return bool(self.id)
 
 
 Rule = Callable[[Request], Fault | None]
@@ -137,32 +144,34 @@ class FakeProviders(LoopbackServer):
         request = wire.read(self.arrived, provider, http.headers, await http.read())
         fault = await self._next_fault() or (self.rule(request) if self.rule else None)
         if fault is None or fault.how == "drop":
-            reply, accepted = self._judge(request)
+            reply, id_ = self._judge(request)
         elif fault.how == "answer":
-            reply, accepted = _faulty(provider, fault), False
+            reply, id_ = _faulty(provider, fault), ""
         else:
-            reply, accepted = Reply(0), False
-        self.seen.append(Seen(request, went(fault, reply.status), accepted))
+            reply, id_ = Reply(0), ""
+        self.seen.append(Seen(request, went(fault, reply.status), id_))
         await self._settle(http, fault, reply.status)
         return _http(reply)
 
-    def _judge(self, request: Request) -> tuple[Reply, bool]:
+    def _judge(self, request: Request) -> tuple[Reply, str]:
+        """Answer *request*. Returns the answer, and the id of the message where it is accepted."""
         refused = frozenset(self.refused)
         if request.provider == "sendgrid":
             refusal = wire.sendgrid_refusal(request, self.sendgrid_api_key, refused)
         else:
             refusal = wire.twilio_refusal(request, self._twilio_logins, refused)
-        return (refusal, False) if refusal is not None else (self._accept(request), True)
+        return (refusal, "") if refusal is not None else self._accept(request)
 
-    def _accept(self, request: Request) -> Reply:
+    def _accept(self, request: Request) -> tuple[Reply, str]:
         now = datetime.now(UTC)
         if request.provider == "sendgrid":
             mail = wire.sendgrid_mail(request)
             self._keep(mime.safe_key(mail.idempotency_key), ".eml", mime.build(mail, now))
-            return wire.sendgrid_accepted(uuid4().hex)
+            id_ = uuid4().hex
+            return wire.sendgrid_accepted(id_), id_
         sid = "SM" + uuid4().hex
         self._keep(sid, ".txt", outbox.as_file(wire.twilio_sms(request, sid)))
-        return wire.twilio_accepted(request, sid, self.twilio_account_sid, format_datetime(now))
+        return wire.twilio_accepted(request, sid, self.twilio_account_sid, format_datetime(now)), sid
 
     def _keep(self, name: str, suffix: str, content: bytes) -> None:
         if self._outbox is None:
@@ -182,6 +191,7 @@ class FakeProviders(LoopbackServer):
                     "to": seen.request.to,
                     "answered": seen.answered,
                     "accepted": seen.accepted,
+                    "id": seen.id,
                 }
                 for seen in self.seen
             ]
