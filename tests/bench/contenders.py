@@ -97,9 +97,21 @@ def _tool(*command: str) -> None:
 USHER = Contender(
     "usher", "Usher", "commits, Mark, metrics, logs at info", handlers=python("usher"), mails=python("usher_mails")
 )
+USHER_READING = Contender(
+    "usher-reading",
+    "Usher, reading",
+    "the same, and its handler reads the event's user, payload and context",
+    handlers=python("usher"),
+)
 BARE = Contender("bare", "bare loop", "aiokafka's getmany, and nothing is done", handlers=python("bare"))
 LANES = Contender(
     "lanes", "bare lanes", "prefilter, json.loads, a queue for each key; no bookkeeping", handlers=python("lanes")
+)
+VALIDATING_LANES = Contender(
+    "validating-lanes",
+    "validating lanes",
+    "the same, and its handler reads an event that was stripped of credentials and validated by Usher's own code",
+    handlers=python("lanes"),
 )
 BARE_SENDER = Contender(
     "bare-sender",
@@ -120,7 +132,7 @@ FASTSTREAM = Contender(
     handlers=_faststream("faststream"),
     mails=_faststream("faststream_mails"),
 )
-CONTENDERS = (USHER, BARE, LANES, BARE_SENDER, PARALLEL, FASTSTREAM)
+CONTENDERS = (USHER, USHER_READING, BARE, LANES, VALIDATING_LANES, BARE_SENDER, PARALLEL, FASTSTREAM)
 
 
 def present(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:
