@@ -16,6 +16,7 @@ from tests.bench.consumer import consumer_of
 from tests.bench.job import Job, Run, Stopwatch, child
 from tests.bench.records import OURS, look_at
 
+from usher.cli._process import collect_less
 from usher.systems.decode import decode
 
 IN_FLIGHT = 10_000
@@ -65,6 +66,8 @@ class Lanes:
 async def run(job: Job) -> Run:
     watch = Stopwatch(job)
     reads = bool(job.options.get("reads"))
+    if reads:
+        collect_less()  # as Usher: events that wait are many objects
     lanes = Lanes(job, watch, look_at if reads else None)
     async with consumer_of(job) as consumer:
         reading = asyncio.create_task(read(consumer, lanes, watch, decode if reads else json.loads))
