@@ -45,7 +45,7 @@ def _goal(measure: Measure) -> str:
         return ""
     sign = "≥" if measure.at_least else "≤"
     goal = f"{sign} {number(measure.goal)}{measure.unit}" if measure.goal else "0"
-    return goal if math.isnan(measure.aim) else f"{goal}, at best {number(measure.aim)}"
+    return goal if math.isnan(measure.aim) else f"{goal} (aim: {number(measure.aim)})"
 
 
 def rows_of(rows: Sequence[Sequence[str]]) -> str:

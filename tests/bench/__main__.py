@@ -118,7 +118,7 @@ def _write(parts: Mapping[str, Part], form: str) -> None:
     growths = [outcome.growth for outcome in outcomes if outcome.growth is not None]
     (DOCS / "benchmarks.svg").write_text(picture(rates, f"Done in a second, more is better. {where}"))
     (DOCS / "benchmarks-growth.svg").write_text(
-        picture_of_growth(growths, f"Bars of one length: the cost is linear. {where}")
+        picture_of_growth(growths, f"No bar is longer than the first one: the cost is linear. {where}")
     )
     text = page(outcomes, about=about, missing=missing, picture="benchmarks.svg", growth="benchmarks-growth.svg")
     (DOCS / "benchmarks.md").write_text(text)

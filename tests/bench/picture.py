@@ -23,12 +23,16 @@ _FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 
 def picture(rates: Sequence[Rates], caption: str) -> str:
     """What each contender does in a second."""
-    return _drawn([(each.work, _bars_of(each)) for each in rates], caption)
+    return _drawn([(_title(each), _bars_of(each)) for each in rates], caption)
 
 
 def picture_of_growth(growths: Sequence[Growth], caption: str) -> str:
-    """What a unit costs at each size: bars of one length say that the cost is linear."""
+    """What a unit costs at each size: where no bar is longer than the first, the cost is linear at most."""
     return _drawn([(f"{each.what}: CPU a {each.unit}", _bars_of_growth(each)) for each in growths], caption)
+
+
+def _title(rates: Rates) -> str:
+    return f"the real job, {rates.work}" if rates.unit == "message" else rates.work
 
 
 def _bars_of(rates: Rates) -> list[tuple[str, float, str, bool]]:

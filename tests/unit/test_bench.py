@@ -187,7 +187,7 @@ def test_a_figure_without_a_goal_is_shown_and_not_judged() -> None:
         ]
     ).splitlines()[2:]
     assert shown == "| w | of lanes | 0.9 |  |  |"
-    assert judged == "| w | of a loop | 0.9 | ≥ 1, at best 1.1 | **no** |"
+    assert judged == "| w | of a loop | 0.9 | ≥ 1 (aim: 1.1) | **no** |"
 
 
 def test_the_records_are_what_the_page_says() -> None:
