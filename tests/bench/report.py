@@ -107,8 +107,8 @@ answers after 50 or 200 ms. At most 400 messages are sent at once.
 """
 
 _GROWTH = """\
-A unit costs no more at the largest size than at the smallest: that is what linear means here. It costs less where units share something, as the
-handlers of one event share its decoding. Handlers take no time and read their events, so that nothing else hides what grows.
+A unit costs no more at the largest size than at the smallest: that is what linear means here. It costs less where units share
+something, as the handlers of one event share its decoding. Handlers take no time and read their events: nothing else hides what grows.
 """
 
 _INTRODUCTION = """\
