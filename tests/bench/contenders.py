@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from tests.bench.process import Child
 from tests.java import CACHE
 
 JAVA = Path(__file__).parent / "java"
+_ROOT = Path(__file__).parents[2]
+_COMMIT = "470c7ab"
+"""What the costs of a message are compared with: Usher before its hot path was reworked."""
 THREADS = 1_000
 """Of parallel-consumer: with 1,000 users its best setting for all handlers that wait."""
 
@@ -62,6 +67,21 @@ def _faststream(module: str) -> Command:
         return python(module)()
 
     return command
+
+
+def _usher_before() -> Sequence[str]:
+    folder = CACHE / f"usher-{_COMMIT}"
+    if not folder.exists():
+        packed = subprocess.run(
+            ["git", "archive", _COMMIT, "service", "handlers"], cwd=_ROOT, capture_output=True, check=False
+        )
+        if packed.returncode:
+            raise Missing("the commit is not in this clone; `git fetch --unshallow` brings it")
+        unfinished = folder.with_suffix(".unfinished")
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            archive.extractall(unfinished, filter="data")
+        unfinished.rename(folder)
+    return ["env", f"PYTHONPATH={folder / 'service'}:{folder / 'handlers'}", *python("usher_mails_before")()]
 
 
 def _parallel_consumer() -> Sequence[str]:
@@ -119,6 +139,12 @@ BARE_SENDER = Contender(
     "json.loads, the same templates, aiohttp, a task a message, as many at once as Usher; no bookkeeping",
     mails=python("bare_sender"),
 )
+USHER_BEFORE = Contender(
+    "usher-before",
+    f"Usher of {_COMMIT}",
+    "how it was before its hot path was reworked, with 100 messages at once, the most that it could",
+    mails=_usher_before,
+)
 PARALLEL = Contender(
     "parallel-consumer",
     "parallel-consumer",
@@ -132,7 +158,7 @@ FASTSTREAM = Contender(
     handlers=_faststream("faststream"),
     mails=_faststream("faststream_mails"),
 )
-CONTENDERS = (USHER, USHER_READING, BARE, LANES, VALIDATING_LANES, BARE_SENDER, PARALLEL, FASTSTREAM)
+CONTENDERS = (USHER, USHER_READING, BARE, LANES, VALIDATING_LANES, BARE_SENDER, USHER_BEFORE, PARALLEL, FASTSTREAM)
 
 
 def present(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tests.bench.contenders import CONTENDERS
+from tests.bench.contenders import CONTENDERS, USHER_BEFORE
 from tests.bench.outcome import Growth, Outcome, Rates
 from tests.bench.reasons import MISSED
 from tests.measures import Measure, goals, number, rows_of
@@ -59,12 +59,19 @@ def page(
 
 
 def with_short_form(readme: str, page: str) -> str:
-    """*readme* with the short form of *page* between its marks: a table for the real job, and one for the handlers."""
+    """*readme* with the short form of *page* between its marks: a table for the real job, and one for the handlers.
+
+    How Usher was before is for its developers, and left out.
+    """
     sections = (page.partition(f"{heading}\n")[2].partition("\n## ")[0] for heading in _SHORT)
-    tables = ("\n".join(line for line in section.splitlines() if line.startswith("|")) for section in sections)
+    tables = ("\n".join(line for line in section.splitlines() if _is_row(line)) for section in sections)
     before, mark, rest = readme.partition("<!-- benchmarks -->\n")
     short = "\n\n".join(filter(None, tables))
     return f"{before}{mark}{short}\n<!-- /benchmarks -->{rest.partition('<!-- /benchmarks -->')[2]}"
+
+
+def _is_row(line: str) -> bool:
+    return line.startswith("|") and not line.startswith(f"| {USHER_BEFORE.title} |")
 
 
 def _missed(measures: Sequence[Measure]) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 
-from tests.bench.contenders import BARE_SENDER, USHER, python
+from tests.bench.contenders import BARE_SENDER, USHER, USHER_BEFORE, python
 from tests.bench.job import Job
-from tests.bench.outcome import Outcome, Rates
+from tests.bench.outcome import Outcome
 from tests.bench.process import Child
 from tests.bench.records import people
 from tests.bench.scene import Scene
-from tests.bench.turns import against, measured, memory
+from tests.bench.turns import against, measured
 from tests.measures import Measure
 from tests.stats import ratio
 
@@ -19,11 +20,6 @@ ANSWERS = (50, 200)
 """Milliseconds until the provider answers."""
 _GOALS = {50: (0.55, 0.7), 200: (0.75, 0.9)}
 """What is to be reached of the bare sender, and at best."""
-_CPU_BEFORE = {50: 1.94, 200: 2.85}
-"""CPU a message of commit 470c7ab in units of the bare sender's: a worktree of that commit did this job beside this bare sender, in
-turns, 20,000 messages, medians of 3. The bare sender is the yardstick between then and now: the machine may change, it does not."""
-_MEMORY_BEFORE = {50: 165, 200: 176}
-"""Peaks in MB of 470c7ab in those runs."""
 _AT_ONCE = 400
 """Messages under way at once, of Usher (it is the default there) and of the bare sender."""
 
@@ -44,22 +40,12 @@ def welcome(scene: Scene, answer: int) -> Outcome:
     return Outcome(
         [
             against(BARE_SENDER, rates, goal, work, aim=aim),
-            Measure(work, "CPU a message, of commit 470c7ab's", _cpu_of_before(rates, answer), 0.65),
-            memory(rates, _MEMORY_BEFORE[answer], work),
+            Measure(work, f"CPU a message, of {USHER_BEFORE.title}", _of_before(rates.cpu), 0.65),
+            Measure(work, f"peak memory, of {USHER_BEFORE.title}", _of_before(rates.memory), 1.0),
         ],
         rates,
-        notes=[
-            (
-                f"{work}: CPU a message is {_cpu_of_sender(rates):.2f} of the bare sender's; that of commit 470c7ab was "
-                f"{_CPU_BEFORE[answer]:.2f} of it, when a worktree of that commit was measured beside this bare sender"
-            )
-        ],
     )
 
 
-def _cpu_of_sender(rates: Rates) -> float:
-    return ratio(rates.cpu.get(USHER.name, math.nan), rates.cpu.get(BARE_SENDER.name, math.nan))
-
-
-def _cpu_of_before(rates: Rates, answer: int) -> float:
-    return _cpu_of_sender(rates) / _CPU_BEFORE[answer]
+def _of_before(figures: Mapping[str, float]) -> float:
+    return ratio(figures.get(USHER.name, math.nan), figures.get(USHER_BEFORE.name, math.nan))
