@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -50,6 +51,12 @@ def _java() -> str:
         return "none"
     lines = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr.splitlines()
     return lines[0].split('"')[1] if lines and '"' in lines[0] else "unknown"
+
+
+def state(*paths: str) -> str:
+    """A word for what these paths of the project hold now, as git sees it, changes that are not committed included."""
+    held = _git("ls-files", "--stage", "--", *paths) + _git("diff", "--", *paths)
+    return hashlib.sha256(held.encode()).hexdigest()[:16]
 
 
 def _commit() -> str:

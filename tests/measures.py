@@ -11,7 +11,10 @@ _REACHED = {True: "yes", False: "**no**", None: "not measured"}
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure beside its goal. *unit* follows the number; nan: it could not be measured here."""
+    """One figure beside its goal. *unit* follows the number; nan: it could not be measured here.
+
+    A *goal* of nan is none: the figure is shown, not judged. *aim* is what would be better still.
+    """
 
     work: str
     what: str
@@ -19,10 +22,11 @@ class Measure:
     goal: float
     unit: str = ""
     at_least: bool = False
+    aim: float = math.nan
 
     @property
     def reached(self) -> bool | None:
-        if math.isnan(self.value):
+        if math.isnan(self.value) or math.isnan(self.goal):
             return None
         return self.value >= self.goal if self.at_least else self.value <= self.goal
 
@@ -31,10 +35,17 @@ def goals(measures: Sequence[Measure]) -> str:
     """A table: each figure beside its goal."""
     rows = [["work", "what", "measured", "goal", "reached"]]
     for each in measures:
-        sign = "≥" if each.at_least else "≤"
-        goal = f"{sign} {number(each.goal)}{each.unit}" if each.goal else "0"
-        rows.append([each.work, each.what, f"{number(each.value)}{each.unit}", goal, _REACHED[each.reached]])
+        verdict = "" if math.isnan(each.goal) else _REACHED[each.reached]
+        rows.append([each.work, each.what, f"{number(each.value)}{each.unit}", _goal(each), verdict])
     return rows_of(rows)
+
+
+def _goal(measure: Measure) -> str:
+    if math.isnan(measure.goal):
+        return ""
+    sign = "≥" if measure.at_least else "≤"
+    goal = f"{sign} {number(measure.goal)}{measure.unit}" if measure.goal else "0"
+    return goal if math.isnan(measure.aim) else f"{goal} (aim: {number(measure.aim)})"
 
 
 def rows_of(rows: Sequence[Sequence[str]]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from tests.bench.process import Child
 from tests.java import CACHE
 
 JAVA = Path(__file__).parent / "java"
+_ROOT = Path(__file__).parents[2]
+_COMMIT = "470c7ab"
+"""What the costs of a message are compared with: Usher before its hot path was reworked."""
 THREADS = 1_000
 """Of parallel-consumer: with 1,000 users its best setting for all handlers that wait."""
 
@@ -64,6 +69,21 @@ def _faststream(module: str) -> Command:
     return command
 
 
+def _usher_before() -> Sequence[str]:
+    folder = CACHE / f"usher-{_COMMIT}"
+    if not folder.exists():
+        packed = subprocess.run(
+            ["git", "archive", _COMMIT, "service", "handlers"], cwd=_ROOT, capture_output=True, check=False
+        )
+        if packed.returncode:
+            raise Missing("the commit is not in this clone; `git fetch --unshallow` brings it")
+        unfinished = folder.with_suffix(".unfinished")
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            archive.extractall(unfinished, filter="data")
+        unfinished.rename(folder)
+    return ["env", f"PYTHONPATH={folder / 'service'}:{folder / 'handlers'}", *python("usher_mails_before")()]
+
+
 def _parallel_consumer() -> Sequence[str]:
     for tool in ("java", "javac", "mvn"):
         if shutil.which(tool) is None:
@@ -97,15 +117,33 @@ def _tool(*command: str) -> None:
 USHER = Contender(
     "usher", "Usher", "commits, Mark, metrics, logs at info", handlers=python("usher"), mails=python("usher_mails")
 )
+USHER_READING = Contender(
+    "usher-reading",
+    "Usher, reading",
+    "the same, and its handler reads the event's user, payload and context",
+    handlers=python("usher"),
+)
 BARE = Contender("bare", "bare loop", "aiokafka's getmany, and nothing is done", handlers=python("bare"))
 LANES = Contender(
     "lanes", "bare lanes", "prefilter, json.loads, a queue for each key; no bookkeeping", handlers=python("lanes")
+)
+VALIDATING_LANES = Contender(
+    "validating-lanes",
+    "validating lanes",
+    "the same, and its handler reads an event that was stripped of credentials and validated by Usher's own code",
+    handlers=python("lanes"),
 )
 BARE_SENDER = Contender(
     "bare-sender",
     "bare sender",
     "json.loads, the same templates, aiohttp, a task a message, as many at once as Usher; no bookkeeping",
     mails=python("bare_sender"),
+)
+USHER_BEFORE = Contender(
+    "usher-before",
+    f"Usher of {_COMMIT}",
+    "how it was before its hot path was reworked, with 100 messages at once, the most that it could",
+    mails=_usher_before,
 )
 PARALLEL = Contender(
     "parallel-consumer",
@@ -120,7 +158,7 @@ FASTSTREAM = Contender(
     handlers=_faststream("faststream"),
     mails=_faststream("faststream_mails"),
 )
-CONTENDERS = (USHER, BARE, LANES, BARE_SENDER, PARALLEL, FASTSTREAM)
+CONTENDERS = (USHER, USHER_READING, BARE, LANES, VALIDATING_LANES, BARE_SENDER, USHER_BEFORE, PARALLEL, FASTSTREAM)
 
 
 def present(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:

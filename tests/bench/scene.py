@@ -25,10 +25,10 @@ class Scene:
     profile: bool
     _shared: dict[str, str] = field(default_factory=dict)
 
-    def topic(self, name: str, pairs: Iterable[Pair]) -> str:
+    def topic(self, name: str, pairs: Iterable[Pair], partitions: int = PARTITIONS) -> str:
         """A new topic that holds these records; its name."""
         topic = unique(name)
-        asyncio.run(self._fill(topic, pairs))
+        asyncio.run(self._fill(topic, pairs, partitions))
         return topic
 
     def shared_topic(self, name: str, pairs: Callable[[], Iterable[Pair]]) -> str:
@@ -37,8 +37,8 @@ class Scene:
             self._shared[name] = self.topic(name, pairs())
         return self._shared[name]
 
-    async def _fill(self, topic: str, pairs: Iterable[Pair]) -> None:
-        await self.broker.create_topic(topic, PARTITIONS)
+    async def _fill(self, topic: str, pairs: Iterable[Pair], partitions: int) -> None:
+        await self.broker.create_topic(topic, partitions)
         await fill(self.broker.servers, topic, pairs)
 
     def takes_part(self, contender: Contender) -> bool:

@@ -54,13 +54,13 @@ def settings_of(job: Job, log: str, **settings: Any) -> Settings:
     return made
 
 
-def on_kafka(job: Job, watch: Stopwatch, handler: Handler, **settings: Any) -> tuple[App, WatchedLog]:
-    """The service for one handler on the job's broker, and its log."""
+def on_kafka(job: Job, watch: Stopwatch, *handlers: Handler, **settings: Any) -> tuple[App, WatchedLog]:
+    """The service for these handlers on the job's broker, and its log."""
     made = settings_of(job, f"kafka://{job.servers}", **settings)
     assert isinstance(made.event_log, KafkaAddress)
     log = WatchedLog(made.event_log, log_config(made), made.kafka)
     log.watch = watch
-    return build(made, event_log=log, handlers=[handler]), log
+    return build(made, event_log=log, handlers=handlers), log
 
 
 async def ready(app: App) -> None:

@@ -10,6 +10,7 @@ from tests.bench.service import ready, serve, settings_of
 
 from usher import Context, Event, on
 from usher.app import build
+from usher.settings import Settings
 
 
 async def run(job: Job) -> Run:
@@ -20,7 +21,8 @@ async def run(job: Job) -> Run:
     async def bench(event: Event, ctx: Context) -> None:
         watch.did()
 
-    settings = settings_of(job, f"sqlite:///{Path(job.folder) / 'usher.db'}", authgear={"webhook_secret": SECRET})
+    tenants = Settings.load({"USHER_AUTHGEAR__WEBHOOK_SECRET": SECRET}, env_file=None).tenants
+    settings = settings_of(job, f"sqlite:///{Path(job.folder) / 'usher.db'}", tenants=tenants)
     app = build(settings, handlers=[bench])
 
     async def measure() -> None:

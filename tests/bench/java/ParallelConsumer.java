@@ -3,8 +3,10 @@ import static io.confluent.parallelconsumer.ParallelConsumerOptions.ProcessingOr
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.sun.management.OperatingSystemMXBean;
 import io.confluent.parallelconsumer.ParallelConsumerOptions;
 import io.confluent.parallelconsumer.ParallelStreamProcessor;
+import java.lang.management.ManagementFactory;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -21,7 +23,10 @@ public final class ParallelConsumer {
     private static final byte[] OURS = "\"admin_api\"".getBytes(StandardCharsets.UTF_8);
     private static final ObjectMapper JSON = new ObjectMapper();
 
+    private static final OperatingSystemMXBean PROCESS = (OperatingSystemMXBean) ManagementFactory.getOperatingSystemMXBean();
+
     private static final AtomicLong began = new AtomicLong();
+    private static final AtomicLong cpuBefore = new AtomicLong();
     private static final AtomicLong read = new AtomicLong();
     private static final AtomicLong handled = new AtomicLong();
     private static final CountDownLatch over = new CountDownLatch(1);
@@ -42,7 +47,9 @@ public final class ParallelConsumer {
                         .build());
         processor.subscribe(List.of(job.get("topic").asText()));
         processor.poll(context -> {
-            began.compareAndSet(0, System.nanoTime());
+            if (began.compareAndSet(0, System.nanoTime())) {
+                cpuBefore.set(PROCESS.getProcessCpuTime());
+            }
             byte[] value = context.getSingleConsumerRecord().value();
             if (lastIndexOf(value, OURS) >= 0) {
                 handle(value, work);
@@ -58,9 +65,10 @@ public final class ParallelConsumer {
             }
         }
         double seconds = (System.nanoTime() - began.get()) / 1e9;
+        double cpu = (PROCESS.getProcessCpuTime() - cpuBefore.get()) / 1e9;
         System.out.printf(
-                "{\"read\": %d, \"handled\": %d, \"seconds\": %.6f, \"memory\": %.1f}%n",
-                read.get(), handled.get(), seconds, peakMemory());
+                "{\"read\": %d, \"handled\": %d, \"seconds\": %.6f, \"memory\": %.1f, \"cpu\": %.6f}%n",
+                read.get(), handled.get(), seconds, peakMemory(), cpu);
         System.out.flush();
         Runtime.getRuntime().halt(0);
     }

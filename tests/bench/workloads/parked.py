@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.bench import table
 from tests.bench.contenders import python
 from tests.bench.job import Job, Run
-from tests.bench.outcome import Outcome
+from tests.bench.outcome import Outcome, Point
 from tests.bench.process import Child
 from tests.bench.records import mix
 from tests.bench.scene import Scene, fill
+from tests.bench.turns import microseconds
+from tests.bench.workloads.growth import LINEAR, grown_by
 from tests.kafka import unique
 from tests.measures import Measure
 from tests.stats import median, ratio
@@ -21,11 +23,11 @@ HOT = 60_000
 
 
 def full_table(scene: Scene) -> Outcome:
-    """One group has nothing parked and one has all of it; both are given the same fresh events of other users, in turns."""
+    """Groups with nothing, a fifth and all of it parked are given the same fresh events of other users, in turns."""
     count = 1_000_000 if scene.full else 50_000
     topic = unique("parked")
-    groups = {0: unique("empty"), count: unique("full")}
-    asyncio.run(_prepare(scene, topic, groups[count], count))
+    groups = {parked: unique(f"parked-{parked}") for parked in (0, count // 5, count)}
+    asyncio.run(_prepare(scene, topic, groups, count))
     runs: dict[int, list[Run]] = {parked: [] for parked in groups}
     for _ in range(scene.rounds):
         for parked, group in groups.items():
@@ -33,10 +35,21 @@ def full_table(scene: Scene) -> Outcome:
             run = _measured(scene, topic, group)
             runs[parked].append(run)
             print(f"  {parked:>9,} parked: {run.handled / run.seconds:,.0f}/s, {run.figures}", flush=True)
+    return _judged(runs, count)
 
+
+def _judged(runs: Mapping[int, Sequence[Run]], count: int) -> Outcome:
     work, full = f"{count:,} parked", runs[count]
+    growth = grown_by("parked deliveries", "fresh record", [_point(*each) for each in runs.items()])
     return Outcome(
         [
+            *growth.measures,
+            Measure(
+                f"parked deliveries, {count // 5:,} → {count:,}",
+                f"time to load one, of that at {count // 5:,}",
+                ratio(_loading(runs, count), _loading(runs, count // 5)),
+                LINEAR,
+            ),
             Measure(work, "memory in all", median([run.memory for run in full]), 200, " MB"),
             Measure(work, "ready after", _middle(full, "ready"), 30, " s"),
             Measure(work, "longest block of the loop, loading", _middle(full, "loading"), 50, " ms"),
@@ -50,7 +63,19 @@ def full_table(scene: Scene) -> Outcome:
             ),
         ],
         notes=[f"{work}: with none parked the longest block was {_middle(runs[0], 'running'):.0f} ms"],
+        growth=growth.growth,
     )
+
+
+def _point(parked: int, runs: Sequence[Run]) -> Point:
+    return Point(
+        f"{parked:,}", _rate(runs), median([microseconds(run) for run in runs]), max(run.memory for run in runs)
+    )
+
+
+def _loading(runs: Mapping[int, Sequence[Run]], parked: int) -> float:
+    """Seconds for one parked delivery, beside what a start takes anyway."""
+    return (_middle(runs[parked], "ready") - _middle(runs[0], "ready")) / parked
 
 
 def _middle(runs: Sequence[Run], name: str) -> float:
@@ -61,11 +86,13 @@ def _rate(runs: Sequence[Run]) -> float:
     return median([run.handled / run.seconds for run in runs])
 
 
-async def _prepare(scene: Scene, topic: str, group: str, count: int) -> None:
+async def _prepare(scene: Scene, topic: str, groups: Mapping[int, str], count: int) -> None:
     await table.source(scene.broker, topic, count)
     await fill(scene.broker.servers, topic, mix(HOT, at=time.time()))
     later = time.time() + 86_400
-    await table.park(scene.broker, topic, group, count, lambda number: later + number / 1000)
+    for parked, group in groups.items():
+        if parked:
+            await table.park(scene.broker, topic, group, parked, lambda number: later + number / 1000)
 
 
 def _measured(scene: Scene, topic: str, group: str) -> Run:
