@@ -148,7 +148,7 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
     if OUR_CALLS.items() <= _dict(context.get("audit_context")).items():
         context.setdefault("already_notified_by", "Usher itself did this, by its own call of the Admin API")
     derived: dict[str, Any] = {
-        "type": _canonical(raw_type, payload),
+        "type": canonical_type(raw_type, payload),
         "source": NAME,
         "payload": payload,
         "context": context,
@@ -161,7 +161,8 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
     return event_of(document, value, **derived)
 
 
-def _canonical(raw_type: str, payload: Mapping[str, Any]) -> str:
+def canonical_type(raw_type: str, payload: Mapping[str, Any]) -> str:
+    """Return the name under which handlers know the event; *payload* decides for some."""
     if raw_type == RAW_TYPES["password.expired"]:
         return "password.expired" if payload.get("expired") is True else raw_type
     if raw_type == CREATE_AUTHENTICATOR:
