@@ -161,7 +161,8 @@ LARGE = raw_event(id="20", payload={"rows": [{"name": f"n{number}"} for number i
 def test_an_event_that_waits_holds_its_bytes_and_little_more(value: bytes) -> None:
     """Ten thousand wait in the lanes of a busy worker: none of them keeps a parsed tree, however it was read."""
     event = peek(value)
-    held, nodes = 0, [event]
+    held = 0
+    nodes: list[Any] = [event]
     for node in nodes:
         if not isinstance(node, type | types.FunctionType) and node is not value:
             held += sys.getsizeof(node)

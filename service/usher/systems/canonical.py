@@ -6,6 +6,7 @@ Fields that are missing, null or of a wrong type are left out; fields that are n
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,11 +19,10 @@ from usher.event import LONGEST_TAG, UNKNOWN, Event, EventContext, User
 
 _T = TypeVar("_T")
 _FLAG, _NUMBER = TypeAdapter(bool), TypeAdapter(int)
-_LONGEST = {"username": 320, "email": 320, "phone": 250, "name": 512, "locale": LONGEST_TAG}
+_LONGEST_LOGIN, _LONGEST_PHONE, _LONGEST_NAME, _ANY = 320, 250, 512, sys.maxsize
 """Characters of a user's fields. Users write some of them themselves: what is longer than any real one is taken for none.
-A user name may be an address: 64 characters, the @, and a domain of 255."""
+A login may be an address: 64 characters, the @, and a domain of 255."""
 _OF_EVENT = frozenset({"id", "type", "raw_type", "source", "tenant", "seq", "user", "context", "payload"})
-_TEXTS = ("user_id", "triggered_by", "triggered_by_basis", "already_notified_by", "language", "app_id")
 _OF_CONTEXT = frozenset(EventContext.__dataclass_fields__) - {"model_extra"}
 FIRST_TIME, END_OF_TIME = 100_000_000, 253_402_300_800
 """Times that an event can have, in Unix seconds: before 1973 is what programs write for none (0, the year 1), and what comes after the
@@ -51,7 +51,7 @@ def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event
         user=read_user(fields.get("user")),
         context=_read_context(context),
         payload=payload if isinstance(payload, dict) else {},
-        model_extra={name: item for name, item in fields.items() if name not in _OF_EVENT},
+        model_extra={name: fields[name] for name in fields if name not in _OF_EVENT},
     )
 
 
@@ -79,22 +79,34 @@ def read_user(fields: object) -> User:
     """Make the User of what a system says of one; a field of a wrong type or length is left out."""
     if not isinstance(fields, dict):
         return User()
-    kept = {name: item for name, longest in _LONGEST.items() if (item := _short(fields.get(name), longest)) is not None}
-    given = fields.get("id")
-    return User(id=given if isinstance(given, str) else None, disabled=_as(_FLAG, fields.get("disabled")), **kept)
+    get = fields.get
+    return User(
+        id=_text_of(get("id")),
+        username=_text_of(get("username"), _LONGEST_LOGIN),
+        email=_text_of(get("email"), _LONGEST_LOGIN),
+        phone=_text_of(get("phone"), _LONGEST_PHONE),
+        name=_text_of(get("name"), _LONGEST_NAME),
+        locale=_text_of(get("locale"), LONGEST_TAG),
+        disabled=_as(_FLAG, get("disabled")),
+    )
 
 
 def _read_context(fields: Mapping[str, Any]) -> EventContext:
     """Make the EventContext of its fields; one of a wrong type is left out, one that is not known is kept."""
-    at, languages = fields.get("timestamp"), fields.get("preferred_languages")
+    get = fields.get
+    at, languages = get("timestamp"), get("preferred_languages")
     if not isinstance(languages, list | tuple) or not all(isinstance(tag, str) for tag in languages):
         languages = ()
-    texts = {name: item for name in _TEXTS if isinstance(item := fields.get(name), str)}
     return EventContext(
         timestamp=float(at) if is_time(at) else None,  # type: ignore[arg-type]
+        user_id=_text_of(get("user_id")),
+        triggered_by=fields["triggered_by"],
+        triggered_by_basis=_text_of(get("triggered_by_basis")),
+        already_notified_by=_text_of(get("already_notified_by")),
+        language=_text_of(get("language")),
         preferred_languages=tuple(languages),
-        model_extra={name: item for name, item in fields.items() if name not in _OF_CONTEXT},
-        **texts,
+        app_id=_text_of(get("app_id")),
+        model_extra={name: fields[name] for name in fields if name not in _OF_CONTEXT},
     )
 
 
@@ -145,13 +157,15 @@ def is_time(value: object) -> bool:
     return type(value) in (int, float) and FIRST_TIME <= value < END_OF_TIME  # type: ignore[operator]
 
 
-def _short(value: object, longest: int) -> str | None:
+def _text_of(value: object, longest: int = _ANY) -> str | None:
     return value if isinstance(value, str) and len(value) <= longest else None
 
 
 def _as(kind: TypeAdapter[_T], value: object) -> _T | None:
     """Return *value* as a flag or a number, as pydantic takes it: ``"5"`` is 5. None: it is none."""
+    if value is None:
+        return None
     try:
-        return None if value is None else kind.validate_python(value)
+        return kind.validate_python(value)
     except ValidationError:
         return None
