@@ -176,9 +176,10 @@ def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any])
     user = _dict(payload.get("user"))
     known = _dict(user.get("standard_attributes"))
     found = {field: text(known.get(claim)) for field, claim in _CLAIMS.items()}
-    if None in found.values():
-        for claims in _claims(raw_type, payload):
-            found = {field: found[field] or text(claims.get(claim)) for field, claim in _CLAIMS.items()}
+    missing = [field for field, item in found.items() if item is None]
+    for claims in _claims(raw_type, payload) if missing else ():
+        for field in missing:
+            found[field] = found[field] or text(claims.get(_CLAIMS[field]))
     return {
         "id": text(context.get("user_id")) or text(user.get("id")),
         **found,
