@@ -24,6 +24,7 @@ _MOST_BRACKETS = 190
 _MOST_DIGITS = 4000
 """`parse` takes whole numbers of 4,300 digits, msgspec any."""
 _MANY_DIGITS = re.compile(rb"[0-9]{%d}" % _MOST_DIGITS)
+_LONGEST_TEXT = 200
 _PLAIN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{1,80}|[0-9][0-9a-f]{0,80}").fullmatch
 """Ids as most are: not a person's, not a text in base64, nor another one that may hide something."""
 
@@ -135,8 +136,8 @@ def _is_usual(seen: _Seen) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_plain(text: str) -> bool:
-    """Whether *text* is one that nothing is taken out of."""
-    return text != "" and strip(text) is text
+    """Whether *text* is a short one that nothing is taken out of. What is in a long one may depend on how deep it stands."""
+    return 0 < len(text) <= _LONGEST_TEXT and strip(text) is text
 
 
 def _is_utf8(value: bytes) -> bool:
