@@ -199,6 +199,18 @@ def test_the_quick_way_finds_what_the_thorough_way_finds(document: Any) -> None:
     assert strip(document) == wanted, "the second time, when its texts are known"
 
 
+@pytest.mark.parametrize("word", [
+    "reset", "Activate", "confirm", "verify", "invite", "magic", "recover", "passwordless", "unlock", "one-time", "onetime",
+    "login-actions",
+    "ticket", "set-password", "changePassword", "act\u0131vate",
+])  # fmt: skip
+def test_a_link_that_opens_an_account_is_cut_whatever_its_word(word: str) -> None:
+    """The words that are sought first are those of the pattern, in any case; the dotless i is an i to it."""
+    text = f"https://host.example/{word}/12345678"
+
+    assert strip({"note": text}) == _thorough({"note": text}) == {"note": "https://host.example/<secret>"}
+
+
 def test_texts_that_are_known_are_few() -> None:
     """A stranger's texts take no more memory than some thousand, and what comes after them is stripped as before."""
     for number in range(6000):
