@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from usher.event import Event
@@ -24,7 +25,7 @@ FIELDS_OF_ADA = {
 def about(user_id: str | None = "ada", **details: Any) -> Event:
     """A reset password of a user, of which only the id is known, or not even that."""
     event = an_event("password.reset", email=None, name=None, user_id=user_id, timestamp=NOW, **details)
-    return event if user_id else event.model_copy(update={"user": event.user.model_copy(update={"id": None})})
+    return event if user_id else replace(event, user=replace(event.user, id=None))
 
 
 async def look(feed: Feed, cursor: bytes) -> tuple[list[str], bytes]:

@@ -7,24 +7,20 @@ triggered an event. Other sources derive it, and say in ``context.triggered_by_b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Annotated, Any, NamedTuple
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 UNKNOWN = "unknown"
 """The value of ``triggered_by`` where it is not known. It passes no filter unless a handler names it."""
 
 
-_LONGEST_TAG, _MOST_SUBTAGS, _MOST_LANGUAGES = 35, 8, 20
-"""Characters and subtags of a language tag, and how many are looked at: users write them, and each is shortened part by part."""
-
-_Login = Annotated[str, Field(max_length=320)]
-"""A user name or mail address: 64 characters, the @, and a domain of 255."""
-_Phone = Annotated[str, Field(max_length=250)]
-_Name = Annotated[str, Field(max_length=512)]
+LONGEST_TAG = 35
+"""Characters of a language tag."""
+_MOST_SUBTAGS, _MOST_LANGUAGES = 8, 20
+"""Subtags of a tag, and how many tags are looked at: users write them, and each is shortened part by part."""
 
 
 class EventUid(NamedTuple):
@@ -40,34 +36,72 @@ def idempotency_key(handler: str, uid: EventUid) -> str:
     return f"{handler}-{hashlib.sha256(chr(31).join(uid).encode()).hexdigest()[:32]}"
 
 
-class User(BaseModel):
-    """The user that the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked.
+class Unread:
+    """The bytes of an event of which only a little was read. Who asks for more has *read* make the whole event of them, once."""
 
-    Users write some of this themselves. What is longer than any real name, address or number is taken for none.
+    __slots__ = ("_read", "_value", "_whole")
+
+    def __init__(self, value: bytes, read: Callable[[bytes], Event]) -> None:
+        self._value = value
+        self._read = read
+        self._whole: Event | None = None
+
+    @property
+    def whole(self) -> Event:
+        if self._whole is None:
+            self._whole = self._read(self._value)
+        return self._whole
+
+
+class _Part:
+    """An event, or a part of one. A field that was not read yet is read when it is asked for, and is a plain attribute from then on."""
+
+    __slots__ = ("_unread",)
+
+    if not TYPE_CHECKING:  # it would hide misspelt names from mypy
+
+        def __getattr__(self, name: str) -> Any:
+            fields = self.__dataclass_fields__
+            if name in fields:
+                found = getattr(self._in(self._unread.whole), name)
+                _set(self, name, found)
+                return found
+            if name[0] != "_" and "model_extra" in fields and name in self.model_extra:
+                return self.model_extra[name]
+            raise AttributeError(f"{type(self).__name__!r} has no field {name!r}")
+
+
+_new, _set = object.__new__, object.__setattr__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(_Part):
+    """The user that the event is about, as far as the event says. Addresses are as the source wrote them, not yet checked.
 
     ``username`` is what the user logs in with, where the identity system has user names; it may be an address. ``disabled``:
     whether the account is disabled, so that the user can't log in; None where neither the event nor a look-up says it.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     id: str | None = None
-    username: _Login | None = None
-    email: _Login | None = None
-    phone: _Phone | None = None
-    name: _Name | None = None
-    locale: Annotated[str, Field(max_length=_LONGEST_TAG)] | None = None
+    username: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    name: str | None = None
+    locale: str | None = None
     disabled: bool | None = None
 
+    @staticmethod
+    def _in(event: Event) -> User:
+        return event.user
 
-class EventContext(BaseModel):
-    """The circumstances of an event: who triggered it, when, in which language. Unknown fields are kept.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventContext(_Part):
+    """The circumstances of an event: who triggered it, when, in which language. ``model_extra`` has the fields that are not known.
 
     ``already_notified_by`` says how the user gets to know of it without a message from Usher, where the source knows
     that. The bundled handlers then send none.
     """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     timestamp: float | None = None
     user_id: str | None = None
@@ -77,16 +111,21 @@ class EventContext(BaseModel):
     language: str | None = None
     preferred_languages: tuple[str, ...] = ()
     app_id: str | None = None
+    model_extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @staticmethod
+    def _in(event: Event) -> EventContext:
+        return event.context
 
 
-class Event(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event(_Part):
     """One thing that happened to one user.
 
     ``type`` is one of `usher.event_types.CANONICAL_TYPES` where one fits, else the type of the source; ``raw_type`` is always
-    that of the source. ``payload`` is the document of the source as it came, without credentials. Unknown top-level fields are kept.
+    that of the source. ``payload`` is the document of the source as it came, without credentials. ``model_extra`` has the fields at
+    the top that are not known.
     """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
     type: str
@@ -94,9 +133,14 @@ class Event(BaseModel):
     source: str
     tenant: str = ""
     seq: int | None = None
-    user: User = User()
-    context: EventContext = EventContext()
-    payload: dict[str, Any] = {}
+    user: User = field(default_factory=User)
+    context: EventContext = field(default_factory=EventContext)
+    payload: dict[str, Any] = field(default_factory=dict, hash=False)
+    model_extra: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @staticmethod
+    def _in(event: Event) -> Event:
+        return event
 
     @property
     def uid(self) -> EventUid:
@@ -122,7 +166,37 @@ class Event(BaseModel):
 
 def _is_tag(text: str) -> bool:
     """Whether *text* is no longer than a language tag can be."""
-    return len(text) <= _LONGEST_TAG and text.count("-") + text.count("_") < _MOST_SUBTAGS
+    return len(text) <= LONGEST_TAG and text.count("-") + text.count("_") < _MOST_SUBTAGS
+
+
+def unread(
+    uid: EventUid,
+    *,
+    type: str,  # noqa: A002
+    raw_type: str,
+    triggered_by: str,
+    user_id: str | None,
+    context_user_id: str | None,
+    timestamp: float | None,
+    rest: Unread,
+) -> Event:
+    """Make an Event of what the engine asks of each; the *rest* is read when somebody asks for more, and has to agree."""
+    event, user, context = _new(Event), _new(User), _new(EventContext)
+    _set(user, "id", user_id)
+    _set(user, "_unread", rest)
+    _set(context, "user_id", context_user_id)
+    _set(context, "triggered_by", triggered_by)
+    _set(context, "timestamp", timestamp)
+    _set(context, "_unread", rest)
+    _set(event, "source", uid.source)
+    _set(event, "tenant", uid.tenant)
+    _set(event, "id", uid.id)
+    _set(event, "type", type)
+    _set(event, "raw_type", raw_type)
+    _set(event, "user", user)
+    _set(event, "context", context)
+    _set(event, "_unread", rest)
+    return event
 
 
 class Undecodable(ValueError):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from usher.outcome import Duration, OnUnknown, RetryPolicy, seconds
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _DEFAULT_TIMEOUT = 60.0
 _DEFAULT_EXPIRY = timedelta(hours=24)
+_MOST_KINDS = 1024
+"""Pairs of a type and an actor for which the router remembers what it found: many more than there are of interest."""
 
 
 class HandlerError(Exception):
@@ -173,14 +176,17 @@ class Router:
             by_name[handler.name] = replace(handler, triggered_by=effective)
         self.handlers: Mapping[str, Handler] = dict(sorted(by_name.items()))
         self._by_type: dict[str, list[Handler]] = {}
+        self._matching = lru_cache(maxsize=_MOST_KINDS)(self._find)
         for handler in self.handlers.values():
             for type_ in handler.types:
                 self._by_type.setdefault(type_, []).append(handler)
 
-    def match(self, event: Event) -> list[Handler]:
+    def match(self, event: Event) -> Sequence[Handler]:
         """Return the handlers that run for *event*, sorted by name."""
-        actor = event.context.triggered_by
-        return [h for h in self._by_type.get(event.type, ()) if actor in (h.triggered_by or ())]
+        return self._matching(event.type, event.context.triggered_by)
+
+    def _find(self, type_: str, actor: str) -> tuple[Handler, ...]:
+        return tuple(h for h in self._by_type.get(type_, ()) if actor in (h.triggered_by or ()))
 
     def explain(self, event: Event) -> list[Ruling]:
         """Say for each handler whether it runs, and why. Agrees with `match`."""

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 import aiohttp
@@ -75,7 +76,7 @@ async def test_a_user_is_looked_up_by_the_events_user_id() -> None:
     async with scene() as it:
         user = await it.api.user(about())
 
-    assert user.model_dump() == FIELDS_OF_ADA
+    assert asdict(user) == FIELDS_OF_ADA
 
 
 async def test_a_user_who_is_gone_is_skipped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Any
 
 import aiohttp
@@ -68,7 +69,7 @@ async def test_a_user_is_looked_up_by_id() -> None:
     """Addresses and name are the user's, number and language are in attributes."""
     async with scene() as it:
         user = await it.api.user(about())
-    assert user.model_dump() == FIELDS_OF_ADA
+    assert asdict(user) == FIELDS_OF_ADA
 
 
 async def test_nobody_is_looked_up_where_the_event_names_no_user() -> None:

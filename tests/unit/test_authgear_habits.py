@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ async def test_nobody_hears_twice(create: AuthgearHabits, reset: AuthgearHabits,
 
 async def _messages(event: Event) -> int:
     """How many messages the bundled handlers send about *event*."""
-    fresh = event.model_copy(update={"context": event.context.model_copy(update={"timestamp": None})})
+    fresh = replace(event, context=replace(event.context, timestamp=None))
     handlers: list[Handler] = [welcome_email, sms_notice, reset_instructions]
     results = [await run(handler, fresh) for handler in handlers if event.type in handler.types]
     return sum(len(result.emails) + len(result.texts) for result in results)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usher.event import UNKNOWN, Event, Undecodable
+from usher.systems.canonical import canonical_document
 from usher.systems.decode import decode
 from usher.systems.document import NotJson, dump, parse
 from usher.systems.source import event_key
@@ -68,7 +69,7 @@ def test_any_document_is_an_event_or_undecodable(document: dict[str, Any]) -> No
         assert event_key(event)
         assert event.time is None or event.time.year < 10_000
         assert isinstance(event.languages, tuple)
-        assert isinstance(outcome(event.model_dump_json().encode()), Event)
+        assert isinstance(outcome(dump(canonical_document(event))), Event)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,8 @@ def test_any_document_is_an_event_or_undecodable(document: dict[str, Any]) -> No
         (b'{"type": ""}', Undecodable),
         (b'{"type": 5}', Undecodable),
         (b'{"type": null}', Undecodable),
+        (b'{"type": "{\\"a"}', Undecodable),
+        (b'{"type": "x", "source": "{\\"a"}', Undecodable),
     ],
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else value.__name__,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
@@ -119,7 +120,7 @@ def test_an_imported_user_is_complete() -> None:
     """Address, number with its country, name, language and time, and the pool is the tenant."""
     found = event(sample("user.created.import"))
 
-    assert found.user.model_dump() == {
+    assert asdict(found.user) == {
         "id": IDA,
         "username": None,
         "email": "ida.moreno@example.com",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -360,7 +360,7 @@ class _Knows(FakeIdentity):
 )
 async def test_what_the_event_does_not_say_is_looked_up(event: User, known: User, outcome: str, to: list[str]) -> None:
     """Whether the account is disabled; the addresses only where it has none."""
-    given = an_event("password.reset").model_copy(update={"user": event})
+    given = replace(an_event("password.reset"), user=event)
 
     result = await run(reset_instructions, given, system=_Knows(known=known))
 
@@ -370,7 +370,7 @@ async def test_what_the_event_does_not_say_is_looked_up(event: User, known: User
 @pytest.mark.parametrize("trouble", [Retry("it is down"), Skip("no such user"), Reject("there is no look-up")])
 async def test_a_message_with_an_address_does_not_wait_for_a_look_up(trouble: Outcome) -> None:
     """Whether the account is disabled is not worth a mail that comes late, or never."""
-    event = an_event().model_copy(update={"user": User(id="u", email="kim@example.org")})
+    event = replace(an_event(), user=User(id="u", email="kim@example.org"))
 
     result = await run(welcome_email, event, system=FakeIdentity(trouble=trouble))
 
@@ -389,7 +389,7 @@ class _Hangs(FakeIdentity):
 async def test_a_message_with_an_address_does_not_wait_for_a_system_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handler's own time is for the message: else a hanging system would hold up all mails."""
     monkeypatch.setattr("usher.engine.attempt._PATIENCE", 0.01)
-    event = an_event().model_copy(update={"user": User(id="u", email="kim@example.org")})
+    event = replace(an_event(), user=User(id="u", email="kim@example.org"))
 
     result = await run(welcome_email, event, system=_Hangs())
 
@@ -405,9 +405,7 @@ async def test_a_log_in_with_an_address_is_not_looked_up() -> None:
         """Note whose log-in it is."""
         seen.append(event.user.id)
 
-    event = an_event("access.LOGIN", triggered_by="user").model_copy(
-        update={"user": User(id="u", email="kim@example.org")}
-    )
+    event = replace(an_event("access.LOGIN", triggered_by="user"), user=User(id="u", email="kim@example.org"))
 
     assert (await run(new_device, event, system=system)).outcome == "done"
     assert (seen, system.calls) == (["u"], [])
@@ -422,7 +420,7 @@ async def test_a_deleted_user_is_not_looked_up() -> None:
         """Note who is gone."""
         seen.append(event.user.id)
 
-    gone = an_event("user.deleted", email=None).model_copy(update={"user": User(id="u")})
+    gone = replace(an_event("user.deleted", email=None), user=User(id="u"))
 
     assert (await run(clean_up, gone, system=system)).outcome == "done"
     assert (seen, system.calls) == (["u"], [])

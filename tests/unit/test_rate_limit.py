@@ -8,6 +8,7 @@ import contextlib
 import heapq
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ async def test_each_tenant_has_its_own_cap() -> None:
     log: Any = _Silent()
 
     async def sent(tenant: str) -> int:
-        event = an_event().model_copy(update={"source": "genauth", "tenant": tenant})
+        event = replace(an_event(), source="genauth", tenant=tenant)
         for number in range(200):
             key = f"{tenant}{number}"
             with contextlib.suppress(Hold):

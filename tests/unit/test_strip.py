@@ -12,6 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import usher.systems.strip as strip_module
+from usher.redact import shapes
 from usher.systems.decode import decode
 from usher.systems.document import dump
 from usher.systems.strip import strip
@@ -155,6 +157,67 @@ def test_what_was_stripped_holds_nothing_more_to_strip(document: Any) -> None:
     once = strip(document)
 
     assert strip(once) is once
+
+
+def _thorough(document: Any) -> Any:
+    """`strip` without what makes it quick: every text is looked at as if it had every mark, and none is known from before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strip_module, "_marks_in", lambda _texts: [""])
+        patch.setattr(strip_module, "_plain_texts", _Forgetful())
+        patch.setattr(shapes, "_names_nothing", lambda _text: False)
+        patch.setattr(shapes, "_OPENERS", [""])
+        return strip(document)
+
+
+class _Forgetful(set[str]):
+    """A set that keeps nothing."""
+
+    def add(self, _text: str) -> None: ...
+
+
+PIECES = st.sampled_from([
+    *("https://", "://", ":", "=", "/", "?", "&", "@", " ", ".", "%", '"', "\\", ": ", "_", "-", "\n", "\u017f", "\u212a"),
+    *("cookie", "authorization", "Cookie", "token", "password"),
+    *("reset", "Reset-Password", "re\u017fet", "login-actions", "one-time", "tIcKet"),
+    *("name", "key", "id", "value", "code is ", "bearer ", "host.example", "12345", "x9", SECRET, "eyJhbGciOi", "ghp_", "AKIA", "_live_"),
+])  # fmt: skip
+
+
+@given(st.recursive(
+    st.lists(PIECES, max_size=8).map("".join) | st.sampled_from([*map(str, HIDDEN.values()), *map(str, NEEDED.values())]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(PIECES, inner, max_size=4),
+    max_leaves=8,
+))  # fmt: skip
+@example("cookie://x")
+@example({"a": "authorization://user", "b": 'cookie": ://x'})
+@example("https://host.example/re\u017fet/12345678")
+def test_the_quick_way_finds_what_the_thorough_way_finds(document: Any) -> None:
+    """Marks, known texts and checks before a pattern only save time: with and without them a document becomes the same."""
+    wanted = _thorough(document)
+
+    assert strip(document) == wanted
+    assert strip(document) == wanted, "the second time, when its texts are known"
+
+
+@pytest.mark.parametrize("word", [
+    "reset", "Activate", "confirm", "verify", "invite", "magic", "recover", "passwordless", "unlock", "one-time", "onetime",
+    "login-actions",
+    "ticket", "set-password", "changePassword", "act\u0131vate",
+])  # fmt: skip
+def test_a_link_that_opens_an_account_is_cut_whatever_its_word(word: str) -> None:
+    """The words that are sought first are those of the pattern, in any case; the dotless i is an i to it."""
+    text = f"https://host.example/{word}/12345678"
+
+    assert strip({"note": text}) == _thorough({"note": text}) == {"note": "https://host.example/<secret>"}
+
+
+def test_texts_that_are_known_are_few() -> None:
+    """A stranger's texts take no more memory than some thousand, and what comes after them is stripped as before."""
+    for number in range(6000):
+        strip({"note": f"note {number}"})
+
+    assert strip({"note": f"token={SECRET}", "kept": "note 1"}) == {"note": "token=<secret>", "kept": "note 1"}
+    assert len(strip_module._plain_texts) <= 4096
 
 
 @given(

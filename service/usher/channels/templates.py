@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from jinja2 import ChainableUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError, UndefinedError
 
@@ -218,8 +218,13 @@ def _sample() -> Event:
         id="a1b2c3", username="kim.b", email="kim.berg@example.com", phone="+12025550123", name="Kim Berg", locale="en"
     )
     context = EventContext(timestamp=1750000000.0, user_id="a1b2c3", triggered_by="admin_api", language="en")
-    event = Event(
-        id="0001", type="user.created", raw_type="user.created", source="authgear", user=user, context=context
+    return Event(
+        id="0001",
+        type="user.created",
+        raw_type="user.created",
+        source="authgear",
+        user=user,
+        context=context,
+        # What the payload holds differs by source and type: whatever a template asks of it here, it gets.
+        payload=cast("dict[str, Any]", _stand_in("payload")),
     )
-    # What the payload holds differs by source and type: whatever a template asks of it here, it gets.
-    return event.model_copy(update={"payload": _stand_in("payload")})

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from usher.context import Context, Outgoing, Sender, message_of
@@ -39,7 +39,7 @@ from usher.outcome import (
 )
 from usher.redact import about, scrub
 from usher.system import IdentitySystem
-from usher.systems.decode import decode
+from usher.systems.peek import peek
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -100,7 +100,7 @@ class Attempts:
         if handler is None:
             return _given_up(HANDLER_GONE, f"no handler is named {delivery.handler!r} any more"), delivery
         try:
-            event = in_flight.event or decode(delivery.value)
+            event = in_flight.event or peek(delivery.value)
         except Undecodable as error:
             return _given_up(UNDECODABLE, str(error)), delivery
         expires_at = _expires_at(handler, event, delivery)
@@ -137,7 +137,7 @@ class Attempts:
         if handler is None:
             return None
         try:
-            return _expires_at(handler, in_flight.event or decode(in_flight.delivery.value), in_flight.delivery)
+            return _expires_at(handler, in_flight.event or peek(in_flight.delivery.value), in_flight.delivery)
         except Undecodable:
             return None
 
@@ -221,9 +221,11 @@ async def _looked_up(event: Event, system: IdentitySystem) -> Event:
             raise
         return event
     if addressed:
-        return event.model_copy(update={"user": event.user.model_copy(update={"disabled": found.disabled})})
-    in_event = event.user.model_dump(exclude_none=True, exclude=None if found.disabled is None else {"disabled"})
-    return event.model_copy(update={"user": found.model_copy(update=in_event)})
+        return replace(event, user=replace(event.user, disabled=found.disabled))
+    said = {name: item for name, item in asdict(event.user).items() if item is not None}
+    if found.disabled is not None:
+        said["disabled"] = found.disabled
+    return replace(event, user=replace(found, **said))
 
 
 def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: bool) -> Exception:

@@ -18,7 +18,7 @@ from usher.event import Event, Undecodable
 from usher.eventlog.port import Batch
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
-from usher.systems.decode import decode
+from usher.systems.peek import peek, shortened
 from usher.systems.prefilter import in_an_envelope, prefilter
 from usher.systems.source import Source, read_record
 
@@ -118,7 +118,7 @@ class Intake:
         for record in records:
             if record.value is not None and may_be_ours(record.value):
                 try:
-                    event = decode(record.value) if source is None else _event_of(source, record)
+                    event = peek(record.value) if source is None else _event_of(source, record)
                 except Undecodable:
                     continue
                 if event is not None and self._router.match(event):
@@ -135,7 +135,7 @@ class Intake:
             return self._undecoded(state, record, value.reason, todo)
         if source is None:
             try:
-                event = decode(value)
+                event = peek(value)
             except Undecodable as error:
                 return self._undecoded(state, record, str(error), todo)
         else:
@@ -145,7 +145,7 @@ class Intake:
             value = arrival.value
             if arrival.event is None:
                 return self._undecoded(state, _with(record, value), arrival.reason, todo)
-            event = arrival.event
+            event = shortened(arrival.event, value)
         handlers = self._router.match(event)
         if not handlers:
             return self._router.why_filtered(event)

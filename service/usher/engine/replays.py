@@ -16,7 +16,7 @@ from usher.engine.settle import Settler, Writes
 from usher.event import Undecodable
 from usher.handler import Router
 from usher.outcome import Dead, Done
-from usher.systems.decode import decode
+from usher.systems.peek import peek
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Replays:
             found = [InFlight(request)]
         else:
             try:
-                event = decode(request.value)
+                event = peek(request.value)
             except Undecodable as error:
                 again = not_an_event(request, str(error))
                 verdict = Dead(UNDECODABLE, UNDECODABLE, again.error, again.error_type)

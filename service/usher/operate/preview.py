@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from usher.channels.templates import RenderedMail, RenderedSms
 from usher.event import Event
@@ -33,7 +33,7 @@ def preview(settings: Settings, template: str, event: Event, *, language: str | 
     if not kinds:
         raise NotFound("; ".join(templates.check([template])))
     if language is not None:
-        event = event.model_copy(update={"context": event.context.model_copy(update={"language": language})})
+        event = replace(event, context=replace(event.context, language=language))
     try:
         return Preview(
             mail=templates.mail(template, event) if "mail" in kinds else None,

@@ -21,6 +21,7 @@ from usher.outcome import Reject, Skip, duration_text
 from usher.parts import find_handlers, open_channels, open_templates
 from usher.redact import about, scrub
 from usher.settings import Settings
+from usher.systems.canonical import canonical_document
 from usher.systems.document import dump
 from usher.systems.open import open_systems
 
@@ -68,7 +69,7 @@ def as_stored(settings: Settings, event: Event) -> Event:
     system = open_systems(settings, lambda: Transport().session).which(event)
     if system is None or not system.source.plain:
         return event
-    arrivals = system.source.arrivals(dump(event.model_dump(exclude_unset=True)), {}, time.time())
+    arrivals = system.source.arrivals(dump(canonical_document(event)), {}, time.time())
     return next((arrival.event for arrival in arrivals if arrival.event), event)
 
 

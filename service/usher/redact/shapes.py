@@ -63,6 +63,11 @@ _OPENS = re.compile(
     r"(?i)(reset|activat|confirm|verif|invit|magic|recover|passwordless|unlock|one-?time|login-actions|ticket|(set|change)-?password)"
     r"[\w-]*[/?#=](?=\D{0,200}\d).{6}"
 )
+_OPENERS = (
+    "reset", "activat", "confirm", "verif", "invit", "magic", "recover", "passwordless", "unlock", "time", "login-actions",
+    "ticket", "password",
+)  # fmt: skip
+"""One of them is in each path that `_OPENS` finds."""
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([\"'/\\]))")
 _ESCAPES = re.compile(r"[%&\\]")
 _LONGEST_PATH = 2000
@@ -85,13 +90,13 @@ def without_credentials(text: str, where: Where) -> str:
     if " " in text and holds_any(_SAID_MARKS, lower):
         masked = _CODE.sub(rf"\1{MASK}", _SAID.sub(_last_group, masked))
     if "://" in masked:
-        masked = _LOGIN.sub(f"://{MASK}@", masked)
+        masked = _LOGIN.sub(f"://{MASK}@", masked) if "@" in masked else masked
         masked = _URL.sub(_unopened, masked) if where == "document" else masked
     if where == "text":
         masked = without_paths(masked)
     if "<" in masked:
         masked = _ELEMENT.sub(_by_first_group, masked)
-    if "=" in masked or ":" in masked:
+    if ("=" in masked or ":" in masked) and not (where == "document" and _names_nothing(masked)):
         masked = _without_named(_PAIR.sub(_by_first_group, masked), where)
     return masked
 
@@ -102,6 +107,15 @@ def holds_any(marks: Sequence[str], text: str) -> bool:
         if mark in text:
             return True
     return False
+
+
+def _names_nothing(text: str) -> bool:
+    """Whether no colon or ``=`` in *text*, which is of a document, can come after a name: all are those of URLs."""
+    return (
+        "=" not in text
+        and text.count(":") == text.count("://")
+        and not holds_any(("cookie", "authorization"), text.lower())
+    )
 
 
 def without_paths(text: str) -> str:
@@ -187,7 +201,9 @@ def _shortened(url: re.Match[str]) -> str:
 
 def _unopened(url: re.Match[str]) -> str:
     """Cut a URL that opens an account to who has it."""
-    return f"{url[1]}/{MASK}" if _OPENS.search(url[2][:_LONGEST_PATH]) else url[0]
+    path = url[2][:_LONGEST_PATH]
+    may_open = not path.isascii() or holds_any(_OPENERS, path.lower())  # quicker than the pattern
+    return f"{url[1]}/{MASK}" if may_open and _OPENS.search(path) else url[0]
 
 
 def _unescaped(match: re.Match[str]) -> str:

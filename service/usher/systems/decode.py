@@ -23,10 +23,10 @@ def decode(value: bytes) -> Event:
         raise Undecodable(f"no event: a JSON object was expected, this is a {type(document).__name__}")
     if text(document.get("type")) is None or "specversion" in document:
         document = _inner(document)
-    source = text(document.get("source")) or authgear.NAME
-    if source == authgear.NAME:
-        return authgear.event(strip(document), value)
-    return event_of(strip(document), value)
+    kept = strip({**document, "source": text(document.get("source")) or authgear.NAME})
+    if text(kept["type"]) is None or text(kept["source"]) is None:
+        raise Undecodable("no event: the type or the source is a document within a text, which can't be read")
+    return authgear.event(kept, value) if kept["source"] == authgear.NAME else event_of(kept, value)
 
 
 def _inner(document: dict[str, object]) -> dict[str, object]:

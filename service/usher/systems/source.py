@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from usher.delivery import Record, bounded
 from usher.event import Event, Undecodable
 from usher.redact import scrub
-from usher.systems.canonical import event_of
+from usher.systems.canonical import canonical_document, event_of
 from usher.systems.document import dump, parse, unwrap
 from usher.systems.prefilter import never_filtered
 from usher.systems.strip import strip
@@ -71,7 +71,7 @@ class Source(Protocol):
 
 def arrival(event: Event) -> Arrival:
     """Make the arrival of an event that a source has derived: it is stored in the canonical form."""
-    return Arrival(event, dump(strip(event.model_dump(exclude_unset=True))))
+    return Arrival(event, dump(strip(canonical_document(event))))
 
 
 def undecoded(source: str, tenant: str, content: Any, reason: str) -> Arrival:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from usher.event import Undecodable
@@ -36,12 +37,16 @@ _METHODS = re.compile(
     r"(?i)([a-z]+_)*(password|passkey|otp|totp|sms|email|phone|mfa|webauthn|oauth|biometric|device_token|pwd|hwk|swk|kba|pin)"
 )
 """What stands beside ``password`` in a list of ways to log in, and not in a pair."""
-_MARKS = (
-    "=", "%", "<", "$", '"', "\\", "&", ": ", "://", "eyj", "earer ", "private key", "basic ",
-    "word ", "wort ", "phrase ", "code ", "secret ", "token ", "pin ", "otp ", "pwd ",
-    "sg.", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "xox", "akia", "asia", "_live_", "_test_", "glpat-", "aiza",
-)  # fmt: skip
-"""In lower case: one of them is in every text that holds a credential. The search for them is what is quick."""
+_MARKS: Mapping[str, tuple[str, ...]] = {
+    "": ("=", "%", "<", "$", '"', "\\", "&", "eyj", "sg.", "xox", "akia", "asia", "glpat-", "aiza"),
+    ":": (": ", "://"),
+    "_": ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_live_", "_test_"),
+    " ": (
+        "earer ", "private key", "basic ",
+        "word ", "wort ", "phrase ", "code ", "secret ", "token ", "pin ", "otp ", "pwd ",
+    ),
+}  # fmt: skip
+"""In lower case: one of them is in every text that holds a credential. Each stands under a character that it has, which is sought first."""
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _MAY_BE_ENCODED = re.compile(r"(?:[A-Za-f][A-Za-z0-9+/_-]{3}){3}[A-Za-z0-9+/_-]*={0,2}\Z")
 """The same where it begins with ASCII, as documents do: most ids and words are not looked into."""
@@ -56,6 +61,10 @@ _LONGEST_NAME = 80
 _MOST_NAMES = 4096
 _harmless: set[str] = set()
 """Field names already found not to name a credential: asking a set is what makes this cheap on every event."""
+_LONGEST_TEXT = 400
+_MOST_TEXTS = 4096
+_plain_texts: set[str] = set()
+"""Texts already found to hold no credential, whatever stands beside them: most texts of events are there again and again."""
 
 
 def strip(document: Any, also: frozenset[str] = frozenset()) -> Any:
@@ -84,8 +93,8 @@ def _stripped(document: Any, also: frozenset[str]) -> Any:
 
 
 def _look(document: Any, also: frozenset[str]) -> tuple[bool, list[str]]:
-    """Return whether a field has to go, and all texts. A credential is in the one or in the other."""
-    harmless = _harmless
+    """Return whether a field has to go, and all texts that are not known yet. A credential is in the one or in the other."""
+    harmless, plain = _harmless, _plain_texts
     nodes, texts, named = [document], [document] if type(document) is str else [], False
     for node in nodes:  # grows while it is walked
         if type(node) is dict:
@@ -100,7 +109,7 @@ def _look(document: Any, also: frozenset[str]) -> tuple[bool, list[str]]:
             named = named or _is_pair(node)
         for item in node:
             kind = type(item)
-            if kind is str:
+            if kind is str and item not in plain:
                 texts.append(item)
             elif kind is dict or kind is list:
                 nodes.append(item)
@@ -109,11 +118,7 @@ def _look(document: Any, also: frozenset[str]) -> tuple[bool, list[str]]:
 
 def _marks_in(text: str) -> list[str]:
     lower = (text if text.isascii() else f"{text}\n{plainer(text)}").lower()
-    found = []
-    for mark in _MARKS:
-        if mark in lower:
-            found.append(mark)  # noqa: PERF401  a comprehension would be a call more
-    return found
+    return [mark for first, marks in _MARKS.items() if first in lower for mark in marks if mark in lower]
 
 
 def _is_credential(name: str, item: Any) -> bool:
@@ -148,7 +153,7 @@ class _Stripping:
     def of(self, node: Any) -> Any:
         kind = type(node)
         if kind is str:
-            return self._text(node) if self._is_marked(node) else node
+            return node if node in _plain_texts else self._text(node)
         if kind is not dict and kind is not list:
             return node
         self._level += 1
@@ -178,12 +183,9 @@ class _Stripping:
         same = all(kept is item for kept, item in zip(made, node, strict=True))
         return node if same else made
 
-    def _is_marked(self, text: str) -> bool:
-        if not text.isascii():
-            return True
-        return holds_any(self._marks, text.lower()) or _MAY_BE_ENCODED.match(text) is not None
-
     def _text(self, item: str) -> str | None:
+        if not self._is_marked(item):
+            return _known(item)
         if '"' in item and item.lstrip()[:1] in {"{", "["}:
             return self._document_in(item)
         plain = plainer(item)
@@ -194,7 +196,14 @@ class _Stripping:
             if kept != plain:
                 return kept
         masked = without_credentials(item, "document")
-        return item if masked == item else masked
+        if masked != item:
+            return masked
+        return _known(item) if plain == item else item  # what is within it depends on how deep that is
+
+    def _is_marked(self, text: str) -> bool:
+        if not text.isascii():
+            return True
+        return holds_any(self._marks, text.lower()) or _MAY_BE_ENCODED.match(text) is not None
 
     def _document_in(self, item: str) -> str | None:
         try:
@@ -211,6 +220,15 @@ class _Stripping:
         within = _Stripping(self._also, _marks_in("\n".join(_look(node, self._also)[1])))
         within._level = self._level + 1
         return within.of(node)
+
+
+def _known(text: str) -> str:
+    """Remember that *text* holds no credential."""
+    if len(text) <= _LONGEST_TEXT:
+        if len(_plain_texts) >= _MOST_TEXTS:
+            _plain_texts.clear()
+        _plain_texts.add(text)
+    return text
 
 
 def _is_name(item: Any) -> bool:

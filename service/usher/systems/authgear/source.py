@@ -148,7 +148,7 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
     if OUR_CALLS.items() <= _dict(context.get("audit_context")).items():
         context.setdefault("already_notified_by", "Usher itself did this, by its own call of the Admin API")
     derived: dict[str, Any] = {
-        "type": _canonical(raw_type, payload),
+        "type": canonical_type(raw_type, payload),
         "source": NAME,
         "payload": payload,
         "context": context,
@@ -161,7 +161,8 @@ def event(document: Mapping[str, Any], value: bytes) -> Event:
     return event_of(document, value, **derived)
 
 
-def _canonical(raw_type: str, payload: Mapping[str, Any]) -> str:
+def canonical_type(raw_type: str, payload: Mapping[str, Any]) -> str:
+    """Return the name under which handlers know the event; *payload* decides for some."""
     if raw_type == RAW_TYPES["password.expired"]:
         return "password.expired" if payload.get("expired") is True else raw_type
     if raw_type == CREATE_AUTHENTICATOR:
@@ -175,9 +176,10 @@ def _user(raw_type: str, payload: Mapping[str, Any], context: Mapping[str, Any])
     user = _dict(payload.get("user"))
     known = _dict(user.get("standard_attributes"))
     found = {field: text(known.get(claim)) for field, claim in _CLAIMS.items()}
-    if None in found.values():
-        for claims in _claims(raw_type, payload):
-            found = {field: found[field] or text(claims.get(claim)) for field, claim in _CLAIMS.items()}
+    missing = [field for field, item in found.items() if item is None]
+    for claims in _claims(raw_type, payload) if missing else ():
+        for field in missing:
+            found[field] = found[field] or text(claims.get(_CLAIMS[field]))
     return {
         "id": text(context.get("user_id")) or text(user.get("id")),
         **found,

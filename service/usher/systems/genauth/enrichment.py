@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from usher.event import UNKNOWN, Event
@@ -103,7 +103,7 @@ class GenAuthEnrichment:
 
 
 def _decided(event: Event, actor: str, basis: str) -> Event:
-    context = event.context.model_copy(update={"triggered_by": actor, "triggered_by_basis": basis})
+    context = replace(event.context, triggered_by=actor, triggered_by_basis=basis)
     # Under the same id it would replace the audit log's entry, which knows the actor, and the poller would leave that out.
     known = event.id if actor != UNKNOWN else f"{event.id}-{UNKNOWN}"
-    return event.model_copy(update={"context": context, "id": known})
+    return replace(event, context=context, id=known)

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -155,13 +156,12 @@ class Repeats:
 
     def joined(self, event: Event, received: float) -> Event:
         """Give *event* the id of the call that it repeats, if it repeats one. *received* is in Unix seconds."""
-        match = _BUCKETED.fullmatch(event.id)
-        if match is None:
+        if (match := _BUCKETED.fullmatch(event.id)) is None:
             return event
         about = f"{event.tenant}/{match[1]}"
         at, known = self._first.get(about, (float("-inf"), ""))
         if abs(received - at) < self._window:
-            return event.model_copy(update={"id": known})
+            return replace(event, id=known)
         self._first.pop(about, None)
         self._first[about] = (received, event.id)
         while len(self._first) > self._most:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -125,7 +126,7 @@ class KeycloakApi(BaseApi):
         if event is not None and is_in_doubt(event):
             type_ = self._found.get(event.id) or await self._changed(event)
             self._remember(event.id, type_)
-            arrival = arrival if type_ == event.type else arrival_of(event.model_copy(update={"type": type_}))
+            arrival = arrival if type_ == event.type else arrival_of(replace(event, type=type_))
         return self._source.recognized(arrival)
 
     async def admin_events(self, first: int, most: int) -> Sequence[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from usher.event import UNKNOWN, Event, Undecodable
@@ -120,8 +121,8 @@ class KeycloakSource:
             return given
         if text(_dict(event.payload.get("authDetails")).get("userId")) not in self.own_accounts:
             return given
-        context = event.context.model_copy(update={"already_notified_by": _OURS})
-        return arrival(event.model_copy(update={"context": context}))
+        context = replace(event.context, already_notified_by=_OURS)
+        return arrival(replace(event, context=context))
 
     def user_fields(self, user: Mapping[str, Any]) -> dict[str, Any]:
         """Read the fields of `usher.event.User` from a user as Keycloak writes one, without the id."""
