@@ -16,10 +16,10 @@ from msgspec.structs import replace
 from usher.receipts.receipt import Receipt
 
 VERSION: Final = 1
-MOST_BYTES: Final = 256 * 1024
-"""The bytes that the receipts of one record take before they are compressed, at most: less than the smallest limit of a topic."""
+MOST_BYTES: Final = 60 * 1024
+"""The bytes that the receipts of one record take before they are compressed, at most: every topic that is used takes so many."""
 _HEAD: Final = 5
-_AT_ONCE: Final = 1_000
+_AT_ONCE: Final = 150
 _LEVEL: Final = 1
 """The quickest: higher levels take ten times as long for a twentieth less."""
 _LONGEST: Final = 500

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from usher.delivery.headers import Head, foreign
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.ranges import read_between
-from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.port import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 
 _LOOKED_AT: Final = 50
 
@@ -26,7 +26,7 @@ async def strangers(
         KafkaError
     """
     own = {name(group, source): source for source in sources for name in (retry_topic, dead_letter_topic)}
-    own[checkpoints_topic(group)] = ""
+    own |= dict.fromkeys((receipts_topic(group), checkpoints_topic(group)), "")
     present = {name: source for name, source in own.items() if partitions.get(name)}
     if not present:
         return {}
