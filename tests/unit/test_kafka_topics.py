@@ -19,7 +19,13 @@ class _Admin:
     """Of a cluster whose source topic has grown; what it says of the other two is old at first."""
 
     def __init__(self) -> None:
-        self._partitions = {"events": 7, "usher.events-retry": 6, "usher.events-dlt": 6, "usher.receipts": 5, "usher.checkpoints": 1}
+        self._partitions = {
+            "events": 7,
+            "usher.events-retry": 6,
+            "usher.events-dlt": 6,
+            "usher.receipts": 5,
+            "usher.checkpoints": 1,
+        }
         self._client = self
         self.cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=1)])
 

@@ -122,6 +122,11 @@ class KafkaLog:
         self._asking = asking
         self._lookout.begin(asking, topics, self._take_topics, self._topics)
 
+    def _asked(self) -> Asking:
+        if self._asking is None:
+            raise LogUnavailable("the event log is not open")
+        return self._asking
+
     def _take_topics(self, topics: Mapping[str, Topic]) -> None:
         self._topics = topics
         self._writer.limit({name: topic.max_bytes for name, topic in topics.items()})
@@ -205,10 +210,8 @@ class KafkaLog:
         Raises:
             LogUnavailable
         """
-        if self._asking is None:
-            raise LogUnavailable("the event log is not open")
         try:
-            return await self._known_topics.address_key(self._asking.reader)
+            return await self._known_topics.address_key(self._asked().reader)
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "read the key of the addresses") from error
 
@@ -240,8 +243,7 @@ class KafkaLog:
         return await self._writer.write(topic, key, value, headers)
 
     def lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
-        if self._asking is None:
-            raise LogUnavailable("the event log is not open")
+        self._asked()
         return self._checkpoints.lease()
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
@@ -263,12 +265,11 @@ class KafkaLog:
         """
         if not claims:
             return {}
-        if self._asking is None:
-            raise LogUnavailable("the event log is not open")
+        asking = self._asked()
         partitions = {KafkaPartition(*claim.topic_partition): claim for claim in claims}
         try:
-            ends = await known(self._asking.measurer.end_offsets, partitions)
-            await self._holds.look(self._asking.reader, self._member.polling.read_to, ends)
+            ends = await known(asking.measurer.end_offsets, partitions)
+            await self._holds.look(asking.reader, self._member.polling.read_to, ends)
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "list the ends of partitions") from error
         return {partitions[each]: end for each, end in ends.items()}
@@ -287,14 +288,13 @@ class KafkaLog:
 
     async def _locate(self, partitions: Collection[KafkaPartition]) -> Located:
         """Return where each partition begins. One for which a topic of ours has too few partitions stands still."""
-        if self._asking is None:
-            raise LogUnavailable("the event log is not open")
-        topics = self._topics_of(self._asking)
+        asking = self._asked()
+        topics = self._topics_of(asking)
         if any(self._narrow(topics, each) for each in partitions):
             self._take_topics(await topics.verified())
         narrow = {each: why for each in partitions if (why := self._narrow(topics, each))}
         wide = [each for each in partitions if each not in narrow]
-        beginnings, stopped = await self._locator.locate(self._asking.admin, self._asking.reader, wide)
+        beginnings, stopped = await self._locator.locate(asking.admin, asking.reader, wide)
         return Located(beginnings, {**stopped, **narrow})
 
     def _narrow(self, topics: KafkaTopics, partition: KafkaPartition) -> tuple[str, str] | None:
