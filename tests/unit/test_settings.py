@@ -9,8 +9,9 @@ from pydantic import BaseModel, SecretStr
 from usher import Context, Event, on
 from usher.addresses import MailSender, SmtpServer
 from usher.redact import Ours, scrub
-from usher.settings import Address, Settings, SettingsError, settings_table
+from usher.settings import Address, Settings, SettingsError
 from usher.settings.secret_values import know_handlers
+from usher.settings.table import settings_table
 
 
 def load(**environ: str) -> Settings:

@@ -133,9 +133,8 @@ class KafkaLog:
 
     async def _refuse_strangers(self) -> None:
         partitions = {name: topic.partitions for name, topic in self._topics.items()}
-        for name, owner in (
-            await strangers(self._clients, self._config.group, self._config.topics, partitions)
-        ).items():
+        found = await strangers(self._clients, self._config.group, self._config.topics, partitions)
+        for name, owner in found.items():
             raise LogMisconfigured(shared(name, owner, self._config.group))
 
     def _topics_of(self, asking: Asking) -> KafkaTopics:
