@@ -94,14 +94,19 @@ def normalized(address: str, channel: str) -> str:
     A mail address has its domain in lower case and Punycode, and is case-folded as a whole; a number is in E.164.
     What is neither is only trimmed and case-folded.
     """
-    text = unicodedata.normalize("NFC", address[:_MOST].strip())
+    text = address[:_MOST].strip()
     if channel == "email":
         local, at, domain = text.rpartition("@")
-        return unicodedata.normalize("NFC", f"{local}{at}{_domain(domain)}".casefold())
+        return _folded(f"{local}{at}{_domain(domain)}")
     try:
         return phone_number(text)
     except ValueError:
-        return "".join(text.split()).casefold()
+        return _folded("".join(text.split()))
+
+
+def _folded(text: str) -> str:
+    """Return the one text of those that differ in case only, or in how their accents are written."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
 @lru_cache(1_024)
