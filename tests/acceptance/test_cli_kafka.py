@@ -30,12 +30,13 @@ async def test_topics_are_planned_applied_and_checked(kafka: Broker, tmp_path: P
     assert {row["topic"] for row in json.loads(out)} == {
         f"{group}.{source}-retry",
         f"{group}.{source}-dlt",
+        f"{group}.receipts",
         f"{group}.checkpoints",
     }
 
     code, out, err = await usher("topics", "plan", "--json", cwd=tmp_path, env=env)
     assert code == 0, err
-    assert [row["partitions"] for row in json.loads(out)] == [3, 3, 3, 1]
+    assert [row["partitions"] for row in json.loads(out)] == [3, 3, 3, 3, 1]
     code, out, err = await usher("check", "--json", cwd=tmp_path, env=env)
     assert code == 0, out
     assert not [row for row in json.loads(out) if row["status"] == "problem"]

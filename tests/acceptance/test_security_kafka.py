@@ -92,7 +92,8 @@ async def test_the_documented_settings_do_the_whole_job(guarded: Guarded, tmp_pa
     await guarded.broker.create_topic(topic, 2)
     events = [raw_event(id="0a", email="ann@example.org"), raw_event(id="0b", email="no-address")]
     await guarded.broker.produce(topic, [(b"0a", events[0]), (b"0b", events[1])])
-    env = environment(topics=topic, group=group, start_from="earliest") | guarded.settings(listener)
+    env = environment(topics=topic, group=group, start_from="earliest", receipts__key="a key that no topic has")
+    env |= guarded.settings(listener)
 
     async with running(tmp_path, env) as service:
         await service.line("message sent", event_id="0a")

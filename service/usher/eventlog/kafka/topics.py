@@ -64,8 +64,10 @@ class KafkaTopics:
         return None
 
     def too_narrow(self, known: Mapping[str, Topic]) -> Sequence[str]:
-        """Return a complaint about each of our own topics that has fewer partitions than it needs."""
-        own = [(name, kind, self._like(known, source, kind)) for source, name, kind in self._own()]
+        """Return a complaint about each of our own topics that has fewer partitions than it needs. Receipts need no certain number."""
+        own = [
+            (name, kind, self._like(known, source, kind)) for source, name, kind in self._own() if kind != "receipts"
+        ]
         faults = [(name, self._narrowness(name, kind, known[name], like)) for name, kind, like in own if name in known]
         return [f"topic {name} does not fit: {wrong}; run: {remedy}" for name, (wrong, remedy) in faults if remedy]
 
