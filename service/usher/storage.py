@@ -20,7 +20,8 @@ def log_config(settings: Settings) -> LogConfig:
         topics=settings.topic_names,
         start_from=settings.start_from,
         drain=drain_budget(settings),
-        receipts=settings.receipts.keep if settings.receipts.on else None,
+        receipts=settings.receipts.on,
+        keep=settings.receipts.keep,
     )
 
 

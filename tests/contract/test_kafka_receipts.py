@@ -54,8 +54,8 @@ async def filed(worker: Worker, value: bytes) -> None:
 async def test_the_topic_is_made_as_wide_as_the_largest_source_topic_and_widened_with_it(new_group: NewGroup) -> None:
     """Its retention is the one that is set. The receipts of a source partition go to that number modulo its partitions."""
     small, large = await new_group(1), await new_group(3)
-    both = dataclasses.replace(large.config, topics=(small.topic, large.topic), receipts=MONTH)
-    worker = large.new(topics=both.topics, receipts=MONTH)
+    both = dataclasses.replace(large.config, topics=(small.topic, large.topic), keep=MONTH)
+    worker = large.new(topics=both.topics, keep=MONTH)
     await worker.log.open(worker)
     await worker.until(lambda: len(worker.held) == 4)
 
@@ -101,10 +101,10 @@ async def test_another_retention_than_the_set_one_is_in_the_plan_and_stops_nobod
     first = await group.worker()
     await first.log.close()
 
-    worker = await group.worker(receipts=MONTH)
+    worker = await group.worker(keep=MONTH)
 
     assert not worker.log.complaints()
-    config = dataclasses.replace(group.config, receipts=MONTH)
+    config = dataclasses.replace(group.config, keep=MONTH)
     [said, remedy] = (await wrong(KafkaBrowser(group.broker.address, config)))[name(group)]
     assert said == "retention.ms=7776000000: USHER_RECEIPTS__KEEP is 2592000000 ms"
     assert remedy.endswith(f"--entity-name {name(group)} --alter --add-config retention.ms=2592000000")
@@ -113,8 +113,8 @@ async def test_another_retention_than_the_set_one_is_in_the_plan_and_stops_nobod
 async def test_without_receipts_there_is_no_such_topic(new_group: NewGroup) -> None:
     """None is made, none is asked for, and one that does not fit is nobody's concern."""
     group = await new_group(1)
-    worker = await group.worker(receipts=None)
-    config = dataclasses.replace(group.config, receipts=None)
+    worker = await group.worker(receipts=False)
+    config = dataclasses.replace(group.config, receipts=False)
 
     assert name(group) not in await wrong(KafkaBrowser(group.broker.address, config))
     assert await described(group.broker, name(group)) == {}
@@ -123,7 +123,7 @@ async def test_without_receipts_there_is_no_such_topic(new_group: NewGroup) -> N
         assert await drained(browser.receipts({})) == []
     await worker.log.close()
     await group.broker.create_topic(name(group), 1, cleanup_policy="compact")
-    await group.worker(receipts=None)
+    await group.worker(receipts=False)
 
 
 async def test_a_topic_with_receipts_of_another_group_is_refused(kafka: Broker) -> None:

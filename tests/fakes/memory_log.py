@@ -263,7 +263,7 @@ class MemoryBrowser:
                 TopicState(dead_letter_topic(group, topic), "dlt", count, False, True),
             )
         ]
-        if self.config.receipts is not None:
+        if self.config.receipts:
             states.append(TopicState(receipts_topic(group), "receipts", count, False, True))
         return states
 

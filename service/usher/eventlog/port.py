@@ -247,15 +247,16 @@ class EventLog(Protocol):
 class LogConfig:
     """The configuration of every event log. *topics* are the source topics.
 
-    *start_from* is ``latest``, ``earliest`` or Unix seconds. *drain* is the budget of `Owner.released` in seconds. *receipts* is how
-    many seconds receipts are kept; None: there are none, and they need no topic.
+    *start_from* is ``latest``, ``earliest`` or Unix seconds. *drain* is the budget of `Owner.released` in seconds. *receipts*: they are
+    written, and need a topic. *keep* is how many seconds they are kept; what was written is not kept longer where none are written now.
     """
 
     group: str
     topics: tuple[str, ...]
     start_from: str | float = "latest"
     drain: float = 20.0
-    receipts: float | None = 90 * 86_400.0
+    receipts: bool = True
+    keep: float = 90 * 86_400.0
 
 
 def has_shrunk(end: int, position: int) -> bool:

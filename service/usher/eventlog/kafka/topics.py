@@ -28,8 +28,7 @@ class KafkaTopics:
         self._servers = servers
         self._group = config.group
         self._sources = config.topics
-        self._receipts = config.receipts is not None
-        self._keep = config.receipts or 0.0
+        self._receipts, self._keep = config.receipts, config.keep
 
     async def verified(self) -> Mapping[str, Topic]:
         """Return all topics by name. The sources must exist; our own are created or widened to match.

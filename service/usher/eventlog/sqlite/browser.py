@@ -53,7 +53,7 @@ class SqliteBrowser:
                 (dead_letter_topic(group, topic), "dlt"),
             )
         ]
-        if self._config.receipts is not None:
+        if self._config.receipts:
             own.append((receipts_topic(group), "receipts"))
         return [TopicState(name, kind, partitions=1, compacted=kind == "retry", writable=True) for name, kind in own]
 

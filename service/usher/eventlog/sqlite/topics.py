@@ -39,7 +39,7 @@ class SqliteTopics:
     def __init__(self, config: LogConfig, clock: Callable[[], float]) -> None:
         self._group = config.group
         self._sources = config.topics
-        self._keep = config.receipts
+        self._keep = config.keep
         self._compacted = {retry_topic(config.group, topic) for topic in config.topics} | {
             checkpoints_topic(config.group)
         }
@@ -124,6 +124,5 @@ class SqliteTopics:
             yield partial(passed, topic=topic, before=read * 1000)
             yield partial(passed, topic=retry_topic(self._group, topic), before=done * 1000, tombstones=True)
             yield partial(tables.prune, topic=dead_letter_topic(self._group, topic), before=dead * 1000, source=None)
-        if self._keep is not None:
-            kept = self._clock() - self._keep
-            yield partial(tables.prune, topic=self.receipts, before=kept * 1000, source=None)
+        kept = self._clock() - self._keep
+        yield partial(tables.prune, topic=self.receipts, before=kept * 1000, source=None)
