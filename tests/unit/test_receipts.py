@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 from base64 import b64decode
 from pathlib import Path
 from typing import get_args
+from uuid import UUID
 
 import cramjam
 import pytest
@@ -47,6 +49,40 @@ def test_receipts_are_packed_into_records_of_bounded_size() -> None:
     assert pack([]) == []
 
 
+def test_a_receipt_takes_less_than_200_bytes() -> None:
+    """Of messages to many users, as a worker that is busy writes them: ids, provider's ids and HMACs are all different."""
+    keys, chance = AddressKeys([b"k"]), random.Random(1)
+    many = [
+        Receipt(
+            topic="identity.events",
+            topic_id="mJ0wT3yZQ6mE3r0x2aQ5Yw",
+            partition=at % 6,
+            offset=1_000_000 + at,
+            handler="welcome_email",
+            event_id=f"{chance.getrandbits(64):016x}",
+            type="user.created",
+            source="authgear",
+            tenant="demo",
+            user_id=str(UUID(int=chance.getrandbits(128))),
+            username=keys.kept(f"user-{at}@example.org"),
+            stored_at=1_750_000_000_000 + 7 * at,
+            state="sent",
+            channel="email",
+            provider="sendgrid",
+            provider_id=f"{chance.randbytes(16).hex()}.recvd-{chance.randbytes(8).hex()}",
+            template="welcome",
+            language="en",
+            address=keys.address_hmac(f"user-{at}@example.org", "email"),
+            key=keys.name,
+            attempts=1,
+            began=1_750_000_000_000 + 7 * at + chance.randrange(100),
+            at=1_750_000_000_100 + 7 * at + chance.randrange(500),
+        )
+        for at in range(1_000)
+    ]
+    assert sum(map(len, pack(many))) < 200 * len(many)
+
+
 def test_texts_that_no_record_has_room_for_are_cut() -> None:
     """Every receipt is written: a text that is longer than any real one must not stop what has to be durable."""
     (record,) = pack(
@@ -85,6 +121,7 @@ def _forged(raw: bytes, size: int | None = None) -> bytes:
 @pytest.mark.parametrize(
     ("record", "why"),
     [
+        (None, "empty"),
         (b"", "empty"),
         (b"\x02" + bytes(20), "of the format 2"),
         (b"\x01", "these are no receipts"),
@@ -96,7 +133,7 @@ def _forged(raw: bytes, size: int | None = None) -> bytes:
         (_forged(b"\x91" * 50_000), "these are no receipts"),
     ],
 )
-def test_a_record_that_is_no_list_of_receipts_is_refused(record: bytes, why: str) -> None:
+def test_a_record_that_is_no_list_of_receipts_is_refused(record: bytes | None, why: str) -> None:
     with pytest.raises(UnreadableReceipts, match=why):
         unpack(record)
 

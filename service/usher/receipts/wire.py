@@ -60,7 +60,7 @@ def _plain(receipt: Receipt) -> Receipt:
     return replace(receipt, **texts)
 
 
-def unpack(value: bytes) -> list[Receipt]:
+def unpack(value: bytes | None) -> list[Receipt]:
     """Read the receipts in the value of one record.
 
     Raises:

@@ -13,6 +13,8 @@ from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.port import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 
 _LOOKED_AT: Final = 50
+_LOOKED_AT_RECEIPTS: Final = 3
+"""A record has the receipts of many deliveries."""
 
 
 async def strangers(
@@ -43,9 +45,10 @@ async def strangers(
 
 
 async def _stranger(consumer: AIOKafkaConsumer, group: str, source: str, partitions: Sequence[TopicPartition]) -> str:
+    last = _LOOKED_AT_RECEIPTS if partitions[0].topic == receipts_topic(group) else _LOOKED_AT
     try:
         first, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
-        bounds = {each: (max(first[each], ends[each] - _LOOKED_AT), ends[each]) for each in partitions}
+        bounds = {each: (max(first[each], ends[each] - last), ends[each]) for each in partitions}
         async for records in read_between(consumer, bounds):
             for record in records:
                 if owner := foreign(Head(record.headers), group, source):
