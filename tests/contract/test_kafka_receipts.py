@@ -199,6 +199,24 @@ async def test_notes_made_anew_under_a_worker_are_written_again(new_group: NewGr
     assert await worker.log.address_key() == key
 
 
+async def test_a_group_that_starts_at_the_latest_notes_what_lies_before(new_group: NewGroup) -> None:
+    """A partition that is added later is read from its beginning, and noted as such."""
+    group = await new_group(2)
+    await group.produce([b"old"] * 3)
+
+    worker = group.new(start_from="latest")
+    await worker.log.open(worker)
+    await worker.until(lambda: len(worker.held) == 2)
+    async with group.broker.admin() as admin:
+        await admin.create_partitions({group.topic: NewPartitions(3)})
+    await worker.until(lambda: len(worker.held) == 3)
+
+    async with group.browser() as browser:
+        starts = await browser.starts()
+    assert [(at.partition, start.offset) for at, start in sorted(starts.items())] == [(0, 3), (1, 0), (2, 0)]
+    assert {start.topic_id for start in starts.values()} == {claim.topic_id for claim in worker.claims}
+
+
 async def test_a_group_of_an_usher_that_noted_no_start_has_none(new_group: NewGroup) -> None:
     """Nobody may call an event of then older than the group."""
     group = await new_group(1)

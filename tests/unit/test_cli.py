@@ -958,6 +958,14 @@ def test_topics_are_planned_and_applied(usher: Usher) -> None:
     ]
 
 
+def test_without_receipts_their_topic_is_not_planned(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`USHER_RECEIPTS=off` needs none."""
+    monkeypatch.setenv("USHER_RECEIPTS", "off")
+    usher("topics", "apply")
+
+    assert [row["topic"] for row in usher("topics", "plan", "--json").rows] == [TOPIC, RETRY, DEAD]
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [("Welcome", "lower case"), ("2nd", "a letter first"), ("import", "keyword of Python"), ("test_it", "a test file")],
