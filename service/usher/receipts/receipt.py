@@ -66,8 +66,8 @@ class Receipt(Struct, frozen=True, array_like=True, kw_only=True):
 
     *topic* to *offset* name the source record, *stored_at* is its time. *replay* is the id of the replay, empty for none.
     *address* is the HMAC of the address that the message went to, and *key* names the key of all HMACs in the receipt;
-    *event_id*, *user_id* and *username* are as `usher.receipts.keys.AddressKeys.kept` gives them. *attempts* counts those that were made, *began* is the first one's time, *at* when it ended.
-    Not *sends*: the handler says that it never sends.
+    *event_id*, *user_id* and *username* are as `usher.receipts.keys.AddressKeys.kept` gives them. *attempts* counts those that
+    were made, *began* is the first one's time, *at* when it ended. Not *sends*: the handler says that it never sends.
 
     The order of the fields is the wire's order: a new one comes last, and has a default.
     """

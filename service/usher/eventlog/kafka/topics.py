@@ -243,13 +243,10 @@ class KafkaTopics:
         """Return what is wrong with the partitions of a topic of ours, and the command that widens it, where that would mend it."""
         if like is None or topic.partitions == like.partitions:
             return "", ""
+        wrong = f"{topic.partitions} partitions, {_model(kind)} {like.partitions}"
         if topic.partitions < like.partitions:
-            return f"{topic.partitions} partitions, {_model(kind)} {like.partitions}", self._widen_command(
-                name, like.partitions
-            )
-        return (
-            ("", "") if kind == "receipts" else (f"{topic.partitions} partitions, {_model(kind)} {like.partitions}", "")
-        )
+            return wrong, self._widen_command(name, like.partitions)
+        return "" if kind == "receipts" else wrong, ""
 
     def _config_command(self, name: str, config: str) -> str:
         tool = f"kafka-configs.sh --bootstrap-server {self._servers} --entity-type topics --entity-name {name}"
