@@ -17,12 +17,15 @@ from usher.receipts.receipt import Receipt
 
 VERSION: Final = 1
 MOST_BYTES: Final = 60 * 1024
-"""The bytes that the receipts of one record take before they are compressed, at most: every topic that is used takes so many."""
+"""The bytes of one record, at most: every topic that is used takes so many."""
+_MOST_UNPACKED: Final = 256 * 1024
+"""The bytes that the receipts of one record take before they are compressed, at most."""
 _HEAD: Final = 5
-_AT_ONCE: Final = 150
+_AT_ONCE: Final = 300
+"""Receipts: of usual ones more would not fit into a record."""
 _LEVEL: Final = 1
 """The quickest: higher levels take ten times as long for a twentieth less."""
-_LONGEST: Final = 500
+_LONGEST: Final = 400
 """Characters. A text that is longer is cut where the receipts would not fit into a record otherwise."""
 _TEXTS: Final = tuple(name for name in Receipt.__struct_fields__ if Receipt.__annotations__[name] == "str")
 _encode: Final = msgpack.Encoder().encode
@@ -45,9 +48,12 @@ def _packed(receipts: Sequence[Receipt]) -> Iterator[bytes]:
         raw = _encode(receipts)
     except UnicodeEncodeError:  # half a character, which a document in JSON may hold
         raw = _encode([_plain(receipt) for receipt in receipts])
-    if len(raw) <= MOST_BYTES:
-        yield bytes((VERSION,)) + len(raw).to_bytes(4) + bytes(cramjam.zstd.compress(raw, level=_LEVEL))
-    elif half := len(receipts) // 2:
+    if len(raw) <= _MOST_UNPACKED:
+        record = bytes((VERSION,)) + len(raw).to_bytes(4) + bytes(cramjam.zstd.compress(raw, level=_LEVEL))
+        if len(record) <= MOST_BYTES:
+            yield record
+            return
+    if half := len(receipts) // 2:
         yield from _packed(receipts[:half])
         yield from _packed(receipts[half:])
     else:
@@ -71,8 +77,10 @@ def unpack(value: bytes | None) -> list[Receipt]:
         raise UnreadableReceipts(
             f"these receipts are {what}, and this Usher reads {VERSION}: a newer Usher wrote them?"
         )
-    if (size := int.from_bytes(value[1:_HEAD])) > MOST_BYTES:
-        raise UnreadableReceipts(f"these receipts say that they have {size:,} bytes, and {MOST_BYTES:,} is the most")
+    if (size := int.from_bytes(value[1:_HEAD])) > _MOST_UNPACKED:
+        raise UnreadableReceipts(
+            f"these receipts say that they have {size:,} bytes, and {_MOST_UNPACKED:,} is the most"
+        )
     raw = bytearray(size)
     try:
         written = cramjam.zstd.decompress_into(value[_HEAD:], raw)
