@@ -44,6 +44,8 @@ class Committed:
 class ReceiptsState:
     """Where the receipts of a group lie. *topic_id* is another one once they were made anew: then their offsets begin again.
 
+    Brokers before 2.8 give no ids, and it is empty. There an end before what was read shows it.
+
     *partitions* maps each partition to the offset of the first record that is kept, and the one after the last.
     """
 
