@@ -166,7 +166,7 @@ async def test_the_address_of_a_broker_is_readable(tmp_path: Path) -> None:
     """In the answer of a command, and in the lines of a worker that waits: it is a setting, and what an operator looks at first."""
     [port] = free_ports(1)
     address = f"127.0.0.1:{port}"
-    env = environment(event_log=f"kafka://{address}", log_format="json")
+    env = environment(event_log=f"kafka://{address}", log_format="json", receipts__key="a key that no topic has")
     code, _, err = await usher("emit", "-", cwd=tmp_path, env=env, stdin=raw_event(id="01"))
     async with running(tmp_path, env, ready=False) as service:
         await service.wait(lambda: any(line.get("level") == "warning" for line in service.lines))

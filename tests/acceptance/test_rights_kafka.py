@@ -23,7 +23,7 @@ from tests.kafka import Broker
 from tests.service import Service, environment, running, usher
 
 from usher.eventlog.kafka import KafkaLog
-from usher.eventlog.port import LogConfig, checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.port import LogConfig, checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 from usher.kafka_options import kafka_options
 from usher.testing import raw_event
 
@@ -119,8 +119,9 @@ async def prepare(broker: Broker) -> None:
         own = [NewTopic(f"{GROUP}.{TOPIC}-{kind}", 2, 1, topic_configs=configs) for kind, configs in (
             ("retry", {"cleanup.policy": "compact"}), ("dlt", {}),
         )]  # fmt: skip
+        receipts = NewTopic(receipts_topic(GROUP), 2, 1, topic_configs={"retention.ms": "7776000000"})
         notes = NewTopic(checkpoints_topic(GROUP), 1, 1, topic_configs={"cleanup.policy": "compact"})
-        await admin.create_topics([NewTopic(TOPIC, 2, 1), NewTopic(_NOT_OURS, 1, 1), *own, notes])
+        await admin.create_topics([NewTopic(TOPIC, 2, 1), NewTopic(_NOT_OURS, 1, 1), *own, receipts, notes])
         answer: Any = await admin._client.send(
             admin._client.get_random_node(), _CreateAcls([*documented(), *_TOO_WIDE])
         )
@@ -153,7 +154,7 @@ async def is_kept_out(broker: Broker) -> None:
     """The documented denials hold against a rule that lets another principal do everything: on each topic of ours, and on the group."""
     billing = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "billing"}
     options: dict[str, Any] = {"bootstrap_servers": broker.servers, **billing, "sasl_plain_password": "b"}
-    ours = (retry_topic(GROUP, TOPIC), dead_letter_topic(GROUP, TOPIC), checkpoints_topic(GROUP))
+    ours = (retry_topic(GROUP, TOPIC), dead_letter_topic(GROUP, TOPIC), receipts_topic(GROUP), checkpoints_topic(GROUP))
     async with AIOKafkaProducer(**options, enable_idempotence=False) as producer:
         await producer.send_and_wait(_NOT_OURS, b"{}", key=b"its own")
         for topic in ours:
@@ -192,6 +193,7 @@ async def test_the_documented_rights_are_enough(kafka: Broker, tmp_path: Path) -
             kafka__sasl_mechanism="PLAIN",
             kafka__sasl_plain_username="usher",
             kafka__sasl_plain_password="u",
+            receipts__key="a key that no topic has",
         )
         async with running(tmp_path, env) as service:
             await service.line("message sent", event_id="0a")

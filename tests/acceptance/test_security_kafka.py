@@ -85,6 +85,10 @@ def guarded(kafka_jars: Path, openssl: None, tmp_path_factory: pytest.TempPathFa
         yield Guarded(broker, authority, authority.issue("usher", KEY_PASSWORD), folder)
 
 
+KEY = "a key that no topic has"
+"""Of receipts: without one there is a warning."""
+
+
 @pytest.mark.parametrize("listener", list(EXAMPLES))
 async def test_the_documented_settings_do_the_whole_job(guarded: Guarded, tmp_path: Path, listener: str) -> None:
     """A mail goes out, its topics are made, and a dead letter is listed, without a warning or a secret in any output."""
@@ -92,7 +96,8 @@ async def test_the_documented_settings_do_the_whole_job(guarded: Guarded, tmp_pa
     await guarded.broker.create_topic(topic, 2)
     events = [raw_event(id="0a", email="ann@example.org"), raw_event(id="0b", email="no-address")]
     await guarded.broker.produce(topic, [(b"0a", events[0]), (b"0b", events[1])])
-    env = environment(topics=topic, group=group, start_from="earliest") | guarded.settings(listener)
+    env = environment(topics=topic, group=group, start_from="earliest", receipts__key=KEY)
+    env |= guarded.settings(listener)
 
     async with running(tmp_path, env) as service:
         await service.line("message sent", event_id="0a")
@@ -186,7 +191,7 @@ async def test_a_listener_of_another_protocol_is_waited_for_with_a_hint(guarded:
 
 async def _refused(cwd: Path, settings: dict[str, str]) -> str:
     """What `usher run` says, in one line and at once; `usher check` says the same."""
-    env = environment() | settings
+    env = environment(receipts__key=KEY) | settings
     runs, checks = await asyncio.gather(usher("run", cwd=cwd, env=env), usher("check", "--json", cwd=cwd, env=env))
     _holds_no_secret(f"{runs}{checks}")
     assert (runs[0], checks[0]) == (1, 1)

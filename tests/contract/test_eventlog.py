@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from tests.contract.logs import (
 
 from usher.delivery import Record
 from usher.eventlog.errors import ClaimLost, TooLarge
-from usher.eventlog.port import Claim, Position, TopicPartition
+from usher.eventlog.port import Claim, Position, TopicPartition, receipts_topic
 
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "memory": lambda _request, _folder: MemoryHarness(),
@@ -363,7 +363,7 @@ async def test_a_scan_ends_where_the_topic_ended(logs: Harness) -> None:
 
 
 async def test_a_browser_tells_which_topics_there_are(logs: Harness) -> None:
-    """topics() names the source topic and our two, besides the checkpoints; create_topics() creates what is missing, once."""
+    """topics() names the source topic, our two and the receipts, besides the checkpoints; create_topics() creates what is missing, once."""
     async with logs.browser() as browser:
         await browser.create_topics()
         states = {state.topic: state for state in await browser.topics() if state.kind != "checkpoints"}
@@ -373,6 +373,7 @@ async def test_a_browser_tells_which_topics_there_are(logs: Harness) -> None:
         logs.topic: "source",
         logs.retry_topic: "retry",
         logs.dead_letter_topic: "dlt",
+        receipts_topic(logs.group): "receipts",
     }
     assert {state.partitions for state in states.values()} == {logs.partitions}
     assert states[logs.retry_topic].compacted is True
@@ -494,3 +495,109 @@ async def test_a_partition_moves_to_another_worker_with_its_place(logs: Harness)
 
     await second.log.close()
     await first.until(lambda: len(first.held) == logs.partitions)
+
+
+# Receipts, and what a group notes about itself
+
+
+async def receipts(logs: Harness, positions: Mapping[int, int] | None = None) -> list[Record]:
+    async with logs.browser() as browser:
+        return await drained(browser.receipts(positions or {}))
+
+
+async def test_receipts_are_kept_and_read_by_position(logs: Harness) -> None:
+    """What was filed is read from the beginning, from any position, and up to the end; each partition's bounds are as said."""
+    worker = await logs.worker()
+    for claim in worker.claims:
+        await worker.log.file(claim, [f"{claim.partition}:{n}".encode() for n in range(4)])
+
+    filed = await receipts(logs)
+    async with logs.browser() as browser:
+        state = await browser.receipts_state()
+    assert state is not None
+    by_partition = {at: [each for each in filed if each.partition == at] for at in state.partitions}
+
+    assert {at: set(values(some)) for at, some in by_partition.items()} == {
+        claim.partition: {f"{claim.partition}:{n}".encode() for n in range(4)} for claim in worker.claims
+    }
+    assert len(filed) == 4 * logs.partitions
+    for at, some in by_partition.items():
+        assert state.partitions[at] == (some[0].offset, some[-1].offset + 1)
+        assert all(each.timestamp > 0 for each in some)
+    later = {at: some[2].offset for at, some in by_partition.items()}
+    assert values(await receipts(logs, later)) == [each.value for some in by_partition.values() for each in some[2:]]
+    assert await receipts(logs, {at: end for at, (_, end) in state.partitions.items()}) == []
+
+
+async def test_receipts_are_filed_after_the_claim_has_ended(logs: Harness) -> None:
+    """A message was sent, whoever has the partition now."""
+    first = await logs.worker()
+    [claim, *_] = first.claims
+    if logs.shares:
+        second = await logs.worker("second", claims=1)
+        await asyncio.gather(first.until(lambda: claim in first.ended), second.until(lambda: bool(second.held)))
+
+    await first.log.file(claim, [b"late"])
+
+    assert values(await receipts(logs)) == [b"late"]
+
+
+async def test_a_receipt_that_is_too_large_is_refused_as_such(logs: Harness) -> None:
+    """The others of the same call may be there or not; what comes next is taken."""
+    worker = await logs.worker()
+    [claim, *_] = worker.claims
+
+    with pytest.raises(TooLarge):
+        await worker.log.file(claim, [TOO_LARGE])
+    await worker.log.file(claim, [b"next"])
+
+    assert values(await receipts(logs)) == [b"next"]
+
+
+async def test_a_log_without_receipts_has_none_to_read(logs: Harness) -> None:
+    """Before any was filed there is nothing, and that is no error; also where no worker ever ran."""
+    assert await receipts(logs) == []
+    await logs.worker()
+    assert await receipts(logs) == []
+
+
+async def test_a_group_notes_where_it_began_to_read(logs: Harness) -> None:
+    """The offset, the topic and the time of each partition's start are there for who asks later, and stay after a restart."""
+    async with logs.browser() as browser:
+        assert await browser.starts() == {}
+    first = await logs.worker()
+    began = {claim.topic_partition: (claim.topic_id, claim.start) for claim in first.claims}
+    for claim in first.claims:
+        await first.log.append(logs.topic, str(claim.partition).encode(), b"1")
+    await first.log.close()
+    async with logs.browser() as browser:
+        starts = await browser.starts()
+    assert {each: (start.topic_id, start.offset) for each, start in starts.items()} == began
+    assert all(start.at > 1_600_000_000_000 for start in starts.values())
+
+    second = await logs.worker("second")
+    await second.log.commit({claim: Position(claim.start, "m") for claim in second.claims})
+    await second.log.close()
+
+    async with logs.browser() as browser:
+        assert await browser.starts() == starts
+
+
+async def test_a_group_has_one_key_for_addresses(logs: Harness) -> None:
+    """It is made where there is none, and stays: workers that ask at once, later ones, and the command line get the same."""
+    async with logs.browser() as browser:
+        assert await browser.address_key() is None
+    workers = [await logs.worker("first")]
+    if logs.shares:
+        workers += [await logs.worker("second", claims=0), await logs.worker("third", claims=0)]
+
+    keys = await asyncio.gather(*(worker.log.address_key() for worker in workers))
+
+    assert len(set(keys)) == 1
+    assert len(keys[0]) == 32
+    for worker in workers:
+        await worker.log.close()
+    later = await logs.worker("later")
+    assert await later.log.address_key() == keys[0]
+    async with logs.browser() as browser:
+        assert await browser.address_key() == keys[0]

@@ -30,6 +30,7 @@ from usher.eventlog.port import (
     checkpoints_topic,
     dead_letter_topic,
     own_topics,
+    receipts_topic,
     retry_topic,
 )
 
@@ -64,11 +65,11 @@ async def described(broker: Broker, topic: str) -> dict[str, range]:
         return {name: range(there.partitions) for name, there in (await seen(admin._client, [topic])).items()}
 
 
-async def policy(broker: Broker, topic: str) -> str:
+async def configured(broker: Broker, topic: str, *configs: str) -> dict[str, str]:
     async with broker.admin() as admin:
-        asked = [ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": None})]
+        asked = [ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(configs))]
         described: Any = await admin.describe_configs(asked)
-        return str(described[0].resources[0][4][0][1])
+        return {entry[0]: entry[1] for entry in described[0].resources[0][4]}
 
 
 async def read_to(worker: Worker, claim: Claim, offset: int) -> None:
@@ -250,9 +251,9 @@ async def test_own_topics_that_are_deleted_are_made_again_as_they_must_be(new_gr
     assert {line["topic"] for line in lines if line["event"] == "a topic of ours was made anew"} == set(own)
 
     assert {name: len((await described(group.broker, name))[name]) for name in own} == dict(
-        zip(own, (3, 3, 1), strict=True)
+        zip(own, (3, 3, 3, 1), strict=True)
     )
-    assert await policy(group.broker, retries) == "compact"
+    assert await configured(group.broker, retries, "cleanup.policy") == {"cleanup.policy": "compact"}
     await worker.until(lambda: len(worker.held) == 3)
     async with asyncio.timeout(PATIENCE):
         for claim in worker.claims:
@@ -271,6 +272,9 @@ async def test_own_topics_that_are_deleted_are_made_again_as_they_must_be(new_gr
         ("dlt", 2, {"max_message_bytes": "1000"}, "max.message.bytes=1000"),
         ("dlt", 2, {"cleanup_policy": "compact"}, "compacted"),
         ("retry", 2, {"cleanup_policy": "compact", "delete_retention_ms": "0"}, "delete.retention.ms=0"),
+        ("receipts", 2, {"cleanup_policy": "compact"}, "compacted"),
+        ("receipts", 2, {"retention_ms": "60000"}, "retention.ms=60000"),
+        ("receipts", 2, {"retention_bytes": "1048576"}, "deleted by size"),
         ("checkpoints", 1, {"cleanup_policy": "delete"}, "not compacted"),
     ],
 )
@@ -282,6 +286,7 @@ async def test_an_own_topic_made_anew_as_it_must_not_be_is_a_complaint(
     name = {
         "retry": retry_topic(group.config.group, group.topic),
         "dlt": dead_letter_topic(group.config.group, group.topic),
+        "receipts": receipts_topic(group.config.group),
         "checkpoints": checkpoints_topic(group.config.group),
     }[kind]
     worker = await group.worker()

@@ -19,7 +19,8 @@ from tests.fakes.memory_lease_queue import LeaseQueue
 
 from usher.delivery import Headers, StoredRecord
 from usher.eventlog.errors import LogUnavailable, TooLarge
-from usher.eventlog.port import Claim, LogConfig, Owner, Position, TopicPartition
+from usher.eventlog.notes import GroupStart
+from usher.eventlog.port import Claim, LogConfig, Owner, Position, TopicPartition, checkpoints_topic
 
 MAX_BYTES = 1_048_576
 
@@ -63,6 +64,7 @@ class Partition:
 class Group:
     """A group: its members, its valid claims, and what it has committed."""
 
+    name: str
     members: list[GroupMember] = field(default_factory=list)
     owned: dict[TopicPartition, Claim] = field(default_factory=dict)
     committed: dict[TopicPartition, Position] = field(default_factory=dict)
@@ -223,7 +225,12 @@ class MemoryBroker:
     # Groups
 
     def group(self, name: str) -> Group:
-        return self._groups.setdefault(name, Group())
+        return self._groups.setdefault(name, Group(name))
+
+    def note_start(self, group: str, topic_partition: TopicPartition, offset: int) -> None:
+        """Note where a group begins to read a partition."""
+        start = GroupStart(self.topic_id(topic_partition.topic), offset, int(self.clock() * 1000))
+        self.put(TopicPartition(checkpoints_topic(group), 0), *start.record(topic_partition))
 
     def join(self, member: GroupMember) -> None:
         """Add *member* to its group. Its owner gets the claims soon."""
@@ -276,6 +283,7 @@ class MemoryBroker:
         if group.topic_ids.setdefault(topic_partition, id_) != id_:
             group.topic_ids[topic_partition] = id_
             group.committed[topic_partition] = Position(0)
+            self.note_start(group.name, topic_partition, 0)
         at = group.committed[topic_partition]
         return Claim(*topic_partition, at.next, at.mark, id_, topic_partition.topic in self._made)
 

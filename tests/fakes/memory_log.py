@@ -10,8 +10,9 @@ from tests.fakes.memory_broker import MemoryBroker
 from tests.fakes.memory_lease import memory_lease
 
 from usher.delivery import Headers, Record, stated_time
-from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.browse import Committed, ReceiptsState, TopicState
 from usher.eventlog.errors import ClaimLost, LogError
+from usher.eventlog.notes import GroupStart, Notes, new_key
 from usher.eventlog.port import (
     CAUGHT_UP,
     Batch,
@@ -22,7 +23,9 @@ from usher.eventlog.port import (
     Owner,
     Position,
     TopicPartition,
+    checkpoints_topic,
     dead_letter_topic,
+    receipts_topic,
     retry_topic,
 )
 
@@ -60,7 +63,9 @@ class MemoryLog:
         committed = self.broker.group(self.config.group).committed
         for topic in self.config.topics:
             for partition in range(self.broker.partitions):
-                committed.setdefault(TopicPartition(topic, partition), Position(self._start(topic, partition)))
+                if (each := TopicPartition(topic, partition)) not in committed:
+                    committed[each] = Position(self._start(topic, partition))
+                    self.broker.note_start(self.config.group, each, committed[each].next)
         self.broker.join(self)
 
     async def close(self) -> None:
@@ -100,6 +105,17 @@ class MemoryLog:
     async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         topic_partition = TopicPartition(dead_letter_topic(self.config.group, claim.topic), claim.partition)
         await self.broker.write(topic_partition, key, value, headers)
+
+    async def file(self, claim: Claim, values: Sequence[bytes]) -> None:
+        topic_partition = TopicPartition(receipts_topic(self.config.group), claim.partition)
+        await asyncio.gather(*(self.broker.write(topic_partition, None, value, ()) for value in values))
+
+    async def address_key(self) -> bytes:
+        notes = _notes(self.broker, self.config.group)
+        if notes.address_key is None:
+            await self.broker.write(_notes_partition(self.config.group), *new_key(), ())
+            return await self.address_key()  # of several that were written the first one counts
+        return notes.address_key
 
     async def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         partition = self.broker.partition(*self._retry(claim))
@@ -212,6 +228,17 @@ class MemoryLog:
         return TopicPartition(retry_topic(self.config.group, claim.topic), claim.partition)
 
 
+def _notes_partition(group: str) -> TopicPartition:
+    return TopicPartition(checkpoints_topic(group), 0)
+
+
+def _notes(broker: MemoryBroker, group: str) -> Notes:
+    broker.check()
+    notes = Notes(group)
+    notes.take(broker.partition(*_notes_partition(group)).records)
+    return notes
+
+
 class MemoryBrowser:
     """A `Browser` on a `MemoryBroker`."""
 
@@ -227,7 +254,7 @@ class MemoryBrowser:
     async def topics(self) -> Sequence[TopicState]:
         self.broker.check()
         group, count = self.config.group, self.broker.partitions
-        return [
+        states = [
             state
             for topic in self.config.topics
             for state in (
@@ -236,6 +263,28 @@ class MemoryBrowser:
                 TopicState(dead_letter_topic(group, topic), "dlt", count, False, True),
             )
         ]
+        if self.config.receipts:
+            states.append(TopicState(receipts_topic(group), "receipts", count, False, True))
+        return states
+
+    async def receipts_state(self) -> ReceiptsState:
+        self.broker.check()
+        topic = receipts_topic(self.config.group)
+        partitions = {number: (log.first, log.end) for number, log in enumerate(self.broker.topic(topic))}
+        return ReceiptsState(self.broker.topic_id(topic), partitions)
+
+    async def receipts(self, positions: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
+        self.broker.check()
+        logs = enumerate(self.broker.topic(receipts_topic(self.config.group)))
+        for records in [log.since(positions.get(number, 0)) for number, log in logs]:
+            if records:
+                yield records
+
+    async def starts(self) -> Mapping[TopicPartition, GroupStart]:
+        return _notes(self.broker, self.config.group).starts
+
+    async def address_key(self) -> bytes | None:
+        return _notes(self.broker, self.config.group).address_key
 
     async def create_topics(self) -> Sequence[str]:
         return []

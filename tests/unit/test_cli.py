@@ -24,7 +24,8 @@ from usher.engine.dead_letters import dead_letter_headers
 from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate import errors
 from usher.operate.errors import OperateError
-from usher.settings import Settings, settings_table
+from usher.settings import Settings
+from usher.settings.table import settings_table
 from usher.storage import browser
 from usher.systems.decode import decode
 from usher.systems.source import event_key
@@ -953,7 +954,16 @@ def test_topics_are_planned_and_applied(usher: Usher) -> None:
         (TOPIC, "source", ""),
         (RETRY, "retry", ""),
         (DEAD, "dlt", ""),
+        ("usher.receipts", "receipts", ""),
     ]
+
+
+def test_without_receipts_their_topic_is_not_planned(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`USHER_RECEIPTS=off` needs none."""
+    monkeypatch.setenv("USHER_RECEIPTS", "off")
+    usher("topics", "apply")
+
+    assert [row["topic"] for row in usher("topics", "plan", "--json").rows] == [TOPIC, RETRY, DEAD]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from usher.engine import dead_letters
 from usher.event import EventContext
 from usher.event_types import CANONICAL_TYPES
 from usher.metrics import Metrics
-from usher.settings import settings_table
+from usher.settings.table import settings_table
 from usher.systems.canonical import canonical_document
 from usher.systems.decode import decode
 

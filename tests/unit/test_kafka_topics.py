@@ -12,13 +12,20 @@ from aiokafka.errors import InvalidPartitionsError
 
 from usher.eventlog.kafka.topic import Topic
 from usher.eventlog.kafka.topics import KafkaTopics
+from usher.eventlog.port import LogConfig
 
 
 class _Admin:
     """Of a cluster whose source topic has grown; what it says of the other two is old at first."""
 
     def __init__(self) -> None:
-        self._partitions = {"events": 7, "usher.events-retry": 6, "usher.events-dlt": 6, "usher.checkpoints": 1}
+        self._partitions = {
+            "events": 7,
+            "usher.events-retry": 6,
+            "usher.events-dlt": 6,
+            "usher.receipts": 5,
+            "usher.checkpoints": 1,
+        }
         self._client = self
         self.cluster = SimpleNamespace(brokers=lambda: [SimpleNamespace(nodeId=1)])
 
@@ -39,12 +46,13 @@ class _Admin:
 
 async def test_a_topic_that_another_worker_has_widened_is_taken_as_it_is() -> None:
     """A worker that finds the topic widened between look and deed goes on, and does not call the topic misconfigured."""
-    topics = KafkaTopics(cast("AIOKafkaAdminClient", _Admin()), "localhost:9092", "usher", ["events"])
+    topics = KafkaTopics(cast("AIOKafkaAdminClient", _Admin()), "localhost:9092", LogConfig("usher", ("events",)))
     known = await topics.verified()
     assert {name: topic.partitions for name, topic in known.items()} == {
         "events": 7,
         "usher.events-retry": 7,
         "usher.events-dlt": 7,
+        "usher.receipts": 7,
         "usher.checkpoints": 1,
     }
 

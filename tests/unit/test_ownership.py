@@ -24,8 +24,9 @@ from usher.outcome import Hold
 
 RETRIES = TopicPartition(retry_topic("usher", TOPIC), 0)
 DEAD = TopicPartition(dead_letter_topic("usher", TOPIC), 0)
-PREVIOUS = Path(__file__).parents[1] / "samples" / "usher" / "records-0.json"
-"""Records of the version before each carried its group and the id of its topic."""
+SAMPLES = Path(__file__).parents[1] / "samples" / "usher"
+PREVIOUS = ("records-0.json", "records-1.json")
+"""Records of earlier versions: in those of the first one no record carried its group and the id of its topic."""
 
 pytestmark = pytest.mark.jumping
 
@@ -148,8 +149,8 @@ async def test_foreign_records_are_warned_about_once_a_minute(bench: Bench) -> N
 # Records of the version before
 
 
-def previous() -> Mapping[str, Mapping[str, Any]]:
-    return {record["what"]: record for record in json.loads(PREVIOUS.read_text())}
+def previous(name: str = PREVIOUS[0]) -> Mapping[str, Mapping[str, Any]]:
+    return {record["what"]: record for record in json.loads((SAMPLES / name).read_text())}
 
 
 def decoded(record: Mapping[str, Any]) -> tuple[bytes | None, bytes | None, Headers]:
@@ -157,19 +158,20 @@ def decoded(record: Mapping[str, Any]) -> tuple[bytes | None, bytes | None, Head
     return key, value, [(name, b64decode(text)) for name, text in record["headers"]]
 
 
-def put_previous(bench: Bench, *whats: str) -> None:
+def put_previous(bench: Bench, *whats: str, name: str = PREVIOUS[0]) -> None:
     for what in whats:
-        record = previous()[what]
+        record = previous(name)[what]
         bench.broker.put(TopicPartition(record["topic"], 0), *decoded(record))
 
 
-async def test_records_of_the_version_before_are_ours(bench: Bench) -> None:
-    """What it parked is run, what it has done is not run again, and what it was asked is carried out and answered."""
-    put_previous(bench, "parked", "tombstone", "dead letter", "request", "answer")
+@pytest.mark.parametrize("name", PREVIOUS)
+async def test_records_of_earlier_versions_are_ours(bench: Bench, name: str) -> None:
+    """What they parked is run, what they have done is not run again, and what they were asked is carried out and answered."""
+    put_previous(bench, "parked", "tombstone", "dead letter", "request", "answer", name=name)
     script = Script()
 
     async with bench.running(script.handler(expires_after=None)):
-        parked_value = decoded(previous()["parked"])[1]
+        parked_value = decoded(previous(name)["parked"])[1]
         done_value = parked_value.replace(b"0a01", b"0a00") if parked_value else b""
         await bench.emit(raw("first"), done_value, raw("third"))
         await until(lambda: len(script.done) == 4 and bench.committed() == 3)

@@ -1,16 +1,22 @@
 """The settings: what an operator writes, what the service gets, and what is said about mistakes."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
+from platformdirs import user_cache_path
 from pydantic import BaseModel, SecretStr
 
 from usher import Context, Event, on
 from usher.addresses import MailSender, SmtpServer
+from usher.eventlog.browse import Browser
+from usher.eventlog.port import EventLog
 from usher.redact import Ours, scrub
-from usher.settings import Address, Settings, SettingsError, settings_table
+from usher.settings import Address, Settings, SettingsError
+from usher.settings.report import MASK
 from usher.settings.secret_values import know_handlers
+from usher.settings.table import settings_table
+from usher.storage import exposed_key, log_config, reading_keys, writing_keys
 
 
 def load(**environ: str) -> Settings:
@@ -608,3 +614,95 @@ def test_every_secret_of_the_settings_is_masked_from_then_on(tmp_path: Path) -> 
     settings = load(USHER_NESTED__TOKEN="x")
     settings.for_handlers([nested])
     assert scrub(Ours("kafka-secret-1 file-secret-1")) == "kafka-secret-1 file-secret-1"
+
+
+# Receipts
+
+
+def test_receipts_are_on_and_kept_for_90_days() -> None:
+    """Without any setting; the event log gets to know it."""
+    settings = load()
+
+    assert settings.receipts.on
+    assert (log_config(settings).receipts, log_config(settings).keep) == (True, 90 * 86_400)
+
+
+def test_receipts_are_switched_off_by_the_name_of_their_group() -> None:
+    """`USHER_RECEIPTS` is a setting, and the group of others, which may stay set."""
+    settings = load(USHER_RECEIPTS="off", USHER_RECEIPTS__KEEP="30d", USHER_RECEIPTS__KEY="new,old")
+    settings.check_handler_options(())
+
+    assert not settings.receipts.on
+    assert not log_config(settings).receipts
+    assert (settings.receipts.keep, settings.receipts.keys) == (30 * 86_400, (b"new", b"old"))
+    shown = {row.name: row.text for row in settings.shown()}
+    assert (shown["USHER_RECEIPTS"], shown["USHER_RECEIPTS__KEEP"], shown["USHER_RECEIPTS__KEY"]) == (
+        "off",
+        "30d",
+        MASK,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        ({"USHER_RECEIPTS": "perhaps"}, "USHER_RECEIPTS='perhaps': should be on or off"),
+        ({"USHER_RECEIPTS__KEEP": "1h"}, "USHER_RECEIPTS__KEEP='1h': should be from 1d to 3650d, as in 90d"),
+        (
+            {"USHER_RECEIPTS__KEEP": "for ever"},
+            "USHER_RECEIPTS__KEEP='for ever': should be from 1d to 3650d, as in 90d",
+        ),
+        (
+            {"USHER_RECEIPTS__ON": "off"},
+            "USHER_RECEIPTS__ON: there is no such setting (did you mean 'USHER_RECEIPTS'?); correct or remove it",
+        ),
+    ],
+)
+def test_a_mistake_about_receipts_is_reported_like_any_other(environ: dict[str, str], line: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(**environ)
+
+    assert caught.value.problems == (line,)
+
+
+def test_commands_keep_what_they_may_delete_in_the_platforms_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/of-somebody")
+
+    assert load().cache_dir == user_cache_path("usher")
+    assert load(USHER_CACHE_DIR="/tmp/elsewhere").cache_dir == Path("/tmp/elsewhere")
+
+
+class _Log:
+    """An event log that keeps this key."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self._key = key
+
+    async def address_key(self) -> bytes | None:
+        return self._key
+
+
+async def test_the_key_of_the_settings_writes_and_the_one_in_the_log_still_reads() -> None:
+    """It wrote before one was set. Where none is set it writes, too."""
+    kept, given = _Log(b"kept"), load(USHER_RECEIPTS__KEY="new,old")
+
+    assert [key.secret for key in await writing_keys(given, cast("EventLog", kept))] == [b"new", b"old"]
+    assert [key.secret for key in await writing_keys(load(), cast("EventLog", kept))] == [b"kept"]
+    reading = await reading_keys(given, cast("Browser", kept))
+    assert reading is not None
+    assert [key.secret for key in reading] == [b"new", b"old", b"kept"]
+    assert await reading_keys(load(), cast("Browser", _Log(None))) is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "exposed"),
+    [
+        ({"USHER_EVENT_LOG": "kafka://h:9092", "USHER_GROUP": "mine"}, True),
+        ({"USHER_EVENT_LOG": "kafka://h:9092", "USHER_RECEIPTS__KEY": "k"}, False),
+        ({"USHER_EVENT_LOG": "kafka://h:9092", "USHER_RECEIPTS": "off"}, False),
+        ({}, False),
+    ],
+)
+def test_a_key_that_lies_in_a_topic_is_warned_of(environ: dict[str, str], exposed: bool) -> None:
+    """In the file of the embedded log it is as safe as everything else there."""
+    assert ("mine.checkpoints" in exposed_key(load(**environ))) is exposed

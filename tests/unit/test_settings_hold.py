@@ -18,7 +18,8 @@ from usher.app import build
 from usher.cli import main
 from usher.cli._exits import Exit
 from usher.registry import SYSTEMS
-from usher.settings import Settings, SettingsError, every_setting
+from usher.settings import Settings, SettingsError
+from usher.settings.table import every_setting
 from usher.terminal import visible
 
 SID = "AC" + "0" * 32

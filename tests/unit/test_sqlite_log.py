@@ -18,14 +18,15 @@ from tests.contract.logs import PATIENCE, Worker, drained, loaded, parked
 from tests.engine import until
 
 from usher.delivery import Record
+from usher.eventlog.browse import ReceiptsState
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
-from usher.eventlog.port import Claim, LogConfig, Position, dead_letter_topic, retry_topic
+from usher.eventlog.port import Claim, LogConfig, Position, dead_letter_topic, receipts_topic, retry_topic
 from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
 from usher.testing.clock import Clock
 
 TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,))
-RETRY, DEAD = retry_topic("usher", TOPIC), dead_letter_topic("usher", TOPIC)
+RETRY, DEAD, RECEIPTS = retry_topic("usher", TOPIC), dead_letter_topic("usher", TOPIC), receipts_topic("usher")
 DAY = 86_400
 
 CHILD = """
@@ -546,3 +547,64 @@ async def test_several_topics_are_read_in_turn(tmp_path: Path) -> None:
 
     claims: set[Claim] = {batch.claim for batch in reads}
     assert {claim.topic for claim in claims} == {"busy", "quiet"}
+
+
+# Receipts
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_receipts_go_when_their_time_is_over(tmp_path: Path, written: bool) -> None:
+    """Each after as long as is set, also where none are written any more. Their offsets go on, so that readers see no other log."""
+    path, clock = tmp_path / "usher.db", Clock(1_700_000_000.0)
+    async with opened(path, clock) as worker:
+        await worker.log.file(worker.claims[0], [b"old", b"older"])
+        clock.advance(2 * DAY)
+        await worker.log.file(worker.claims[0], [b"young"])
+    async with SqliteBrowser(path, CONFIG) as browser:
+        before = await browser.receipts_state()
+    clock.advance(2 * DAY)
+
+    log = SqliteLog(path, LogConfig("usher", (TOPIC,), receipts=written, keep=3 * DAY), clock=clock)
+    await log.open(Worker(log, "worker", []))
+    await eventually(path, RECEIPTS, [b"young"])
+    await log.close()
+    clock.advance(2 * DAY)
+    log = SqliteLog(path, LogConfig("usher", (TOPIC,), receipts=written, keep=3 * DAY), clock=clock)
+    await log.open(Worker(log, "worker", []))
+    await eventually(path, RECEIPTS, [])
+    await log.close()
+
+    async with SqliteBrowser(path, CONFIG) as browser:
+        after = await browser.receipts_state()
+    [(first, end)] = after.partitions.values()
+    assert first == end >= before.partitions[0][1]
+    assert after.topic_id == before.topic_id != ""
+
+
+async def test_the_receipts_of_another_file_have_another_id(tmp_path: Path) -> None:
+    """A reader that follows them sees that the file was made anew."""
+    ids = set()
+    for name in ("a.db", "b.db"):
+        async with opened(tmp_path / name), SqliteBrowser(tmp_path / name, CONFIG) as browser:
+            ids.add((await browser.receipts_state()).topic_id)
+    assert len(ids) == 2
+
+
+async def test_a_file_of_an_usher_without_receipts_has_none_and_takes_some(tmp_path: Path) -> None:
+    """Its group began nobody knows where: it is not said to have begun now."""
+    path = tmp_path / "usher.db"
+    async with opened(path) as worker:
+        await worker.log.append(TOPIC, b"ada", b"1")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("DELETE FROM records WHERE topic = 'usher.checkpoints'")
+    async with SqliteBrowser(path, CONFIG) as browser:
+        assert await browser.receipts_state() == ReceiptsState("", {0: (4, 4)})
+        assert await browser.address_key() is None
+
+    async with opened(path) as worker:
+        await worker.log.file(worker.claims[0], [b"1"])
+
+    async with SqliteBrowser(path, CONFIG) as browser:
+        assert (await browser.receipts_state()).topic_id
+        assert [record.value for record in await drained(browser.receipts({}))] == [b"1"]
+        assert await browser.starts() == {}

@@ -17,6 +17,7 @@ from usher.app import App, build
 from usher.log_stream import LogStream
 from usher.outcome import duration_text, seconds
 from usher.settings import Settings
+from usher.storage import exposed_key
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -44,7 +45,7 @@ def run(settings: Settings) -> int:
     collect_less()
     app = build(settings)
     lines.when_lost = app.metrics.log_lines_lost.inc
-    _log_handlers(app)
+    _log_start(app)
     runner = asyncio.Runner(loop_factory=_loop_factory())
     loop = runner.get_loop()
     Shutdown(settings.shutdown_grace, lambda: loop.call_soon_threadsafe(app.stop), app.logger, lines).listen()
@@ -116,8 +117,10 @@ def _leave(code: int, lines: LogStream) -> None:
     os._exit(code)
 
 
-def _log_handlers(app: App) -> None:
+def _log_start(app: App) -> None:
     app.logger.info("usher", version=__version__, handlers=len(app.router.handlers))
+    if exposed := exposed_key(app.settings):
+        app.logger.warning("the key of receipts can be read in the event log", hint=f"USHER_RECEIPTS__KEY {exposed}")
     for handler in app.router.handlers.values():
         app.logger.info(
             "handler",

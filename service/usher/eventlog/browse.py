@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from usher.delivery import Headers, Record
+from usher.eventlog.notes import GroupStart
 from usher.eventlog.port import TopicPartition
 
 
@@ -39,6 +40,19 @@ class Committed:
     end: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiptsState:
+    """Where the receipts of a group lie. *topic_id* is another one once they were made anew: then their offsets begin again.
+
+    Brokers before 2.8 give no ids, and it is empty. There an end before what was read shows it.
+
+    *partitions* maps each partition to the offset of the first record that is kept, and the one after the last.
+    """
+
+    topic_id: str
+    partitions: Mapping[int, tuple[int, int]]
+
+
 class Browser(Protocol):
     """Reads everything in an event log. It joins no group and commits nothing."""
 
@@ -60,6 +74,28 @@ class Browser(Protocol):
 
     def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
         """Read a topic (or one partition) from its beginning to the end that it had at the call, in batches."""
+
+    async def receipts_state(self) -> ReceiptsState | None:
+        """Say where the group's receipts lie; None where it has none.
+
+        Raises:
+            LogUnavailable
+        """
+
+    def receipts(self, positions: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
+        """Read the receipts of each partition from the offset in *positions* to the end at the call, in order, in batches.
+
+        Partitions that are not in *positions* are read from their beginning, as are those whose offset is not kept any more.
+
+        Raises:
+            LogUnavailable
+        """
+
+    async def starts(self) -> Mapping[TopicPartition, GroupStart]:
+        """Return where the group began to read each partition, as far as that is known: what lies before, it never reads."""
+
+    async def address_key(self) -> bytes | None:
+        """Return the group's own key for the HMAC of addresses; None where it has none."""
 
     def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:
         """Read what is in a topic and may not be read yet, because a transaction is open: `scan` ends before it."""

@@ -7,8 +7,9 @@ partition is another claim. Beside each source topic the event log has two topic
   A record with a value says that it is parked, one without a value that it is done.
 * ``<group>.<topic>-dlt``: dead letters, and (as records without a value) what became of them.
 
-Kafka also has ``<group>.checkpoints``: one partition, compacted. Key: the name of a checkpoint (see `EventLog.lease`), or a source
-partition, of which it says which topic the offsets are of. Others have it once `EventLog.lease` is used.
+``<group>.receipts`` is there once for the group: what became of deliveries, deleted by age. Those of source partition p lie in its
+partition p mod n. ``<group>.checkpoints`` has one partition, compacted. Key: the name of a checkpoint (see `EventLog.lease`), or what
+`usher.eventlog.notes` writes; on Kafka also a source partition, of which it says which topic the offsets are of.
 
 Every write is durable when it returns. A write that is cancelled, or that raises `LogUnavailable`, may still happen: that
 is part of the contract, and the engine expects it.
@@ -168,6 +169,22 @@ class EventLog(Protocol):
             TooLarge, LogUnavailable
         """
 
+    async def file(self, claim: Claim, values: Sequence[bytes]) -> None:
+        """Append records to the receipts of the group, in any order. Allowed after the claim has ended.
+
+        Raises:
+            TooLarge, LogUnavailable
+        """
+
+    async def address_key(self) -> bytes:
+        """Return the group's own key for the HMAC of addresses; make and keep one where there is none. Works once `open` has returned.
+
+        Of workers that make one at the same time all get the same.
+
+        Raises:
+            LogUnavailable
+        """
+
     def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         """Stream the retry partition from its beginning, in order, in batches; then `CAUGHT_UP` once; then what is added.
 
@@ -230,13 +247,16 @@ class EventLog(Protocol):
 class LogConfig:
     """The configuration of every event log. *topics* are the source topics.
 
-    *start_from* is ``latest``, ``earliest`` or Unix seconds. *drain* is the budget of `Owner.released` in seconds.
+    *start_from* is ``latest``, ``earliest`` or Unix seconds. *drain* is the budget of `Owner.released` in seconds. *receipts*: they are
+    written, and need a topic. *keep* is how many seconds they are kept; what was written is not kept longer where none are written now.
     """
 
     group: str
     topics: tuple[str, ...]
     start_from: str | float = "latest"
     drain: float = 20.0
+    receipts: bool = True
+    keep: float = 90 * 86_400.0
 
 
 def has_shrunk(end: int, position: int) -> bool:
@@ -256,9 +276,14 @@ def checkpoints_topic(group: str) -> str:
     return f"{group}.checkpoints"
 
 
+def receipts_topic(group: str) -> str:
+    return f"{group}.receipts"
+
+
 def own_topics(group: str, topics: Iterable[str]) -> Iterator[str]:
     """Yield the names of all topics that *group* writes for itself, beside the source *topics*."""
     for topic in topics:
         yield retry_topic(group, topic)
         yield dead_letter_topic(group, topic)
+    yield receipts_topic(group)
     yield checkpoints_topic(group)

@@ -20,6 +20,7 @@ from usher.proxies import is_loopback_url
 from usher.settings import Settings, SettingsError
 from usher.settings.environment import PREFIX, leaves
 from usher.settings.report import MASK
+from usher.storage import exposed_key
 from usher.systems.open import open_systems
 from usher.systems.system import System
 
@@ -77,6 +78,8 @@ def _settings(settings: Settings, found: Iterable[Handler]) -> Iterator[CheckRes
         yield CheckResult("settings", "warn", "USHER_SERVICE_NAME", text)
     if settings.login_url is None:
         yield CheckResult("settings", "warn", "USHER_LOGIN_URL", "is not set: messages can't say where to log in")
+    if exposed := exposed_key(settings):
+        yield CheckResult("settings", "warn", "USHER_RECEIPTS__KEY", exposed)
     for name in settings.short_secrets(_LEAST_SECRET):
         text = f"is shorter than {_LEAST_SECRET} characters: it can be guessed; make a longer one"
         yield CheckResult("settings", "warn", name, text)

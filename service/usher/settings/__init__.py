@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from platformdirs import user_cache_path
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -25,7 +26,15 @@ from usher.settings.environment import FREE_GROUP, PREFIX, Environment, Leaf, le
 from usher.settings.handlers import handler_settings
 from usher.settings.http import HttpLimits, ProxyUse, take_proxies
 from usher.settings.providers import MailDomains, MailFrom, SendGridSettings, SmtpSettings, TwilioSettings
-from usher.settings.report import SettingRow, current, default_text, is_short_secret, mistakes, option_row
+from usher.settings.receipts import ReceiptSettings
+from usher.settings.report import (
+    SettingRow,
+    SettingsError,
+    current,
+    is_short_secret,
+    mistakes,
+    option_row,
+)
 from usher.settings.secret_values import know_settings, secret_values
 from usher.settings.tenant import TenantSettings
 from usher.settings.tenants import read_tenants, tenant_model, tenant_prefix
@@ -33,17 +42,9 @@ from usher.settings.together import misfits
 from usher.settings.values import SourceTopic
 
 __all__ = [
-    "Address", "SendGridSettings", "Settings", "SettingsError", "SmtpSettings", "SourceTopic", "TenantSettings",
-    "TwilioSettings", "every_setting", "settings_table", "tenant_model", "tenant_prefix",
+    "Address", "ReceiptSettings", "SendGridSettings", "Settings", "SettingsError", "SmtpSettings", "SourceTopic", "TenantSettings",
+    "TwilioSettings", "tenant_model", "tenant_prefix",
 ]  # fmt: skip
-
-
-class SettingsError(Exception):
-    """The settings can't be used: one line for each mistake, with its name, its value unless secret, and the way out."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
 
 
 class Settings(BaseSettings):
@@ -126,6 +127,12 @@ class Settings(BaseSettings):
     )
     dedupe_window: values.Duration = Field(
         600.0, description="a second arrival of an event within this time is not sent twice"
+    )
+    receipts: ReceiptSettings = ReceiptSettings()
+    cache_dir: values.NewFolder = Field(
+        default_factory=lambda: user_cache_path("usher"),
+        description="the folder of what commands read once and can read again: the index of receipts; made where it is missing. "
+        "Default: the platform's cache folder, `~/.cache/usher` on Linux",
     )
     sends_at_once: values.Count = Field(
         400, description="how many messages a worker sends at once; the others wait for their turn"
@@ -277,24 +284,3 @@ class Settings(BaseSettings):
         for system in SYSTEMS:
             for name, tenant in {"": tenant_model(system)(), **self.tenants_of(system)}.items():
                 yield from ((leaf, tenant) for leaf in leaves(type(tenant), tenant_prefix(system, name)))
-
-
-def every_setting() -> Iterator[Leaf]:
-    """Go through all settings with a name of their own: the service's, then those of each identity system."""
-    yield from leaves(Settings)
-    for system in SYSTEMS:
-        yield from leaves(tenant_model(system), tenant_prefix(system))
-
-
-def settings_table() -> list[SettingRow]:
-    """List every environment name with its default and meaning, as the README shows them."""
-    return [
-        *(SettingRow(leaf.name, default_text(leaf), leaf.field.description or "") for leaf in every_setting()),
-        SettingRow(
-            "USHER_<SYSTEM>__<NAME>__…",
-            "",
-            "the same for a further tenant, as in `USHER_KEYCLOAK__SHOP__REALM`; its path is `/ingest/keycloak/shop`",
-        ),
-        SettingRow("USHER_KAFKA__…", "", "an option of the Kafka client, as in `USHER_KAFKA__SECURITY_PROTOCOL`"),
-        SettingRow("USHER_<HANDLER>__…", "", "a setting of a handler's own; `usher handlers` lists them"),
-    ]

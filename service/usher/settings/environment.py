@@ -1,7 +1,7 @@
 """From the names and files of the environment to the fields of a model: hides how a setting is named and found.
 
-``USHER_`` + field, ``__`` between a group and its field, ``_FILE`` where a secret lies in a file. A name that starts like
-ours and is not ours is a mistake that would otherwise go unnoticed.
+``USHER_`` + field, ``__`` between a group and its field, ``_FILE`` where a secret lies in a file. The field ``on`` of a group has the
+group's own name: ``USHER_RECEIPTS=off``. A name that starts like ours and is not ours is a mistake that would otherwise go unnoticed.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ FREE_GROUP = "kafka"
 """The group whose names are a client's and not ours: all of them are taken."""
 
 _FILE = "_FILE"
+_WITHIN, _SWITCH = "__", "on"
 _SERVICE_LINK = re.compile(
     r"USHER_(?P<other>[A-Z0-9_]+?_)??(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -62,9 +63,10 @@ class Leaf(NamedTuple):
 def leaves(model: type[BaseModel], name: str = PREFIX, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
     """Every setting of *model* and its groups, in the order of declaration, without the free-form ones."""
     for key, field in model.model_fields.items():
-        own, here = name + key.rstrip("_").upper(), (*path, key)
+        own = name.removesuffix(_WITHIN) if path and key == _SWITCH else name + key.rstrip("_").upper()
+        here = (*path, key)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, own + "__", here)
+            yield from leaves(field.annotation, own + _WITHIN, here)
         elif not field.exclude:
             yield Leaf(own, here, field)
 

@@ -20,6 +20,14 @@ _ECHOES = {"default_factory_not_called"}
 """Kinds of error that only follow from another one, which is reported."""
 
 
+class SettingsError(Exception):
+    """The settings can't be used: one line for each mistake, with its name, its value unless secret, and the way out."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
 class SettingRow(NamedTuple):
     """One line of a table of settings: *text* is its default or its value, *note* its meaning or where the value is from."""
 
@@ -94,6 +102,8 @@ def _hint(detail: ErrorDetails) -> str:
         return f"should be one of {context['expected']}"
     if detail["type"] == "missing":
         return "is needed; set it"
+    if detail["type"] == "bool_parsing":
+        return "should be on or off"
     if detail["type"] == "extra_forbidden":
         return "there is no such setting; remove it"
     return detail["msg"][:1].lower() + detail["msg"][1:]
@@ -110,6 +120,8 @@ def _without_login(text: str) -> str:
 def _as_text(value: Any, *, duration: bool) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
         return ",".join(_as_text(part, duration=duration) for part in value)
     if duration and isinstance(value, int | float):

@@ -7,6 +7,7 @@ no ids, an end before the offset is the sign.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
@@ -22,6 +23,7 @@ from usher.eventlog.kafka.known_topics import KnownTopic, KnownTopics
 from usher.eventlog.kafka.offsets import each_alone
 from usher.eventlog.kafka.start import Offsets, committed
 from usher.eventlog.kafka.topic_ids import seen
+from usher.eventlog.notes import GroupStart
 
 _logger = structlog.get_logger(__name__)
 _NUMBERED: Final = "~"
@@ -74,6 +76,18 @@ def decide(
     return Beginning(at.offset, at.metadata, topic_id=topic_id or named, remade=remade, stopped=stopped)
 
 
+def start_of(noted: GroupStart | None, known: KnownTopic | None, beginning: Beginning, now: int) -> GroupStart | None:
+    """Return where the group began to read a partition, *noted* being what it has noted of that; None where nobody knows.
+
+    An earlier Usher noted nothing. Where an operator has set the offset further back, the group begins there. *now*: Unix milliseconds.
+    """
+    if not beginning.committed or (known is None and noted is None and not beginning.mark):
+        return GroupStart(beginning.topic_id, beginning.offset, now)
+    if noted is None or (noted.topic_id != beginning.topic_id and not numbered(noted.topic_id)):
+        return None
+    return noted._replace(topic_id=beginning.topic_id, offset=min(noted.offset, beginning.offset))
+
+
 def numbered(topic_id: str) -> bool:
     """Return whether an id is one of ours, for a broker that gives none."""
     return topic_id[:1] in {"", _NUMBERED}
@@ -116,13 +130,14 @@ class Locator:
         One that has no leader stands still, and does not hold up the others.
 
         Raises:
-            KafkaError, TimeoutError
+            KafkaError, TimeoutError, LogUnavailable
         """
         topics = {each.topic for each in partitions}
         there = await seen(admin._client, topics)
         if missing := topics - there.keys():
             raise UnknownTopicOrPartitionError(f"{', '.join(sorted(missing))}: deleted?")
         known_topics = await self._known_topics.read(asker)
+        await self._known_topics.keep_key()
         found = await committed(admin, self._group, partitions)
         firsts, ends = await asyncio.gather(
             each_alone(asker.beginning_offsets, partitions), each_alone(asker.end_offsets, partitions)
@@ -141,11 +156,15 @@ class Locator:
         return Located(beginnings, stopped)
 
     async def settled(self, beginnings: Beginnings) -> None:
-        """Keep the topics of claims whose beginnings are committed. Nothing is read before that.
+        """Keep the topics of claims whose beginnings are committed, and where the group began. Nothing is read before that.
 
         Raises:
             LogUnavailable
         """
+        kept, now = self._known_topics, int(time.time() * 1_000)
+        for each, beginning in beginnings.items():
+            if (start := start_of(kept.start_of(each), kept.known(each), beginning, now)) is not None:
+                await kept.keep_start(each, start)
         await self._known_topics.keep({each: beginning.known for each, beginning in beginnings.items()})
 
 

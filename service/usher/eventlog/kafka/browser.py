@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer
@@ -16,15 +16,17 @@ from aiokafka.structs import OffsetAndMetadata
 
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
-from usher.eventlog.browse import Committed, TopicState
+from usher.eventlog.browse import Committed, ReceiptsState, TopicState
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.kafka.client import Clients, bounded, stop
 from usher.eventlog.kafka.owners import strangers
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.start import committed
+from usher.eventlog.kafka.topic_ids import seen
 from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.kafka.writer import Writer
-from usher.eventlog.port import LogConfig, TopicPartition
+from usher.eventlog.notes import GroupStart, Notes
+from usher.eventlog.port import LogConfig, TopicPartition, checkpoints_topic, receipts_topic
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
 _PATIENCE: Final = 15.0
@@ -62,7 +64,7 @@ class KafkaBrowser:
         except BaseException:
             await self.__aexit__()
             raise
-        self._topics = KafkaTopics(self._admin, self._clients.servers, self._config.group, self._config.topics)
+        self._topics = KafkaTopics(self._admin, self._clients.servers, self._config)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -126,17 +128,12 @@ class KafkaBrowser:
         Raises:
             LogUnavailable
         """
-        consumer = self._clients.reader()
-        try:
-            with self._asking(f"read {topic}"):
-                await consumer.start()
-                partitions = [each for each in await self._partitions(topic) if partition in (None, each.partition)]
-                first = await consumer.beginning_offsets(partitions)
-                ends = await consumer.end_offsets(partitions)
-                async for records in read_between(consumer, {each: (first[each], ends[each]) for each in partitions}):
-                    yield records
-        finally:
-            await stop(consumer)
+        async with self._clients.reading(topic) as consumer:
+            partitions = [each for each in await self._partitions(topic) if partition in (None, each.partition)]
+            first = await consumer.beginning_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)
+            async for records in read_between(consumer, {each: (first[each], ends[each]) for each in partitions}):
+                yield records
 
     async def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:
         """As `Browser.uncommitted`.
@@ -144,18 +141,56 @@ class KafkaBrowser:
         Raises:
             LogUnavailable
         """
-        consumer = self._clients.reader(committed=False)
-        try:
-            with self._asking(f"read {topic}"):
-                partitions = await self._partitions(topic)
-                readable = await self._consumer.end_offsets(partitions)
-                ends = await self._measurer.end_offsets(partitions)
-                await consumer.start()
-                bounds = {each: (readable[each], ends[each]) for each in partitions}
-                async for records in read_between(consumer, bounds):
-                    yield records
-        finally:
-            await stop(consumer)
+        async with self._clients.reading(topic, committed=False) as consumer:
+            partitions = await self._partitions(topic)
+            readable = await self._consumer.end_offsets(partitions)
+            ends = await self._measurer.end_offsets(partitions)
+            async for records in read_between(consumer, {each: (readable[each], ends[each]) for each in partitions}):
+                yield records
+
+    async def receipts_state(self) -> ReceiptsState | None:
+        """As `Browser.receipts_state`.
+
+        Raises:
+            LogUnavailable
+        """
+        topic = receipts_topic(self._config.group)
+        with self._asking(f"describe {topic}"):
+            if (there := (await seen(self._admin._client, [topic])).get(topic)) is None:
+                return None
+            partitions = [KafkaPartition(topic, number) for number in range(there.partitions)]
+            first = await self._consumer.beginning_offsets(partitions)
+            ends = await self._consumer.end_offsets(partitions)
+        return ReceiptsState(there.id, {each.partition: (first[each], ends[each]) for each in partitions})
+
+    async def receipts(self, positions: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
+        """As `Browser.receipts`.
+
+        Raises:
+            LogUnavailable
+        """
+        if (state := await self.receipts_state()) is None:
+            return
+        topic = receipts_topic(self._config.group)
+        bounds = {
+            KafkaPartition(topic, number): (max(first, positions.get(number, first)), end)
+            for number, (first, end) in state.partitions.items()
+        }
+        async with self._clients.reading(topic) as consumer:
+            async for records in read_between(consumer, bounds):
+                yield records
+
+    async def starts(self) -> Mapping[TopicPartition, GroupStart]:
+        return (await self._notes()).starts
+
+    async def address_key(self) -> bytes | None:
+        return (await self._notes()).address_key
+
+    async def _notes(self) -> Notes:
+        notes = Notes(self._config.group)
+        async for records in self.scan(checkpoints_topic(self._config.group)):
+            notes.take(records)
+        return notes
 
     async def append(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -84,6 +85,22 @@ class Clients:
         rack = self._options.consumer["client_rack"]
         reading = _READING if committed else {**_READING, "isolation_level": "read_uncommitted"}
         return _consumer(**self._timed(self.timeout), **reading, client_rack=rack)
+
+    @contextlib.asynccontextmanager
+    async def reading(self, what: str, *, committed: bool = True) -> AsyncIterator[AIOKafkaConsumer]:
+        """Give a `reader` that has started, to read *what*, and stop it.
+
+        Raises:
+            LogUnavailable: in place of what the client raises within.
+        """
+        consumer = self.reader(committed=committed)
+        try:
+            await consumer.start()
+            yield consumer
+        except (KafkaError, TimeoutError) as error:
+            raise self.unavailable(error, f"read {what}") from error
+        finally:
+            await stop(consumer)
 
     def producer(self, max_size: int) -> AIOKafkaProducer:
         """Make a producer whose writes are durable and in order. *max_size* is the largest batch that any topic takes."""

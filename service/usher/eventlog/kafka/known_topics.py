@@ -1,6 +1,6 @@
-"""What a group keeps of each source partition beside its offset: the id of the topic that the offset is of.
+"""What a group keeps of each source partition beside its offset: the id of the topic that the offset is of, and its own notes.
 
-Hides how that is written into the topic of checkpoints, and that only what is new there is read again. An offset alone is not
+Hides how the id is written into the topic of checkpoints, and that only what is new there is read again. An offset alone is not
 enough: after a topic was made anew it means another record, and the brokers may have forgotten it.
 """
 
@@ -18,6 +18,8 @@ from usher.delivery import Record
 from usher.delivery.headers import ORIGINAL_GROUP, Head
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.notes import GroupStart, Notes, key_record, new_key
+from usher.eventlog.port import TopicPartition as SourcePartition
 from usher.eventlog.port import checkpoints_topic
 
 _PREFIX: Final = "topic-id/"
@@ -62,11 +64,15 @@ class KnownTopics:
         self._partition = TopicPartition(checkpoints_topic(group), 0)
         self._group, self._headers = group, [(ORIGINAL_GROUP, group.encode())]
         self._known: dict[TopicPartition, KnownTopic] = {}
+        self._notes = Notes(group)
+        self._before = self._notes
+        """The notes of the topic before it was made anew: what they say still holds."""
         self._next = 0
         self._reading = asyncio.Lock()
 
     def forget(self) -> None:
         """Read the topic from its beginning next time: it was made anew."""
+        self._before, self._notes = self._notes, Notes(self._group)
         self._known, self._next = {}, 0
 
     async def read(self, consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, KnownTopic]:
@@ -82,6 +88,7 @@ class KnownTopics:
                 self.forget()
             try:
                 async for records in read_between(consumer, {self._partition: (max(first, self._next), end)}):
+                    self._notes.take(records)
                     for record in records:
                         if (found := known_topic_in(record, self._group)) is not None:
                             self._take(*found)
@@ -98,9 +105,52 @@ class KnownTopics:
         """
         for partition, known in known_topics.items():
             if self._known.get(partition) != known:
-                key = f"{_PREFIX}{partition.topic}/{partition.partition}".encode()
-                await self._writer.write(self._partition.topic, key, known.encode(), self._headers, 0)
+                await self._write(f"{_PREFIX}{partition.topic}/{partition.partition}".encode(), known.encode())
                 self._known[partition] = known
+
+    def known(self, partition: TopicPartition) -> KnownTopic | None:
+        """Return what is kept of a partition, as it was last read."""
+        return self._known.get(partition)
+
+    def start_of(self, partition: TopicPartition) -> GroupStart | None:
+        """Return where the group began to read a partition, as it was last read."""
+        named = SourcePartition(*partition)
+        return self._notes.starts.get(named) or self._before.starts.get(named)
+
+    async def keep_start(self, partition: TopicPartition, start: GroupStart) -> None:
+        """Write where the group began to read a partition, where that is new.
+
+        Raises:
+            LogUnavailable
+        """
+        named = SourcePartition(*partition)
+        if self._notes.starts.get(named) != start:
+            await self._write(*start.record(named))
+            self._notes.starts[named] = start
+
+    async def keep_key(self) -> None:
+        """Write the key that the topic had before it was made anew, if it had one and has none now.
+
+        Raises:
+            LogUnavailable
+        """
+        if self._notes.address_key is None and self._before.address_key is not None:
+            await self._write(*key_record(self._before.address_key))
+
+    async def address_key(self, consumer: AIOKafkaConsumer) -> bytes:
+        """Return the group's key for the HMAC of addresses. Write one where there is none; the first that was written counts.
+
+        Raises:
+            LogUnavailable, KafkaError, TimeoutError
+        """
+        while self._notes.address_key is None:
+            await self.read(consumer)
+            if self._notes.address_key is None:
+                await self._write(*new_key())
+        return self._notes.address_key
+
+    async def _write(self, key: bytes, value: bytes) -> None:
+        await self._writer.write(self._partition.topic, key, value, self._headers, 0)
 
     def _take(self, partition: TopicPartition, known: KnownTopic | None) -> None:
         if known is None:

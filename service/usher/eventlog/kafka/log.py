@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -15,10 +15,11 @@ from aiokafka.errors import KafkaError
 from usher import background
 from usher.addresses import KafkaAddress
 from usher.delivery import Headers, Record
+from usher.delivery.headers import owner_headers
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka.asking import Asking
 from usher.eventlog.kafka.beginnings import Located, Locator
-from usher.eventlog.kafka.client import Clients, stop
+from usher.eventlog.kafka.client import Clients
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.known_topics import KnownTopics
 from usher.eventlog.kafka.lease import Checkpoints
@@ -44,6 +45,7 @@ from usher.eventlog.port import (
     Position,
     TopicPartition,
     dead_letter_topic,
+    receipts_topic,
     retry_topic,
 )
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
@@ -65,7 +67,8 @@ class KafkaLog:
         self._holds = Holds(self._clients)
         self._writer = Writer(self._clients)
         self._table = TableReader(self._clients)
-        self._locator = Locator(config.group, known_topics := KnownTopics(self._writer, config.group))
+        self._known_topics = KnownTopics(self._writer, config.group)
+        self._locator = Locator(config.group, self._known_topics)
         self._member = Member(
             self._clients,
             config.group,
@@ -75,7 +78,7 @@ class KafkaLog:
             settled=self._locator.settled,
         )
         self._lookout = Lookout(
-            self._member, self._locator, known_topics, self._table, config=config, every=options.metadata_age
+            self._member, self._locator, self._known_topics, self._table, config=config, every=options.metadata_age
         )
         self._checkpoints = Checkpoints(self._clients, self._writer, config.group)
         self._history_slots = asyncio.Semaphore(_READERS)
@@ -119,19 +122,23 @@ class KafkaLog:
         self._asking = asking
         self._lookout.begin(asking, topics, self._take_topics, self._topics)
 
+    def _asked(self) -> Asking:
+        if self._asking is None:
+            raise LogUnavailable("the event log is not open")
+        return self._asking
+
     def _take_topics(self, topics: Mapping[str, Topic]) -> None:
         self._topics = topics
         self._writer.limit({name: topic.max_bytes for name, topic in topics.items()})
 
     async def _refuse_strangers(self) -> None:
         partitions = {name: topic.partitions for name, topic in self._topics.items()}
-        for name, owner in (
-            await strangers(self._clients, self._config.group, self._config.topics, partitions)
-        ).items():
+        found = await strangers(self._clients, self._config.group, self._config.topics, partitions)
+        for name, owner in found.items():
             raise LogMisconfigured(shared(name, owner, self._config.group))
 
     def _topics_of(self, asking: Asking) -> KafkaTopics:
-        return KafkaTopics(asking.admin, self._clients.servers, self._config.group, self._config.topics)
+        return KafkaTopics(asking.admin, self._clients.servers, self._config)
 
     def _in_use(self) -> list[AIOKafkaClient]:
         """Return the clients that last: those that are made for one question find their brokers by themselves."""
@@ -176,19 +183,42 @@ class KafkaLog:
         await self._member.commit(positions)
 
     async def park(self, claim: Claim, key: str, value: bytes, headers: Headers) -> None:
-        await self._write_own(retry_topic, claim, key.encode(), value, headers)
+        await self._write_own(
+            retry_topic(self._config.group, claim.topic), key.encode(), value, headers, claim.partition
+        )
 
     async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
-        await self._write_own(retry_topic, claim, key.encode(), None, headers)
+        await self._write_own(
+            retry_topic(self._config.group, claim.topic), key.encode(), None, headers, claim.partition
+        )
 
     async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
-        await self._write_own(dead_letter_topic, claim, key, value, headers)
+        await self._write_own(dead_letter_topic(self._config.group, claim.topic), key, value, headers, claim.partition)
+
+    async def file(self, claim: Claim, values: Sequence[bytes]) -> None:
+        topic, headers = receipts_topic(self._config.group), owner_headers(self._config.group, "")
+        partition = claim.partition % self._topics[topic].partitions
+        written = (self._write_own(topic, None, value, headers, partition) for value in values)
+        for outcome in await asyncio.gather(*written, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+
+    async def address_key(self) -> bytes:
+        """As `EventLog.address_key`.
+
+        Raises:
+            LogUnavailable
+        """
+        try:
+            return await self._known_topics.address_key(self._asked().reader)
+        except (KafkaError, TimeoutError) as error:
+            raise self._clients.unavailable(error, "read the key of the addresses") from error
 
     async def _write_own(
-        self, name: Callable[[str, str], str], claim: Claim, key: bytes | None, value: bytes | None, headers: Headers
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int
     ) -> None:
         try:
-            await self._writer.write(name(self._config.group, claim.topic), key, value, headers, claim.partition)
+            await self._writer.write(topic, key, value, headers, partition)
         except LogUnavailable:
             self._lookout.soon()  # the topic may be gone
             raise
@@ -202,25 +232,17 @@ class KafkaLog:
         Raises:
             LogUnavailable
         """
-        async with self._history_slots:
-            consumer = self._clients.reader()
-            try:
-                await consumer.start()
-                partition = KafkaPartition(*claim.topic_partition)
-                first = await first_within(consumer, partition, claim.start, window, limit)
-                async for records in read_between(consumer, {partition: (first, claim.start)}):
-                    yield records
-            except (KafkaError, TimeoutError) as error:
-                raise self._clients.unavailable(error, f"read the history of {claim.topic}") from error
-            finally:
-                await stop(consumer)
+        async with self._history_slots, self._clients.reading(f"the history of {claim.topic}") as consumer:
+            partition = KafkaPartition(*claim.topic_partition)
+            first = await first_within(consumer, partition, claim.start, window, limit)
+            async for records in read_between(consumer, {partition: (first, claim.start)}):
+                yield records
 
     async def append(self, topic: str, key: bytes | None, value: bytes, headers: Headers = ()) -> TopicPartition:
         return await self._writer.write(topic, key, value, headers)
 
     def lease(self) -> contextlib.AbstractAsyncContextManager[Lease]:
-        if self._asking is None:
-            raise LogUnavailable("the event log is not open")
+        self._asked()
         return self._checkpoints.lease()
 
     async def since(self, topic: str, moment: float) -> AsyncIterator[Sequence[Record]]:
@@ -229,16 +251,10 @@ class KafkaLog:
         Raises:
             LogUnavailable
         """
-        consumer = self._clients.reader()
-        try:
-            await consumer.start()
+        async with self._clients.reading(topic) as consumer:
             partitions = [KafkaPartition(topic, number) for number in range(self._topics[topic].partitions)]
             async for records in read_since(consumer, partitions, moment):
                 yield records
-        except (KafkaError, TimeoutError) as error:
-            raise self._clients.unavailable(error, f"read {topic}") from error
-        finally:
-            await stop(consumer)
 
     async def ends(self, claims: Collection[Claim]) -> Mapping[Claim, int]:
         """As `EventLog.ends`. Says which partitions an open transaction holds.
@@ -248,12 +264,11 @@ class KafkaLog:
         """
         if not claims:
             return {}
-        if self._asking is None:
-            raise LogUnavailable("the event log is not open")
+        asking = self._asked()
         partitions = {KafkaPartition(*claim.topic_partition): claim for claim in claims}
         try:
-            ends = await known(self._asking.measurer.end_offsets, partitions)
-            await self._holds.look(self._asking.reader, self._member.polling.read_to, ends)
+            ends = await known(asking.measurer.end_offsets, partitions)
+            await self._holds.look(asking.reader, self._member.polling.read_to, ends)
         except (KafkaError, TimeoutError) as error:
             raise self._clients.unavailable(error, "list the ends of partitions") from error
         return {partitions[each]: end for each, end in ends.items()}
@@ -272,14 +287,13 @@ class KafkaLog:
 
     async def _locate(self, partitions: Collection[KafkaPartition]) -> Located:
         """Return where each partition begins. One for which a topic of ours has too few partitions stands still."""
-        if self._asking is None:
-            raise LogUnavailable("the event log is not open")
-        topics = self._topics_of(self._asking)
+        asking = self._asked()
+        topics = self._topics_of(asking)
         if any(self._narrow(topics, each) for each in partitions):
             self._take_topics(await topics.verified())
         narrow = {each: why for each in partitions if (why := self._narrow(topics, each))}
         wide = [each for each in partitions if each not in narrow]
-        beginnings, stopped = await self._locator.locate(self._asking.admin, self._asking.reader, wide)
+        beginnings, stopped = await self._locator.locate(asking.admin, asking.reader, wide)
         return Located(beginnings, {**stopped, **narrow})
 
     def _narrow(self, topics: KafkaTopics, partition: KafkaPartition) -> tuple[str, str] | None:

@@ -10,9 +10,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from usher.delivery.headers import Head, foreign
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.ranges import read_between
-from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.port import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 
 _LOOKED_AT: Final = 50
+_LOOKED_AT_RECEIPTS: Final = 3
+"""A record has the receipts of many deliveries."""
 
 
 async def strangers(
@@ -26,7 +28,7 @@ async def strangers(
         KafkaError
     """
     own = {name(group, source): source for source in sources for name in (retry_topic, dead_letter_topic)}
-    own[checkpoints_topic(group)] = ""
+    own |= dict.fromkeys((receipts_topic(group), checkpoints_topic(group)), "")
     present = {name: source for name, source in own.items() if partitions.get(name)}
     if not present:
         return {}
@@ -43,9 +45,10 @@ async def strangers(
 
 
 async def _stranger(consumer: AIOKafkaConsumer, group: str, source: str, partitions: Sequence[TopicPartition]) -> str:
+    last = _LOOKED_AT_RECEIPTS if partitions[0].topic == receipts_topic(group) else _LOOKED_AT
     try:
         first, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
-        bounds = {each: (max(first[each], ends[each] - _LOOKED_AT), ends[each]) for each in partitions}
+        bounds = {each: (max(first[each], ends[each] - last), ends[each]) for each in partitions}
         async for records in read_between(consumer, bounds):
             for record in records:
                 if owner := foreign(Head(record.headers), group, source):

@@ -12,12 +12,19 @@ _LEAST_BYTES: Final = 128 * 1024 * 1024
 _LEAST_RECORD: Final = 64 * 1024
 """A stub of a dead letter, with all its headers, fits in."""
 _RETENTION: Final = str(90 * _DAY)
-KINDS: Final = {
+_CONFIGS: Final[Mapping[str, Mapping[str, str]]] = {
     "retry": {"cleanup.policy": "compact"},
     "dlt": {"cleanup.policy": "delete", "retention.ms": _RETENTION, "retention.bytes": "-1"},
     "checkpoints": {"cleanup.policy": "compact"},
 }
-CONFIGS: Final = ("max.message.bytes", "cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms")
+READ_CONFIGS: Final = ("max.message.bytes", "cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms")
+
+
+def configs(kind: str, keep: float) -> Mapping[str, str]:
+    """Return the configs with which a topic of this *kind* is created. *keep* is how many seconds receipts are kept."""
+    if kind == "receipts":
+        return {**_CONFIGS["dlt"], "retention.ms": str(int(keep * 1_000))}
+    return _CONFIGS.get(kind, {})
 
 
 class Topic(NamedTuple):
@@ -47,13 +54,14 @@ class Topic(NamedTuple):
         if self.max_bytes < _LEAST_RECORD:
             few = f"max.message.bytes={self.max_bytes}: not even a dead letter without its event fits in"
             return few, f"max.message.bytes={DEFAULT_MAX_BYTES}"
-        if kind == "dlt":
+        if kind in {"dlt", "receipts"}:
+            what = "dead letters" if kind == "dlt" else "receipts"
             if self.compacted:
-                return "compacted: dead letters would be deleted", "cleanup.policy=delete"
+                return f"compacted: {what} would be deleted", "cleanup.policy=delete"
             if 0 <= retention < _DAY:
-                return f"retention.ms={retention}: dead letters would be deleted by age", f"retention.ms={_RETENTION}"
+                return f"retention.ms={retention}: {what} would be deleted by age", f"retention.ms={_RETENTION}"
             if 0 <= room < _LEAST_BYTES:
-                return f"retention.bytes={room}: dead letters would be deleted by size", "retention.bytes=-1"
+                return f"retention.bytes={room}: {what} would be deleted by size", "retention.bytes=-1"
         elif policy not in {None, "compact"}:
             what = "parked deliveries" if kind == "retry" else "what the group knows"
             lacks = "not compacted" if not self.compacted else f"cleanup.policy={policy}"
@@ -62,6 +70,13 @@ class Topic(NamedTuple):
             what = "what says that a delivery is done would be deleted before each reader has it"
             return f"delete.retention.ms={done}: {what}", f"delete.retention.ms={_DAY}"
         return "", ""
+
+    def keeps_otherwise(self, keep: float) -> tuple[str, str]:
+        """Return how a topic of receipts keeps them for longer or shorter than *keep* seconds, and the config; both empty where not."""
+        wanted = configs("receipts", keep)["retention.ms"]
+        if (kept := self.configs.get("retention.ms")) in {None, "", wanted}:
+            return "", ""
+        return f"retention.ms={kept}: USHER_RECEIPTS__KEEP is {wanted} ms", f"retention.ms={wanted}"
 
     def _number(self, config: str, otherwise: int) -> int:
         """Return a config as a number; *otherwise* where the brokers tell none."""

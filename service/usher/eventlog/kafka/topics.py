@@ -13,21 +13,22 @@ from aiokafka.errors import InvalidPartitionsError, KafkaError, TopicAlreadyExis
 
 from usher.eventlog.browse import TopicState
 from usher.eventlog.errors import LogMisconfigured
-from usher.eventlog.kafka.topic import CONFIGS, KINDS, Topic
+from usher.eventlog.kafka.topic import READ_CONFIGS, Topic, configs
 from usher.eventlog.kafka.topic_ids import seen
-from usher.eventlog.port import checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.port import LogConfig, checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 
 _SEEN_WITHIN: Final = 10.0
 
 
 class KafkaTopics:
-    """The source topics of a group, our own two for each, and the one of checkpoints."""
+    """The source topics of a group, our own two for each, the one of receipts if it has any, and the one of checkpoints."""
 
-    def __init__(self, admin: AIOKafkaAdminClient, servers: str, group: str, sources: Sequence[str]) -> None:
+    def __init__(self, admin: AIOKafkaAdminClient, servers: str, config: LogConfig) -> None:
         self._admin = admin
         self._servers = servers
-        self._group = group
-        self._sources = sources
+        self._group = config.group
+        self._sources = config.topics
+        self._receipts, self._keep = config.receipts, config.keep
 
     async def verified(self) -> Mapping[str, Topic]:
         """Return all topics by name. The sources must exist; our own are created or widened to match.
@@ -62,11 +63,12 @@ class KafkaTopics:
         return None
 
     def too_narrow(self, known: Mapping[str, Topic]) -> Sequence[str]:
-        """Return a complaint about each of our own topics that has fewer partitions than its source topic."""
-        states = (self._state(known, source, name, kind) for source, name, kind in self._own())
-        return [
-            f"topic {state.topic} does not fit: {state.wrong}; run: {state.remedy}" for state in states if state.remedy
+        """Return a complaint about each of our own topics that has fewer partitions than it needs. Receipts need no certain number."""
+        own = [
+            (name, kind, self._like(known, source, kind)) for source, name, kind in self._own() if kind != "receipts"
         ]
+        faults = [(name, self._narrowness(name, kind, known[name], like)) for name, kind, like in own if name in known]
+        return [f"topic {name} does not fit: {wrong}; run: {remedy}" for name, (wrong, remedy) in faults if remedy]
 
     async def create_missing(self) -> Sequence[str]:
         """Create or widen our own topics. Returns the names of those that were created or widened.
@@ -77,7 +79,7 @@ class KafkaTopics:
         return await self._mend(await self.look_up())
 
     async def states(self, strangers: Mapping[str, str] | None = None) -> Sequence[TopicState]:
-        """Describe the topics: source, retry, dead letters for each source topic, and then the checkpoints.
+        """Describe the topics: source, retry, dead letters for each source topic, then the receipts and the checkpoints.
 
         *strangers* says whose records are in topics of ours, where they are another's.
         """
@@ -109,11 +111,13 @@ class KafkaTopics:
         return known[topic].max_bytes
 
     def _all(self) -> Iterable[tuple[str, str, str]]:
-        """Yield source topic, name and kind of each topic. That of the checkpoints belongs to no source topic."""
+        """Yield source topic, name and kind of each topic. Those of receipts and checkpoints belong to no source topic."""
         for source in self._sources:
             yield source, source, "source"
             yield source, retry_topic(self._group, source), "retry"
             yield source, dead_letter_topic(self._group, source), "dlt"
+        if self._receipts:
+            yield "", receipts_topic(self._group), "receipts"
         yield "", checkpoints_topic(self._group), "checkpoints"
 
     def _own(self) -> Iterable[tuple[str, str, str]]:
@@ -128,16 +132,16 @@ class KafkaTopics:
 
     async def _look_up(self, names: Sequence[str]) -> dict[str, Topic]:
         found = await seen(self._admin._client, names)
-        configs = await self._configs(list(found))
+        set_to = await self._configs(list(found))
         return {
-            name: Topic(topic.partitions, topic.replicas, configs.get(name, {}), topic.id)
+            name: Topic(topic.partitions, topic.replicas, set_to.get(name, {}), topic.id)
             for name, topic in found.items()
         }
 
     async def _configs(self, names: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         if not names:
             return {}
-        resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(CONFIGS)) for name in names]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(READ_CONFIGS)) for name in names]
         answers: list[Any] = await self._admin.describe_configs(resources)
         return {
             name: {entry[0]: entry[1] for entry in entries}
@@ -148,8 +152,11 @@ class KafkaTopics:
 
     def _like(self, known: Mapping[str, Topic], source: str, kind: str) -> Topic | None:
         """Return what a topic of ours must be like in partitions and replicas; None where that is not known."""
+        sources = [known[name] for name in self._sources if name in known]
         if kind == "checkpoints":
-            return Topic(1, min((known[name].replicas for name in self._sources if name in known), default=1))
+            return Topic(1, min((each.replicas for each in sources), default=1))
+        if kind == "receipts":
+            return max(sources, key=lambda each: each.partitions, default=None)
         return known.get(source)
 
     async def _mend(self, known: Mapping[str, Topic], *, widened: bool = True) -> list[str]:
@@ -159,7 +166,7 @@ class KafkaTopics:
             if (like := self._like(known, source, kind)) is None:
                 continue
             if (topic := known.get(name)) is None:
-                await self._create(name, like, KINDS[kind])
+                await self._create(name, like, configs(kind, self._keep))
                 mended[name] = like.partitions
             elif topic.partitions < like.partitions:
                 try:
@@ -181,14 +188,14 @@ class KafkaTopics:
                         return
                 await asyncio.sleep(0.1)
 
-    async def _create(self, name: str, like: Topic, configs: dict[str, str]) -> None:
+    async def _create(self, name: str, like: Topic, set_to: Mapping[str, str]) -> None:
         answer: Any = await self._admin.create_topics(
-            [NewTopic(name, like.partitions, like.replicas, topic_configs=configs)]
+            [NewTopic(name, like.partitions, like.replicas, topic_configs=dict(set_to))]
         )
         for _, code, message in answer.topic_errors:
             error = for_code(code)
             if code and error is not TopicAlreadyExistsError:
-                command = self._create_command(name, like.partitions, like.replicas, configs)
+                command = self._create_command(name, like.partitions, like.replicas, set_to)
                 raise LogMisconfigured(
                     f"topic {name} could not be created ({message or error.__name__}); create it: {command}"
                 )
@@ -222,22 +229,31 @@ class KafkaTopics:
         """Return what is wrong with a topic, which should be like *like*, and the command that mends it; both empty if it is right."""
         if topic is None:
             partitions, replicas, *_ = like or (6, 3)
-            return "missing", self._create_command(name, partitions, replicas, KINDS.get(kind, {}))
+            return "missing", self._create_command(name, partitions, replicas, configs(kind, self._keep))
         wrong, config = topic.loses(kind)
+        if not wrong and kind == "receipts":
+            wrong, config = topic.keeps_otherwise(self._keep)
         if config:
             return wrong, self._config_command(name, config)
-        if kind != "source" and like is not None and topic.partitions != like.partitions:
-            wrong = f"{topic.partitions} partitions, {_model(kind)} {like.partitions}"
-            fewer = topic.partitions < like.partitions
-            return wrong, self._widen_command(name, like.partitions) if fewer else ""
-        return wrong, ""
+        if wrong or kind == "source":
+            return wrong, ""
+        return self._narrowness(name, kind, topic, like)
+
+    def _narrowness(self, name: str, kind: str, topic: Topic, like: Topic | None) -> tuple[str, str]:
+        """Return what is wrong with the partitions of a topic of ours, and the command that widens it, where that would mend it."""
+        if like is None or topic.partitions == like.partitions:
+            return "", ""
+        wrong = f"{topic.partitions} partitions, {_model(kind)} {like.partitions}"
+        if topic.partitions < like.partitions:
+            return wrong, self._widen_command(name, like.partitions)
+        return "" if kind == "receipts" else wrong, ""
 
     def _config_command(self, name: str, config: str) -> str:
         tool = f"kafka-configs.sh --bootstrap-server {self._servers} --entity-type topics --entity-name {name}"
         return f"{tool} --alter --add-config {config}"
 
-    def _create_command(self, name: str, partitions: int, replicas: int, configs: Mapping[str, str]) -> str:
-        extra = "".join(f" --config {key}={value}" for key, value in configs.items())
+    def _create_command(self, name: str, partitions: int, replicas: int, set_to: Mapping[str, str]) -> str:
+        extra = "".join(f" --config {key}={value}" for key, value in set_to.items())
         sizes = f"--partitions {partitions} --replication-factor {replicas}"
         return f"kafka-topics.sh --bootstrap-server {self._servers} --create --topic {name} {sizes}{extra}"
 
@@ -246,7 +262,7 @@ class KafkaTopics:
 
 
 def _model(kind: str) -> str:
-    return "and needs" if kind == "checkpoints" else "its source topic has"
+    return {"checkpoints": "and needs", "receipts": "the largest source topic has"}.get(kind, "its source topic has")
 
 
 def shared(topic: str, owner: str, group: str) -> str:

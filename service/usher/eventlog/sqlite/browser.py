@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from usher.delivery import Headers, Record
-from usher.eventlog.browse import Committed, TopicState
-from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
+from usher.eventlog.browse import Committed, ReceiptsState, TopicState
+from usher.eventlog.notes import GroupStart
+from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, receipts_topic, retry_topic
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE, SqliteTopics
@@ -43,15 +44,18 @@ class SqliteBrowser:
 
     async def topics(self) -> Sequence[TopicState]:
         group = self._config.group
-        return [
-            TopicState(name, kind, partitions=1, compacted=kind == "retry", writable=True)
+        own = [
+            each
             for topic in self._config.topics
-            for name, kind in (
+            for each in (
                 (topic, "source"),
                 (retry_topic(group, topic), "retry"),
                 (dead_letter_topic(group, topic), "dlt"),
             )
         ]
+        if self._config.receipts:
+            own.append((receipts_topic(group), "receipts"))
+        return [TopicState(name, kind, partitions=1, compacted=kind == "retry", writable=True) for name, kind in own]
 
     async def create_topics(self) -> Sequence[str]:
         return []
@@ -66,7 +70,25 @@ class SqliteBrowser:
     async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
         if partition not in {None, 0}:
             return
-        position, end = await self._file.read(lambda db: tables.bounds(db, topic))
+        bounds = await self._file.read(lambda db: tables.bounds(db, topic))
+        async for records in self._between(topic, *bounds):
+            yield records
+
+    async def receipts_state(self) -> ReceiptsState:
+        return await self._file.read(self._topics.receipts_state)
+
+    async def receipts(self, positions: Mapping[int, int]) -> AsyncIterator[Sequence[Record]]:
+        first, end = (await self.receipts_state()).partitions[0]
+        async for records in self._between(self._topics.receipts, max(first, positions.get(0, first)), end):
+            yield records
+
+    async def starts(self) -> Mapping[TopicPartition, GroupStart]:
+        return (await self._file.read(self._topics.notes)).starts
+
+    async def address_key(self) -> bytes | None:
+        return (await self._file.read(self._topics.notes)).address_key
+
+    async def _between(self, topic: str, position: int, end: int) -> AsyncIterator[Sequence[Record]]:
         part = partial(tables.page, topic=topic, limit=PAGE, end=end)
         while records := await self._file.read(partial(part, start=position)):
             yield records

@@ -146,6 +146,12 @@ class SqliteLog:
     async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         await self._write(dead_letter_topic(self._config.group, claim.topic), key, value, headers)
 
+    async def file(self, claim: Claim, values: Sequence[bytes]) -> None:  # noqa: ARG002 there is one partition
+        await self._file.write(self._topics.file(values))
+
+    async def address_key(self) -> bytes:
+        return await self._file.write(self._topics.address_key)
+
     async def parked(self, claim: Claim) -> AsyncGenerator[Sequence[Record] | CaughtUp, None]:
         topic = retry_topic(self._config.group, claim.topic)
         position, caught_up = 0, False

@@ -121,11 +121,23 @@ def page(
     return records
 
 
+def last_of(db: sqlite3.Connection, topic: str, key: bytes) -> bytes | None:
+    """Return the value of *key* in a compacted topic; None where it has none."""
+    row = db.execute("SELECT value FROM records WHERE topic = ? AND key = ? AND compacted", (topic, key)).fetchone()
+    return row[0] if row else None
+
+
 def bounds(db: sqlite3.Connection, topic: str) -> tuple[int, int]:
     """Return the offset of the first record and the one after the last; 0 and 0 where there is none."""
     first = db.execute('SELECT min("offset") FROM records WHERE topic = ?', (topic,)).fetchone()[0]
     last = db.execute('SELECT max("offset") FROM records WHERE topic = ?', (topic,)).fetchone()[0]
     return (0, 0) if last is None else (first, last + 1)
+
+
+def end(db: sqlite3.Connection) -> int:
+    """Return the offset that the next record has at least, of whichever topic."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
+    return row[0] + 1 if row else 0
 
 
 def back(db: sqlite3.Connection, topic: str, start: int, count: int) -> int:
