@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from usher.settings import Settings, settings_table
+from usher.settings import Settings
+from usher.settings.table import settings_table
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "usher@.service"
 
