@@ -84,14 +84,17 @@ class Intake:
                         break
                 elif reason is not None:
                     filtered[reason] += 1
-        if batch.passed:
-            filtered["prefilter"] += batch.passed
-        taken = len(batch.records) + batch.passed
-        state.records += taken
-        self._metrics.records.labels(topic).inc(taken)
+        self._count(state, batch, filtered)
+        return todo
+
+    def _count(self, state: ClaimState, taken: Batch, filtered: Counter[str]) -> None:
+        number = len(taken.records) + taken.passed
+        state.records += number
+        self._metrics.records.labels(taken.claim.topic).inc(number)
+        if taken.passed:
+            filtered["prefilter"] += taken.passed
         for reason, count in filtered.items():
             self._metrics.filtered.labels(reason).inc(count)
-        return todo
 
     def _flooded(self, state: ClaimState, number: int) -> bool:
         """Return whether there are too many undecodable records now: this one is the *number*-th record of the claim."""

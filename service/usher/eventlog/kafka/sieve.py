@@ -44,11 +44,11 @@ class Sieve:
         return value  # a deserializer: the one of an aiokafka that knows nothing of sieves changes nothing
 
 
-class _Records(getattr(fetcher, "PartitionRecords", object)):
+class _Records(getattr(fetcher, "PartitionRecords", object)):  # type: ignore[misc]  # `install` says what is missing
     """The records of one fetch of one partition: where the consumer has a sieve, pairs of those that may be ours."""
 
     def _unpack_records(self) -> Iterator[Any]:
-        records = super()._unpack_records()
+        records: Iterator[Any] = super()._unpack_records()
         sieve = self._value_deserializer
         if not isinstance(sieve, Sieve):
             return records
@@ -110,11 +110,10 @@ def install() -> None:
     unpacking.install()
     if unknown := _unknown():
         _logger.warning(
-            "records of others are read whole, which is slower: this version of aiokafka is not known; install the one of requirements.lock",
-            unknown=unknown,
+            "this version of aiokafka is not known: what no handler is for is read all the same", unknown=unknown
         )
     else:
-        fetcher.PartitionRecords = _Records
+        fetcher.PartitionRecords = _Records  # type: ignore[misc]  # it is made there, by this name
 
 
 def _unknown() -> list[str]:

@@ -35,7 +35,7 @@ _FIRST_GUESS: Final = 32
 _LEAST: Final = 16_384
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-_CRC: Final = struct.Struct(">I")
+_INT, _CRC = struct.Struct(">i"), struct.Struct(">I")
 _LENGTH_AT, _MAGIC_AT, _LEGACY_ATTRIBUTES_AT, _CRC_AT, _ATTRIBUTES_AT = 8, 16, 17, 17, 21
 _ATTRIBUTES, _COUNT = 5, 12
 _OVERHEAD: Final = 12
@@ -79,7 +79,7 @@ class Batches:
 
     def next_batch(self) -> Any:
         batch: Any = self._inner.next_batch()
-        (length,) = struct.unpack_from(">i", self._data, self._at + _LENGTH_AT)
+        (length,) = _INT.unpack_from(self._data, self._at + _LENGTH_AT)
         end = self._at + _OVERHEAD + length
         raw, self._at = self._data[self._at : end], end
         return batch if batch is None or batch.is_control_batch else _Batch(batch, raw, self.sift)
@@ -101,7 +101,16 @@ class _Stub:
 class _Batch:
     """One batch. What the fetcher asks of it is answered by aiokafka's own, but for its checksum and its records."""
 
-    __slots__ = ("_inner", "_raw", "_sift", "base_offset", "is_control_batch", "is_transactional", "next_offset", "producer_id")
+    __slots__ = (
+        "_inner",
+        "_raw",
+        "_sift",
+        "base_offset",
+        "is_control_batch",
+        "is_transactional",
+        "next_offset",
+        "producer_id",
+    )
 
     def __init__(self, inner: Any, raw: memoryview, sift: Sift | None) -> None:
         self._inner = inner
@@ -122,7 +131,7 @@ class _Batch:
     def __iter__(self) -> Iterator[Any]:
         return self._records() if self._raw[_MAGIC_AT] >= 2 else self._sifted(self._legacy_records())
 
-    def _sifted(self, records: Iterable[Any]) -> Iterable[Any]:
+    def _sifted(self, records: Iterable[Any]) -> Iterator[Any]:
         return iter(records) if self._sift is None else self._sift(records, self.base_offset)
 
     def _records(self) -> Iterator[Any]:
@@ -141,7 +150,9 @@ class _Batch:
         except UnsupportedCodecError:
             raise  # a newer Usher, or another library, could read it
         except _BROKEN:
-            yield from self._sifted(self._one_by_one(self._head, packed))  # the fetcher passes over those that it has had
+            yield from self._sifted(
+                self._one_by_one(self._head, packed)
+            )  # the fetcher passes over those that it has had
 
     @property
     def _head(self) -> tuple[int, ...]:

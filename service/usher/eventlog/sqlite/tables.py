@@ -106,7 +106,7 @@ def page(
     db: sqlite3.Connection, topic: str, start: int, limit: int, *, end: int | None = None, since: float | None = None
 ) -> list[StoredRecord]:
     """Return the first *limit* records from offset *start* to before *end*, younger than *since* (Unix milliseconds)."""
-    return [StoredRecord(topic, 0, *row) for row in _rows(db, topic, start, limit, end, since)]
+    return [StoredRecord(topic, 0, *row) for row in _rows(db, topic, start, limit, end=end, since=since)]
 
 
 def sifted(db: sqlite3.Connection, claim: Claim, start: int, limit: int, may_be_ours: Sieve) -> Batch:
@@ -123,7 +123,7 @@ def sifted(db: sqlite3.Connection, claim: Claim, start: int, limit: int, may_be_
 
 
 def _rows(
-    db: sqlite3.Connection, topic: str, start: int, limit: int, end: int | None = None, since: float | None = None
+    db: sqlite3.Connection, topic: str, start: int, limit: int, *, end: int | None = None, since: float | None = None
 ) -> Iterator[tuple[int, int, bytes | None, bytes | None, Headers]]:
     """Yield offset, timestamp, key, value and headers, until a page is full."""
     rows = db.execute(
