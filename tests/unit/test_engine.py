@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import weakref
@@ -1046,6 +1047,20 @@ async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Benc
         for number in range(60):
             await bench.emit(b"\xffgarbage %d" % number, raw("ann"), raw("bob"))
         await until(lambda: len(script.done) == 120 and len(bench.dead_letters()) == 60)
+
+
+async def test_a_second_arrival_in_an_encoded_envelope_is_known_after_a_restart(bench: Bench) -> None:
+    """Its bytes name no actor: what was read earlier is remembered by the same check as what is read now."""
+    data = base64.b64encode(raw("ann")).decode()
+    value = json.dumps({"specversion": "1.0", "type": "t", "source": "/s", "id": "1", "data_base64": data}).encode()
+    headers = [("content-type", b"application/cloudevents+json")]
+    script = Script()
+    for offset in range(2):
+        await bench.broker.write(TopicPartition(TOPIC, 0), b"k", value, headers)
+        async with bench.running(script.handler()):
+            await until(lambda offset=offset: bench.committed() == offset + 1)  # type: ignore[misc]  # its default binds it
+
+    assert [user for user, _ in script.done] == ["ann"]
 
 
 @pytest.mark.parametrize(("others", "rests"), [(19, True), (20, False)])
