@@ -44,46 +44,69 @@ class Sieve:
         return value  # a deserializer: the one of an aiokafka that knows nothing of sieves changes nothing
 
 
-class _Records(getattr(fetcher, "PartitionRecords", object)):  # type: ignore[misc]  # `install` says what is missing
-    """The records of one fetch of one partition: where the consumer has a sieve, pairs of those that may be ours."""
+class _Sifting:
+    """The sifting of one fetch of one partition, which begins at the offset *first*.
 
-    def _unpack_records(self) -> Iterator[Any]:
-        records: Iterator[Any] = super()._unpack_records()
-        sieve = self._value_deserializer
-        if not isinstance(sieve, Sieve):
-            return records
-        self._sieve, self._may_be_ours, self._left_out = sieve, sieve.of(self._tp.topic), 0
-        self._records.sift = self._sift
-        return self._to_the_end(records)
+    It does not know the `_Records` that has it: a cycle would keep what was fetched until the garbage collector comes.
+    """
 
-    def _to_the_end(self, pairs: Iterator[_Pair]) -> Iterator[_Pair]:
-        yield from pairs
-        if self._left_out:
-            yield self._left_out, None
+    def __init__(self, sieve: Sieve, topic: str, first: int) -> None:
+        self._sieve = sieve
+        self._may_be_ours = sieve.of(topic)
+        self._first = first
+        self._left_out = 0
 
-    def _sift(self, records: Iterable[Any], base: int) -> Iterator[Any]:
+    def __call__(self, records: Iterable[Any], base: int) -> Iterator[Any]:
         """Yield of the *records* of one batch, which begins at the offset *base*, those that may be ours, and count the others."""
-        may_be_ours, sieve, first = self._may_be_ours, self._sieve, self.next_fetch_offset
+        may_be_ours, sieve, first = self._may_be_ours, self._sieve, self._first
         whole, room, left_out = base >= first, sieve.room, 0
         for record in records:
             if left_out >= room or may_be_ours(record.value, record.headers):
-                self._left_out += left_out
-                sieve.room -= left_out
-                left_out = 0
+                self._count(left_out)
+                left_out, self._first = 0, max(first, record.offset + 1)
                 yield record
                 room = sieve.room
-            elif whole or record.offset >= first:  # a fetch may begin in the middle of its first batch
+            elif (
+                whole or record.offset >= first
+            ):  # earlier ones have been read: a fetch may begin in the middle of a batch
                 left_out += 1
+        self._count(left_out)
+
+    def _count(self, left_out: int) -> None:
         self._left_out += left_out
-        sieve.room -= left_out
+        self._sieve.room -= left_out
+
+    def counted(self) -> int:
+        """Return how many were left out since the last call."""
+        left_out, self._left_out = self._left_out, 0
+        return left_out
+
+
+class _Records(getattr(fetcher, "PartitionRecords", object)):  # type: ignore[misc]  # `install` says what is missing
+    """The records of one fetch of one partition: where the consumer has a sieve, pairs of those that may be ours."""
+
+    _sifting: _Sifting | None = None
+
+    def _unpack_records(self) -> Iterator[Any]:
+        records: Iterator[Any] = super()._unpack_records()
+        if not isinstance(self._value_deserializer, Sieve):
+            return records
+        self._sifting = _Sifting(self._value_deserializer, self._tp.topic, self.next_fetch_offset)
+        self._records.sift = self._sifting
+        return _to_the_end(records, self._sifting)
 
     def _consumer_record(self, tp: Any, record: Any) -> Any:
-        if not isinstance(self._value_deserializer, Sieve):
+        if self._sifting is None:
             return super()._consumer_record(tp, record)
-        left_out, self._left_out = self._left_out, 0
         headers = tuple(record.headers)
         kept = StoredRecord(tp.topic, tp.partition, record.offset, record.timestamp, record.key, record.value, headers)
-        return left_out, kept
+        return self._sifting.counted(), kept
+
+
+def _to_the_end(pairs: Iterator[_Pair], sifting: _Sifting) -> Iterator[_Pair]:
+    yield from pairs
+    if left_out := sifting.counted():
+        yield left_out, None
 
 
 def batch_of(claim: Claim, read: Sequence[Any], position: int) -> Batch:
