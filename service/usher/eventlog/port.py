@@ -170,7 +170,7 @@ class EventLog(Protocol):
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         """Read the next records of *claims*, at most about *limit* in all. Wait up to *wait* seconds while there are none.
 
-        Those that the sieve leaves out are not counted to *limit*, but one call leaves out some thousands at most.
+        Those that the sieve leaves out may come on top: some thousands at most, so that a call does not hold the loop.
 
         Claims that are left out rest: none of their records is read, lost or fetched twice. With no claims it only waits.
         Must be called regularly: it also keeps the membership alive. Returns no records of a claim that has ended.

@@ -140,7 +140,8 @@ _READING: Final[Mapping[str, Any]] = {
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
     "fetch_max_wait_ms": 100,
-    # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker.
+    # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker. Twice as much gave no
+    # difference that could be measured and took 10 MB of memory; four times as much saved 10 % of the CPU and took 25 MB.
     "max_partition_fetch_bytes": 262_144,
 }
 

@@ -62,10 +62,11 @@ class _Sifting:
         whole, room, left_out = base >= first, sieve.room, 0
         for record in records:
             if left_out >= room or may_be_ours(record.value, record.headers):
-                self._count(left_out)
-                left_out, self._first = 0, max(first, record.offset + 1)
+                if left_out:
+                    self._count(left_out)
+                    left_out = 0
                 yield record
-                room = sieve.room
+                self._first, room = max(first, record.offset + 1), sieve.room
             elif (
                 whole or record.offset >= first
             ):  # earlier ones have been read: a fetch may begin in the middle of a batch
