@@ -32,7 +32,7 @@ class WatchedLog(KafkaLog):
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         batches = await super().read(claims if self.breaker else (), limit, wait)
         if batches:
-            self.watch.saw(sum(len(batch.records) for batch in batches))
+            self.watch.saw(sum(len(batch.records) + batch.passed for batch in batches))
         return batches
 
 

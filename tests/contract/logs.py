@@ -22,9 +22,11 @@ from usher.eventlog.port import (
     Claim,
     EventLog,
     LogConfig,
+    Sieves,
     TopicPartition,
     dead_letter_topic,
     retry_topic,
+    unsieved,
 )
 from usher.kafka_options import NO_OPTIONS
 
@@ -122,11 +124,11 @@ class Harness(ABC):
     async def pass_time(self, seconds: float) -> None:
         """Let the clock that stamps the records advance."""
 
-    async def worker(self, name: str = "first", *, claims: int | None = None) -> Worker:
+    async def worker(self, name: str = "first", *, claims: int | None = None, sieves: Sieves = unsieved) -> Worker:
         """Open an event log and wait until it has *claims* claims (by default all partitions)."""
         worker = Worker(self.log(), name, self.journal)
         self._opened.append(worker)
-        await worker.log.open(worker)
+        await worker.log.open(worker, sieves)
         wanted = self.partitions if claims is None else claims
         await worker.until(lambda: len(worker.held) >= wanted)
         return worker

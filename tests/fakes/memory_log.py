@@ -22,11 +22,13 @@ from usher.eventlog.port import (
     LogConfig,
     Owner,
     Position,
+    Sieves,
     TopicPartition,
     checkpoints_topic,
     dead_letter_topic,
     receipts_topic,
     retry_topic,
+    unsieved,
 )
 
 __all__ = ["MemoryBroker", "MemoryBrowser", "MemoryLog"]
@@ -44,6 +46,7 @@ class MemoryLog:
         self.held: dict[TopicPartition, Claim] = {}
         self._owner: Owner | None = None
         self._positions: dict[Claim, int] = {}
+        self._sieves: Sieves = unsieved
         self._turn = 0
 
     @property
@@ -52,7 +55,7 @@ class MemoryLog:
             raise LogError("the event log is not open")
         return self._owner
 
-    async def open(self, owner: Owner) -> None:
+    async def open(self, owner: Owner, sieves: Sieves = unsieved) -> None:
         """As the port says.
 
         Raises:
@@ -60,6 +63,7 @@ class MemoryLog:
         """
         self.broker.check()
         self._owner = owner
+        self._sieves = sieves
         committed = self.broker.group(self.config.group).committed
         for topic in self.config.topics:
             for partition in range(self.broker.partitions):
@@ -216,8 +220,16 @@ class MemoryLog:
             if records:
                 limit -= len(records)
                 self._positions[claim] = records[-1].offset + 1
-                batches.append(Batch(claim, records, records[-1].offset + 1))
+                batches.append(self._sifted(claim, records))
         return batches
+
+    def _sifted(self, claim: Claim, records: Sequence[Record]) -> Batch:
+        may_be_ours, kept, before = self._sieves(claim.topic), list[Record](), list[int]()
+        for index, record in enumerate(records):
+            if may_be_ours(record.value, record.headers):
+                before.append(index - len(kept))
+                kept.append(record)
+        return Batch(claim, kept, records[-1].offset + 1, len(records) - len(kept), before)
 
     def _raise_error_of_owner(self) -> None:
         assigning = self.broker.group(self.config.group).assigning

@@ -428,6 +428,23 @@ expires_at = self.attempts.expiry_of(in_flight)
         family="flood",
     ),
     Mutant(
+        "garbage-is-left-out",
+        "promise 5: undecodable bytes are dead letters",
+        (Edit("systems.prefilter:_one", 'value[-1:] != b"}"', "False"),),
+    ),
+    Mutant(
+        "what-is-left-out-is-not-counted",
+        "promise 5: the ratio of undecodable records is taken over all records",
+        (Edit("engine.intake:Intake._count", "len(taken.records) + taken.passed", "len(taken.records)"),),
+        family="flood",
+    ),
+    Mutant(
+        "a-flood-is-counted-over-what-is-kept",
+        "promise 5: the ratio of undecodable records is taken over all records",
+        (Edit("engine.intake:Intake.take", "batch.place(index)", "index + 1"),),
+        family="flood",
+    ),
+    Mutant(
         "a-late-write-of-our-own-is-not-taken-back",
         "rule 8",
         (

@@ -22,7 +22,18 @@ from tests.simulation.plan import Family
 from usher.delivery import Headers, Record, StoredRecord
 from usher.delivery.headers import WRITER, Head
 from usher.eventlog.errors import ClaimLost, LogUnavailable
-from usher.eventlog.port import Batch, CaughtUp, Claim, LogConfig, Owner, Position, TopicPartition, retry_topic
+from usher.eventlog.port import (
+    Batch,
+    CaughtUp,
+    Claim,
+    LogConfig,
+    Owner,
+    Position,
+    Sieves,
+    TopicPartition,
+    retry_topic,
+    unsieved,
+)
 
 TOPIC = "events"
 GROUP = "usher"
@@ -235,8 +246,8 @@ class HostileLog(MemoryLog):
         self._lost: dict[Claim, float] = {}
         """When a commit was answered that a claim is lost."""
 
-    async def open(self, owner: Owner) -> None:
-        await super().open(WatchedOwner(self._world, self._process, owner))
+    async def open(self, owner: Owner, sieves: Sieves = unsieved) -> None:
+        await super().open(WatchedOwner(self._world, self._process, owner), sieves)
 
     async def close(self) -> None:
         now = self._world.now()

@@ -1,8 +1,10 @@
-"""What a worker holds in memory, and how much that may be: the one place of the simulation that looks inside a worker."""
+"""What a worker holds in memory, how much that may be, and what it counts: the one place of the simulation that looks inside a worker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+from tests.fakes.memory_broker import MemoryBroker
 
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
@@ -20,3 +22,20 @@ def too_much(worker: Worker, limits: Limits, handlers: int, replays: int) -> Ite
     for claim, state in worker.claims.states.items():
         if len(state.ledger) > limits.per_claim:
             yield f"has {len(state.ledger)} offsets of {claim.partition} unsettled, and {limits.per_claim} is the most"
+
+
+def miscounted(worker: Worker, broker: MemoryBroker) -> Iterator[str]:
+    """A sentence for each claim whose records are counted wrongly: each one that was read counts once, also where it was left out.
+
+    The ratio of undecodable records, for which a partition rests, is taken over those numbers. Offsets have no gaps here.
+    """
+    for claim, state in worker.claims.states.items():
+        if claim.topic_id != broker.topic_id(claim.topic):
+            continue
+        if state.records != state.position - claim.start:
+            yield f"has read {claim.partition} from {claim.start} to {state.position}, and counts {state.records} records"
+        records = broker.partition(*claim.topic_partition)
+        for number in state.undecodable:
+            record = records.since(claim.start + number - 1, 1)[0]
+            if record.value is None or record.value.endswith(b"}"):
+                yield f"takes record {number} of {claim.partition} for undecodable, which it is not"

@@ -18,7 +18,7 @@ from tests.simulation.handlers import EXPIRY, POLICY, Handlers, WatchedAttempts
 from tests.simulation.history import History, Life, Sent, is_strange
 from tests.simulation.hostile import GROUP, RETRY_TOPIC, TOPIC, HostileBroker, HostileLog
 from tests.simulation.loop import Process, SimulatedLoop
-from tests.simulation.memory import too_much
+from tests.simulation.memory import miscounted, too_much
 from tests.simulation.plan import Plan
 
 from usher.delivery import Delivery, StoredRecord
@@ -264,11 +264,13 @@ class World:
                 self.history.handed_over.append((process.name, self.now(), delivery.handler, delivery.uid.id))
 
     def look_into(self, process: Process) -> None:
-        """Promise 7: see that what the worker in *process* holds in memory has bounds."""
+        """Promises 5 and 7: see that the worker in *process* counts all that it reads, and that what it holds in memory has bounds."""
         running = next(running for running in self.processes if running.process is process)
         asked = len(self.history.requests)
         for sentence in too_much(running.worker, running.limits, self.plan.handlers, asked):
             self.history.violate(f"memory: {process.name} {sentence}")
+        for sentence in miscounted(running.worker, self.broker):
+            self.history.violate(f"count: {process.name} {sentence}")
 
     # Rest
 

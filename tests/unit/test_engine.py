@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import weakref
@@ -1046,6 +1047,65 @@ async def test_some_garbage_among_good_records_is_just_dead_lettered(bench: Benc
         for number in range(60):
             await bench.emit(b"\xffgarbage %d" % number, raw("ann"), raw("bob"))
         await until(lambda: len(script.done) == 120 and len(bench.dead_letters()) == 60)
+
+
+async def test_a_second_arrival_in_an_encoded_envelope_is_known_after_a_restart(bench: Bench) -> None:
+    """Its bytes name no actor: what was read earlier is remembered by the same check as what is read now."""
+    data = base64.b64encode(raw("ann")).decode()
+    value = json.dumps({"specversion": "1.0", "type": "t", "source": "/s", "id": "1", "data_base64": data}).encode()
+    headers = [("content-type", b"application/cloudevents+json")]
+    script = Script()
+    for offset in range(2):
+        await bench.broker.write(TopicPartition(TOPIC, 0), b"k", value, headers)
+        async with bench.running(script.handler()):
+            await until(lambda offset=offset: bench.committed() == offset + 1)  # type: ignore[misc]  # its default binds it
+
+    assert [user for user, _ in script.done] == ["ann"]
+
+
+@pytest.mark.parametrize(("others", "rests"), [(19, True), (20, False)])
+async def test_what_the_log_leaves_out_counts_as_a_record_that_is_no_garbage(
+    bench: Bench, others: int, rests: bool
+) -> None:
+    """The ratio is over all of the last records: 20 of 39 are more than half, 20 of 40 are not."""
+    garbage = [b"\xffgarbage %d" % number for number in range(20)]
+    left_out = [raw(triggered_by="user") for _ in range(others)]
+    script = Script()
+    await bench.emit(*left_out, *garbage, raw("ann"))
+    async with bench.running(script.handler(), undecodable_rest=3600) as worker:
+        await until(lambda: len(bench.dead_letters()) == 20)
+        (state,) = worker.claims.states.values()
+        assert (state.backlog is not None) == rests
+        await until(lambda: rests or script.done)
+
+
+async def test_only_the_last_hundred_records_count_for_a_flood_whether_left_out_or_not(bench: Bench) -> None:
+    """Garbage that lies a hundred records back is forgotten, so no partition rests for it."""
+    garbage = [b"\xffgarbage %d" % number for number in range(45)]
+    left_out = [raw(triggered_by="user") for _ in range(60)]
+    await bench.emit(*left_out, *garbage[:40], *left_out, *garbage[40:], *left_out)
+    async with bench.running(Script().handler(), undecodable_rest=3600):
+        await until(lambda: len(bench.dead_letters()) == 45)
+
+
+@pytest.mark.parametrize("read", [1, 7, 2_000])
+async def test_each_record_counts_once_also_while_its_partition_rests(bench: Bench, read: int) -> None:
+    """Taken, left out, or left out of what waits while the partition rests: the metrics add up to what was written."""
+    values = [
+        raw(triggered_by="user") if number % 3 else b"\xffgarbage %d" % number if number % 2 else raw()
+        for number in range(900)
+    ]
+    script = Script()
+    await bench.emit(*values)
+    async with bench.running(
+        script.handler(), read=read, undecodable_rest=0.05, undecodable_ratio=0.1, undecodable_at_least=3
+    ) as worker:
+        await until(lambda: len(bench.dead_letters()) == 150 and len(script.done) == 150)
+        await until(lambda: bench.committed() == 900)
+        value = worker.metrics.registry.get_sample_value
+
+    assert value("usher_records_total", {"topic": TOPIC}) == 900
+    assert value("usher_events_filtered_total", {"reason": "prefilter"}) == 600
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,7 +19,8 @@ from aiokafka.record.util import calc_crc32c
 
 from usher.delivery import Unreadable
 from usher.eventlog.kafka import unpacking
-from usher.eventlog.kafka.unpacking import MOST_UNPACKED, install
+from usher.eventlog.kafka.sieve import Sieve, install
+from usher.eventlog.kafka.unpacking import MOST_UNPACKED
 
 pytestmark = pytest.mark.heavy
 
@@ -58,6 +61,15 @@ def read(data: bytes, offset: int = 0) -> list[Any]:
     """The records that a consumer gets from one fetch, which began at *offset*."""
     records = fetcher.MemoryRecords(data)  # type: ignore[attr-defined]  # the name that the fetcher uses
     return list(fetcher.PartitionRecords(PARTITION, records, [], offset, None, None, True, fetcher.READ_COMMITTED))
+
+
+def sifted(data: bytes, offset: int = 0, room: int = 100) -> list[tuple[int, int | None]]:
+    """What a consumer gets of one fetch that leaves out all values with an ``x``: how many it has left out, and the next offset."""
+    sieve = Sieve(lambda _topic: lambda value, _headers: b"x" not in (value or b""))
+    sieve.room = room
+    records = fetcher.MemoryRecords(data)  # type: ignore[attr-defined]  # as above
+    pairs = fetcher.PartitionRecords(PARTITION, records, [], offset, None, sieve, True, fetcher.READ_COMMITTED)
+    return [(left_out, None if record is None else record.offset) for left_out, record in pairs]
 
 
 def values(records: Sequence[Any]) -> list[tuple[int, bytes | str]]:
@@ -191,3 +203,50 @@ def test_old_formats_are_read_and_bounded(magic: Literal[0, 1], monkeypatch: pyt
     assert values(read(old(b"one"))) == [(0, b"one")]
     [stub] = read(old(bytes(SMALL)))
     assert "more than 4 MiB" in stub.value.reason
+
+
+LEFT_OUT = batch(b"x", b"x", b"one", b"x", b"two", b"x", b"x")
+
+
+@pytest.mark.parametrize("codec", [NONE, GZIP, SNAPPY, LZ4, ZSTD])
+def test_what_is_left_out_is_counted_with_the_record_after_it(codec: int) -> None:
+    """And with none at the end of the fetch. Records before the offset that was asked for do not count."""
+    first, second = batch(b"x", b"one", b"x", codec=codec), batch(b"x", b"two", b"x", codec=codec, base=3)
+
+    assert sifted(first + second) == [(1, 1), (2, 4), (1, None)]
+    assert sifted(first + second, 2) == [(2, 4), (1, None)]
+    assert sifted(second, 5) == [(1, None)]
+
+
+def test_no_more_is_left_out_than_there_is_room_for() -> None:
+    """After that every record is let through."""
+    assert sifted(LEFT_OUT, room=3) == [(2, 2), (1, 4), (0, 5), (0, 6)]
+    assert sifted(LEFT_OUT, room=0) == [(0, offset) for offset in range(7)]
+
+
+def test_a_record_that_cannot_be_read_among_those_left_out_changes_no_count() -> None:
+    """The batch is read again, record by record: what was counted is not counted twice."""
+    data = _sealed(bytearray(LEFT_OUT.replace(b"\x06two\x00", b"\x06two\x01")))
+
+    assert sifted(data) == [(2, 2), (1, 4), (2, None)]
+    assert sifted(data + batch(b"x", base=7)) == [(2, 2), (1, 4), (3, None)]
+    assert sifted(batch(b"x", b"x") + data.replace(struct.pack(">q", 0), struct.pack(">q", 2), 1)) == [
+        (4, 4),
+        (1, 6),
+        (2, None),
+    ]
+
+
+def test_what_was_fetched_is_gone_once_it_is_read() -> None:
+    """No cycle keeps it until the garbage collector comes: fetches are large."""
+    sieve = Sieve(lambda _topic: lambda _value, _headers: True)
+    records = fetcher.MemoryRecords(LEFT_OUT)  # type: ignore[attr-defined]  # as above
+    pairs = fetcher.PartitionRecords(PARTITION, records, [], 0, None, sieve, True, fetcher.READ_COMMITTED)
+    fetched = weakref.ref(records)
+    gc.disable()
+    try:
+        assert len(list(pairs)) == 7
+        del records, pairs
+        assert fetched() is None
+    finally:
+        gc.enable()

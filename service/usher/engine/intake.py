@@ -15,11 +15,11 @@ from usher.engine.index_file import IndexLost
 from usher.engine.lanes import InFlight
 from usher.engine.limits import Limits
 from usher.event import Event, Undecodable
-from usher.eventlog.port import Batch
+from usher.eventlog.port import Batch, Sieve, everything
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.systems.peek import peek, shortened
-from usher.systems.prefilter import in_an_envelope, prefilter
+from usher.systems.prefilter import prefilter
 from usher.systems.source import Source, read_record
 
 _UNDECODED = "undecoded"
@@ -60,19 +60,15 @@ class Intake:
         """
         todo: list[InFlight] = []
         filtered: Counter[str] = Counter()
-        source = self._sources.get(batch.claim.topic)
-        may_be_ours, ledger = self._prefilter_of(source), state.ledger
+        topic, ledger = batch.claim.topic, state.ledger
+        source, may_be_ours = self._sources.get(topic), self.sieve(topic)
         state.backlog = None
         ledger.position = batch.next
-        for index, record in enumerate(batch.records, 1):
+        for index, record in enumerate(batch.records):
             value = record.value
             if value is None:
                 filtered["empty"] += 1
-            elif (
-                (value or not isinstance(value, Unreadable))
-                and not may_be_ours(value)
-                and not (record.headers and in_an_envelope(record.headers))
-            ):
+            elif not may_be_ours(value, record.headers):  # an event log may let through what its sieve is against
                 filtered["prefilter"] += 1
             elif ledger.already_done(record.offset):
                 self.remember(state, [record])  # so that its second arrival is a duplicate
@@ -80,20 +76,25 @@ class Intake:
                 try:
                     reason = self._take_one(state, record, value, source, todo)
                 except IndexLost:  # it is taken in when there is a new one
-                    self._rest(state, batch, index - 1)
+                    batch = self._rest(state, batch, index)
                     break
                 if reason is _UNDECODED:
-                    if self._flooded(state, state.records + index):
-                        self._rest(state, batch, index)
+                    if self._flooded(state, state.records + batch.place(index)):
+                        batch = self._rest(state, batch, index + 1)
                         break
                 elif reason is not None:
                     filtered[reason] += 1
-        taken = len(batch.records) - len(state.backlog.records if state.backlog else ())
-        state.records += taken
-        self._metrics.records.labels(batch.claim.topic).inc(taken)
+        self._count(state, batch, filtered)
+        return todo
+
+    def _count(self, state: ClaimState, taken: Batch, filtered: Counter[str]) -> None:
+        number = len(taken.records) + taken.passed
+        state.records += number
+        self._metrics.records.labels(taken.claim.topic).inc(number)
+        if taken.passed:
+            filtered["prefilter"] += taken.passed
         for reason, count in filtered.items():
             self._metrics.filtered.labels(reason).inc(count)
-        return todo
 
     def _flooded(self, state: ClaimState, number: int) -> bool:
         """Return whether there are too many undecodable records now: this one is the *number*-th record of the claim."""
@@ -105,18 +106,19 @@ class Intake:
         return len(bad) >= self._limits.undecodable_at_least and share > self._limits.undecodable_ratio
 
     @staticmethod
-    def _rest(state: ClaimState, batch: Batch, taken: int) -> None:
-        left = batch.records[taken:]
-        state.ledger.position = left[0].offset if left else batch.next
-        state.backlog = Batch(batch.claim, left, batch.next)
+    def _rest(state: ClaimState, batch: Batch, at: int) -> Batch:
+        """Make a backlog of what follows the first *at* records. Returns what comes before it."""
+        taken, state.backlog = batch.cut(at)
+        state.ledger.position = taken.next
         state.undecodable.clear()
+        return taken
 
     def remember(self, state: ClaimState, records: Sequence[Record]) -> None:
         """Remember the events in records of an earlier claim, so that their second arrival is a duplicate."""
-        source = self._sources.get(state.claim.topic)
-        may_be_ours = self._prefilter_of(source)
+        topic = state.claim.topic
+        source, may_be_ours = self._sources.get(topic), self.sieve(topic)
         for record in records:
-            if record.value is not None and may_be_ours(record.value):
+            if record.value is not None and may_be_ours(record.value, record.headers):
                 try:
                     event = peek(record.value) if source is None else _event_of(source, record)
                 except Undecodable:
@@ -124,8 +126,10 @@ class Intake:
                 if event is not None and self._router.match(event):
                     state.recent.duplicate(event.uid, record.offset, record.timestamp)
 
-    def _prefilter_of(self, source: Source | None) -> Callable[[bytes], bool]:
-        return self._prefilter if source is None or source.plain else _always
+    def sieve(self, topic: str) -> Sieve:
+        """Return the prefilter for *topic*. A source that changes its documents before they are events has none."""
+        source = self._sources.get(topic)
+        return self._prefilter if source is None or source.plain else everything
 
     def _take_one(
         self, state: ClaimState, record: Record, value: bytes, source: Source | None, todo: list[InFlight]
@@ -182,10 +186,6 @@ def _with(record: Record, value: bytes) -> Record:
     return StoredRecord(
         record.topic, record.partition, record.offset, record.timestamp, record.key, value, record.headers
     )
-
-
-def _always(_value: bytes) -> bool:
-    return True
 
 
 def deliveries_of(event: Event, origin: Origin, value: bytes, handlers: Iterable[Handler]) -> Iterator[InFlight]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -77,16 +76,20 @@ class Reader:
 
     async def _take_in_parts(self, batch: Batch) -> None:
         state = self.claims.states.get(batch.claim)
-        for part in _parts(batch):
-            if state is None or not state.open:
-                return  # the next owner reads it
-            if state.table.usable:
-                self._take(state, part)
-            if state.backlog is not None or not state.table.usable:  # the partition rests: so do the parts that follow
-                left = [record for record in batch.records if record.offset >= state.position]
-                state.backlog = Batch(batch.claim, left, batch.next)
+        while state is not None and state.open:  # else the next owner reads it
+            if not state.table.usable:
+                state.backlog = batch
+                return
+            part, following = batch.cut(_PART)
+            self._take(state, part)
+            if state.backlog is not None:  # the partition rests: so do the parts that follow
+                taken = len(part.records) - len(state.backlog.records)
+                state.backlog = batch.cut(taken)[1]
                 return
             await asyncio.sleep(0)  # decoding takes time: other tasks must run in between
+            if not following.records:
+                return
+            batch = following
 
     def _take(self, state: ClaimState, batch: Batch) -> None:
         position = state.position
@@ -112,14 +115,3 @@ class Reader:
                 position=state.position,
                 tries_again_in=self.limits.undecodable_rest,
             )
-
-
-def _parts(batch: Batch) -> Iterator[Batch]:
-    records = batch.records
-    if len(records) <= _PART:
-        yield batch
-        return
-    for start in range(0, len(records), _PART):
-        part = records[start : start + _PART]
-        following = records[start + _PART].offset if start + _PART < len(records) else batch.next
-        yield Batch(batch.claim, part, following)

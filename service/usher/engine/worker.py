@@ -53,7 +53,7 @@ class Worker:
         router, writes = attempts.router, Writes(event_log, logger, group)
         settler = Settler(writes, attempts, group, metrics, logger)
         self.driver = Driver(attempts, settler, self._commits, limits)
-        intake = Intake(router, metrics, limits, attempts.now, sources)
+        self._intake = intake = Intake(router, metrics, limits, attempts.now, sources)
         replays = Replays(router, self.driver, settler, writes, asyncio.Semaphore(limits.replays))
         follower = RetryFollower(event_log, intake, self.driver, replays, writes, limits, logger)
         handlers, writer = router.handlers, uuid.UUID(int=rng.getrandbits(128)).hex[:12]
@@ -114,7 +114,7 @@ class Worker:
                 await asyncio.wait(ending, timeout=1.0)  # a handler may refuse to be cancelled
 
     async def _open(self) -> bool:
-        opening = asyncio.create_task(self.event_log.open(self.claims))
+        opening = asyncio.create_task(self.event_log.open(self.claims, self._intake.sieve))
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

@@ -17,7 +17,7 @@ is part of the contract, and the engine expects it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -57,12 +57,27 @@ class Claim:
 class Batch:
     """The result of one read of one claim: records in offset order, and the offset to read *next*.
 
-    *next* may lie past the last record: control records and compaction leave gaps.
+    *next* may lie past the last record: control records and compaction leave gaps. *passed* counts the records that the sieve
+    left out, and *before* says of each record how many of them lie before it; it may be empty where none was left out.
     """
 
     claim: Claim
     records: Sequence[Record]
     next: int
+    passed: int = 0
+    before: Sequence[int] = ()
+
+    def place(self, index: int) -> int:
+        """Return the place of ``records[index]`` among all records that were read, from 1 on."""
+        return index + 1 + (self.before[index] if self.before else 0)
+
+    def cut(self, at: int) -> tuple[Batch, Batch]:
+        """Return two batches: the first *at* records with all that was left out up to the record after them, and what remains."""
+        at_end = at >= len(self.records)
+        following, passed = (self.next, self.passed) if at_end else (self.records[at].offset, self.place(at) - at - 1)
+        taken = Batch(self.claim, self.records[:at], following, passed, self.before[:at])
+        before = [each - passed for each in self.before[at:]]
+        return taken, Batch(self.claim, self.records[at:], self.next, self.passed - passed, before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,22 @@ class Position:
 
     next: int
     mark: str = ""
+
+
+Sieve = Callable[[bytes | None, Headers], bool]
+"""Returns of a value and its headers whether the record may be ours. The event log may leave out a record for which it says no."""
+Sieves = Callable[[str], Sieve]
+"""Returns the sieve of a topic."""
+
+
+def everything(_value: bytes | None, _headers: Headers) -> bool:
+    """Let every record through: the sieve of a topic that is read whole."""
+    return True
+
+
+def unsieved(_topic: str) -> Sieve:
+    """Have every topic read whole."""
+    return everything
 
 
 class CaughtUp:
@@ -124,8 +155,11 @@ class Lease(Protocol):
 class EventLog(Protocol):
     """Keeps events, parked deliveries, dead letters and commits."""
 
-    async def open(self, owner: Owner) -> None:
+    async def open(self, owner: Owner, sieves: Sieves = unsieved) -> None:
         """Connect, verify the topics (create our own where allowed), commit the start of a new group, begin to claim.
+
+        `read` leaves out what the sieve of its topic says no to, and counts it, so that no object is made of it. It may let
+        some of it through, so the caller asks its sieve too.
 
         Raises:
             LogMisconfigured: says what is missing, and the command to run.
@@ -136,6 +170,8 @@ class EventLog(Protocol):
 
     async def read(self, claims: Collection[Claim], limit: int, wait: float) -> Sequence[Batch]:
         """Read the next records of *claims*, at most about *limit* in all. Wait up to *wait* seconds while there are none.
+
+        Those that the sieve leaves out may come on top: some thousands at most, so that a call does not hold the loop.
 
         Claims that are left out rest: none of their records is read, lost or fetched twice. With no claims it only waits.
         Must be called regularly: it also keeps the membership alive. Returns no records of a claim that has ended.

@@ -7,7 +7,8 @@ quotes, unless one of its characters is written as an escape.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from typing import Protocol
 
 from usher.delivery import Headers
 from usher.event import UNKNOWN
@@ -21,12 +22,19 @@ _BACKSLASH = ord("\\")
 """A number, so that the search is a memchr: a search for a text of two characters is fifty times slower."""
 
 
-def prefilter(actors: Collection[str]) -> Callable[[bytes], bool]:
-    """Make a function that says no only to bytes that no source decodes to an event triggered by one of *actors*.
+class MayBeOurs(Protocol):
+    """Says whether a record with this value and these headers may be for a handler."""
 
-    It says yes to bytes that do not look like one JSON object, so that garbage is dead-lettered and not filtered. It always
-    says yes where the bytes can't decide: an actor ``unknown`` may be one that is missing, and an actor with other
-    characters than letters, digits and a few signs has many spellings.
+    def __call__(self, value: bytes | None, headers: Headers = (), /) -> bool: ...
+
+
+def prefilter(actors: Collection[str]) -> MayBeOurs:
+    """Make a function that says no only to records that no source decodes to an event triggered by one of *actors*.
+
+    It says yes to records without a value, and to bytes that do not look like one JSON object, so that garbage is
+    dead-lettered and not filtered. It always says yes where the bytes can't decide: an actor ``unknown`` may be one that is
+    missing, an actor with other characters than letters, digits and a few signs has many spellings, and a CloudEvent in
+    structured form may hold its content encoded.
     """
     if any(actor == UNKNOWN or not _PLAIN.fullmatch(actor) for actor in actors):
         return _always
@@ -43,30 +51,29 @@ def never_filtered(value: bytes) -> bytes:
     return value if _in_doubt(value) else value + b"\n"
 
 
-def in_an_envelope(headers: Headers) -> bool:
-    """Return whether a record says that it is a CloudEvent in structured form, whose content may be encoded (Kafka binding 1.0, 3.3)."""
-    return any(name.lower() == "content-type" and value.startswith(_CLOUD_EVENT) for name, value in headers)
-
-
-def _one(literal: bytes) -> Callable[[bytes], bool]:
-    def may_be_ours(value: bytes) -> bool:
+def _one(literal: bytes) -> MayBeOurs:
+    def may_be_ours(value: bytes | None, headers: Headers = (), /) -> bool:
         # `_in_doubt`, written out: this runs for every record, and a call is a good part of its cost.
         return (
-            value.rfind(literal) >= 0
+            value is None
+            or value.rfind(literal) >= 0
             or value[:1] != b"{"
             or value[-1:] != b"}"
             or (_BACKSLASH in value and b"\\u" in value)
+            or (len(headers) > 0 and _in_an_envelope(headers))
         )
 
     return may_be_ours
 
 
-def _any(literals: tuple[bytes, ...]) -> Callable[[bytes], bool]:
-    def may_be_ours(value: bytes) -> bool:
+def _any(literals: tuple[bytes, ...]) -> MayBeOurs:
+    def may_be_ours(value: bytes | None, headers: Headers = (), /) -> bool:
+        if value is None:
+            return True
         for literal in literals:  # a generator would cost more than the search
             if value.rfind(literal) >= 0:
                 return True
-        return _in_doubt(value)
+        return _in_doubt(value) or (len(headers) > 0 and _in_an_envelope(headers))
 
     return may_be_ours
 
@@ -75,5 +82,10 @@ def _in_doubt(value: bytes) -> bool:
     return value[:1] != b"{" or value[-1:] != b"}" or (_BACKSLASH in value and b"\\u" in value)
 
 
-def _always(_value: bytes) -> bool:
+def _in_an_envelope(headers: Headers) -> bool:
+    """Return whether a record says that it is a CloudEvent in structured form (Kafka binding 1.0, 3.3)."""
+    return any(name.lower() == "content-type" and value.startswith(_CLOUD_EVENT) for name, value in headers)
+
+
+def _always(_value: bytes | None, _headers: Headers = (), /) -> bool:
     return True

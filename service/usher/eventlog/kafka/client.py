@@ -18,8 +18,8 @@ from aiokafka.errors import KafkaError
 
 from usher.addresses import KafkaAddress
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
-from usher.eventlog.kafka import unpacking
 from usher.eventlog.kafka.errors import SILENT, brief, obstacle, refusal
+from usher.eventlog.kafka.sieve import Sieve, install
 from usher.eventlog.kafka.topic_ids import never_create
 from usher.kafka_options import KafkaOptions
 from usher.redact import scrub
@@ -42,7 +42,7 @@ class Clients:
         self._options = options
         self._servers = list(address.servers)
         _quiet()
-        unpacking.install()
+        install()
 
     @property
     def _common(self) -> dict[str, Any]:
@@ -62,7 +62,11 @@ class Clients:
         return float(self._options.consumer["session_timeout_ms"]) / 1_000
 
     def member(
-        self, group: str, drain: float, assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor
+        self,
+        group: str,
+        drain: float,
+        assignor: type[AbstractPartitionAssignor] = RangePartitionAssignor,
+        sieve: Sieve | None = None,
     ) -> AIOKafkaConsumer:
         """Make a consumer that joins *group*. While it releases its partitions, others wait for *drain* seconds and a margin."""
         rebalance = drain + COMMIT_TIMEOUT + _JOIN_MARGIN
@@ -72,6 +76,7 @@ class Clients:
             **self._options.consumer,
             **_READING,
             group_id=group,
+            value_deserializer=sieve,
             rebalance_timeout_ms=int(rebalance * 1_000),
             partition_assignment_strategy=(assignor,),
         )
@@ -152,7 +157,8 @@ _READING: Final[Mapping[str, Any]] = {
     "auto_offset_reset": "none",
     "isolation_level": "read_committed",
     "fetch_max_wait_ms": 100,
-    # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker.
+    # Fetches are small: otherwise the megabytes of one partition would delay all others of its broker. Twice as much gave no
+    # difference that could be measured and took 10 MB of memory; four times as much saved 10 % of the CPU and took 25 MB.
     "max_partition_fetch_bytes": 262_144,
 }
 

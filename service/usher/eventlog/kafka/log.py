@@ -43,10 +43,12 @@ from usher.eventlog.port import (
     LogConfig,
     Owner,
     Position,
+    Sieves,
     TopicPartition,
     dead_letter_topic,
     receipts_topic,
     retry_topic,
+    unsieved,
 )
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
@@ -86,7 +88,7 @@ class KafkaLog:
         self._watching: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def open(self, owner: Owner) -> None:
+    async def open(self, owner: Owner, sieves: Sieves = unsieved) -> None:
         """As `EventLog.open`. Waits while Kafka can't be reached, and logs that."""
         pause = _FIRST_RETRY
         while True:
@@ -101,7 +103,7 @@ class KafkaLog:
                     )
             await asyncio.sleep(pause)
             pause = min(2 * pause, _RETRY)
-        self._member.join(owner)
+        self._member.join(owner, sieves)
         self._watching = background.begin(self._outages.watch)
 
     async def _connect(self) -> None:

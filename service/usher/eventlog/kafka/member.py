@@ -34,8 +34,9 @@ from usher.eventlog.kafka.client import COMMIT_TIMEOUT, Clients, stop
 from usher.eventlog.kafka.errors import brief
 from usher.eventlog.kafka.listener import Listener
 from usher.eventlog.kafka.polling import Polling
+from usher.eventlog.kafka.sieve import Sieve
 from usher.eventlog.kafka.stops import Stops
-from usher.eventlog.port import Batch, Claim, Owner, Position, TopicPartition
+from usher.eventlog.port import Batch, Claim, Owner, Position, Sieves, TopicPartition
 
 _logger = structlog.get_logger(__name__)
 _PAUSE: Final = 1.0
@@ -83,9 +84,10 @@ class Member:
         self._opening: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def join(self, owner: Owner) -> None:
+    def join(self, owner: Owner, sieves: Sieves) -> None:
         """Begin to claim, in the background."""
         self._owner = owner
+        self.polling.sieve = Sieve(sieves)
         self._keeper = background.begin(self._keep)
 
     async def leave(self) -> None:
@@ -277,7 +279,7 @@ class Member:
         """Run one consumer after the other."""
         while True:
             self._trouble.clear()
-            consumer = self._consumer = self._clients.member(self._group, self._drain)
+            consumer = self._consumer = self._clients.member(self._group, self._drain, sieve=self.polling.sieve)
             consumer.subscribe(self._topics, listener=Listener(self, consumer))
             try:
                 await consumer.start()

@@ -25,8 +25,9 @@ from aiokafka.errors import (
     UnsupportedCodecError,
 )
 
+from usher.eventlog.kafka.sieve import MOST_LEFT_OUT, Sieve, batch_of
 from usher.eventlog.kafka.stops import Stops
-from usher.eventlog.port import Batch, Claim
+from usher.eventlog.port import Batch, Claim, unsieved
 
 _UNOWNED: Final = KafkaPartition("unowned", 0)
 _REST: Final = 60.0
@@ -53,6 +54,8 @@ class Polling:
     def __init__(self, group: str, stops: Stops) -> None:
         self._group = group
         self._stops = stops
+        self.sieve = Sieve(unsieved)
+        """The sieve of the consumers."""
         self._read_to: dict[Claim, int] = {}
         self._resting: dict[Claim, float] = {}
         self._suspected: dict[Claim, float] = {}
@@ -113,7 +116,9 @@ class Polling:
         return True
 
     async def wait(self, consumer: AIOKafkaConsumer, live: Live, wait: float) -> Read:
-        """Wait for a record: at most one is read, as soon as there is one."""
+        """Wait for a record: at most one is read, as soon as there is one, or as soon as one was left out."""
+        # While an error is looked for nothing is left out: else the offset would not be known that has it.
+        self.sieve.room = 0 if any(until > _now() for until in self._suspected.values()) else MOST_LEFT_OUT
         if live and _now() < self._careful_until:
             await asyncio.sleep(min(wait, 0.05))
             return {}
@@ -155,15 +160,14 @@ class Polling:
                 self._read_to[claim] = position
                 if claim in self._tried:
                     self._goes_on(claim)
-                batches.append(Batch(claim, records, position))
+                batches.append(batch_of(claim, records, position))
         return batches
 
-    @staticmethod
-    def give_back(consumer: AIOKafkaConsumer, read: Read) -> None:
-        """Give back records that came after the claims had changed: the next owner of the partition reads them again."""
-        for partition, records in read.items():
+    def give_back(self, consumer: AIOKafkaConsumer, read: Read) -> None:
+        """Give back records that came after the claims had changed: who has the partition now reads them again."""
+        for partition in read.keys() & self.read_to.keys():
             with contextlib.suppress(IllegalStateError):
-                consumer.seek(partition, records[0].offset)
+                consumer.seek(partition, self.read_to[partition])
 
     def _at_most(self, claim: Claim, room: int) -> int:
         return 1 if self._suspected.get(claim, 0.0) > _now() else room

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint
+from crc32c import crc32c
 
 from usher.delivery import Unreadable
 
@@ -34,7 +35,9 @@ _FIRST_GUESS: Final = 32
 _LEAST: Final = 16_384
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-_LENGTH_AT, _MAGIC_AT, _LEGACY_ATTRIBUTES_AT, _ATTRIBUTES, _COUNT = 8, 16, 17, 5, 12
+_INT, _CRC = struct.Struct(">i"), struct.Struct(">I")
+_LENGTH_AT, _MAGIC_AT, _LEGACY_ATTRIBUTES_AT, _CRC_AT, _ATTRIBUTES_AT = 8, 16, 17, 17, 21
+_ATTRIBUTES, _COUNT = 5, 12
 _OVERHEAD: Final = 12
 _CODEC: Final = 0x07
 _SNAPPY: Final = 2
@@ -54,14 +57,19 @@ _BROKEN: Final = (
 )
 """What a parser or a decompressor raises about bytes that it can't read."""
 
+Sift = Callable[[Iterable[Any], int], Iterator[Any]]
+"""Yields some of the records of a batch, which begins at an offset."""
+
 
 class Batches:
     """The batches of one fetch, as the fetcher of aiokafka reads them: `MemoryRecords`, whose batches raise nothing of one record."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self._data = memoryview(data)
         self._inner = MemoryRecords(data)
         self._at = 0
+        self.sift: Sift | None = None
+        """What its batches leave out, if anything."""
 
     def size_in_bytes(self) -> int:
         return self._inner.size_in_bytes()
@@ -71,10 +79,10 @@ class Batches:
 
     def next_batch(self) -> Any:
         batch: Any = self._inner.next_batch()
-        (length,) = struct.unpack_from(">i", self._data, self._at + _LENGTH_AT)
+        (length,) = _INT.unpack_from(self._data, self._at + _LENGTH_AT)
         end = self._at + _OVERHEAD + length
-        raw, self._at = memoryview(self._data)[self._at : end], end
-        return batch if batch is None or batch.is_control_batch else _Batch(batch, raw)
+        raw, self._at = self._data[self._at : end], end
+        return batch if batch is None or batch.is_control_batch else _Batch(batch, raw, self.sift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,34 +99,64 @@ class _Stub:
 
 
 class _Batch:
-    """One batch. What the fetcher asks of it is answered by aiokafka's own, but for its records."""
+    """One batch. What the fetcher asks of it is answered by aiokafka's own, but for its checksum and its records."""
 
-    def __init__(self, inner: Any, raw: memoryview) -> None:
+    __slots__ = (
+        "_inner",
+        "_raw",
+        "_sift",
+        "base_offset",
+        "is_control_batch",
+        "is_transactional",
+        "next_offset",
+        "producer_id",
+    )
+
+    def __init__(self, inner: Any, raw: memoryview, sift: Sift | None) -> None:
         self._inner = inner
         self._raw = raw
+        self._sift = sift
+        self.base_offset = getattr(inner, "base_offset", -1)  # the old formats do not say it
+        self.next_offset = inner.next_offset
+        self.is_control_batch = False
+        self.is_transactional = inner.is_transactional
+        self.producer_id = inner.producer_id
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+    def validate_crc(self) -> bool:
+        """Return whether the checksum is right. The instruction of the processor finds it ten times as fast as aiokafka's table."""
+        if self._raw[_MAGIC_AT] < 2:
+            return bool(self._inner.validate_crc())
+        return bool(crc32c(self._raw[_ATTRIBUTES_AT:]) == _CRC.unpack_from(self._raw, _CRC_AT)[0])
 
     def __iter__(self) -> Iterator[Any]:
-        return self._records() if self._raw[_MAGIC_AT] >= 2 else self._legacy_records()
+        return self._records() if self._raw[_MAGIC_AT] >= 2 else self._sifted(self._legacy_records())
+
+    def _sifted(self, records: Iterable[Any]) -> Iterator[Any]:
+        return iter(records) if self._sift is None else self._sift(records, self.base_offset)
 
     def _records(self) -> Iterator[Any]:
-        batch, head, packed = self._inner, _HEADER.unpack_from(self._raw), self._raw[_HEADER.size :]
-        codec = head[_ATTRIBUTES] & _CODEC
+        batch, packed = self._inner, self._raw[_HEADER.size :]
+        codec = self._raw[_ATTRIBUTES_AT + 1] & _CODEC
         if codec in _INTO or codec == _SNAPPY:
             try:
                 packed = memoryview(_unpacked(codec, packed))
             except _BROKEN as error:
                 yield self._lost(f"the batch of offsets {self._range()} can't be unpacked: {error}")
                 return
+            head = self._head
             batch = DefaultRecordBatch(_with(head, head[_COUNT], packed))
         try:
-            yield from batch
+            yield from self._sifted(batch)
         except UnsupportedCodecError:
             raise  # a newer Usher, or another library, could read it
         except _BROKEN:
-            yield from self._one_by_one(head, packed)  # the fetcher passes over those that it has had
+            yield from self._sifted(
+                self._one_by_one(self._head, packed)
+            )  # the fetcher passes over those that it has had
+
+    @property
+    def _head(self) -> tuple[int, ...]:
+        return _HEADER.unpack_from(self._raw)
 
     def _one_by_one(self, head: tuple[int, ...], packed: memoryview) -> Iterator[Any]:
         """Read each record for itself. Its length says where the next one begins, so that one can be passed over."""

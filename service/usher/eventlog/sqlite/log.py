@@ -27,9 +27,12 @@ from usher.eventlog.port import (
     LogConfig,
     Owner,
     Position,
+    Sieve,
+    Sieves,
     TopicPartition,
     dead_letter_topic,
     retry_topic,
+    unsieved,
 )
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.access import only_worker
@@ -77,19 +80,21 @@ class SqliteLog:
         self._pruning: asyncio.Task[None] | None = None
         self._held: dict[str, Claim] = {}
         self._positions: dict[Claim, int] = {}
+        self._sieves: Sieves = unsieved
         self._read_bell = Bell()
         self._bells = dict.fromkeys(config.topics, self._read_bell)
         self._bells.update((retry_topic(config.group, topic), Bell()) for topic in config.topics)
         self._turn = 0
         self._checkpoints = SqliteCheckpoints(self._file, config.group, self._write)
 
-    async def open(self, owner: Owner) -> None:
+    async def open(self, owner: Owner, sieves: Sieves = unsieved) -> None:
         """As the port says.
 
         Raises:
             LogMisconfigured: another worker has the file, it is damaged or of another program, or it can't be written.
             LogUnavailable: it is locked, or the disk fails.
         """
+        self._sieves = sieves
         self._lock = only_worker(self._path)
         try:
             await self._file.open()
@@ -262,7 +267,8 @@ class SqliteLog:
             return ()
         self._turn += 1
         first = self._turn % len(mine)
-        wanted = [(claim, self._positions[claim]) for claim in (*mine[first:], *mine[:first])]
+        turns = (*mine[first:], *mine[:first])
+        wanted = [(claim, self._positions[claim], self._sieves(claim.topic)) for claim in turns]
         batches = await self._file.read(partial(_batches, wanted=wanted, limit=limit))
         self._positions.update((batch.claim, batch.next) for batch in batches)
         return batches
@@ -279,10 +285,10 @@ class SqliteLog:
             await asyncio.sleep(_PRUNE_SECONDS)
 
 
-def _batches(db: sqlite3.Connection, wanted: Sequence[tuple[Claim, int]], limit: int) -> list[Batch]:
+def _batches(db: sqlite3.Connection, wanted: Sequence[tuple[Claim, int, Sieve]], limit: int) -> list[Batch]:
     batches = []
-    for claim, position in wanted:
-        if limit > 0 and (records := tables.page(db, claim.topic, position, limit)):
-            limit -= len(records)
-            batches.append(Batch(claim, records, records[-1].offset + 1))
+    for claim, position, sieve in wanted:
+        if limit > 0 and (batch := tables.sifted(db, claim, position, limit, sieve)).next > position:
+            limit -= len(batch.records) + batch.passed
+            batches.append(batch)
     return batches

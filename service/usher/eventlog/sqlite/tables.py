@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from usher.delivery import Headers, StoredRecord
 from usher.eventlog.errors import LogMisconfigured
-from usher.eventlog.port import Position
+from usher.eventlog.port import Batch, Claim, Position, Sieve
 
 PAGE_BYTES = 8 * 1024 * 1024
 """About how many bytes of values one page has at most."""
@@ -106,19 +106,38 @@ def page(
     db: sqlite3.Connection, topic: str, start: int, limit: int, *, end: int | None = None, since: float | None = None
 ) -> list[StoredRecord]:
     """Return the first *limit* records from offset *start* to before *end*, younger than *since* (Unix milliseconds)."""
+    return [StoredRecord(topic, 0, *row) for row in _rows(db, topic, start, limit, end=end, since=since)]
+
+
+def sifted(db: sqlite3.Connection, claim: Claim, start: int, limit: int, may_be_ours: Sieve) -> Batch:
+    """Return of the first *limit* records from offset *start* those that the sieve lets through."""
+    records, before, passed, next_ = list[StoredRecord](), list[int](), 0, start
+    for offset, timestamp, key, value, headers in _rows(db, claim.topic, start, limit):
+        next_ = offset + 1
+        if may_be_ours(value, headers):
+            records.append(StoredRecord(claim.topic, 0, offset, timestamp, key, value, headers))
+            before.append(passed)
+        else:
+            passed += 1
+    return Batch(claim, records, next_, passed, before)
+
+
+def _rows(
+    db: sqlite3.Connection, topic: str, start: int, limit: int, *, end: int | None = None, since: float | None = None
+) -> Iterator[tuple[int, int, bytes | None, bytes | None, Headers]]:
+    """Yield offset, timestamp, key, value and headers, until a page is full."""
     rows = db.execute(
         'SELECT "offset", timestamp, key, value, headers FROM records WHERE topic = ? AND "offset" >= ?'
         ' AND (? IS NULL OR "offset" < ?) AND (? IS NULL OR timestamp > ?) ORDER BY "offset" LIMIT ?',
         (topic, start, end, end, since, since, limit),
     )
-    records, size = [], 0
+    size = 0
     for offset, timestamp, key, value, headers in rows:
-        records.append(StoredRecord(topic, 0, offset, timestamp, key, value, _read(headers)))
+        yield offset, timestamp, key, value, _read(headers)
         size += len(value or b"")
         if size > PAGE_BYTES:
             rows.close()
             break
-    return records
 
 
 def last_of(db: sqlite3.Connection, topic: str, key: bytes) -> bytes | None:
