@@ -136,8 +136,7 @@ class Delivery:
     replays: int = 0
     earlier: bool = False
     """Whether it is of an earlier topic of the same name: then it comes before everything in the present one."""
-    key: str = field(init=False, compare=False)
-    """``handler/source/tenant/event-id@partition-offset``: unique, and the same after every restart."""
+    _key: str = field(init=False, compare=False, repr=False, default="")
     lane_key: str = field(init=False, compare=False)
     """The lane: handler, source, tenant and user."""
     offset: int = field(init=False, compare=False)
@@ -146,8 +145,14 @@ class Delivery:
     def __post_init__(self) -> None:
         origin = self.origin
         self.offset = origin.offset - BEFORE_ALL if self.earlier else origin.offset
-        self.key = delivery_key(self.handler, self.uid, origin.partition, origin.offset)
         self.lane_key = f"{self.handler}/{self.lane}"
+
+    @property
+    def key(self) -> str:
+        """``handler/source/tenant/event-id@partition-offset``: unique, and the same after every restart."""
+        if not self._key:  # most deliveries end without it
+            self._key = delivery_key(self.handler, self.uid, self.origin.partition, self.origin.offset)
+        return self._key
 
     @property
     def size(self) -> int:

@@ -12,7 +12,8 @@ from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE, not_an
 from usher.engine.driver import Driver
 from usher.engine.intake import deliveries_of
 from usher.engine.lanes import DROPPED, InFlight
-from usher.engine.settle import Settler, Writes
+from usher.engine.settle import Settler
+from usher.engine.writes import Writes
 from usher.event import Undecodable
 from usher.handler import Router
 from usher.outcome import Dead, Done
