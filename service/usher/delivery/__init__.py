@@ -26,7 +26,7 @@ _MAX_ID = 200
 _MOST_DIGITS = 20
 _FIRST_TIME, _AHEAD = 100_000_000_000, 366 * 86_400_000
 """Milliseconds: no time in milliseconds is before 1973, and none so far ahead of us."""
-_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+_PLAIN = re.compile(rf"[A-Za-z0-9_.~-]{{0,{_MAX_ID}}}").fullmatch
 
 
 class Record(Protocol):
@@ -202,7 +202,9 @@ def opaque(text: str) -> str:
 def lane_of(source: str, tenant: str, user_id: str | None, otherwise: str) -> str:
     """Return the (source, tenant, user) part of a lane. An event without a user has its own lane, with the name *otherwise*."""
     scope = _scope(source, tenant)
-    return f"{scope}/{_part(opaque(user_id))}" if user_id else f"{scope}//{otherwise}"
+    if not user_id:
+        return f"{scope}//{otherwise}"
+    return f"{scope}/{user_id if _PLAIN(user_id) else _part(opaque(user_id))}"  # what is plain is no address
 
 
 def lane_in(text: str) -> str:
@@ -225,12 +227,8 @@ def _scope(source: str, tenant: str) -> str:
 
 
 def _part(text: str) -> str:
-    return _quoted(bounded(text))
-
-
-def _quoted(text: str) -> str:
-    """Return *text* percent-quoted. The check before is four times as fast as quoting, and this runs for each delivery."""
-    return text if _PLAIN(text) else quote(text, safe="")
+    """Return *text*, `bounded` and percent-quoted. The check before is four times as fast as quoting: this runs for each delivery."""
+    return text if _PLAIN(text) else quote(bounded(text), safe="")
 
 
 def _digest(text: str) -> str:

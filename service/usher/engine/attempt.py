@@ -101,12 +101,13 @@ class Attempts:
         with about(event):  # what it holds of its user is masked in what is said of a failure
             began = time.perf_counter()
             error = await _run(handler, ctx, limit)
-            seconds, now, sent = time.perf_counter() - began, self.now(), _is_sent(ctx)
+            seconds, sent = time.perf_counter() - began, _is_sent(ctx)
             if error is None:
                 self.metrics.attempt(handler.name, DONE.label, seconds)
                 if not sent:
                     self._nothing_sent(delivery, "")
                 return DONE, delivery
+            now = self.now()
             verdict = decide(
                 error,
                 attempt=delivery.attempt + 1,
