@@ -201,7 +201,7 @@ MUTANTS = (
     Mutant(
         "a-replay-parks",
         "rule 10",
-        (Edit("engine.attempt:Attempts.make", "delivery.replay is None", "True"),),
+        (Edit("engine.attempt:Attempts._failed", "delivery.replay is None", "True"),),
         family="dead-letters",
     ),
     Mutant(

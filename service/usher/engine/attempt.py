@@ -100,27 +100,19 @@ class Attempts:
         ctx = self._context(handler, event, delivery, limit, expires_at)
         with about(event):  # what it holds of its user is masked in what is said of a failure
             began = time.perf_counter()
-            error = await _run(handler, ctx, limit)
-            seconds, sent = time.perf_counter() - began, _is_sent(ctx)
-            if error is None:
-                self.metrics.attempt(handler.name, DONE.label, seconds)
-                if not sent:
-                    self._nothing_sent(delivery, "")
-                return DONE, delivery
-            now = self.now()
-            verdict = decide(
-                error,
-                attempt=delivery.attempt + 1,
-                policy=handler.retry or self.policy,
-                on_unknown=handler.on_unknown,
-                now=now,
-                rng=self.rng,
-                may_park=delivery.replay is None,
-                expires_at=None if expires_at is None else expires_at / 1000,
-            )
-            self._report(delivery, error, seconds, verdict)
-        del error  # newer Pythons keep this frame, too, with its traceback
-        return verdict, _after(delivery, verdict, sent, int(now * 1000))
+            try:
+                with limit:
+                    if ctx._system is not None:
+                        ctx.event = await _looked_up(event, ctx._system)
+                    await handler.function(ctx.event, ctx)
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise  # otherwise the handler awaited something that was
+                return self._failed(handler, in_flight, ctx, error, time.perf_counter() - began)
+            self.metrics.attempt(handler.name, DONE.label, time.perf_counter() - began)
+            if not _is_sent(ctx):
+                self._nothing_sent(delivery, "")
+        return DONE, delivery
 
     def longest_wait(self, handler: str) -> float:
         """Return the longest wait, in seconds, that the retry policy of *handler* asks for."""
@@ -155,6 +147,26 @@ class Attempts:
             expires_at=None if expires_at is None else expires_at / 1000,
         )
 
+    def _failed(
+        self, handler: Handler, in_flight: InFlight, ctx: Context, error: BaseException, seconds: float
+    ) -> tuple[Verdict, Delivery]:
+        """Return the verdict on an attempt that ended with *error* after so many *seconds*, and the delivery as it is then."""
+        delivery, limit, now = in_flight.delivery, in_flight.limit, self.now()
+        if isinstance(error, TimeoutError):
+            error = _timed_out(ctx, handler, error, ours=limit is not None and limit.expired)
+        verdict = decide(
+            error,
+            attempt=delivery.attempt + 1,
+            policy=handler.retry or self.policy,
+            on_unknown=handler.on_unknown,
+            now=now,
+            rng=self.rng,
+            may_park=delivery.replay is None,
+            expires_at=ctx._expires_at,
+        )
+        self._report(delivery, error, seconds, verdict)
+        return verdict, _after(delivery, verdict, _is_sent(ctx), int(now * 1000))
+
     def _report(self, delivery: Delivery, error: BaseException, seconds: float, verdict: Verdict) -> None:
         self.metrics.attempt(delivery.handler, verdict.label, seconds)
         if isinstance(error, Skip):
@@ -174,28 +186,10 @@ class Attempts:
         )
 
 
-async def _run(handler: Handler, ctx: Context, limit: Limit) -> BaseException | None:
-    """Run *handler* once. Returns the error that it ended with; None: it returned. Raises nothing but `asyncio.CancelledError`."""
-    error: BaseException | None = None
-    try:
-        with limit:
-            if ctx._system is not None:
-                ctx.event = await _looked_up(ctx.event, ctx._system)
-            await handler.function(ctx.event, ctx)
-    except TimeoutError as ended:
-        error = _timed_out(ctx, handler, ended, ours=limit.expired)
-    except asyncio.CancelledError as ended:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise  # this task is being cancelled; otherwise the handler awaited something that was
-        error = ended
-    except (Exception, SystemExit) as ended:  # noqa: BLE001 - any exception of a handler is an outcome
-        error = ended
-    try:
-        return error
-    finally:
-        # Its traceback holds this frame: the cycle would keep all that the handler held until it is collected.
-        del error
+def _is_being_cancelled() -> bool:
+    """Return whether this task is: not something that it awaits."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _is_sent(ctx: Context) -> bool:

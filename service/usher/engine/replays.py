@@ -83,7 +83,7 @@ class Replays:
             if not handlers:
                 nobody = f"no handler runs for it: {self.router.why_filtered(event)}"
                 return [await self._settle(state, request, Done(reason=nobody))]
-            found = list(deliveries_of(event, request.origin, request.value, handlers))
+            found = deliveries_of(event, request.origin, request.value, handlers)
             for in_flight in found:
                 in_flight.delivery = replace(in_flight.delivery, replay=request.replay, replays=request.replays)
         for in_flight in found:
