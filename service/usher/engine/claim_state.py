@@ -90,14 +90,6 @@ class ClaimState:
         in_flight.place = place
         return True
 
-    def leave(self, in_flight: InFlight) -> bool:
-        """Let a delivery be in flight no more. Returns whether it was."""
-        if in_flight.place is None:
-            return False
-        del self.in_flight[in_flight.place]
-        in_flight.place = None
-        return True
-
     def find(self, key: str) -> InFlight | None:
         """Return the delivery in flight with this key."""
         handler, offset = key.rsplit("/", 3)[0], offset_in(key)

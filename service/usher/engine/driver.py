@@ -98,7 +98,7 @@ class Driver:
         if not state.open or not state.table.usable:
             return None
         try:
-            in_flight = lane.take_head(state.table, state.position, self.now_ms)
+            in_flight = lane.take_head(state.table, state.ledger.position, self.now_ms)
         except IndexLost:
             return None
         if in_flight is not None and in_flight.place is None:  # it comes from the parking table
@@ -131,11 +131,13 @@ class Driver:
 
     def _leave(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
         """Let go of a head: it has run, or is not to run now."""
+        self.forget(state, in_flight)
         if self._running.get(lane.key) is in_flight:
             del self._running[lane.key]
             if in_flight.leaving is not None:
                 in_flight.leaving.set_result(None)
-        self._drop(state, in_flight)
+        if in_flight.outcome is not None:
+            self._drop(state, in_flight)
 
     async def _settle_head(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Verdict | None) -> None:
         if verdict is None:  # there was no attempt
@@ -164,7 +166,7 @@ class Driver:
     def park_queue(self, state: ClaimState, lane: Lane) -> None:
         """Park the queue of a lane, in order: something of the lane is parked (rule 3)."""
         while lane.queue:
-            self._park_behind(state, lane, lane.queue.popleft())
+            self._park_behind(state, lane, lane.queue.pop(0))
 
     def _park_behind(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
         lane.parking.add(in_flight.delivery.offset)
@@ -249,7 +251,7 @@ class Driver:
         """Drop the replays that have not begun: the next owner finds the requests again."""
         for lane in state.lanes.values():
             while lane.replays:
-                self._drop(state, lane.replays.popleft())
+                self._drop(state, lane.replays.pop(0))
 
     def forget_queued(self, state: ClaimState) -> None:
         """Forget the deliveries that are queued: they do not run any more, and the commit says that they are undone."""
@@ -282,7 +284,9 @@ class Driver:
 
     def forget(self, state: ClaimState, in_flight: InFlight) -> None:
         """Count a delivery no more: it has ended, or was handed over."""
-        if state.leave(in_flight):
+        if in_flight.place is not None:
+            del state.in_flight[in_flight.place]
+            in_flight.place = None
             self.records -= 1
             self.size -= in_flight.delivery.size
 

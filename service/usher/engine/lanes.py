@@ -7,7 +7,6 @@ the head runs (rule 1). Nothing here waits or writes.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -56,8 +55,8 @@ class Lane:
     """The queue of one lane in one claim. *parking* are the offsets whose park record is being written."""
 
     key: str
-    queue: deque[InFlight] = field(default_factory=deque)
-    replays: deque[InFlight] = field(default_factory=deque)
+    queue: list[InFlight] = field(default_factory=list)
+    replays: list[InFlight] = field(default_factory=list)
     parking: set[int] = field(default_factory=set)
     driven: bool = False
 
@@ -67,13 +66,13 @@ class Lane:
         *table* and *position* are the parking table and the source position of the claim, *clock* gives Unix milliseconds.
         """
         if self.replays:
-            return self.replays.popleft()
+            return self.replays.pop(0)
         parked = table.first(self.key)
         first_parking = min(self.parking) if self.parking else None
         if self.queue:
             offset = self.queue[0].delivery.offset
             if (parked is None or offset < parked.offset) and (first_parking is None or offset < first_parking):
-                return self.queue.popleft()
+                return self.queue.pop(0)  # a queue is short, and a deque would take a page for each user
             return None  # it is being parked behind an earlier one
         if parked is None or (first_parking is not None and first_parking <= parked.offset):
             return (
