@@ -105,7 +105,7 @@ class Attempts:
                     if ctx._system is not None:
                         ctx.event = await _looked_up(event, ctx._system)
                     await handler.function(ctx.event, ctx)
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
+            except (Exception, SystemExit, asyncio.CancelledError) as error:  # any of a handler's is an outcome
                 if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                     raise  # otherwise the handler awaited something that was
                 return self._failed(handler, in_flight, ctx, error, time.perf_counter() - began)

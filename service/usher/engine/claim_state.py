@@ -79,16 +79,17 @@ class ClaimState:
 
     def enter(self, in_flight: InFlight) -> bool:
         """Let a delivery be in flight. Returns whether it is now, and was not: of those with one key only the first is."""
+        if in_flight.place is not None:
+            return False
         delivery = in_flight.delivery
         place: tuple[str, int] | str = (delivery.handler, delivery.offset)
         first = self.in_flight.setdefault(place, in_flight)
         if first is not in_flight and first.delivery.key != delivery.key:  # of two earlier topics, or forged
             place = delivery.key
             first = self.in_flight.setdefault(place, in_flight)
-        if first is not in_flight or in_flight.place is not None:
-            return False
-        in_flight.place = place
-        return True
+        if first is in_flight:
+            in_flight.place = place
+        return first is in_flight
 
     def find(self, key: str) -> InFlight | None:
         """Return the delivery in flight with this key."""
@@ -142,7 +143,7 @@ class ClaimState:
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, kept: bool = True) -> asyncio.Task[Any]:
         """Start a task of the claim. *kept*: the claim is not released before the task has ended."""
-        task = asyncio.get_running_loop().create_task(work)  # half the time of `asyncio.create_task`, which sets a name
+        task = asyncio.create_task(work)
         if kept:
             self.tasks.add(task)
         task.add_done_callback(self._ended)
