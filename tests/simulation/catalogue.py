@@ -369,19 +369,6 @@ expires_at = self.attempts.expiry_of(in_flight)
         family="dead-letters",
     ),
     Mutant(
-        "what-is-done-elsewhere-runs",
-        "rule 8",
-        (
-            Edit("engine.driver:Driver._is_free", "in_flight.done_elsewhere", "False"),
-            Edit(
-                "engine.driver:Driver._may_run",
-                "await self._settler.done_elsewhere(state, in_flight)\nreturn False",
-                "pass",
-            ),
-        ),
-        family="late writes",
-    ),
-    Mutant(
         "no-drain",
         "promise 4: a graceful move repeats nothing",
         (Edit("engine.claims:Claims._drain", "clock() + self.limits.drain", "clock()"),),
