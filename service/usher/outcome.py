@@ -182,7 +182,7 @@ class Dead:
 
 
 Verdict = Done | Park | Dead
-_DONE = Done()
+DONE = Done()
 
 
 def decide(
@@ -202,7 +202,7 @@ def decide(
     *expires_at* (Unix seconds; None: never) is when it becomes too late to send it: it does not wait beyond that.
     """
     if error is None:
-        return _DONE
+        return DONE
     if isinstance(error, Skip):
         return Done("skipped", scrub(error.reason))
     text, kind = scrub(error) or type(error).__name__, _qualified(error)

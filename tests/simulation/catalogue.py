@@ -87,13 +87,19 @@ MUTANTS = (
     Mutant(
         "no-tombstone-after-done",
         "rule 4",
-        (Edit("engine.settle:Settler._done", "in_flight.parked or not state.ours", "not state.ours"),),
+        (Edit("engine.settle:_needs_tombstone", "in_flight.parked or not state.ours", "not state.ours"),),
         family="burst",
     ),
     Mutant(
         "the-next-of-the-lane-is-not-started",
         "rule 4",
-        (Edit("engine.driver:Driver._drive", "self._drop(state, in_flight)", "self._drop(state, in_flight)\nbreak"),),
+        (
+            Edit(
+                "engine.driver:Driver._drive",
+                "self._leave(state, lane, in_flight)",
+                "self._leave(state, lane, in_flight)\nbreak",
+            ),
+        ),
         family="burst",
     ),
     Mutant(
@@ -195,7 +201,7 @@ MUTANTS = (
     Mutant(
         "a-replay-parks",
         "rule 10",
-        (Edit("engine.attempt:Attempts.make", "delivery.replay is None", "True"),),
+        (Edit("engine.attempt:Attempts._failed", "delivery.replay is None", "True"),),
         family="dead-letters",
     ),
     Mutant(
@@ -273,9 +279,9 @@ outcomes = await self._run(state, request)
         "rule 10",
         (
             Edit(
-                "engine.attempt:Attempts._too_late",
-                "delivery.replay is None or not delivery.replay.even_expired",
-                "delivery.replay is None",
+                "engine.attempt:Attempts.make",
+                "delivery.replay is not None and delivery.replay.even_expired",
+                "delivery.replay is not None",
             ),
         ),
         family="dead-letters",
@@ -286,7 +292,7 @@ outcomes = await self._run(state, request)
         (
             Edit(
                 "engine.ledger:Ledger.snapshot",
-                "{offset: pending.done for offset, pending in self._pending.items()}",
+                "{o: pending.done if isinstance(pending, _Pending) else 0 for o, pending in self._pending.items()}",
                 "{}",
             ),
         ),
@@ -339,10 +345,28 @@ expires_at = self.attempts.expiry_of(in_flight)
         "two-at-once",
         "promise 3",
         (
-            Edit("engine.driver:Driver._run_head", "self._running.get(lane.key)", "None"),
-            Edit("engine.driver:Driver._run_head", "del self._running[lane.key]", "self._running.pop(lane.key, None)"),
+            Edit("engine.driver:Driver._may_run", "self._running.get(lane.key)", "None"),
+            Edit("engine.driver:Driver._is_free", "lane.key not in self._running", "True"),
         ),
         family="moves",
+    ),
+    Mutant(
+        "what-was-parked-meanwhile-goes-straight",
+        "rule 4",
+        (Edit("engine.settle:Settler.settle_at_once", "_needs_tombstone(state, in_flight)", "not state.ours"),),
+        family="burst",
+    ),
+    Mutant(
+        "a-late-success-goes-straight",
+        "rule 9",
+        (Edit("engine.settle:Settler.settle_at_once", "_needs_tombstone(state, in_flight)", "in_flight.parked"),),
+        family="moves",
+    ),
+    Mutant(
+        "a-replay-goes-straight",
+        "rule 10",
+        (Edit("engine.settle:Settler.settle_at_once", "in_flight.outcome is not None", "False"),),
+        family="dead-letters",
     ),
     Mutant(
         "no-drain",
@@ -401,7 +425,7 @@ expires_at = self.attempts.expiry_of(in_flight)
     Mutant(
         "nothing-expires",
         "promise 8",
-        (Edit("engine.attempt:Attempts.make", "self._too_late(expires_at, delivery)", "False"),),
+        (Edit("engine.attempt:Attempts.make", "expires_at < self.now() * 1000", "False"),),
     ),
     Mutant(
         "memory-without-bound",
@@ -534,7 +558,7 @@ for state in states:
     Mutant(
         "a-write-that-waited-is-made-when-its-claim-is-lost",
         "rule 9: once a commit has said that a claim is lost",
-        (Edit("engine.settle:Writes._durable", "not state.ours and failure", "False"),),
+        (Edit("engine.writes:Writes._durable", "not state.ours and failure", "False"),),
         family="late writes",
     ),
     Mutant(

@@ -270,6 +270,22 @@ async def test_a_retry_that_waits_for_its_turn_at_a_stop_is_the_next_workers(ben
     assert [attempt for *_, attempt, _ in note.attempts] == [1, 2, 2]
 
 
+async def test_what_ends_while_it_is_handed_over_takes_its_park_record_back(bench: Bench) -> None:
+    """Its topic was made anew while it ran: its end waits for the park record, so that no worker runs it again."""
+    release, script = asyncio.Event(), Script()
+    script.act = lambda _event, _ctx: release.wait()
+    async with bench.running(script.handler()) as worker:
+        await bench.emit(raw("ann"))
+        await until(lambda: script.attempts)
+        bench.broker.latency = lambda: 1.0
+        await worker.claims.remade(list(worker.claims.states))
+        release.set()
+        await until(lambda: not worker.driver.records)
+
+    written = bench.broker.partition(retry_topic("usher", TOPIC), 0).records
+    assert [record.value is None for record in written] == [False, True]
+
+
 async def test_a_drain_waits_for_what_is_parked_behind_a_head_that_fails(bench: Bench) -> None:
     """What waits behind a delivery that fails during the drain is parked before the claim is let go."""
     script, begun, let_go = Script(), asyncio.Event(), asyncio.Event()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from usher.context import Context, Outgoing, Sender, message_of
+from usher.context import Context, Sender, message_of
 from usher.delivery import Delivery
 from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE
 from usher.engine.deadline import Deadlines, Limit
@@ -23,6 +23,7 @@ from usher.event import Event, Undecodable
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import (
+    DONE,
     AccountDisabled,
     Dead,
     Done,
@@ -44,20 +45,6 @@ from usher.systems.peek import peek
 if TYPE_CHECKING:
     from aiohttp import ClientSession
     from structlog.typing import FilteringBoundLogger
-
-
-@dataclass(slots=True)
-class Ending:
-    """The end of an attempt. *error* None: the handler returned. *seconds* is how long it took."""
-
-    error: BaseException | None
-    message: Outgoing | None
-    seconds: float
-
-    @property
-    def sent(self) -> bool:
-        """Whether a provider is known to have the message."""
-        return self.message is not None and self.message.state == "sent"
 
 
 _OF_ACCOUNTS = ("user.", "password.")
@@ -101,30 +88,31 @@ class Attempts:
             return _given_up(HANDLER_GONE, f"no handler is named {delivery.handler!r} any more"), delivery
         try:
             event = in_flight.event or peek(delivery.value)
-        except Undecodable as error:
-            return _given_up(UNDECODABLE, str(error)), delivery
+        except Undecodable as reason:
+            return _given_up(UNDECODABLE, str(reason)), delivery
         expires_at = _expires_at(handler, event, delivery)
-        if self._too_late(expires_at, delivery):
-            self.metrics.attempt(handler.name, EXPIRED)
-            return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
+        if expires_at is not None and expires_at < self.now() * 1000:
+            if not (delivery.replay is not None and delivery.replay.even_expired):
+                self.metrics.attempt(handler.name, EXPIRED)
+                return _given_up(EXPIRED, f"older than the handler's {handler.expires_after:g} s"), delivery
+            expires_at = None  # it is asked for all the same
         limit = in_flight.limit = self.deadlines.limit(handler.timeout)
+        ctx = self._context(handler, event, delivery, limit, expires_at)
         with about(event):  # what it holds of its user is masked in what is said of a failure
-            ending = await self._run(handler, event, delivery, limit, None if self._is_past(expires_at) else expires_at)
-            now = self.now()
-            verdict = decide(
-                ending.error,
-                attempt=delivery.attempt + 1,
-                policy=handler.retry or self.policy,
-                on_unknown=handler.on_unknown,
-                now=now,
-                rng=self.rng,
-                may_park=delivery.replay is None,
-                expires_at=None if expires_at is None else expires_at / 1000,
-            )
-            self._report(handler, delivery, ending, verdict)
-        sent = ending.sent
-        del ending  # newer Pythons keep this frame, too, with the traceback of its error
-        return verdict, _after(delivery, verdict, sent, int(now * 1000))
+            began = time.perf_counter()
+            try:
+                with limit:
+                    if ctx._system is not None:
+                        ctx.event = await _looked_up(event, ctx._system)
+                    await handler.function(ctx.event, ctx)
+            except (Exception, SystemExit, asyncio.CancelledError) as error:  # any of a handler's is an outcome
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise  # otherwise the handler awaited something that was
+                return self._failed(handler, in_flight, ctx, error, time.perf_counter() - began)
+            self.metrics.attempt(handler.name, DONE.label, time.perf_counter() - began)
+            if not _is_sent(ctx):
+                self._nothing_sent(delivery, "")
+        return DONE, delivery
 
     def longest_wait(self, handler: str) -> float:
         """Return the longest wait, in seconds, that the retry policy of *handler* asks for."""
@@ -141,18 +129,10 @@ class Attempts:
         except Undecodable:
             return None
 
-    def _is_past(self, expires_at: int | None) -> bool:
-        return expires_at is not None and expires_at < self.now() * 1000
-
-    def _too_late(self, expires_at: int | None, delivery: Delivery) -> bool:
-        return self._is_past(expires_at) and (delivery.replay is None or not delivery.replay.even_expired)
-
-    async def _run(
+    def _context(
         self, handler: Handler, event: Event, delivery: Delivery, limit: Limit, expires_at: int | None
-    ) -> Ending:
-        """Run *handler* once. Raises nothing but `asyncio.CancelledError`. *expires_at* is None also for what is asked for all the same."""
-        system = self.system_of(event)
-        ctx = Context(
+    ) -> Context:
+        return Context(
             event=event,
             handler=handler.name,
             attempt=delivery.attempt + 1,
@@ -163,42 +143,59 @@ class Attempts:
             http=self.http,
             settings=self.settings.get(handler.name),
             already_sent=delivery.sent,
-            system=system,
+            system=self.system_of(event),
             expires_at=None if expires_at is None else expires_at / 1000,
         )
-        error: BaseException | None = None
-        began = time.perf_counter()
-        try:
-            with limit:
-                if system is not None:
-                    event = ctx.event = await _looked_up(event, system)
-                await handler.function(event, ctx)
-        except TimeoutError as ended:
-            error = _timed_out(ctx, handler, ended, ours=limit.expired)
-        except asyncio.CancelledError as ended:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # this task is being cancelled; otherwise the handler awaited something that was
-            error = ended
-        except (Exception, SystemExit) as ended:  # noqa: BLE001 - any exception of a handler is an outcome
-            error = ended
-        try:
-            return Ending(error, message_of(ctx), time.perf_counter() - began)
-        finally:
-            # Its traceback holds this frame: the cycle would keep all that the handler held until it is collected.
-            del error
 
-    def _report(self, handler: Handler, delivery: Delivery, ending: Ending, verdict: Verdict) -> None:
-        self.metrics.attempt(handler.name, verdict.label, ending.seconds)
-        if isinstance(ending.error, Skip):
-            self.metrics.skipped.labels(handler.name, _REASONS.get(type(ending.error), "other")).inc()
-        if ending.error is None and ending.sent:
-            return
-        about = {"event_id": delivery.uid.id, "handler": handler.name, "attempt": delivery.attempt + 1}
+    def _failed(
+        self, handler: Handler, in_flight: InFlight, ctx: Context, error: BaseException, seconds: float
+    ) -> tuple[Verdict, Delivery]:
+        """Return the verdict on an attempt that ended with *error* after so many *seconds*, and the delivery as it is then."""
+        delivery, limit, now = in_flight.delivery, in_flight.limit, self.now()
+        if isinstance(error, TimeoutError):
+            error = _timed_out(ctx, handler, error, ours=limit is not None and limit.expired)
+        verdict = decide(
+            error,
+            attempt=delivery.attempt + 1,
+            policy=handler.retry or self.policy,
+            on_unknown=handler.on_unknown,
+            now=now,
+            rng=self.rng,
+            may_park=delivery.replay is None,
+            expires_at=ctx._expires_at,
+        )
+        self._report(delivery, error, seconds, verdict)
+        return verdict, _after(delivery, verdict, _is_sent(ctx), int(now * 1000))
+
+    def _report(self, delivery: Delivery, error: BaseException, seconds: float, verdict: Verdict) -> None:
+        self.metrics.attempt(delivery.handler, verdict.label, seconds)
+        if isinstance(error, Skip):
+            self.metrics.skipped.labels(delivery.handler, _REASONS.get(type(error), "other")).inc()
         if isinstance(verdict, Done):
-            self.logger.debug("nothing sent", reason=verdict.reason, **about)
-        elif not isinstance(ending.error, Outcome):  # not on purpose: the author of the handler needs the traceback
-            self.logger.warning("handler failed", exc_info=ending.error, **about)
+            self._nothing_sent(delivery, verdict.reason)
+        elif not isinstance(error, Outcome):  # not on purpose: the author of the handler needs the traceback
+            number = delivery.attempt + 1
+            self.logger.warning(
+                "handler failed", exc_info=error, event_id=delivery.uid.id, handler=delivery.handler, attempt=number
+            )
+
+    def _nothing_sent(self, delivery: Delivery, reason: str) -> None:
+        number = delivery.attempt + 1
+        self.logger.debug(
+            "nothing sent", reason=reason, event_id=delivery.uid.id, handler=delivery.handler, attempt=number
+        )
+
+
+def _is_being_cancelled() -> bool:
+    """Return whether this task is: not something that it awaits."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _is_sent(ctx: Context) -> bool:
+    """Return whether a provider is known to have the message of this attempt."""
+    message = message_of(ctx)
+    return message is not None and message.state == "sent"
 
 
 async def _looked_up(event: Event, system: IdentitySystem) -> Event:

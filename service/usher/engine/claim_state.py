@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from usher.delivery import Delivery, offset_in
+from usher.delivery import BEFORE_ALL, Delivery, offset_in
 from usher.delivery.headers import TOPIC_ID, Head
 from usher.engine.dedupe import Recent
 from usher.engine.lanes import InFlight, Lane
@@ -29,7 +29,8 @@ class ClaimState:
     ledger: Ledger = field(init=False)
     table: ParkingTable = field(default_factory=ParkingTable, init=False)
     lanes: dict[str, Lane] = field(default_factory=dict, init=False)
-    in_flight: dict[str, InFlight] = field(default_factory=dict, init=False)
+    in_flight: dict[tuple[str, int] | str, InFlight] = field(default_factory=dict, init=False)
+    """By handler and offset: most deliveries end before anything needs their key. `enter` adds to it, `find` finds by key."""
     known_done: set[str] = field(default_factory=set, init=False)
     done_earlier: set[str] = field(default_factory=set, init=False)
     """What is known to be done of earlier topics of the same name."""
@@ -75,6 +76,29 @@ class ClaimState:
     def position(self) -> int:
         """The source position: parked deliveries at or past it have to wait until it moves."""
         return self.ledger.position
+
+    def enter(self, in_flight: InFlight) -> bool:
+        """Let a delivery be in flight. Returns whether it is now, and was not: of those with one key only the first is."""
+        if in_flight.place is not None:
+            return False
+        delivery = in_flight.delivery
+        place: tuple[str, int] | str = (delivery.handler, delivery.offset)
+        first = self.in_flight.setdefault(place, in_flight)
+        if first is not in_flight and first.delivery.key != delivery.key:  # of two earlier topics, or forged
+            place = delivery.key
+            first = self.in_flight.setdefault(place, in_flight)
+        if first is in_flight:
+            in_flight.place = place
+        return first is in_flight
+
+    def find(self, key: str) -> InFlight | None:
+        """Return the delivery in flight with this key."""
+        handler, offset = key.rsplit("/", 3)[0], offset_in(key)
+        for place in ((handler, offset), (handler, offset - BEFORE_ALL), key):
+            found = self.in_flight.get(place)
+            if found is not None and found.delivery.key == key:
+                return found
+        return None
 
     def lane(self, key: str) -> Lane:
         lane = self.lanes.get(key)

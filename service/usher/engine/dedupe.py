@@ -39,16 +39,17 @@ class Recent:
             return True
         if known is None or known[0] < offset:
             self._seen[uid] = (offset, at, stated)
-            self._seen.move_to_end(uid)
-            self._prune(at)
+            if known is not None:
+                self._seen.move_to_end(uid)
+            self._lowest = min(self._lowest, at)
+            self._counted += 1
+            if self._counted == _OTHERS:
+                self._prune()
         return False
 
-    def _prune(self, at: int) -> None:
-        self._lowest = min(self._lowest, at)
+    def _prune(self) -> None:
         present = min(self._lowest, self._lowest_before)
-        self._counted += 1
-        if self._counted == _OTHERS:
-            self._counted, self._lowest_before, self._lowest = 0, self._lowest, _FOREVER
+        self._counted, self._lowest_before, self._lowest = 0, self._lowest, _FOREVER
         while self._seen:
             _, at, _ = next(iter(self._seen.values()))
             if present - at <= self._window and len(self._seen) <= _RECENT_LIMIT:

@@ -34,8 +34,8 @@ class Driver:
         self._settler = settler
         self._limits = limits
         self._isolation = Isolation(attempts, commits)
-        self._running: dict[str, asyncio.Future[str | None]] = {}
-        """The attempt that runs in a lane, of any claim. Its result is the key of the delivery, if that is done now."""
+        self._running: dict[str, InFlight] = {}
+        """What runs in a lane, of any claim."""
         self._began = asyncio.get_running_loop().time()
         self.due_soon = asyncio.Event()
         self.records = 0
@@ -72,58 +72,78 @@ class Driver:
             state.spawn(self._drive(state, lane))
 
     async def _drive(self, state: ClaimState, lane: Lane) -> None:
+        """Run the heads of a lane, one after the other, until there is none that may run.
+
+        What nothing stands before goes straight through: the attempt is all that is waited for.
+        """
         try:
-            while state.open and state.table.usable:
+            while (in_flight := self._take_head(state, lane)) is not None:
                 try:
-                    in_flight = lane.take_head(state.table, state.position, self.now_ms())
-                except IndexLost:
-                    break
-                if in_flight is None:
-                    break
-                if not in_flight.counted:  # it comes from the parking table
-                    self._remember(state, in_flight)
-                try:
-                    await self._run_head(state, lane, in_flight)
+                    if self._is_free(lane, in_flight) or await self._may_run(state, lane, in_flight):
+                        self._running[lane.key] = in_flight
+                        if state.ledger.careful:
+                            verdict = await self._isolation.attempt(state, in_flight)
+                        else:
+                            verdict, in_flight.delivery = await self._attempts.make(in_flight)
+                        in_flight.done = isinstance(verdict, Done) or (verdict is None and in_flight.done_elsewhere)
+                        if not self._settler.settle_at_once(state, in_flight, verdict):
+                            await self._settle_head(state, lane, in_flight, verdict)
                 finally:
-                    self._drop(state, in_flight)
+                    self._leave(state, lane, in_flight)
         finally:
             lane.driven = False
             state.drop_if_empty(lane)
 
-    async def _run_head(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
+    def _take_head(self, state: ClaimState, lane: Lane) -> InFlight | None:
+        if not state.open or not state.table.usable:
+            return None
+        try:
+            in_flight = lane.take_head(state.table, state.ledger.position, self.now_ms)
+        except IndexLost:
+            return None
+        if in_flight is not None and in_flight.place is None:  # it comes from the parking table
+            self._remember(state, in_flight)
+        return in_flight
+
+    def _is_free(self, lane: Lane, in_flight: InFlight) -> bool:
+        """Whether nothing has to be asked before it runs: it is fresh, and nothing runs in its lane."""
+        special = in_flight.parked or in_flight.done_elsewhere or in_flight.outcome is not None
+        return not special and lane.key not in self._running
+
+    async def _may_run(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> bool:
+        """Wait until a head may run. Returns whether it is to: else it is done elsewhere, or waits longer."""
         delivery = in_flight.delivery
         while (other := self._running.get(lane.key)) is not None:  # of an older claim, or the user is on two partitions
-            await asyncio.wait([other])
-            if other.result() == delivery.key:  # done, by an attempt that outlived its claim
+            await asyncio.wait([other.left()])
+            if other.done and other.delivery.key == delivery.key:  # by an attempt that outlived its claim
                 in_flight.done_elsewhere = True
                 break
         if in_flight.done_elsewhere:
             await self._settler.done_elsewhere(state, in_flight)
-            return
+            return False
         if not state.open or state.answered(in_flight):
-            return
+            return False
         if in_flight.parked and (patience := self._patience(delivery)) > 0:
             now = self.now_ms()
             state.table.postpone(delivery.key, now + math.ceil(min(patience, 60.0) * 1000), now)
-            return
-        ended = self._running[lane.key] = asyncio.get_running_loop().create_future()
-        done = None
-        try:
-            if state.ledger.careful:
-                verdict = await self._isolation.attempt(state, in_flight)
-            else:
-                verdict, in_flight.delivery = await self._attempts.make(in_flight)
-            if isinstance(verdict, Done) or (verdict is None and in_flight.done_elsewhere):
-                done = delivery.key
-            if verdict is not None:
-                await self._settle_head(state, lane, in_flight, verdict)
-            elif in_flight.done_elsewhere:
-                await self._settler.done_elsewhere(state, in_flight)
-        finally:
-            del self._running[lane.key]
-            ended.set_result(done)
+            return False
+        return True
 
-    async def _settle_head(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Verdict) -> None:
+    def _leave(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
+        """Let go of a head: it has run, or is not to run now."""
+        self.forget(state, in_flight)
+        if self._running.get(lane.key) is in_flight:
+            del self._running[lane.key]
+            if in_flight.leaving is not None:
+                in_flight.leaving.set_result(None)
+        if in_flight.outcome is not None:
+            self._drop(state, in_flight)
+
+    async def _settle_head(self, state: ClaimState, lane: Lane, in_flight: InFlight, verdict: Verdict | None) -> None:
+        if verdict is None:  # there was no attempt
+            if in_flight.done_elsewhere:
+                await self._settler.done_elsewhere(state, in_flight)
+            return
         if not isinstance(verdict, Park):
             await self._settler.settle(state, in_flight, verdict)
             return
@@ -146,7 +166,7 @@ class Driver:
     def park_queue(self, state: ClaimState, lane: Lane) -> None:
         """Park the queue of a lane, in order: something of the lane is parked (rule 3)."""
         while lane.queue:
-            self._park_behind(state, lane, lane.queue.popleft())
+            self._park_behind(state, lane, lane.queue.pop(0))
 
     def _park_behind(self, state: ClaimState, lane: Lane, in_flight: InFlight) -> None:
         lane.parking.add(in_flight.delivery.offset)
@@ -231,7 +251,7 @@ class Driver:
         """Drop the replays that have not begun: the next owner finds the requests again."""
         for lane in state.lanes.values():
             while lane.replays:
-                self._drop(state, lane.replays.popleft())
+                self._drop(state, lane.replays.pop(0))
 
     def forget_queued(self, state: ClaimState) -> None:
         """Forget the deliveries that are queued: they do not run any more, and the commit says that they are undone."""
@@ -258,19 +278,17 @@ class Driver:
         return self._limits.size * self._limits.fresh - self.size
 
     def _remember(self, state: ClaimState, in_flight: InFlight) -> None:
-        if state.in_flight.setdefault(in_flight.delivery.key, in_flight) is in_flight and not in_flight.counted:
-            in_flight.counted = True
+        if state.enter(in_flight):
             self.records += 1
             self.size += in_flight.delivery.size
 
     def forget(self, state: ClaimState, in_flight: InFlight) -> None:
         """Count a delivery no more: it has ended, or was handed over."""
-        if in_flight.counted:
-            in_flight.counted = False
+        if in_flight.place is not None:
+            del state.in_flight[in_flight.place]
+            in_flight.place = None
             self.records -= 1
             self.size -= in_flight.delivery.size
-        if state.in_flight.get(in_flight.delivery.key) is in_flight:
-            del state.in_flight[in_flight.delivery.key]
 
     def now_ms(self) -> int:
         """Return the time in Unix milliseconds."""

@@ -20,7 +20,7 @@ from usher.engine.lanes import InFlight, Lane
 from usher.engine.limits import Limits
 from usher.engine.parked_row import DONE_EARLIER, ParkedRow
 from usher.engine.replays import Replays
-from usher.engine.settle import Writes
+from usher.engine.writes import Writes
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import CaughtUp, EventLog
 from usher.redact import scrub
@@ -162,7 +162,7 @@ class RetryFollower:
 
     def _done(self, state: ClaimState, key: str, *, earlier: bool) -> None:
         """Another worker says that a delivery is done: of this topic, or of an *earlier* one of the same name."""
-        in_flight = state.in_flight.get(key)
+        in_flight = state.find(key)
         if in_flight is not None and in_flight.delivery.earlier is not earlier:
             return
         lane_key = in_flight.delivery.lane_key if in_flight else state.table.lane_of(key)
@@ -179,7 +179,7 @@ class RetryFollower:
 
     def _parked(self, state: ClaimState, delivery: Delivery) -> None:
         """Another worker says that a delivery is parked."""
-        in_flight = state.in_flight.get(delivery.key)
+        in_flight = state.find(delivery.key)
         if state.done_for_good(delivery):
             state.spawn(self.writes.unpark(state, delivery))
             return

@@ -6,7 +6,7 @@ Hides the prefilter, decoding, dedupe, routing, and rule 6: what is parked or kn
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from usher.delivery import Delivery, Origin, Record, StoredRecord, Unreadable, lane_of
 from usher.engine.claim_state import ClaimState
@@ -159,7 +159,7 @@ class Intake:
         done = state.ledger.already_done_by(record.offset)
         left = [handler for handler in handlers if handler.name not in done] if done else handlers
         origin = Origin.of(record, int(self._now() * 1000), state.claim.topic_id)
-        fresh = list(deliveries_of(event, origin, value, left))
+        fresh = deliveries_of(event, origin, value, left)
         if state.known_done or record.offset <= state.table.highest:  # rule 6: it was handed over already
             fresh = [f for f in fresh if f.delivery.key not in state.known_done and f.delivery.key not in state.table]
         if fresh:
@@ -188,11 +188,11 @@ def _with(record: Record, value: bytes) -> Record:
     )
 
 
-def deliveries_of(event: Event, origin: Origin, value: bytes, handlers: Iterable[Handler]) -> Iterator[InFlight]:
-    """Yield one fresh delivery for each handler."""
-    alone = f"{origin.partition}-{origin.offset}"
-    uid = event.uid
-    lane = lane_of(event.source, event.tenant, event.user.id or event.context.user_id, alone)
-    for handler in handlers:
-        own = lane if handler.ordered else f"{lane}/{alone}"
-        yield InFlight(Delivery(handler.name, uid, own, origin, value), event)
+def deliveries_of(event: Event, origin: Origin, value: bytes, handlers: Iterable[Handler]) -> list[InFlight]:
+    """Return one fresh delivery for each handler."""
+    uid, alone = event.uid, f"{origin.partition}-{origin.offset}"
+    lane = lane_of(uid.source, uid.tenant, event.user.id or event.context.user_id, alone)
+    return [
+        InFlight(Delivery(each.name, uid, lane if each.ordered else f"{lane}/{alone}", origin, value), event)
+        for each in handlers
+    ]

@@ -7,7 +7,7 @@ the head runs (rule 1). Nothing here waits or writes.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from usher.delivery import Delivery
@@ -25,9 +25,10 @@ class InFlight:
 
     *event* is None where the bytes are still to be decoded. *parked*: the delivery is in the retry partition.
     *done_elsewhere*: another worker has said meanwhile that it is done. *outcome* is for a replay: it gets the label of the
-    verdict, or `DROPPED`. *counted*: it counts in the limits of memory. *limit* is the timeout of the
-    attempt that runs. *keeping* parks the delivery where it is, and ends before anything else is written about it.
-    *settling*: its attempt has ended, and the verdict is being carried out.
+    verdict, or `DROPPED`. *place* is where `ClaimState.in_flight` has it, while it counts in the limits of memory. *limit* is
+    the timeout of the attempt that runs. *keeping* parks the delivery where it is, and ends before anything else is written
+    about it. *settling*: its attempt has ended, and the verdict is being carried out. *done*: its attempt has ended it, or there
+    was none because it is *done_elsewhere*. *leaving* is there where something waits until it has left its lane.
     """
 
     delivery: Delivery
@@ -35,10 +36,18 @@ class InFlight:
     parked: bool = False
     done_elsewhere: bool = False
     outcome: asyncio.Future[str] | None = None
-    counted: bool = False
+    place: tuple[str, int] | str | None = None
     limit: Limit | None = None
     keeping: asyncio.Task[None] | None = None
     settling: bool = False
+    done: bool = False
+    leaving: asyncio.Future[None] | None = None
+
+    def left(self) -> asyncio.Future[None]:
+        """Return what is done when it has left its lane, for one of those that wait for that: few have any."""
+        if self.leaving is None:
+            self.leaving = asyncio.get_running_loop().create_future()
+        return self.leaving
 
 
 @dataclass(slots=True)
@@ -46,29 +55,30 @@ class Lane:
     """The queue of one lane in one claim. *parking* are the offsets whose park record is being written."""
 
     key: str
-    queue: deque[InFlight] = field(default_factory=deque)
-    replays: deque[InFlight] = field(default_factory=deque)
+    queue: list[InFlight] = field(default_factory=list)
+    replays: list[InFlight] = field(default_factory=list)
     parking: set[int] = field(default_factory=set)
     driven: bool = False
 
-    def take_head(self, table: ParkingTable, position: int, now: int) -> InFlight | None:
+    def take_head(self, table: ParkingTable, position: int, clock: Callable[[], int]) -> InFlight | None:
         """Take the head out of the lane for an attempt; None while it must wait.
 
-        *table* and *position* are the parking table and the source position of the claim, *now* is in Unix milliseconds.
+        *table* and *position* are the parking table and the source position of the claim, *clock* gives Unix milliseconds.
         """
         if self.replays:
-            return self.replays.popleft()
+            return self.replays.pop(0)
         parked = table.first(self.key)
-        first_parking = min(self.parking, default=None)
+        first_parking = min(self.parking) if self.parking else None
         if self.queue:
             offset = self.queue[0].delivery.offset
             if (parked is None or offset < parked.offset) and (first_parking is None or offset < first_parking):
-                return self.queue.popleft()
+                return self.queue.pop(0)  # it is short, and a deque takes 0.6 kB even with one
             return None  # it is being parked behind an earlier one
         if parked is None or (first_parking is not None and first_parking <= parked.offset):
             return (
                 None  # or it is being parked itself: that write must not come after the one that its attempt leads to
             )
+        now = clock()
         if parked.offset >= position:  # rule 7: it waits until the source was read past it, and is due then
             if parked.due is None:
                 table.postpone(parked.key, now, now)

@@ -138,7 +138,8 @@ class Ledger:
         self._names = sorted(handlers)
         self._bit = {name: 1 << index for index, name in enumerate(self._names)}
         self._hash = handlers_hash(self._names)
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, _Pending | str] = {}
+        """What is unsettled on an offset. Most have one handler, with nothing done before: then its name is enough."""
         self._several = 0
         self._bits_size = -(-len(self._names) // 7)
         loaded = Mark.decode(mark, start) or Mark(start, start)
@@ -182,6 +183,9 @@ class Ledger:
     def begin(self, offset: int, handlers: Iterable[str], done: Collection[str] = ()) -> None:
         """Begin an offset: *handlers* are to run on its record (*done* have run before). Must be called in the order of offsets."""
         left = set(handlers)
+        if len(left) == 1 and not done:
+            (self._pending[offset],) = left
+            return
         bits = sum(self._bit.get(name, 0) for name in done) if done else 0
         several = bits > 0 or len(left) > 1
         self._several += several
@@ -190,7 +194,9 @@ class Ledger:
     def settle(self, offset: int, handler: str) -> None:
         """Settle an offset for *handler*: it is done, or handed over to a topic that has acknowledged it."""
         pending = self._pending.get(offset)
-        if pending is None or handler not in pending.left:
+        if pending == handler:
+            del self._pending[offset]
+        if not isinstance(pending, _Pending) or handler not in pending.left:
             return
         pending.left.discard(handler)
         pending.done |= self._bit.get(handler, 0)
@@ -201,7 +207,7 @@ class Ledger:
     def waits_for(self, offset: int, handler: str) -> bool:
         """Return whether this delivery was read and is not settled."""
         pending = self._pending.get(offset)
-        return pending is not None and handler in pending.left
+        return handler in pending.left if isinstance(pending, _Pending) else handler == pending
 
     def passed(self, offset: int) -> bool:
         """Return whether everything at *offset* was begun: it was read here, or it is done according to the Mark."""
@@ -210,7 +216,7 @@ class Ledger:
     def snapshot(self, *, orderly: bool = False) -> Position:
         """Return what may be committed now. *orderly*: the worker stops on purpose, so its start does not count."""
         position = self.position
-        undone = {offset: pending.done for offset, pending in self._pending.items()}
+        undone = {o: pending.done if isinstance(pending, _Pending) else 0 for o, pending in self._pending.items()}
         if position < self._seen:
             carried = {o: done if self._bits_valid else 0 for o, done in self._undone_before.items() if o >= position}
             undone |= carried

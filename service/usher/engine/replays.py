@@ -12,7 +12,8 @@ from usher.engine.dead_letters import EXPIRED, HANDLER_GONE, UNDECODABLE, not_an
 from usher.engine.driver import Driver
 from usher.engine.intake import deliveries_of
 from usher.engine.lanes import DROPPED, InFlight
-from usher.engine.settle import Settler, Writes
+from usher.engine.settle import Settler
+from usher.engine.writes import Writes
 from usher.event import Undecodable
 from usher.handler import Router
 from usher.outcome import Dead, Done
@@ -82,7 +83,7 @@ class Replays:
             if not handlers:
                 nobody = f"no handler runs for it: {self.router.why_filtered(event)}"
                 return [await self._settle(state, request, Done(reason=nobody))]
-            found = list(deliveries_of(event, request.origin, request.value, handlers))
+            found = deliveries_of(event, request.origin, request.value, handlers)
             for in_flight in found:
                 in_flight.delivery = replace(in_flight.delivery, replay=request.replay, replays=request.replays)
         for in_flight in found:

@@ -1,4 +1,4 @@
-"""What a verdict does: which records are written, in which order, and where a delivery ends. Hides how a write gets to the event log.
+"""What a verdict does: which records are written, in which order, and where a delivery ends.
 
 The order is the protocol. A source offset is settled only when the event log has acknowledged what replaces it. A dead letter
 comes before its tombstone. A claim that is gone writes nothing but its late successes (rule 9).
@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
-from usher.delivery import OUR_HEADERS, Delivery, Headers, Replay, Unreadable
-from usher.delivery.headers import ORIGINAL_GROUP, STUB, WRITER, delivery_headers, owner_headers
+from usher.delivery import Delivery, Replay
 from usher.engine.attempt import Attempts
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import (
@@ -24,12 +21,11 @@ from usher.engine.dead_letters import (
     TOO_LARGE,
     State,
     dead_letter_headers,
-    request_key,
     state_headers,
 )
 from usher.engine.lanes import InFlight
-from usher.eventlog.errors import LogUnavailable, TooLarge
-from usher.eventlog.port import EventLog
+from usher.engine.writes import Writes
+from usher.eventlog.errors import TooLarge
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done, Park, Verdict
 from usher.redact import scrub
@@ -37,9 +33,6 @@ from usher.redact import scrub
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
-_STUB_HEADER = 2048
-"""How many bytes a header may have in a stub. A longer one is the key of a producer, and made the dead letter too large."""
 _REFUSED = (EXPIRED, HANDLER_GONE)
 """For these reasons a replay is refused: its dead letter stays open."""
 
@@ -83,12 +76,23 @@ class Settler:
             self._end_replay(in_flight.delivery, in_flight.outcome, verdict)
         return parked
 
+    def settle_at_once(self, state: ClaimState, in_flight: InFlight, verdict: Verdict | None) -> bool:
+        """Settle a delivery that is done and needs no record: most do not. Returns whether this is one; else `settle` it."""
+        if not isinstance(verdict, Done) or in_flight.outcome is not None or in_flight.keeping is not None:
+            return False
+        if _needs_tombstone(state, in_flight):
+            return False
+        delivery = in_flight.delivery
+        self.ended(delivery, verdict)
+        state.ledger.settle(delivery.offset, delivery.handler)
+        return True
+
     async def done_elsewhere(self, state: ClaimState, in_flight: InFlight) -> None:
         """Let go of a delivery that another attempt or another worker has ended: it does not end here a second time."""
         if in_flight.keeping is not None:
             await in_flight.keeping
         if in_flight.outcome is None:
-            await self._let_go(state, in_flight.delivery, tombstone=in_flight.parked or not state.ours)
+            await self._let_go(state, in_flight.delivery, tombstone=_needs_tombstone(state, in_flight))
         else:  # a replay: its dead letter still has to get its state
             await self.settle(state, in_flight, Done())
 
@@ -111,13 +115,13 @@ class Settler:
             self._line(delivery, "dead-lettered", reason=verdict.reason, error=verdict.error)
 
     async def _done(self, state: ClaimState, in_flight: InFlight, verdict: Done) -> None:
-        """Rule 4. Never parked: no record at all. Parked, or the claim is gone: a tombstone, so that no worker runs it again."""
+        """Rules 4 and 10: a tombstone where it needs one; of a replay, what became of its dead letter."""
         delivery = in_flight.delivery
         self.ended(delivery, verdict)
         if delivery.replay is not None:
             await self._set_state(state, delivery.replay, "replayed", verdict.reason)
         else:
-            await self._let_go(state, delivery, tombstone=in_flight.parked or not state.ours)
+            await self._let_go(state, delivery, tombstone=_needs_tombstone(state, in_flight))
 
     async def _park(self, state: ClaimState, in_flight: InFlight, verdict: Park | Behind) -> bool:
         """Rules 2 and 3. Returns whether it is parked now: its offset is settled once the event log has acknowledged that.
@@ -207,93 +211,6 @@ class Settler:
         )
 
 
-class _Outage:
-    """Logs that writes are refused: one line a second, not one for each of the hundreds that wait."""
-
-    def __init__(self) -> None:
-        self._logged_at, self._refused = float("-inf"), 0
-
-    def log(self, logger: FilteringBoundLogger, error: Exception) -> None:
-        self._refused += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._logged_at >= 1.0:
-            logger.warning("the event log takes no writes, trying again", error=scrub(error), refused=self._refused)
-            self._logged_at, self._refused = now, 0
-
-
-@dataclass(frozen=True, slots=True)
-class Writes:
-    """Writes the records of *group* durably. Each method returns whether the event log has acknowledged it. If not, the claim is gone."""
-
-    event_log: EventLog
-    logger: FilteringBoundLogger
-    group: str
-    _outage: _Outage = field(default_factory=_Outage, init=False)
-
-    async def park(self, state: ClaimState, delivery: Delivery) -> bool:
-        """Write the park record of *delivery*.
-
-        Raises:
-            TooLarge: it fits into the source topic but, with its headers, not into the retry topic.
-        """
-        headers = [*delivery_headers(delivery), (ORIGINAL_GROUP, self.group.encode()), (WRITER, state.writer)]
-
-        async def write() -> None:
-            try:
-                await self.event_log.park(state.claim, delivery.key, delivery.value, headers)
-            except LogUnavailable:
-                state.doubtful.add(delivery.key)
-                raise
-
-        return await self._durable(state, write, failure=True)
-
-    async def unpark(self, state: ClaimState, delivery: Delivery) -> bool:
-        """Write the tombstone of *delivery*."""
-        owner = owner_headers(self.group, delivery.origin.topic, delivery.origin.topic_id)
-        headers = [*owner, (WRITER, state.writer)]
-        write = partial(self.event_log.unpark, state.claim, delivery.key, headers)
-        return await self._durable(state, write, least=True)
-
-    async def answer(self, state: ClaimState, request_id: str) -> bool:
-        """Write the tombstone of an operator's request: it has been carried out."""
-        headers = owner_headers(self.group, state.claim.topic, state.claim.topic_id)
-        write = partial(self.event_log.unpark, state.claim, request_key(request_id), headers)
-        return await self._durable(state, write, least=True)
-
-    async def bury(self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
-        """Append to the dead-letter topic. A record that is too large, or can't be read, becomes a stub that names the original."""
-        if isinstance(value, Unreadable):
-            value, headers = b"", [*headers, (STUB, b"can't be read: see the original topic, partition and offset")]
-        try:
-            write = partial(self.event_log.bury, state.claim, key, value, headers)
-            return await self._durable(state, write, failure=value is not None)
-        except TooLarge:
-            ours = [pair for pair in headers if pair[0].startswith(OUR_HEADERS)]
-            stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
-            stub.append((STUB, b"too large to be copied: see the original topic, partition and offset"))
-            write = partial(self.event_log.bury, state.claim, None, b"", stub)
-            return await self._durable(state, write, failure=True, least=True)
-
-    async def _durable(
-        self, state: ClaimState, write: Callable[[], Awaitable[None]], *, failure: bool = False, least: bool = False
-    ) -> bool:
-        """Write until it is acknowledged. What says of a *failure* is not tried again once the claim is gone.
-
-        *least*: less can't be said, so a topic that has no room for it has to be mended first. Else it raises `TooLarge`.
-        """
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                await write()
-            except (LogUnavailable, TooLarge) as error:
-                if isinstance(error, TooLarge) and not least:
-                    raise
-                if not state.ours:
-                    return False
-                self._outage.log(self.logger, error)
-                await asyncio.sleep(pause)
-                if not state.ours and failure:
-                    return False  # rule 9: the claim was lost meanwhile
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            else:
-                return True
+def _needs_tombstone(state: ClaimState, in_flight: InFlight) -> bool:
+    """Rule 4. Never parked: no record at all. Parked, or the claim is gone: a tombstone, so that no worker runs it again."""
+    return in_flight.parked or not state.ours

@@ -22,7 +22,8 @@ from usher.engine.limits import Limits
 from usher.engine.measures import Measures
 from usher.engine.reading import Reader
 from usher.engine.replays import Replays
-from usher.engine.settle import Settler, Writes
+from usher.engine.settle import Settler
+from usher.engine.writes import Writes
 from usher.eventlog.port import EventLog
 from usher.metrics import Metrics
 from usher.systems.source import Source
