@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -31,7 +32,7 @@ from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.parts import find_handlers, open_channels, open_templates
 from usher.settings import Settings
-from usher.storage import CALLS, LEAVE, drain_budget, open_storage
+from usher.storage import CALLS, LEAVE, drain_budget, open_storage, writing_keys
 from usher.systems.feed import Feed
 from usher.systems.open import Systems, open_systems
 from usher.systems.poll import Pollers
@@ -125,6 +126,7 @@ class App:
             "event_log": OK if await self.event_log.writable() else "takes no writes",
             **partitions,
             "topics": "; ".join(self.event_log.complaints()) or OK,
+            "receipts": self.worker.receipts.trouble or OK,
         }
 
     def _make_worker(self) -> Worker:
@@ -148,6 +150,7 @@ class App:
             logger=self.logger,
             rng=self.rng,
             sources=self.systems.sources_of_topics(settings),
+            find_keys=partial(writing_keys, settings, self.event_log) if settings.receipts.on else None,
             limits=Limits(
                 records=settings.max_in_flight,
                 replays=settings.sends_at_once,

@@ -82,6 +82,12 @@ class Metrics:
             ["handler", "reason"],
             registry=registry,
         )
+        self.receipts = Counter(
+            "usher_receipts",
+            "Receipts made. state: done, skipped, sent, dead, expired, replayed, unknown.",
+            ["handler", "channel", "provider", "state"],
+            registry=registry,
+        )
         self.dead_letters = Counter(
             "usher_dead_letters", "Dead letters written.", ["handler", "reason"], registry=registry
         )

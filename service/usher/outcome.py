@@ -74,13 +74,20 @@ class Outcome(Exception):
 class Skip(Outcome):
     """Nothing had to be sent. The delivery is done. The reason is counted and shown."""
 
+    code = ""
+    """The short reason of a kind of skip that has a count of its own."""
+
 
 class NoAddress(Skip):
     """The user has no address for the channel. It has a count of its own: the operator decides whether that is right."""
 
+    code = "no-address"
+
 
 class AccountDisabled(Skip):
     """The user can't log in, so that a message about the account or its password is of no use. It has a count of its own."""
+
+    code = "disabled"
 
 
 class Retry(Outcome):
@@ -154,10 +161,14 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The delivery is done. *label* is for the metric: ``done`` or ``skipped``. *reason* says why nothing was sent."""
+    """The delivery is done. *label* is for the metric: ``done`` or ``skipped``.
+
+    *reason* says why nothing was sent, *code* is the `Skip.code` of that.
+    """
 
     label: str = "done"
     reason: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +193,8 @@ class Dead:
 
 
 Verdict = Done | Park | Dead
+UNKNOWN_OUTCOME = "unknown-outcome"
+"""The reason of a dead letter whose message may have been sent."""
 DONE = Done()
 
 
@@ -204,12 +217,12 @@ def decide(
     if error is None:
         return DONE
     if isinstance(error, Skip):
-        return Done("skipped", scrub(error.reason))
+        return Done("skipped", scrub(error.reason), error.code)
     text, kind = scrub(error) or type(error).__name__, _qualified(error)
     if isinstance(error, Reject):
         return Dead("rejected", "rejected", text, kind)
     if isinstance(error, Unknown) and (on_unknown or error.otherwise) == "dead-letter":
-        return Dead("unknown-outcome", "unknown", text, kind)
+        return Dead(UNKNOWN_OUTCOME, "unknown", text, kind)
     if isinstance(error, Hold):
         if may_park:
             return _wait(error.after, expires_at, Park(now, attempt - 1, "held", text, kind))

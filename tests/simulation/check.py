@@ -32,6 +32,7 @@ def violations(world: World) -> list[str]:
         *_forgetful(world),
         *_unsaid(world),
         *_deadly(world),
+        *_without_receipt(world),
         *_cut_short(world),
         *_after_the_close(world),
     ]
@@ -161,6 +162,23 @@ def _unsaid(world: World) -> Iterator[str]:
     for request, dead_letter in world.history.requests.items():
         if states[dead_letter] == "open":
             yield f"unsaid: nothing says what became of {dead_letter} by the request {request}"
+
+
+def _without_receipt(world: World) -> Iterator[str]:
+    """Promise 11: every delivery that was done or given up has its receipt in the end."""
+    filed, topic_id = world.broker.filed, world.broker.topic_id(TOPIC)
+    ended = {
+        (attempt.handler, attempt.event, attempt.offset)
+        for attempt in world.history.attempts
+        if attempt.result == "done" and not attempt.request and attempt.topic_id == topic_id
+    }
+    for dead_letter in world.dead_letters():
+        delivery = dead_letter.delivery
+        if dead_letter.state != "foreign" and delivery.origin.topic_id == topic_id:
+            ended.add((dead_letter.handler, delivery.uid.id, delivery.origin.offset))
+    for handler, event, offset in sorted(ended):
+        if not filed.has(handler, event, offset):
+            yield f"receipt: {handler}({event})@{offset} has ended, and has none"
 
 
 def _deadly(world: World) -> Iterator[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SESSION = 10.0
 """Seconds after which the broker counts a silent member out."""
-_WRITES = ("park", "tombstone", "dead-letter", "commit")
+_WRITES = ("park", "tombstone", "dead-letter", "receipts", "commit")
 
 
 class Faults:

@@ -18,6 +18,7 @@ from tests.fakes.memory_log import MemoryLog
 from tests.simulation.history import FOREVER, History, Tenure, Trouble, shortened
 from tests.simulation.loop import PROCESS, Process, SimulatedLoop
 from tests.simulation.plan import Family
+from tests.simulation.receipts import Filed
 
 from usher.delivery import Headers, Record, StoredRecord
 from usher.delivery.headers import WRITER, Head
@@ -31,6 +32,7 @@ from usher.eventlog.port import (
     Position,
     Sieves,
     TopicPartition,
+    receipts_topic,
     retry_topic,
     unsieved,
 )
@@ -38,6 +40,7 @@ from usher.eventlog.port import (
 TOPIC = "events"
 GROUP = "usher"
 RETRY_TOPIC = retry_topic(GROUP, TOPIC)
+RECEIPTS_TOPIC = receipts_topic(GROUP)
 RECOVERY = 2.5
 """Seconds after which a write that was refused has been tried again."""
 _TIMEOUT = 5.0
@@ -73,6 +76,7 @@ class HostileBroker(MemoryBroker):
         rng: random.Random,
         family: Family,
         history: History,
+        filed: Filed,
         *,
         partitions: int,
         epoch: float,
@@ -85,6 +89,7 @@ class HostileBroker(MemoryBroker):
         self._rng = rng
         self._family = family
         self._history = history
+        self.filed = filed
         self._writes: dict[_Write, None] = {}
         self.latency = lambda: rng.choice(family.latencies)
         self.pause: Callable[[], float] = lambda: rng.random() * family.slowest
@@ -100,6 +105,8 @@ class HostileBroker(MemoryBroker):
         record = super().put(topic_partition, key, value, headers)
         if topic_partition.topic == RETRY_TOPIC:
             self._history.retry[topic_partition.partition].append(record)
+        elif topic_partition.topic == RECEIPTS_TOPIC:
+            self.filed.landed(record)
         return record
 
     async def attempt(self, land: Callable[[], object]) -> None:
@@ -281,6 +288,7 @@ class HostileLog(MemoryLog):
             parking.discard(about)
 
     async def unpark(self, claim: Claim, key: str, headers: Headers = ()) -> None:
+        self._world.broker.filed.before_tombstone(key)
         await self._exposed("tombstone", super().unpark(claim, key, headers))
 
     async def bury(self, claim: Claim, key: bytes | None, value: bytes | None, headers: Headers) -> None:
@@ -288,7 +296,12 @@ class HostileLog(MemoryLog):
             self._still_ours(claim, "buries", headers, str(key))
         await self._exposed("dead-letter", super().bury(claim, key, value, headers))
 
+    async def file(self, claim: Claim, values: Sequence[bytes]) -> None:
+        await self._exposed("receipts", super().file(claim, values))
+
     async def commit(self, positions: Mapping[Claim, Position]) -> None:
+        for claim, position in positions.items():
+            self._world.broker.filed.before_commit(claim, position)
         try:
             await self._exposed("commit", super().commit(positions))
         except ClaimLost as error:

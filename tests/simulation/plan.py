@@ -52,7 +52,7 @@ class Family:
     latencies: tuple[float, ...] = (0.0, 0.0, 0.005, 0.3)
     kinds: Sequence[str] = KINDS
     failing: float = 0.5
-    ambushes: Sequence[str] = ("park", "tombstone", "dead-letter", "commit")
+    ambushes: Sequence[str] = ("park", "tombstone", "dead-letter", "receipts", "commit")
     replays: float = 0.4
     twice: float = 0.1
     ahead: float = 0.1

@@ -20,6 +20,7 @@ from tests.simulation.hostile import GROUP, RETRY_TOPIC, TOPIC, HostileBroker, H
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.memory import miscounted, too_much
 from tests.simulation.plan import Plan
+from tests.simulation.receipts import Filed
 
 from usher.delivery import Delivery, StoredRecord
 from usher.delivery.headers import read_delivery
@@ -30,6 +31,7 @@ from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import Claim, TopicPartition, dead_letter_topic
 from usher.handler import Router
 from usher.metrics import Metrics
+from usher.receipts.keys import AddressKeys
 
 EPOCH = 1_700_000_000.0
 DRAIN = 3.0
@@ -63,11 +65,14 @@ class World:
         self.rng = random.Random(plan.seed + 1)
         self.history = History()
         self.story: list[str] = []
-        self.broker = HostileBroker(loop, self.rng, plan.family, self.history, partitions=plan.partitions, epoch=EPOCH)
         self.processes: list[Running] = []
         self.faults = Faults(self)
         known = (plan.family, self.rng, self.history)
         self.handlers = Handlers(plan.handlers, *known, now=self.now, say=self.say, end=self.faults.end)
+        filed = Filed([handler.name for handler in self.handlers.all], self.history)
+        self.broker = HostileBroker(
+            loop, self.rng, plan.family, self.history, filed, partitions=plan.partitions, epoch=EPOCH
+        )
 
     def now(self) -> float:
         return EPOCH + self.loop.time()
@@ -231,7 +236,20 @@ class World:
             now=lambda: self.now() + process.wrong_by,
             rng=self.rng,
         )
-        return Worker(log, attempts, group=GROUP, metrics=metrics, logger=_SILENT, rng=self.rng, limits=limits)
+
+        async def keys() -> AddressKeys:
+            return AddressKeys([await log.address_key()])
+
+        return Worker(
+            log,
+            attempts,
+            group=GROUP,
+            metrics=metrics,
+            logger=_SILENT,
+            rng=self.rng,
+            limits=limits,
+            find_keys=keys,
+        )
 
     async def stop(self, running: Running) -> None:
         """Ask a worker to end in good order, and see that it does."""

@@ -21,7 +21,9 @@ from tests.jumping_loop import now
 from usher import Context, Event, Reject, Retry, RetryPolicy, Skip
 from usher.delivery import Delivery, Headers, Origin, Unreadable
 from usher.delivery.headers import STUB, delivery_headers, owner_headers
+from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import request
+from usher.engine.lanes import InFlight
 from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
 from usher.event import EventUid, idempotency_key
@@ -759,11 +761,12 @@ async def test_every_delivery_ends_once_and_before_anything_says_so(
     script, ends = Script(), list[tuple[str, str]]()
     end = Settler.ended
 
-    def ended(settler: Settler, delivery: Delivery, verdict: Done | Dead) -> None:
+    def ended(settler: Settler, state: ClaimState, in_flight: InFlight, verdict: Done | Dead) -> None:
+        delivery = in_flight.delivery
         ends.append((delivery.uid.id, verdict.reason if isinstance(verdict, Dead) else verdict.label))
         parked = [other for other in bench.parked().values() if other.uid == delivery.uid]
         assert parked or bench.committed() <= delivery.offset
-        end(settler, delivery, verdict)
+        end(settler, state, in_flight, verdict)
 
     def act(event: Event, ctx: Context) -> None:
         if event.id in {"retried", "in-vain"} and (event.id == "in-vain" or ctx.attempt == 1):

@@ -24,16 +24,13 @@ from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.outcome import (
     DONE,
-    AccountDisabled,
     Dead,
     Done,
-    NoAddress,
     OnUnknown,
     Outcome,
     Park,
     Reject,
     RetryPolicy,
-    Skip,
     Unknown,
     Verdict,
     decide,
@@ -51,7 +48,6 @@ _OF_ACCOUNTS = ("user.", "password.")
 """How the types begin for which it matters whether the account is disabled."""
 _PATIENCE = 5.0
 """Seconds that a message which has an address waits for the look-up: it must not take the handler's time."""
-_REASONS: Mapping[type[Skip], str] = {NoAddress: "no-address", AccountDisabled: "disabled"}
 
 
 def _no_system(_event: Event) -> None:
@@ -87,7 +83,7 @@ class Attempts:
         if handler is None:
             return _given_up(HANDLER_GONE, f"no handler is named {delivery.handler!r} any more"), delivery
         try:
-            event = in_flight.event or peek(delivery.value)
+            event = in_flight.event = in_flight.event or peek(delivery.value)
         except Undecodable as reason:
             return _given_up(UNDECODABLE, str(reason)), delivery
         expires_at = _expires_at(handler, event, delivery)
@@ -110,7 +106,8 @@ class Attempts:
                     raise  # otherwise the handler awaited something that was
                 return self._failed(handler, in_flight, ctx, error, time.perf_counter() - began)
             self.metrics.attempt(handler.name, DONE.label, time.perf_counter() - began)
-            if not _is_sent(ctx):
+            in_flight.message = message_of(ctx)
+            if not in_flight.sent:
                 self._nothing_sent(delivery, "")
         return DONE, delivery
 
@@ -165,13 +162,13 @@ class Attempts:
             expires_at=ctx._expires_at,
         )
         self._report(delivery, error, seconds, verdict)
-        return verdict, _after(delivery, verdict, _is_sent(ctx), int(now * 1000))
+        in_flight.message = message_of(ctx)
+        return verdict, _after(delivery, verdict, in_flight.sent, int(now * 1000))
 
     def _report(self, delivery: Delivery, error: BaseException, seconds: float, verdict: Verdict) -> None:
         self.metrics.attempt(delivery.handler, verdict.label, seconds)
-        if isinstance(error, Skip):
-            self.metrics.skipped.labels(delivery.handler, _REASONS.get(type(error), "other")).inc()
         if isinstance(verdict, Done):
+            self.metrics.skipped.labels(delivery.handler, verdict.code or "other").inc()
             self._nothing_sent(delivery, verdict.reason)
         elif not isinstance(error, Outcome):  # not on purpose: the author of the handler needs the traceback
             number = delivery.attempt + 1
@@ -190,12 +187,6 @@ def _is_being_cancelled() -> bool:
     """Return whether this task is: not something that it awaits."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
-
-
-def _is_sent(ctx: Context) -> bool:
-    """Return whether a provider is known to have the message of this attempt."""
-    message = message_of(ctx)
-    return message is not None and message.state == "sent"
 
 
 async def _looked_up(event: Event, system: IdentitySystem) -> Event:

@@ -15,6 +15,26 @@ from usher.engine.lanes import InFlight, Lane
 from usher.engine.ledger import Ledger
 from usher.engine.parking_table import ParkingTable
 from usher.eventlog.port import Batch, Claim, Position
+from usher.receipts import Receipt
+
+
+@dataclass(eq=False, slots=True)
+class Unfiled:
+    """The receipts of a claim that the event log has not acknowledged yet, in the order in which they were made."""
+
+    receipts: list[Receipt] = field(default_factory=list)
+    made: int = 0
+    """How many there have been, those that are filed included."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Who has it files them."""
+
+    def add(self, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+        self.made += 1
+
+    @property
+    def filed(self) -> int:
+        return self.made - len(self.receipts)
 
 
 @dataclass(eq=False)
@@ -56,6 +76,7 @@ class ClaimState:
     backlog: Batch | None = field(default=None, init=False)
     """Records that were read and not taken in, because the partition rests until `rests_until` (by the clock of the loop)."""
     rests_until: float = field(default=0.0, init=False)
+    unfiled: Unfiled = field(default_factory=Unfiled, init=False)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.claim.start, self.claim.mark, self.handlers)

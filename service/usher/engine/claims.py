@@ -19,6 +19,7 @@ from usher.engine.follow import RetryFollower
 from usher.engine.index_file import IndexLost, index_trouble
 from usher.engine.limits import Limits
 from usher.engine.parking_table import ParkingTable
+from usher.engine.receipts import Receipts
 from usher.eventlog.port import Claim, EventLog
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Claims:
     follower: RetryFollower
     driver: Driver
     commits: Commits
+    receipts: Receipts
     handlers: Collection[str]
     writer: str
     limits: Limits
@@ -146,6 +148,7 @@ class Claims:
         if state.loaded:
             self.driver.go_on(state)
             return
+        await self.receipts.begin(state)
         await self.commits.commit([state])
         if state.releasing is not None or state.lost:
             return

@@ -1,4 +1,7 @@
-"""Commits: write down how far claims are. Hides that there is one at a time, of what has changed only."""
+"""Commits: write down how far claims are. Hides that there is one at a time, of what has changed only.
+
+A commit covers what its offset and its Mark call done. So the receipts of that are on the event log first (promise 11).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from usher.engine.claim_state import ClaimState
-from usher.eventlog.errors import ClaimLost, LogUnavailable
+from usher.engine.receipts import Receipts
+from usher.eventlog.errors import ClaimLost, LogUnavailable, TooLarge
 from usher.eventlog.port import EventLog
 from usher.metrics import Metrics
 from usher.redact import scrub
@@ -22,6 +26,7 @@ class Commits:
     """Commits the frontier and the Mark of claims."""
 
     event_log: EventLog
+    receipts: Receipts
     metrics: Metrics
     logger: FilteringBoundLogger
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
@@ -42,20 +47,39 @@ class Commits:
             }
             if not changed:
                 return True
+            # After the snapshot: what ends meanwhile may have its receipt, and is not in this commit.
+            covered = [state for state in having if state.claim in changed]
+            filed = await asyncio.gather(*map(self._file, covered))
+            unfiled = [state.claim for state, is_filed in zip(covered, filed, strict=True) if not is_filed]
+            for claim in unfiled:
+                del changed[claim]
             try:
-                await self.event_log.commit(changed)
+                if changed:
+                    await self.event_log.commit(changed)
             except (ClaimLost, LogUnavailable) as error:
                 if isinstance(error, ClaimLost):
                     self._lose(states, error.claims or changed)
-                self.metrics.commit_failures.inc()
-                self.logger.warning("commit refused", error=scrub(error))
+                self._refused(error)
                 return False
             for state in states:
                 if (position := changed.get(state.claim)) is not None:
                     state.committed = position
                     if state.ledger.careful:
                         state.ledger.committed(position)
-            return True
+            return not unfiled
+
+    async def _file(self, state: ClaimState) -> bool:
+        """File what has ended in a claim. Returns whether a commit may cover it."""
+        try:
+            await self.receipts.file(state)
+        except (LogUnavailable, TooLarge) as error:
+            self._refused(error)
+            return False
+        return True
+
+    def _refused(self, error: Exception) -> None:
+        self.metrics.commit_failures.inc()
+        self.logger.warning("commit refused", error=scrub(error))
 
     @staticmethod
     def _lose(states: Iterable[ClaimState], lost: Collection[object]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from usher.context import Outgoing
 from usher.delivery import Delivery
 from usher.engine.deadline import Limit
 from usher.engine.parking_table import ParkingTable
@@ -23,16 +24,18 @@ DROPPED = "dropped"
 class InFlight:
     """A delivery in flight: queued, running, or its verdict being written.
 
-    *event* is None where the bytes are still to be decoded. *parked*: the delivery is in the retry partition.
-    *done_elsewhere*: another worker has said meanwhile that it is done. *outcome* is for a replay: it gets the label of the
-    verdict, or `DROPPED`. *place* is where `ClaimState.in_flight` has it, while it counts in the limits of memory. *limit* is
-    the timeout of the attempt that runs. *keeping* parks the delivery where it is, and ends before anything else is written
-    about it. *settling*: its attempt has ended, and the verdict is being carried out. *done*: its attempt has ended it, or there
-    was none because it is *done_elsewhere*. *leaving* is there where something waits until it has left its lane.
+    *event* is None where the bytes are still to be decoded. *message* is what the last attempt was to send. *parked*: the
+    delivery is in the retry partition. *done_elsewhere*: another worker has said meanwhile that it is done. *outcome* is for a
+    replay: it gets the label of the verdict, or `DROPPED`. *place* is where `ClaimState.in_flight` has it, while it counts in the
+    limits of memory. *limit* is the timeout of the attempt that runs. *keeping* parks the delivery where it is, and ends before
+    anything else is written about it. *settling*: its attempt has ended, and the verdict is being carried out. *done*: its
+    attempt has ended it, or there was none because it is *done_elsewhere*. *leaving* is there where something waits until it has
+    left its lane.
     """
 
     delivery: Delivery
     event: Event | None = None
+    message: Outgoing | None = None
     parked: bool = False
     done_elsewhere: bool = False
     outcome: asyncio.Future[str] | None = None
@@ -42,6 +45,11 @@ class InFlight:
     settling: bool = False
     done: bool = False
     leaving: asyncio.Future[None] | None = None
+
+    @property
+    def sent(self) -> bool:
+        """Whether a provider is known to have the message of the last attempt."""
+        return self.message is not None and self.message.state == "sent"
 
     def left(self) -> asyncio.Future[None]:
         """Return what is done when it has left its lane, for one of those that wait for that: few have any."""

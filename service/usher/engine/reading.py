@@ -64,7 +64,9 @@ class Reader:
         ready: list[ClaimState] = []
         room = limits.read
         for state in self.claims.open:
-            if state.backlog is None and state.table.usable and len(state.ledger) < limits.intake_stops:
+            if state.backlog is not None or not state.table.usable or len(state.unfiled.receipts) >= limits.unfiled:
+                continue
+            if len(state.ledger) < limits.intake_stops:
                 fits = state.ledger.room
                 if fits > 0:
                     ready.append(state)

@@ -24,6 +24,7 @@ from usher.engine.dead_letters import (
     state_headers,
 )
 from usher.engine.lanes import InFlight
+from usher.engine.receipts import Receipts
 from usher.engine.writes import Writes
 from usher.eventlog.errors import TooLarge
 from usher.metrics import Metrics
@@ -50,6 +51,7 @@ class Settler:
     """Carries out verdicts: the one place that decides what becomes of a delivery."""
 
     writes: Writes
+    receipts: Receipts
     attempts: Attempts
     group: str
     metrics: Metrics
@@ -82,9 +84,8 @@ class Settler:
             return False
         if _needs_tombstone(state, in_flight):
             return False
-        delivery = in_flight.delivery
-        self.ended(delivery, verdict)
-        state.ledger.settle(delivery.offset, delivery.handler)
+        self.ended(state, in_flight, verdict)
+        state.ledger.settle(in_flight.delivery.offset, in_flight.delivery.handler)
         return True
 
     async def done_elsewhere(self, state: ClaimState, in_flight: InFlight) -> None:
@@ -103,13 +104,15 @@ class Settler:
         with contextlib.suppress(TooLarge):  # if it fails, it becomes a dead letter
             in_flight.parked = await self.writes.park(state, in_flight.delivery)
 
-    def ended(self, delivery: Delivery, verdict: Done | Dead) -> None:
-        """Record that *delivery* has ended: done, skipped, dead or replayed. Each end of a delivery comes through here.
+    def ended(self, state: ClaimState, in_flight: InFlight, verdict: Done | Dead) -> None:
+        """Record that a delivery has ended: done, skipped, dead or replayed. Each end of a delivery comes through here.
 
         It is called when nothing can change the end any more, and before the delivery is let go: before its tombstone is
         written, and (with no await in between) before its offset is settled. So no commit can cover an end that was not here.
         A crash may repeat an end together with its delivery.
         """
+        delivery = in_flight.delivery
+        self.receipts.ended(state, in_flight, verdict)
         if isinstance(verdict, Dead):
             self.metrics.dead_letters.labels(delivery.handler, verdict.reason).inc()
             self._line(delivery, "dead-lettered", reason=verdict.reason, error=verdict.error)
@@ -117,10 +120,10 @@ class Settler:
     async def _done(self, state: ClaimState, in_flight: InFlight, verdict: Done) -> None:
         """Rules 4 and 10: a tombstone where it needs one; of a replay, what became of its dead letter."""
         delivery = in_flight.delivery
-        self.ended(delivery, verdict)
-        if delivery.replay is not None:
+        self.ended(state, in_flight, verdict)
+        if delivery.replay is not None and await self.receipts.filed(state):
             await self._set_state(state, delivery.replay, "replayed", verdict.reason)
-        else:
+        elif delivery.replay is None:
             await self._let_go(state, delivery, tombstone=_needs_tombstone(state, in_flight))
 
     async def _park(self, state: ClaimState, in_flight: InFlight, verdict: Park | Behind) -> bool:
@@ -134,6 +137,10 @@ class Settler:
             state.table.remove(delivery.key)
             state.ledger.settle(delivery.offset, delivery.handler)
             return False
+        if in_flight.sent:  # the attempt has failed after that
+            self.receipts.sent(state, in_flight)
+            if not await self.receipts.filed(state):
+                return False
         if not await self.writes.park(state, delivery):
             return False
         in_flight.parked = True
@@ -166,14 +173,16 @@ class Settler:
         headers = dead_letter_headers(delivery, reason=verdict.reason, group=self.group, expires_at=expires_at)
         if not await self.writes.bury(state, delivery.origin.key, delivery.value, headers):
             return
-        self.ended(delivery, verdict)
+        self.ended(state, in_flight, verdict)
         if delivery.replay is None:
             await self._let_go(state, delivery, tombstone=in_flight.parked)
+        else:
+            await self.receipts.filed(state)
 
     async def _let_go(self, state: ClaimState, delivery: Delivery, *, tombstone: bool) -> None:
-        """Settle the offset of a delivery that has ended, after its *tombstone* where it needs one."""
+        """Settle the offset of a delivery that has ended, after its receipt and its *tombstone* where it needs one."""
         if tombstone:
-            if not await self.writes.unpark(state, delivery) or not state.ours:
+            if not await self.receipts.filed(state) or not await self.writes.unpark(state, delivery) or not state.ours:
                 return
             state.table.remove(delivery.key)
             if delivery.earlier:

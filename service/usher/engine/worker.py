@@ -21,6 +21,7 @@ from usher.engine.intake import NO_SOURCES, Intake
 from usher.engine.limits import Limits
 from usher.engine.measures import Measures
 from usher.engine.reading import Reader
+from usher.engine.receipts import FindKeys, Receipts
 from usher.engine.replays import Replays
 from usher.engine.settle import Settler
 from usher.engine.writes import Writes
@@ -46,20 +47,32 @@ class Worker:
         rng: random.Random,
         limits: Limits,
         sources: Mapping[str, Source] = NO_SOURCES,
+        find_keys: FindKeys | None = None,
     ) -> None:
+        """*find_keys* finds the keys of receipts; None: there are no receipts."""
         self.event_log = event_log
         self.metrics = metrics
         self._limits = limits
-        self._commits = Commits(event_log, metrics, logger)
         router, writes = attempts.router, Writes(event_log, logger, group)
-        settler = Settler(writes, attempts, group, metrics, logger)
+        self.receipts = Receipts(writes, metrics, attempts.now, find_keys)
+        self._commits = Commits(event_log, self.receipts, metrics, logger)
+        settler = Settler(writes, self.receipts, attempts, group, metrics, logger)
         self.driver = Driver(attempts, settler, self._commits, limits)
         self._intake = intake = Intake(router, metrics, limits, attempts.now, sources)
         replays = Replays(router, self.driver, settler, writes, asyncio.Semaphore(limits.replays))
         follower = RetryFollower(event_log, intake, self.driver, replays, writes, limits, logger)
         handlers, writer = router.handlers, uuid.UUID(int=rng.getrandbits(128)).hex[:12]
         self.claims = Claims(
-            event_log, follower, self.driver, self._commits, handlers, writer, limits, logger, self._fail
+            event_log,
+            follower,
+            self.driver,
+            self._commits,
+            self.receipts,
+            handlers,
+            writer,
+            limits,
+            logger,
+            self._fail,
         )
         self._reader = Reader(event_log, self.claims, intake, self.driver, limits, metrics, logger)
         self.measures = Measures(event_log, self.claims, self.driver, metrics, logger)

@@ -47,6 +47,10 @@ class Writes:
     group: str
     _outage: _Outage = field(default_factory=_Outage, init=False)
 
+    def refused(self, error: Exception) -> None:
+        """Log that the event log takes no writes, and who asks tries again."""
+        self._outage.log(self.logger, error)
+
     async def park(self, state: ClaimState, delivery: Delivery) -> bool:
         """Write the park record of *delivery*.
 
@@ -62,20 +66,20 @@ class Writes:
                 state.doubtful.add(delivery.key)
                 raise
 
-        return await self._durable(state, write, failure=True)
+        return await self.durable(state, write, failure=True)
 
     async def unpark(self, state: ClaimState, delivery: Delivery) -> bool:
         """Write the tombstone of *delivery*."""
         owner = owner_headers(self.group, delivery.origin.topic, delivery.origin.topic_id)
         headers = [*owner, (WRITER, state.writer)]
         write = partial(self.event_log.unpark, state.claim, delivery.key, headers)
-        return await self._durable(state, write, least=True)
+        return await self.durable(state, write, least=True)
 
     async def answer(self, state: ClaimState, request_id: str) -> bool:
         """Write the tombstone of an operator's request: it has been carried out."""
         headers = owner_headers(self.group, state.claim.topic, state.claim.topic_id)
         write = partial(self.event_log.unpark, state.claim, request_key(request_id), headers)
-        return await self._durable(state, write, least=True)
+        return await self.durable(state, write, least=True)
 
     async def bury(self, state: ClaimState, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
         """Append to the dead-letter topic. A record that is too large, or can't be read, becomes a stub that names the original."""
@@ -83,15 +87,15 @@ class Writes:
             value, headers = b"", [*headers, (STUB, b"can't be read: see the original topic, partition and offset")]
         try:
             write = partial(self.event_log.bury, state.claim, key, value, headers)
-            return await self._durable(state, write, failure=value is not None)
+            return await self.durable(state, write, failure=value is not None)
         except TooLarge:
             ours = [pair for pair in headers if pair[0].startswith(OUR_HEADERS)]
             stub = [(name, text) for name, text in ours if len(text) <= _STUB_HEADER]
             stub.append((STUB, b"too large to be copied: see the original topic, partition and offset"))
             write = partial(self.event_log.bury, state.claim, None, b"", stub)
-            return await self._durable(state, write, failure=True, least=True)
+            return await self.durable(state, write, failure=True, least=True)
 
-    async def _durable(
+    async def durable(
         self, state: ClaimState, write: Callable[[], Awaitable[None]], *, failure: bool = False, least: bool = False
     ) -> bool:
         """Write until it is acknowledged. What says of a *failure* is not tried again once the claim is gone.
@@ -107,7 +111,7 @@ class Writes:
                     raise
                 if not state.ours:
                     return False
-                self._outage.log(self.logger, error)
+                self.refused(error)
                 await asyncio.sleep(pause)
                 if not state.ours and failure:
                     return False  # rule 9: the claim was lost meanwhile
