@@ -558,7 +558,7 @@ for state in states:
     Mutant(
         "a-write-that-waited-is-made-when-its-claim-is-lost",
         "rule 9: once a commit has said that a claim is lost",
-        (Edit("engine.writes:Writes._durable", "not state.ours and failure", "False"),),
+        (Edit("engine.writes:Writes.durable", "not state.ours and failure", "False"),),
         family="late writes",
     ),
     Mutant(
@@ -703,5 +703,55 @@ for state in states:
         "promise 5: a delivery that ends its worker is given up",
         (Edit("engine.isolation:Isolation.attempt", "await self._covered(state, offset)", "state.open"),),
         family="deadly",
+    ),
+    Mutant(
+        "a-commit-does-not-wait-for-receipts",
+        "promise 11: the receipt comes before what covers it",
+        (
+            Edit(
+                "engine.commits:Commits.commit",
+                "await asyncio.gather(*map(self._file, covered))",
+                "[True] * len(covered)",
+            ),
+        ),
+    ),
+    Mutant(
+        "the-mark-is-taken-after-the-receipts",
+        "promise 11: a commit is of the snapshot whose receipts were filed",
+        (
+            Edit(
+                "engine.commits:Commits.commit",
+                "await self.event_log.commit(changed)",
+                "await self.event_log.commit({s.claim: s.ledger.snapshot(orderly=orderly) for s in covered if s.claim in changed})",
+            ),
+        ),
+        family="burst",
+    ),
+    Mutant(
+        "a-commit-covers-what-could-not-be-filed",
+        "promise 11: no commit while receipts can't be written",
+        (Edit("engine.commits:Commits.commit", "del changed[claim]", "pass"),),
+    ),
+    Mutant(
+        "a-tombstone-comes-before-its-receipt",
+        "promise 11: the receipt comes before what covers it",
+        (Edit("engine.settle:Settler._let_go", "await self.receipts.filed(state)", "True"),),
+    ),
+    Mutant(
+        "a-replay-is-answered-before-its-receipt",
+        "promise 11: the receipt comes before what covers it",
+        (Edit("engine.settle:Settler._done", "await self.receipts.filed(state)", "True"),),
+        family="dead-letters",
+    ),
+    Mutant(
+        "receipts-that-were-refused-are-forgotten",
+        "promise 11: every ended delivery has its receipt",
+        (
+            Edit(
+                "engine.receipts:Receipts.file",
+                "self.trouble = scrub(error)\nraise",
+                "del unfiled.receipts[: len(receipts)]\nraise",
+            ),
+        ),
     ),
 )

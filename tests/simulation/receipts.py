@@ -46,12 +46,13 @@ class Filed:
             self._history.violate(f"receipt: {short} gets its tombstone, and has none")
 
     def before_commit(self, claim: Claim, position: Position) -> None:
-        """Check a commit that is about to be made."""
+        """Check a commit that is about to be made. What was parked is covered by its tombstone, and not by a commit."""
         mark = Mark.decode(position.mark, position.next) or Mark(position.next, position.next)
+        parked = {shortened((record.key or b"").decode()) for record in self._history.retry[claim.partition]}
         for attempt in self._done_of(claim):
             bits = mark.undone.get(attempt.offset)
             covered = attempt.offset < mark.seen and (bits is None or bool(bits & self._bits[attempt.handler]))
-            if covered and not self.has(attempt.handler, attempt.event, attempt.offset):
+            if covered and attempt.short not in parked and not self.has(attempt.handler, attempt.event, attempt.offset):
                 self._history.violate(f"receipt: a commit covers {attempt.short}, and it has none")
 
     def _done_of(self, claim: Claim) -> Iterator[Attempt]:
