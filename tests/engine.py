@@ -22,9 +22,11 @@ from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import DeadLetter, fold
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
-from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, retry_topic
+from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, receipts_topic, retry_topic
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
+from usher.receipts import Receipt, unpack
+from usher.receipts.keys import AddressKeys
 
 TOPIC = "identity.events"
 CONFIG = LogConfig(group="usher", topics=(TOPIC,), start_from="earliest")
@@ -88,6 +90,8 @@ class Bench:
     policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(("50ms", "50ms"), jitter=0))
     now: Callable[[], float] = now
     """The wall clock of its workers."""
+    sender: Any = None
+    receipts_on: bool = True
 
     def __post_init__(self) -> None:
         self.broker.clock = now
@@ -99,7 +103,7 @@ class Bench:
         metrics, rng = Metrics(), random.Random()
         attempts = Attempts(
             router=Router(handlers, ["admin_api"]),
-            sender=unused,
+            sender=self.sender,
             http=unused,
             settings={},
             policy=self.policy,
@@ -108,6 +112,10 @@ class Bench:
             now=self.now,
             rng=rng,
         )
+
+        async def keys() -> AddressKeys:
+            return AddressKeys([await event_log.address_key()])
+
         return Worker(
             event_log,
             attempts,
@@ -116,6 +124,7 @@ class Bench:
             logger=logger,
             rng=rng,
             limits=Limits(**{"commit_every": 0.02, "drain": 2.0, **limits}),
+            find_keys=keys if self.receipts_on else None,
         )
 
     @contextlib.asynccontextmanager
@@ -161,6 +170,11 @@ class Bench:
             else:
                 table[key] = read_delivery(record)
         return table
+
+    def receipts(self, partition: int = 0) -> list[Receipt]:
+        """The receipts on the log, in order."""
+        records = self.broker.partition(receipts_topic("usher"), partition).records
+        return [receipt for record in records for receipt in unpack(record.value or b"")]
 
     def dead_letters(self, partition: int = 0) -> list[DeadLetter]:
         dead_letters: dict[str, DeadLetter] = {}

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+_DELAY_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0, 86_400.0)
 _SEND_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -139,6 +140,13 @@ class Metrics:
             "How long a provider took to answer. outcome: done, transient, permanent, provider-refused, unknown.",
             ["provider", "outcome"],
             buckets=_SEND_BUCKETS,
+            registry=registry,
+        )
+        self.notice_delay = Histogram(
+            "usher_notice_delay_seconds",
+            "From an event's own time until a provider has accepted the message about it.",
+            ["handler", "channel"],
+            buckets=_DELAY_BUCKETS,
             registry=registry,
         )
         self.channel_paused = Gauge(

@@ -193,8 +193,6 @@ class Dead:
 
 
 Verdict = Done | Park | Dead
-UNKNOWN_OUTCOME = "unknown-outcome"
-"""The reason of a dead letter whose message may have been sent."""
 DONE = Done()
 
 
@@ -222,7 +220,7 @@ def decide(
     if isinstance(error, Reject):
         return Dead("rejected", "rejected", text, kind)
     if isinstance(error, Unknown) and (on_unknown or error.otherwise) == "dead-letter":
-        return Dead(UNKNOWN_OUTCOME, "unknown", text, kind)
+        return Dead("unknown-outcome", "unknown", text, kind)
     if isinstance(error, Hold):
         if may_park:
             return _wait(error.after, expires_at, Park(now, attempt - 1, "held", text, kind))

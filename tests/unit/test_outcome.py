@@ -77,7 +77,7 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
 def test_what_is_skipped_is_done(kind: type[Skip]) -> None:
     """With its reason; a handler that returns has none."""
     assert verdict(None) == Done("done", "")
-    assert verdict(kind("no email address")) == Done("skipped", "no email address")
+    assert verdict(kind("no email address")) == Done("skipped", "no email address", kind.code)
 
 
 def test_a_failure_is_parked_by_the_policy_until_it_is_given_up() -> None:

@@ -106,10 +106,17 @@ class Attempts:
                     raise  # otherwise the handler awaited something that was
                 return self._failed(handler, in_flight, ctx, error, time.perf_counter() - began)
             self.metrics.attempt(handler.name, DONE.label, time.perf_counter() - began)
-            in_flight.message = message_of(ctx)
+            self._note_message(in_flight, ctx)
             if not in_flight.sent:
                 self._nothing_sent(delivery, "")
         return DONE, delivery
+
+    def _note_message(self, in_flight: InFlight, ctx: Context) -> None:
+        """Keep what the attempt was to send. Where a provider has just accepted it, measure how long the user has waited."""
+        in_flight.message = message_of(ctx)
+        if (accepted := in_flight.accepted) is not None:
+            waited = self.now() - _happened_at(ctx.event, in_flight.delivery) / 1000
+            self.metrics.notice_delay.labels(in_flight.delivery.handler, accepted.channel).observe(max(0.0, waited))
 
     def longest_wait(self, handler: str) -> float:
         """Return the longest wait, in seconds, that the retry policy of *handler* asks for."""
@@ -162,7 +169,7 @@ class Attempts:
             expires_at=ctx._expires_at,
         )
         self._report(delivery, error, seconds, verdict)
-        in_flight.message = message_of(ctx)
+        self._note_message(in_flight, ctx)
         return verdict, _after(delivery, verdict, in_flight.sent, int(now * 1000))
 
     def _report(self, delivery: Delivery, error: BaseException, seconds: float, verdict: Verdict) -> None:
@@ -225,11 +232,16 @@ def _timed_out(ctx: Context, handler: Handler, error: TimeoutError, *, ours: boo
     return TimeoutError(f"{handler.name} took longer than its {handler.timeout:g} s") if ours else error
 
 
+def _happened_at(event: Event, delivery: Delivery) -> float:
+    """Return when it happened, in Unix milliseconds: by the event, else by its record."""
+    stamp = event.context.timestamp
+    return stamp * 1000 if stamp is not None else delivery.origin.timestamp
+
+
 def _expires_at(handler: Handler, event: Event, delivery: Delivery) -> int | None:
     if handler.expires_after is None:
         return None
-    stamp = event.context.timestamp
-    happened = stamp * 1000 if stamp is not None else delivery.origin.timestamp
+    happened = _happened_at(event, delivery)
     if happened < 0:  # parked by a version that took a record without a time for one of 1970
         return None
     return int(happened + handler.expires_after * 1000)

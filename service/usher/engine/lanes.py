@@ -48,8 +48,13 @@ class InFlight:
 
     @property
     def sent(self) -> bool:
-        """Whether a provider is known to have the message of the last attempt."""
+        """Whether a provider is known to have the message: of the last attempt, or of an earlier one."""
         return self.message is not None and self.message.state == "sent"
+
+    @property
+    def accepted(self) -> Outgoing | None:
+        """The message that a provider has accepted in the last attempt. One that it had before is not sent again, and never rendered."""
+        return self.message if self.message is not None and self.sent and self.message.provider else None
 
     def left(self) -> asyncio.Future[None]:
         """Return what is done when it has left its lane, for one of those that wait for that: few have any."""

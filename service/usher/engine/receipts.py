@@ -16,13 +16,13 @@ from usher.engine.lanes import InFlight
 from usher.engine.writes import Writes
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.metrics import Metrics
-from usher.outcome import UNKNOWN_OUTCOME, Dead, Done
+from usher.outcome import Dead, Done
 from usher.receipts import Receipt, State, pack
 from usher.receipts.keys import AddressKeys
 from usher.redact import scrub
 
 _AGAIN = 1.0
-_OF_DEAD: Mapping[str, State] = {EXPIRED: "expired", UNKNOWN_OUTCOME: "unknown"}
+_OF_DEAD: Mapping[str, State] = {EXPIRED: "expired", "unknown-outcome": "unknown"}
 """The reasons of dead letters that are a state of their own."""
 
 FindKeys = Callable[[], Awaitable[AddressKeys]]
@@ -59,7 +59,7 @@ class Receipts:
         else:
             attempts += in_flight.limit is not None
             reason = verdict.code or verdict.reason
-            if in_flight.sent:
+            if in_flight.accepted is not None:
                 became = "sent"
             elif in_flight.outcome is not None:
                 became = "replayed"

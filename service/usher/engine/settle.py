@@ -137,7 +137,7 @@ class Settler:
             state.table.remove(delivery.key)
             state.ledger.settle(delivery.offset, delivery.handler)
             return False
-        if in_flight.sent:  # the attempt has failed after that
+        if in_flight.accepted is not None:  # the attempt has failed after that
             self.receipts.sent(state, in_flight)
             if not await self.receipts.filed(state):
                 return False

@@ -62,18 +62,8 @@ class Worker:
         replays = Replays(router, self.driver, settler, writes, asyncio.Semaphore(limits.replays))
         follower = RetryFollower(event_log, intake, self.driver, replays, writes, limits, logger)
         handlers, writer = router.handlers, uuid.UUID(int=rng.getrandbits(128)).hex[:12]
-        self.claims = Claims(
-            event_log,
-            follower,
-            self.driver,
-            self._commits,
-            self.receipts,
-            handlers,
-            writer,
-            limits,
-            logger,
-            self._fail,
-        )
+        parts = (event_log, follower, self.driver, self._commits, self.receipts)
+        self.claims = Claims(*parts, handlers, writer, limits, logger, self._fail)
         self._reader = Reader(event_log, self.claims, intake, self.driver, limits, metrics, logger)
         self.measures = Measures(event_log, self.claims, self.driver, metrics, logger)
         self._stopping = asyncio.Event()

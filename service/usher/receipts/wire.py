@@ -28,8 +28,17 @@ _LEVEL: Final = 1
 _LONGEST: Final = 400
 """Characters. A text that is longer is cut where the receipts would not fit into a record otherwise."""
 _TEXTS: Final = tuple(name for name in Receipt.__struct_fields__ if Receipt.__annotations__[name] == "str")
-_encode: Final = msgpack.Encoder().encode
 _decode: Final = msgpack.Decoder(list[Receipt]).decode
+
+
+def _as_text(value: object) -> str:
+    """Return the plain text of a text that has a class of its own: a handler's template may, and a reason that was scrubbed."""
+    if isinstance(value, str):
+        return value[:]
+    raise NotImplementedError(f"receipts hold no {type(value).__name__}")
+
+
+_encode: Final = msgpack.Encoder(enc_hook=_as_text).encode
 
 
 class UnreadableReceipts(ValueError):

@@ -16,7 +16,7 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer, asked_wait
-from usher.outcome import Hold, Reject, Retry, Skip
+from usher.outcome import Hold, NoAddress, Reject, Retry, Skip
 from usher.system import PasswordLink
 from usher.systems.api import ApiClient, BaseApi, Token, no_user
 from usher.systems.auth0.values import dict_in, user_of
@@ -155,7 +155,7 @@ class Auth0Api(BaseApi):
             "connection": _connection(profile),
         }
         if asked["email"] is None:
-            raise Skip("the user has no email address in Auth0")
+            raise NoAddress("the user has no email address in Auth0")
         answer = await self._api.ask("POST", "/dbconnections/change_password", json=asked)
         if answer.status != 200:
             raise Reject(f"{self.what} sends no reset mail ({_code(answer)}); is USHER_AUTH0__APP_CLIENT_ID set?")

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from usher.event import Event, User
 from usher.http import Answer
-from usher.outcome import Hold, Reject, Retry, Skip
+from usher.outcome import Hold, NoAddress, Reject, Retry, Skip
 from usher.system import PasswordLink
 from usher.systems.api import ApiClient, BaseApi, Token, no_user
 from usher.systems.authgear.source import OUR_CALLS
@@ -134,7 +134,7 @@ class AuthgearApi(BaseApi):
         user = event.user if event.user.email or event.user.phone else await self.user(event)
         login_id = user.email or user.phone
         if login_id is None:
-            raise Skip("the user has neither email address nor phone number that a reset message could go to")
+            raise NoAddress("the user has neither email address nor phone number that a reset message could go to")
         await self._ask(_SEND, event, loginID=login_id)
 
     async def check(self) -> str:

@@ -13,7 +13,7 @@ import aiohttp
 
 from usher.event import Event, User
 from usher.http import Answer
-from usher.outcome import Hold, Reject, Retry, Skip
+from usher.outcome import Hold, NoAddress, Reject, Retry, Skip
 from usher.systems.api import ApiClient, BaseApi, Token, no_user
 from usher.systems.canonical import read_user, text
 from usher.systems.keycloak.changes import belongs_to, changed_type, is_in_doubt, is_users_own, without_state
@@ -108,7 +108,7 @@ class KeycloakApi(BaseApi):
 
     async def send_password_reset(self, event: Event) -> None:
         if text((await self._user(event)).get("email")) is None:
-            raise Skip("the user has no email address in Keycloak")
+            raise NoAddress("the user has no email address in Keycloak")
         path = f"{self._user_path(event)}/execute-actions-email"
         self._accept(await self._api.call("PUT", path, json=[_UPDATE_PASSWORD]), "to send its mail", event)
 
