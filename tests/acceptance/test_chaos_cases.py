@@ -67,7 +67,7 @@ async def test_what_comes_after_readiness_is_not_lost(own_kafka: Broker, tmp_pat
             flowing.cancel()
         await run.fleet.rest(run.partitions, REST_WITHIN)
         after = run.traffic.sent[seen:]
-        dead_letters = await run.dead_letters()
+        dead_letters, receipts = await run.dead_letters(), await run.receipts()
         findings = judge(
             handlers=HANDLERS,
             sent=run.traffic.sent,
@@ -75,6 +75,7 @@ async def test_what_comes_after_readiness_is_not_lost(own_kafka: Broker, tmp_pat
             attempts=run.provider.attempts,
             mishaps=[],
             dead_letters=dead_letters,
+            receipts=receipts,
         )
         lost = judge(
             handlers=HANDLERS,
@@ -83,11 +84,12 @@ async def test_what_comes_after_readiness_is_not_lost(own_kafka: Broker, tmp_pat
             attempts=run.provider.attempts,
             mishaps=[],
             dead_letters=dead_letters,
+            receipts=receipts,
         ).lost
 
     assert lost == [], f"worker {first} was ready first"
     assert not before & {attempt.event for attempt in run.provider.attempts}
-    assert findings.repeats_unexplained == findings.twice == []
+    assert findings.repeats_unexplained == findings.twice == findings.unreceipted == []
 
 
 async def _first_ready(run: Chaos) -> int:

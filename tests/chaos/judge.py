@@ -6,7 +6,7 @@ Pure; the tests of this file break each promise once and see that it is noticed.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,16 @@ COINCIDENCES = 2
 NOTICE = 12.0
 """The most seconds until a thawed worker knows that its partitions are another's, and until all know that a broker is back."""
 
-_UNEXPECTED = ("lost", "order", "twice", "repeats_unexplained", "not_ours", "dead_letters_unexpected", "wrong")
+_UNEXPECTED = (
+    "lost",
+    "order",
+    "twice",
+    "repeats_unexplained",
+    "not_ours",
+    "dead_letters_unexpected",
+    "unreceipted",
+    "wrong",
+)
 
 
 @dataclass
@@ -43,6 +52,7 @@ class Findings:
     not_ours: list[str] = field(default_factory=list)
     dead_letters: Counter[str] = field(default_factory=Counter)
     dead_letters_unexpected: list[str] = field(default_factory=list)
+    unreceipted: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     standstill: float = 0.0
 
@@ -63,14 +73,17 @@ def judge(
     attempts: Sequence[Attempt],
     mishaps: Sequence[Mishap],
     dead_letters: Sequence[Mapping[str, Any]],
+    receipts: Collection[tuple[str, str]],
 ) -> Findings:
-    """Compare what happened with the promises. *dead_letters* are rows of ``usher dlq list --json``."""
+    """Compare what happened with the promises. *dead_letters* are rows of ``usher dlq list --json``, *receipts* (handler, event)."""
     ours = [event for event in sent if event.sort != "foreign"]
     found = Findings(events=len(sent), deliveries=len(ours) * len(handlers))
     by_event = _by_event(attempts)
     _not_ours(found, ours, attempts)
     _losses(found, handlers, ours, list(garbage), by_event, dead_letters)
     _dead_letters(found, ours, dead_letters, attempts, mishaps)
+    ended = {*by_event, *((row["handler"], row["event_id"]) for row in dead_letters)}
+    found.unreceipted = [f"{handler}: {event}" for handler, event in sorted(ended - {*receipts})]
     _order(found, ours, attempts)
     _two_at_once(found, attempts, mishaps)
     _repeats(found, by_event, attempts, mishaps)

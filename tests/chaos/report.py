@@ -16,6 +16,7 @@ _NAMES = {
     "repeats_unexplained": "repeats that nothing explains",
     "not_ours": "attempts of what is not ours",
     "dead_letters_unexpected": "dead letters that should not be",
+    "unreceipted": "ended without a receipt",
     "wrong": "workers that did not behave",
 }
 

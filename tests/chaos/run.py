@@ -25,6 +25,11 @@ from tests.chaos.traffic import Traffic
 from tests.kafka import Broker, unique
 from tests.service import environment, usher
 
+from usher.addresses import KafkaAddress
+from usher.eventlog import open_browser
+from usher.eventlog.port import LogConfig
+from usher.receipts import unpack
+
 HANDLERS = ("chaos_first", "chaos_second")
 PARTITIONS = 6
 REST_WITHIN = 180.0
@@ -172,6 +177,13 @@ class Chaos:
         listed: list[dict[str, Any]] = json.loads(out)
         return listed
 
+    async def receipts(self) -> set[tuple[str, str]]:
+        """The deliveries (handler, event) that have a receipt."""
+        address = KafkaAddress(tuple(self.broker.servers.split(",")))
+        async with open_browser(address, LogConfig(self.group, (self.topic,))) as browser:
+            records = [record async for batch in browser.receipts({}) for record in batch]
+        return {(each.handler, each.event_id) for record in records for each in unpack(record.value or b"")}
+
     async def verdict(self) -> Findings:
         findings = judge(
             handlers=HANDLERS,
@@ -180,6 +192,7 @@ class Chaos:
             attempts=self.provider.attempts,
             mishaps=self.fleet.mishaps,
             dead_letters=await self.dead_letters(),
+            receipts=await self.receipts(),
         )
         findings.wrong += [*self.fleet.wrong, *self.wrong]
         return findings

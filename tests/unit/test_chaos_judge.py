@@ -41,8 +41,18 @@ def dead_letter(reason: str, sequence: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def verdict(*attempts: Attempt, events: tuple[Sent, ...] = (sent(0), sent(1)), **more: Any) -> Findings:
-    facts: dict[str, Any] = {"garbage": [], "mishaps": [], "dead_letters": []}
+    everything = [(each.handler, each.event) for each in attempts] + [("welcome", event.event) for event in events]
+    everything += [(row["handler"], row["event_id"]) for row in more.get("dead_letters", ())]
+    facts: dict[str, Any] = {"garbage": [], "mishaps": [], "dead_letters": [], "receipts": everything}
     return judge(handlers=["welcome"], sent=events, attempts=attempts, **(facts | more))
+
+
+def test_what_ended_without_a_receipt_is_noticed() -> None:
+    """What the provider took, and what is a dead letter: each has one."""
+    tries, dead = (attempt(0, 1.0), attempt(1, 2.0)), [dead_letter("undecodable", handler="", event_id="")]
+    assert verdict(*tries, receipts=[("welcome", "e0"), ("welcome", "e1")]).holds
+    assert verdict(*tries, receipts=[("welcome", "e0")]).unreceipted == ["welcome: e1"]
+    assert verdict(*tries, receipts=[("welcome", "e0"), ("welcome", "e1")], dead_letters=dead).unreceipted == [": "]
 
 
 def test_everything_as_promised_holds() -> None:
