@@ -22,7 +22,8 @@ from usher.engine.attempt import Attempts
 from usher.engine.dead_letters import DeadLetter, fold
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
-from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.names import dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.port import LogConfig, TopicPartition
 from usher.handler import Handler, Router
 from usher.metrics import Metrics
 from usher.receipts import Receipt, unpack

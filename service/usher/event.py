@@ -47,6 +47,10 @@ class Unread:
         self._whole: Event | None = None
 
     @property
+    def is_read(self) -> bool:
+        return self._whole is not None
+
+    @property
     def whole(self) -> Event:
         if self._whole is None:
             self._whole = self._read(self._value)
@@ -167,6 +171,12 @@ class Event(_Part):
 def _is_tag(text: str) -> bool:
     """Whether *text* is no longer than a language tag can be."""
     return len(text) <= LONGEST_TAG and text.count("-") + text.count("_") < _MOST_SUBTAGS
+
+
+def is_read(event: Event) -> bool:
+    """Return whether the whole event was read: somebody has asked for more than the engine asks of each."""
+    rest: Unread | None = getattr(event, "_unread", None)
+    return rest is None or rest.is_read
 
 
 def unread(

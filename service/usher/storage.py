@@ -5,7 +5,8 @@ from __future__ import annotations
 from usher.addresses import SqliteAddress
 from usher.eventlog import open_browser, open_log
 from usher.eventlog.browse import Browser
-from usher.eventlog.port import EventLog, LogConfig, checkpoints_topic
+from usher.eventlog.names import checkpoints_topic
+from usher.eventlog.port import EventLog, LogConfig
 from usher.receipts.keys import AddressKeys
 from usher.settings import Settings
 

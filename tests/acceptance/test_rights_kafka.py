@@ -23,7 +23,8 @@ from tests.kafka import Broker
 from tests.service import Service, environment, running, usher
 
 from usher.eventlog.kafka import KafkaLog
-from usher.eventlog.port import LogConfig, checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.port import LogConfig
 from usher.kafka_options import kafka_options
 from usher.testing import raw_event
 

@@ -15,7 +15,7 @@ from tests.kafka import Broker
 
 from usher.delivery import Delivery, Origin, lane_of
 from usher.delivery.headers import delivery_headers
-from usher.eventlog.port import retry_topic
+from usher.eventlog.names import retry_topic
 from usher.systems.decode import decode
 
 HANDLER = "bench"

@@ -16,18 +16,8 @@ from tests.kafka import Broker, unique
 
 from usher.delivery import Record
 from usher.eventlog.browse import Browser
-from usher.eventlog.port import (
-    CAUGHT_UP,
-    CaughtUp,
-    Claim,
-    EventLog,
-    LogConfig,
-    Sieves,
-    TopicPartition,
-    dead_letter_topic,
-    retry_topic,
-    unsieved,
-)
+from usher.eventlog.names import dead_letter_topic, retry_topic
+from usher.eventlog.port import CAUGHT_UP, CaughtUp, Claim, EventLog, LogConfig, Sieves, TopicPartition, unsieved
 from usher.kafka_options import NO_OPTIONS
 
 PATIENCE = 30.0

@@ -22,7 +22,8 @@ from tests.contract.logs import (
 
 from usher.delivery import Record
 from usher.eventlog.errors import ClaimLost, TooLarge
-from usher.eventlog.port import Claim, Position, TopicPartition, receipts_topic
+from usher.eventlog.names import receipts_topic
+from usher.eventlog.port import Claim, Position, TopicPartition
 
 HARNESSES: dict[str, Callable[[pytest.FixtureRequest, Path], Harness]] = {
     "memory": lambda _request, _folder: MemoryHarness(),

@@ -18,7 +18,8 @@ from tests.kafka import Broker, unique
 from usher.delivery.headers import owner_headers
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
-from usher.eventlog.port import LogConfig, Position, checkpoints_topic, own_topics, receipts_topic
+from usher.eventlog.names import checkpoints_topic, own_topics, receipts_topic
+from usher.eventlog.port import LogConfig, Position
 
 pytestmark = pytest.mark.kafka
 NewGroup = Callable[[int], Awaitable[Group]]

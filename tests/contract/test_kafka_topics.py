@@ -22,17 +22,8 @@ from usher.eventlog.errors import LogMisconfigured
 from usher.eventlog.kafka import KafkaBrowser, KafkaLog
 from usher.eventlog.kafka.known_topics import KnownTopic
 from usher.eventlog.kafka.topic_ids import seen
-from usher.eventlog.port import (
-    Claim,
-    LogConfig,
-    Position,
-    TopicPartition,
-    checkpoints_topic,
-    dead_letter_topic,
-    own_topics,
-    receipts_topic,
-    retry_topic,
-)
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, own_topics, receipts_topic, retry_topic
+from usher.eventlog.port import Claim, LogConfig, Position, TopicPartition
 
 pytestmark = pytest.mark.kafka
 NewGroup = Callable[[int], Awaitable[Group]]

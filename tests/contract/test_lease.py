@@ -15,7 +15,8 @@ from tests.kafka import Broker
 
 from usher.eventlog.errors import LeaseLost, LogMisconfigured, TooLarge
 from usher.eventlog.kafka import KafkaLog
-from usher.eventlog.port import EventLog, Lease, checkpoints_topic
+from usher.eventlog.names import checkpoints_topic
+from usher.eventlog.port import EventLog, Lease
 from usher.kafka_options import kafka_options
 
 FAST = kafka_options({"session_timeout_ms": 3_000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 500})

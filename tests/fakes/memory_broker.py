@@ -19,8 +19,9 @@ from tests.fakes.memory_lease_queue import LeaseQueue
 
 from usher.delivery import Headers, StoredRecord
 from usher.eventlog.errors import LogUnavailable, TooLarge
+from usher.eventlog.names import checkpoints_topic
 from usher.eventlog.notes import GroupStart
-from usher.eventlog.port import Claim, LogConfig, Owner, Position, TopicPartition, checkpoints_topic
+from usher.eventlog.port import Claim, LogConfig, Owner, Position, TopicPartition
 
 MAX_BYTES = 1_048_576
 

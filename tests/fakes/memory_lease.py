@@ -9,7 +9,8 @@ from tests.fakes.memory_broker import GroupMember, MemoryBroker
 
 from usher.eventlog.errors import LeaseLost
 from usher.eventlog.lease import HeldLease, fold_checkpoints
-from usher.eventlog.port import Lease, TopicPartition, checkpoints_topic
+from usher.eventlog.names import checkpoints_topic
+from usher.eventlog.port import Lease, TopicPartition
 
 
 @contextlib.asynccontextmanager

@@ -12,6 +12,7 @@ from tests.fakes.memory_lease import memory_lease
 from usher.delivery import Headers, Record, stated_time
 from usher.eventlog.browse import Committed, ReceiptsState, TopicState
 from usher.eventlog.errors import ClaimLost, LogError
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 from usher.eventlog.notes import GroupStart, Notes, new_key
 from usher.eventlog.port import (
     CAUGHT_UP,
@@ -24,10 +25,6 @@ from usher.eventlog.port import (
     Position,
     Sieves,
     TopicPartition,
-    checkpoints_topic,
-    dead_letter_topic,
-    receipts_topic,
-    retry_topic,
     unsieved,
 )
 

@@ -23,19 +23,8 @@ from tests.simulation.receipts import Filed
 from usher.delivery import Headers, Record, StoredRecord
 from usher.delivery.headers import WRITER, Head
 from usher.eventlog.errors import ClaimLost, LogUnavailable
-from usher.eventlog.port import (
-    Batch,
-    CaughtUp,
-    Claim,
-    LogConfig,
-    Owner,
-    Position,
-    Sieves,
-    TopicPartition,
-    receipts_topic,
-    retry_topic,
-    unsieved,
-)
+from usher.eventlog.names import receipts_topic, retry_topic
+from usher.eventlog.port import Batch, CaughtUp, Claim, LogConfig, Owner, Position, Sieves, TopicPartition, unsieved
 
 TOPIC = "events"
 GROUP = "usher"

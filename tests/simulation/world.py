@@ -28,7 +28,8 @@ from usher.engine.dead_letters import OPEN_STATES, REQUEST_PREFIX, DeadLetter, f
 from usher.engine.limits import Limits
 from usher.engine.worker import Worker
 from usher.eventlog.errors import LogUnavailable
-from usher.eventlog.port import Claim, TopicPartition, dead_letter_topic
+from usher.eventlog.names import dead_letter_topic
+from usher.eventlog.port import Claim, TopicPartition
 from usher.handler import Router
 from usher.metrics import Metrics
 from usher.receipts.keys import AddressKeys

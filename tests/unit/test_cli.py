@@ -21,7 +21,7 @@ from usher.cli._exits import Exit, code_of
 from usher.delivery import Delivery, Origin
 from usher.delivery.headers import delivery_headers
 from usher.engine.dead_letters import dead_letter_headers
-from usher.eventlog.port import dead_letter_topic, retry_topic
+from usher.eventlog.names import dead_letter_topic, retry_topic
 from usher.operate import errors
 from usher.operate.errors import OperateError
 from usher.settings import Settings

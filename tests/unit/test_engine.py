@@ -28,7 +28,8 @@ from usher.engine.ledger import Mark
 from usher.engine.settle import Settler
 from usher.event import EventUid, idempotency_key
 from usher.eventlog.errors import TooLarge
-from usher.eventlog.port import Claim, Position, TopicPartition, dead_letter_topic, retry_topic
+from usher.eventlog.names import dead_letter_topic, retry_topic
+from usher.eventlog.port import Claim, Position, TopicPartition
 from usher.outcome import Dead, Done, Hold
 
 pytestmark = pytest.mark.jumping

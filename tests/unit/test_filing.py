@@ -16,7 +16,8 @@ from usher import AccountDisabled, Context, Event, Reject, Retry, RetryPolicy, S
 from usher.context import Outgoing
 from usher.engine.dead_letters import request
 from usher.eventlog.errors import LogUnavailable
-from usher.eventlog.port import Claim, TopicPartition, retry_topic
+from usher.eventlog.names import retry_topic
+from usher.eventlog.port import Claim, TopicPartition
 from usher.outcome import NoAddress, Unknown
 from usher.receipts import Receipt
 from usher.receipts.keys import AddressKeys

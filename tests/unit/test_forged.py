@@ -22,7 +22,8 @@ from usher.delivery import Delivery, Headers, Origin, Replay
 from usher.delivery.headers import ORIGINAL_GROUP
 from usher.engine.dead_letters import dead_letter_headers, state_headers
 from usher.event import EventUid
-from usher.eventlog.port import TopicPartition, checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.port import TopicPartition
 from usher.outcome import Reject
 from usher.settings import Settings
 from usher.storage import browser

@@ -22,8 +22,9 @@ from usher.engine.ledger import Mark
 from usher.event import EventUid
 from usher.eventlog.kafka.known_topics import KnownTopic, known_topic_in
 from usher.eventlog.lease import fold_checkpoints
+from usher.eventlog.names import checkpoints_topic
 from usher.eventlog.notes import GroupStart, Notes
-from usher.eventlog.port import TopicPartition, checkpoints_topic
+from usher.eventlog.port import TopicPartition
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "usher"
 

@@ -10,7 +10,8 @@ from tests.contract.logs import Worker, drained, following, loaded, parked
 from tests.fakes.memory_log import MemoryBroker, MemoryBrowser, MemoryLog
 
 from usher.eventlog.errors import ClaimLost, LogUnavailable, TooLarge
-from usher.eventlog.port import Claim, LogConfig, Position, retry_topic
+from usher.eventlog.names import retry_topic
+from usher.eventlog.port import Claim, LogConfig, Position
 from usher.testing.clock import Clock
 
 TOPIC = "identity.events"

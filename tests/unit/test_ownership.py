@@ -19,7 +19,8 @@ from usher.delivery import Delivery, Headers, Origin
 from usher.delivery.headers import ORIGINAL_GROUP, ORIGINAL_TOPIC, TOPIC_ID, Head, delivery_headers, owner_headers
 from usher.engine.dead_letters import request
 from usher.event import EventUid
-from usher.eventlog.port import TopicPartition, dead_letter_topic, retry_topic
+from usher.eventlog.names import dead_letter_topic, retry_topic
+from usher.eventlog.port import TopicPartition
 from usher.outcome import Hold
 
 RETRIES = TopicPartition(retry_topic("usher", TOPIC), 0)

@@ -20,7 +20,8 @@ from tests.engine import until
 from usher.delivery import Record
 from usher.eventlog.browse import ReceiptsState
 from usher.eventlog.errors import LogMisconfigured, LogUnavailable
-from usher.eventlog.port import Claim, LogConfig, Position, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.names import dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.port import Claim, LogConfig, Position
 from usher.eventlog.sqlite import SqliteBrowser, SqliteLog
 from usher.testing.clock import Clock
 

@@ -9,7 +9,8 @@ from usher import Context, Event, on
 from usher.delivery import Delivery, Origin, StoredRecord
 from usher.delivery.headers import delivery_headers
 from usher.engine.ledger import Mark, handlers_hash
-from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
+from usher.eventlog.names import retry_topic
+from usher.eventlog.port import LogConfig, Position, TopicPartition
 from usher.handler import Router
 from usher.operate.fates import Fate
 from usher.operate.trace import Wanted, trace

@@ -14,6 +14,7 @@ from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import EXPIRED
 from usher.engine.lanes import InFlight
 from usher.engine.writes import Writes
+from usher.event import Event, is_read
 from usher.eventlog.errors import LogUnavailable, TooLarge
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done
@@ -75,7 +76,8 @@ class Receipts:
         keys = self._keys
         if keys is None:
             return
-        delivery, event, message = in_flight.delivery, in_flight.event, in_flight.message
+        delivery, message = in_flight.delivery, in_flight.message
+        event = message.event if message else in_flight.event
         origin, at, replay = delivery.origin, int(self.now() * 1000), delivery.replay
         channel, address = (message.channel, message.address) if message else ("", "")
         receipt = Receipt(
@@ -90,7 +92,7 @@ class Receipts:
             source=delivery.uid.source,
             tenant=delivery.uid.tenant,
             user_id=keys.kept(event.user.id or event.context.user_id or "") if event else "",
-            username=keys.kept(event.user.username or "") if event else "",
+            username=keys.kept(_username(event, became)),
             stored_at=origin.timestamp,
             state=became,
             reason=reason,
@@ -129,3 +131,10 @@ class Receipts:
                         raise
                     del unfiled.receipts[: len(receipts)]
                     self.trouble = ""
+
+
+def _username(event: Event | None, became: State) -> str:
+    """Return the user's name. Where no message was to be sent, an event that nobody has looked into is not read for it alone."""
+    if event is None or (became == "done" and not is_read(event)):
+        return ""
+    return event.user.username or ""

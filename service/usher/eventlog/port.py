@@ -17,7 +17,7 @@ is part of the contract, and the engine expects it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -298,28 +298,3 @@ class LogConfig:
 def has_shrunk(end: int, position: int) -> bool:
     """Return whether a partition ends before *position*, which was read: it was truncated or made anew."""
     return end < position
-
-
-def retry_topic(group: str, topic: str) -> str:
-    return f"{group}.{topic}-retry"
-
-
-def dead_letter_topic(group: str, topic: str) -> str:
-    return f"{group}.{topic}-dlt"
-
-
-def checkpoints_topic(group: str) -> str:
-    return f"{group}.checkpoints"
-
-
-def receipts_topic(group: str) -> str:
-    return f"{group}.receipts"
-
-
-def own_topics(group: str, topics: Iterable[str]) -> Iterator[str]:
-    """Yield the names of all topics that *group* writes for itself, beside the source *topics*."""
-    for topic in topics:
-        yield retry_topic(group, topic)
-        yield dead_letter_topic(group, topic)
-    yield receipts_topic(group)
-    yield checkpoints_topic(group)

@@ -22,7 +22,7 @@ from usher.engine.dead_letters import (
 )
 from usher.event import Event, Undecodable
 from usher.eventlog.browse import Browser
-from usher.eventlog.port import dead_letter_topic, retry_topic
+from usher.eventlog.names import dead_letter_topic, retry_topic
 from usher.operate.errors import NotFound
 from usher.settings import Settings
 from usher.storage import browser as open_browser

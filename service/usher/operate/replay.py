@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from usher.delivery.headers import ours
 from usher.engine.dead_letters import MAX_REPLAYS, DeadLetter, fold, pending_requests, request
 from usher.eventlog.browse import Browser
-from usher.eventlog.port import dead_letter_topic, retry_topic
+from usher.eventlog.names import dead_letter_topic, retry_topic
 from usher.operate.dead_letters import DeadLetterEntry, requests_in
 
 _AT_ONCE = 100

@@ -12,7 +12,8 @@ from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.engine.parked_row import ParkedRow
 from usher.event import Event, EventUid, Undecodable
 from usher.eventlog.browse import Browser
-from usher.eventlog.port import TopicPartition, retry_topic
+from usher.eventlog.names import retry_topic
+from usher.eventlog.port import TopicPartition
 from usher.handler import Router
 from usher.operate.dead_letters import read as read_dead_letters
 from usher.operate.fates import Fate, Sighting, Traces, fates

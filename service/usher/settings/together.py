@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from usher.eventlog.port import own_topics, retry_topic
+from usher.eventlog.names import own_topics, retry_topic
 from usher.settings.values import SourceTopic
 
 if TYPE_CHECKING:

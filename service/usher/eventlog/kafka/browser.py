@@ -25,8 +25,9 @@ from usher.eventlog.kafka.start import committed
 from usher.eventlog.kafka.topic_ids import seen
 from usher.eventlog.kafka.topics import KafkaTopics
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.names import checkpoints_topic, receipts_topic
 from usher.eventlog.notes import GroupStart, Notes
-from usher.eventlog.port import LogConfig, TopicPartition, checkpoints_topic, receipts_topic
+from usher.eventlog.port import LogConfig, TopicPartition
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
 
 _PATIENCE: Final = 15.0

@@ -18,9 +18,9 @@ from usher.delivery import Record
 from usher.delivery.headers import ORIGINAL_GROUP, Head
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.names import checkpoints_topic
 from usher.eventlog.notes import GroupStart, Notes, key_record, new_key
 from usher.eventlog.port import TopicPartition as SourcePartition
-from usher.eventlog.port import checkpoints_topic
 
 _PREFIX: Final = "topic-id/"
 _KEY: Final = re.compile(rf"{_PREFIX}(.+)/([0-9]{{1,9}})", re.DOTALL)

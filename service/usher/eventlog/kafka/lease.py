@@ -27,7 +27,8 @@ from usher.eventlog.kafka.lease_assignor import lease_assignor
 from usher.eventlog.kafka.ranges import read_between
 from usher.eventlog.kafka.writer import Writer
 from usher.eventlog.lease import HeldLease, fold_checkpoints
-from usher.eventlog.port import Lease, checkpoints_topic
+from usher.eventlog.names import checkpoints_topic
+from usher.eventlog.port import Lease
 
 _logger = structlog.get_logger(__name__)
 _UNOWNED: Final = TopicPartition("unowned", 0)

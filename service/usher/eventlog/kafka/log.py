@@ -35,6 +35,7 @@ from usher.eventlog.kafka.topic import Topic
 from usher.eventlog.kafka.topics import KafkaTopics, shared
 from usher.eventlog.kafka.transactions import Holds
 from usher.eventlog.kafka.writer import Writer
+from usher.eventlog.names import dead_letter_topic, receipts_topic, retry_topic
 from usher.eventlog.port import (
     Batch,
     CaughtUp,
@@ -45,9 +46,6 @@ from usher.eventlog.port import (
     Position,
     Sieves,
     TopicPartition,
-    dead_letter_topic,
-    receipts_topic,
-    retry_topic,
     unsieved,
 )
 from usher.kafka_options import NO_OPTIONS, KafkaOptions
@@ -291,12 +289,9 @@ class KafkaLog:
         """Return where each partition begins. One for which a topic of ours has too few partitions stands still."""
         asking = self._asked()
         topics = self._topics_of(asking)
-        if any(self._narrow(topics, each) for each in partitions):
+        if any(topics.narrow(self._topics, *each) for each in partitions):
             self._take_topics(await topics.verified())
-        narrow = {each: why for each in partitions if (why := self._narrow(topics, each))}
+        narrow = {each: why for each in partitions if (why := topics.narrow(self._topics, *each))}
         wide = [each for each in partitions if each not in narrow]
         beginnings, stopped = await self._locator.locate(asking.admin, asking.reader, wide)
         return Located(beginnings, {**stopped, **narrow})
-
-    def _narrow(self, topics: KafkaTopics, partition: KafkaPartition) -> tuple[str, str] | None:
-        return topics.narrow(self._topics, partition.topic, partition.partition)

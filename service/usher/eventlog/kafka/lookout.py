@@ -26,7 +26,8 @@ from usher.eventlog.kafka.table import TableReader
 from usher.eventlog.kafka.topic import Topic
 from usher.eventlog.kafka.topic_ids import SeenTopic, seen
 from usher.eventlog.kafka.topics import KafkaTopics
-from usher.eventlog.port import Claim, LogConfig, checkpoints_topic
+from usher.eventlog.names import checkpoints_topic
+from usher.eventlog.port import Claim, LogConfig
 from usher.redact import Ours
 
 _logger = structlog.get_logger(__name__)

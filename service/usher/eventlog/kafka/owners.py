@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from usher.delivery.headers import Head, foreign
 from usher.eventlog.kafka.client import Clients, stop
 from usher.eventlog.kafka.ranges import read_between
-from usher.eventlog.port import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 
 _LOOKED_AT: Final = 50
 _LOOKED_AT_RECEIPTS: Final = 3

@@ -15,7 +15,8 @@ from usher.eventlog.browse import TopicState
 from usher.eventlog.errors import LogMisconfigured
 from usher.eventlog.kafka.topic import READ_CONFIGS, Topic, configs
 from usher.eventlog.kafka.topic_ids import seen
-from usher.eventlog.port import LogConfig, checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.port import LogConfig
 
 _SEEN_WITHIN: Final = 10.0
 

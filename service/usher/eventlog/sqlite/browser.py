@@ -9,8 +9,9 @@ from pathlib import Path
 
 from usher.delivery import Headers, Record
 from usher.eventlog.browse import Committed, ReceiptsState, TopicState
+from usher.eventlog.names import dead_letter_topic, receipts_topic, retry_topic
 from usher.eventlog.notes import GroupStart
-from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, receipts_topic, retry_topic
+from usher.eventlog.port import LogConfig, TopicPartition
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE, SqliteTopics

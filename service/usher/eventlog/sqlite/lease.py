@@ -10,7 +10,8 @@ from functools import partial
 from usher.delivery import Headers
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.lease import HeldLease, fold_checkpoints
-from usher.eventlog.port import Lease, checkpoints_topic
+from usher.eventlog.names import checkpoints_topic
+from usher.eventlog.port import Lease
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import DatabaseFile
 from usher.eventlog.sqlite.topics import PAGE

@@ -18,6 +18,7 @@ from pathlib import Path
 from usher import background
 from usher.delivery import Headers, Record
 from usher.eventlog.errors import ClaimLost, LogUnavailable
+from usher.eventlog.names import dead_letter_topic, retry_topic
 from usher.eventlog.port import (
     CAUGHT_UP,
     Batch,
@@ -30,8 +31,6 @@ from usher.eventlog.port import (
     Sieve,
     Sieves,
     TopicPartition,
-    dead_letter_topic,
-    retry_topic,
     unsieved,
 )
 from usher.eventlog.sqlite import tables

@@ -10,17 +10,9 @@ from functools import partial
 from usher.delivery import Headers
 from usher.eventlog.browse import ReceiptsState
 from usher.eventlog.errors import TooLarge
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 from usher.eventlog.notes import GroupStart, Notes, new_key
-from usher.eventlog.port import (
-    Claim,
-    LogConfig,
-    Position,
-    TopicPartition,
-    checkpoints_topic,
-    dead_letter_topic,
-    receipts_topic,
-    retry_topic,
-)
+from usher.eventlog.port import Claim, LogConfig, Position, TopicPartition
 from usher.eventlog.sqlite import tables
 from usher.eventlog.sqlite.file import Job
 
