@@ -57,7 +57,7 @@ async def test_a_topic_that_is_made_anew_has_an_index_of_its_own(tmp_path: Path)
     await file(broker, "e3")
 
     assert await found(broker, tmp_path) == {"e3"}
-    assert len(list(tmp_path.glob("*.sqlite"))) == 1
+    assert len([*tmp_path.rglob("*.sqlite")]) == 1  # noqa: ASYNC240 a few names
 
 
 async def test_a_log_that_was_set_back_is_read_again_from_its_beginning(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def delivery_row(fate: Fate) -> dict[str, object]:
         "handler": fate.handler,
         "state": fate.state,
         "at": iso(fate.at) if fate.at else None,
-        "attempts": fate.attempts or None,
+        "attempts": fate.attempts if fate.attempts or fate.state == "parked" else None,
         "reason": _reason(fate) or None,
         "due": None if fate.due is None else iso(fate.due),
         "channel": fate.channel or None,

@@ -170,9 +170,9 @@ class Judge:
         """Return the fate of what is done, and has no receipt."""
         for spot, handlers in self.told.ended.get(sighting.uid, {}).items():
             if spot != sighting.spot and handler in handlers:
-                return Fate(sighting, handler, "duplicate", f"it repeats {_place(spot)}")
+                return Fate(sighting, handler, "duplicate", f"it repeats {_place(spot)}", sighting.stored_at)
         if (earlier := self.told.earlier.get(sighting.spot)) is not None:
-            return Fate(sighting, handler, "duplicate", f"it repeats {_place(earlier)}")
+            return Fate(sighting, handler, "duplicate", f"it repeats {_place(earlier)}", sighting.stored_at)
         why = f"receipts are kept for {self.told.keep}" if self.told.keep else "receipts are off"
         return Fate(sighting, handler, "no-receipt", f"done, and neither parked nor dead; {why}")
 
