@@ -40,6 +40,7 @@ class Handler:
 
     ``triggered_by`` None means the filter of the service. ``timeout`` is in seconds and begins with the attempt.
     ``expires_after`` is in seconds from the event's own time; None: it never expires. ``optional``: it runs only where it is named.
+    Not ``sends``: it never sends a message.
     ``origin`` is ``file:line``.
     """
 
@@ -54,6 +55,7 @@ class Handler:
     on_unknown: OnUnknown | None = None
     settings: type[BaseModel] | None = None
     optional: bool = False
+    sends: bool = True
     origin: str = ""
 
     async def __call__(self, event: Event, ctx: Context) -> None:
@@ -65,7 +67,17 @@ class Handler:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
-_OPTIONS = ("triggered_by", "retry", "timeout", "ordered", "expires_after", "on_unknown", "settings", "optional")
+_OPTIONS = (
+    "triggered_by",
+    "retry",
+    "timeout",
+    "ordered",
+    "expires_after",
+    "on_unknown",
+    "settings",
+    "optional",
+    "sends",
+)
 
 
 def on(
@@ -78,6 +90,7 @@ def on(
     on_unknown: OnUnknown | None = None,
     settings: type[BaseModel] | None = None,
     optional: bool = False,
+    sends: bool = True,
     **unknown: object,
 ) -> Callable[[HandlerFunction], Handler]:
     """Declare an async function of ``(event, ctx)`` as the handler of these event types.
@@ -93,6 +106,7 @@ def on(
             None: mail is sent again, an SMS becomes a dead letter.
         settings: a pydantic model, filled from ``USHER_<NAME OF THE HANDLER>__<FIELD>``; the handler finds it in ``ctx.settings``.
         optional: True: it is off until `USHER_HANDLERS` names it. For a handler that changes something elsewhere.
+        sends: False: it never sends a message, so nobody is left untold where it fails (`usher untold`).
 
     Raises:
         HandlerError: at import; says in which file and line, and how to mend it.
@@ -121,6 +135,7 @@ def on(
             on_unknown=on_unknown,
             settings=settings,
             optional=optional,
+            sends=sends,
             origin=where,
         )
 

@@ -21,6 +21,7 @@ from usher.handler import Router
 from usher.operate.event_traces import EventTrace
 from usher.operate.progress import Progress
 from usher.operate.trace import Question, trace
+from usher.operate.untold import untold
 from usher.receipts.keys import AddressKeys
 from usher.settings import Settings
 from usher.systems.decode import decode
@@ -206,6 +207,19 @@ async def test_what_is_read_and_not_done_is_running_and_what_has_no_receipt_says
     assert (await there.answer("other"))[0][0] == "running"
     [(state, reason)] = await there.answer("unread")
     assert (state, "receipts are kept for 90d" in reason) == ("no-receipt", True)
+
+
+async def test_who_was_not_told(logs: Harness, tmp_path: Path) -> None:
+    """Who has no address, and who waits for a retry too long; not who got a mail."""
+    there = await asked(logs, tmp_path)
+
+    async def ask(longer_than: float) -> dict[str, str]:
+        async with logs.browser() as browser:
+            found = await untold(there.settings, browser, ROUTER, 0.0, longer_than, progress=Progress())
+        return {each.event.uid.id: each.reason for each in found}
+
+    assert await ask(0.0) == {"no-address": "no-address", "parked": "parked"}
+    assert await ask(1e9) == {"no-address": "no-address"}
 
 
 async def test_many_readers_at_once_answer_alike(logs: Harness, tmp_path: Path) -> None:

@@ -794,6 +794,26 @@ def test_why_of_an_unknown_event_is_exit_code_4(usher: Usher) -> None:
     assert usher("why", "nothing").out == ""
 
 
+def test_untold_is_fit_for_cron(usher: Usher) -> None:
+    """Exit code 0 where everybody was told, 1 with the reason and what mends it where not, 3 where there is no event log."""
+    assert usher("untold").code == Exit.LOG_UNREACHABLE
+    usher("topics", "apply")
+    nobody = usher("untold", "--json")
+    bury("00aa")
+    somebody, shown = usher("untold", "--json"), usher("untold")
+
+    assert (nobody.code, nobody.rows) == (Exit.OK, [])
+    assert (somebody.code, shown.code) == (Exit.FAILED, Exit.FAILED)
+    (row,) = somebody.rows
+    assert set(row) == {"reason", "event", "deliveries", "mend"}
+    assert (row["reason"], row["event"]["id"], row["event"]["type"]) == ("dead", "00aa", "user.created")
+    assert [(each["handler"], each["state"]) for each in row["deliveries"]] == [("welcome_email", "dead")]
+    assert row["mend"].startswith("mend the cause, then: usher dlq replay 0@")
+    assert "dead: 1 event" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert usher("untold", "--since", "soon").code == Exit.USAGE
+
+
 def test_dlq_list_shows_the_open_dead_letters(usher: Usher) -> None:
     """By handler and reason; what is closed only on demand."""
     bury("0001")

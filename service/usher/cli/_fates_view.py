@@ -18,7 +18,10 @@ _STATE_WIDTH = 12
 
 def row(event: EventTrace, fates: Sequence[Fate] | None = None) -> dict[str, object]:
     """Return an event and what became of it (or only *fates*), as JSON has it. What is not known is null."""
-    return {"event": event_row(event), "deliveries": [delivery_row(each) for each in fates or event.fates]}
+    return {
+        "event": event_row(event),
+        "deliveries": [delivery_row(each) for each in (event.fates if fates is None else fates)],
+    }
 
 
 def event_row(event: EventTrace) -> dict[str, object]:
@@ -71,15 +74,15 @@ def _entry(entry: Entry) -> dict[str, object]:
 
 def lines(event: EventTrace, fates: Sequence[Fate] | None = None) -> Iterator[str]:
     """Yield the lines of an event, each within `WIDTH` columns; only a word that is longer than that is longer."""
-    yield from _wrapped(f"{event.type or '(no longer in the topic)'}  {event.uid.id}", 0)
+    yield from wrapped(f"{event.type or '(no longer in the topic)'}  {event.uid.id}", 0)
     who = ", ".join(filter(None, (_person(event.user_id), _person(event.username)))) or "nobody named"
     tenant = f", tenant {event.uid.tenant}" if event.uid.tenant else ""
     when = f"stored {moment(event.stored_at)}" if event.stored_at else ""
     where = ", ".join(f"{at.topic} {at.partition}@{offset}" for (at, offset) in event.places)
-    yield from _wrapped(f"about {who}; from {event.uid.source}{tenant}; {when} at {where}", 2)
+    yield from wrapped(f"about {who}; from {event.uid.source}{tenant}; {when} at {where}", 2)
     shown = event.fates if fates is None else fates
     if event.ruled:
-        yield from _wrapped(f"no handler runs for it: {event.ruled}", 2)
+        yield from wrapped(f"no handler runs for it: {event.ruled}", 2)
     width = max((len(fate.handler) for fate in shown), default=0)
     for fate in shown:
         yield from _of_fate(fate, width)
@@ -94,7 +97,7 @@ def _of_fate(fate: Fate, width: int) -> Iterator[str]:
         line, details = f"  {handler}  {fate.state}", [at, *details]
     yield line
     for detail in details:
-        yield from _wrapped(detail, 6)
+        yield from wrapped(detail, 6)
 
 
 def _details(fate: Fate) -> Iterator[str]:
@@ -136,7 +139,7 @@ def _person(text: str) -> str | None:
     return (masked(text) if holds_person(text) else text) or None
 
 
-def _wrapped(text: str, indent: int) -> Iterator[str]:
+def wrapped(text: str, indent: int) -> Iterator[str]:
     """Yield *text* in lines; what follows the first one is indented by two more."""
     return iter(
         textwrap.wrap(

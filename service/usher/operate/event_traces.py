@@ -12,6 +12,9 @@ from usher.operate.sightings import Sighting, Spot
 from usher.operate.traces import Traces, spot_of
 from usher.receipts import Ended, Receipt, ended
 
+Place = tuple[EventUid, Spot]
+"""An arrival of an event. A place alone says nothing: in a topic that is made anew another event has it."""
+
 
 @dataclass(slots=True)
 class EventTrace:
@@ -83,15 +86,15 @@ def endings(receipts: Iterable[Receipt]) -> dict[EventUid, dict[Spot, dict[str, 
     return found
 
 
-def known_sightings(receipts: Iterable[Receipt], traces: Traces) -> dict[Spot, Sighting]:
+def known_sightings(receipts: Iterable[Receipt], traces: Traces) -> dict[Place, Sighting]:
     """Return the arrivals that receipts, parked deliveries and dead letters are about."""
-    found: dict[Spot, Sighting] = {}
+    found: dict[Place, Sighting] = {}
     for receipt in receipts:
-        spot = receipt_spot(receipt)
-        found.setdefault(spot, Sighting(*spot, receipt.stored_at, uid_of(receipt), None))
+        uid, spot = uid_of(receipt), receipt_spot(receipt)
+        found.setdefault((uid, spot), Sighting(*spot, receipt.stored_at, uid, None))
     for delivery in traces.deliveries():
-        spot = spot_of(delivery)
-        found.setdefault(spot, Sighting(*spot, delivery.origin.timestamp, delivery.uid, None))
+        uid, spot = delivery.uid, spot_of(delivery)
+        found.setdefault((uid, spot), Sighting(*spot, delivery.origin.timestamp, uid, None))
     return found
 
 

@@ -15,7 +15,7 @@ from usher.event import Event, EventUid
 from usher.handler import Handler, Router, Ruling
 from usher.operate.dead_letters import DeadLetterEntry
 from usher.operate.sightings import Sighting, Spot
-from usher.operate.traces import Traces, key_at, spot_of
+from usher.operate.traces import Traces, key_at
 from usher.receipts import Ended, Entry, Receipt
 
 SETTLED = "settled"
@@ -121,9 +121,7 @@ class Judge:
 
     def _known_handlers(self, sighting: Sighting) -> Iterable[str]:
         yield from self.told.ended.get(sighting.uid, {}).get(sighting.spot, ())
-        for delivery in self.traces.deliveries():
-            if delivery.uid == sighting.uid and spot_of(delivery) == sighting.spot:
-                yield delivery.handler
+        yield from self.traces.handlers_at(sighting.uid, sighting.spot)
 
     def _known(self, sighting: Sighting, handler: str) -> Fate | None:
         """Return the fate that a receipt, a parked delivery, a dead letter or a tombstone shows, if there is one."""

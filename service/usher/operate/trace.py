@@ -162,11 +162,12 @@ class _Tracer:
     async def _sightings(self, receipts: list[Receipt], traces: Traces) -> list[Sighting]:
         known = known_sightings(receipts, traces)
         found = dict(known)
-        for seen in await self._search().at(sorted(known, key=lambda spot: -known[spot].stored_at)[:_MOST_LOOKED_AT]):
-            if seen.uid == found[seen.spot].uid:
-                found[seen.spot] = seen
+        newest = sorted(known, key=lambda place: -known[place].stored_at)[:_MOST_LOOKED_AT]
+        for seen in await self._search().at({spot for _, spot in newest}):
+            if (seen.uid, seen.spot) in found:
+                found[seen.uid, seen.spot] = seen
         for more in await self._more(list(found.values())):
-            found.setdefault(more.spot, more)
+            found.setdefault((more.uid, more.spot), more)
         return sorted(found.values(), key=lambda each: (each.stored_at, each.spot))
 
     async def _more(self, known: list[Sighting]) -> list[Sighting]:

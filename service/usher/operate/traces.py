@@ -35,11 +35,20 @@ class Traces:
     dead_letters: dict[Key, DeadLetterEntry] = field(default_factory=dict)
     _lanes: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     """The keys of what is parked, by topic and lane, each with its place in the lane."""
+    _handlers: dict[tuple[EventUid, Spot], set[str]] | None = None
 
     def deliveries(self) -> Iterator[Delivery]:
         """Yield the deliveries that are parked or dead."""
         yield from self.parked.values()
         yield from (entry.dead_letter.delivery for entry in self.dead_letters.values())
+
+    def handlers_at(self, uid: EventUid, spot: Spot) -> set[str]:
+        """Return the handlers whose deliveries of the event at this place are parked or dead. Call it once all is read."""
+        if self._handlers is None:
+            self._handlers = {}
+            for delivery in self.deliveries():
+                self._handlers.setdefault((delivery.uid, spot_of(delivery)), set()).add(delivery.handler)
+        return self._handlers.get((uid, spot), set())
 
     def only(self, wanted: Callable[[Delivery], bool]) -> Traces:
         """Return what there is of the deliveries that are *wanted*."""
