@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import structlog
 import typer
+from tests.receipts import AT, receipt
 
 from usher import __version__ as usher_version
 from usher import cli
@@ -24,6 +27,7 @@ from usher.engine.dead_letters import dead_letter_headers
 from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate import errors
 from usher.operate.errors import OperateError
+from usher.receipts import Receipt, pack
 from usher.settings import Settings
 from usher.settings.table import settings_table
 from usher.storage import browser
@@ -812,6 +816,75 @@ def test_untold_is_fit_for_cron(usher: Usher) -> None:
     assert "dead: 1 event" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
     assert usher("untold", "--since", "soon").code == Exit.USAGE
+
+
+def keep(*receipts: Receipt) -> None:
+    """Put receipts into the event log, as a worker does."""
+
+    async def write() -> None:
+        async with browser(Settings.load(), create=True) as event_log:
+            for value in pack(receipts):
+                await event_log.append("usher.receipts", None, value)
+
+    asyncio.run(write())
+
+
+def test_receipts_are_listed_in_a_table_and_as_json(usher: Usher) -> None:
+    """What matches, the oldest first, within 80 columns; what ended before --since is left out."""
+    now = time.time_ns() // 1_000_000
+    keep(
+        receipt(
+            "5f2c9d0e-6a0b-4f3c-9a57-0123456789ab", "skipped", at=now - 10, reason="no-address", user_id="u-2", offset=1
+        ),
+        receipt("00aa", at=now - 60_000, username="kim.b"),
+        receipt(
+            "00aa", "dead", handler="a_handler_with_a_rather_long_name_of_its_own", at=now - 50_000, reason="rejected"
+        ),
+        receipt("00ab", offset=2, at=now - 30 * 86_400_000),
+    )
+    shown, rows = usher("receipts", "list"), usher("receipts", "list", "--json").rows
+
+    assert (shown.code, len(shown.out.splitlines())) == (Exit.OK, 1 + 2 + 2 + 1)
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert [(row["event"]["id"][:4], row["state"]) for row in rows] == [
+        ("00aa", "sent"),
+        ("00aa", "dead"),
+        ("5f2c", "skipped"),
+    ]
+    assert rows[0]["provider_id"] == "00aa.eml"
+    for options, found in (
+        (("--state", "dead", "--state", "sent"), ["sent", "dead"]),
+        (("--handler", "welcome_email"), ["sent", "skipped"]),
+        (("--user", "KIM.B"), ["sent", "dead"]),
+        (("--user", "u-2"), ["skipped"]),
+        (("--since", "60d"), ["sent", "sent", "dead", "skipped"]),
+    ):
+        assert [row["state"] for row in usher("receipts", "list", *options, "--json").rows] == found, options
+    assert usher("receipts", "list", "--state", "lost").code == Exit.USAGE
+    assert "There are no such receipts in sqlite:///usher.db" in usher("receipts", "list", "--user", "nobody").err
+
+
+def test_receipts_are_exported_as_lines_of_json_and_as_csv(usher: Usher) -> None:
+    """Everything that is kept; a delivery and its event a line; equal receipts are one, a repeat is in the history."""
+    again = receipt("00ab", provider_id="second", offset=1, at=AT + 5)
+    keep(receipt("00aa", username="=cmd()"), receipt("00ab", offset=1), receipt("00ab", offset=1), again)
+
+    exported = [json.loads(line) for line in usher("receipts", "export").out.splitlines()]
+    table = list(csv.DictReader(usher("receipts", "export", "--format", "csv").out.splitlines()))
+
+    assert [(row["event"]["id"], row["state"], row["provider_id"]) for row in exported] == [
+        ("00aa", "sent", "00aa.eml"),
+        ("00ab", "sent", "second"),
+    ]
+    assert [entry["repeat"] for entry in exported[1]["history"]] == [False, True]
+    assert [(row["event_id"], row["handler"], row["provider_id"]) for row in table] == [
+        ("00aa", "welcome_email", "00aa.eml"),
+        ("00ab", "welcome_email", "second"),
+    ]
+    assert table[0]["event_username"] == "'=cmd()"
+    assert [entry["provider_id"] for entry in json.loads(table[1]["history"])] == ["00ab.eml", "second"]
+    assert usher("receipts", "export", "--since", "1d").out == ""
+    assert usher("receipts", "export", "--format", "xml").code == Exit.USAGE
 
 
 def test_dlq_list_shows_the_open_dead_letters(usher: Usher) -> None:

@@ -13,7 +13,7 @@ from usher.redact import holds_person, without_secrets
 from usher.terminal import iso, moment, one_line
 
 WIDTH = 80
-_STATE_WIDTH = 12
+_STATE_WIDTH, _HANDLER_WIDTH = 12, 28
 
 
 def row(event: EventTrace, fates: Sequence[Fate] | None = None) -> dict[str, object]:
@@ -53,6 +53,21 @@ def delivery_row(fate: Fate) -> dict[str, object]:
         "language": fate.language or None,
         "history": [_entry(entry) for entry in fate.history],
     }
+
+
+def receipt_row(event: EventTrace, fate: Fate) -> dict[str, object]:
+    """Return what became of one delivery, with its event."""
+    return {**delivery_row(fate), "event": event_row(event)}
+
+
+def receipt_lines(rows: Sequence[tuple[EventTrace, Fate]]) -> Iterator[str]:
+    """Yield a table of deliveries, a line each; an event's id that does not fit has a line of its own."""
+    width = min(_HANDLER_WIDTH, max(len("handler"), *(len(fate.handler) for _, fate in rows)))
+    yield f"{'ended':<20}  {'state':<{_STATE_WIDTH}}  {'handler':<{width}}  event"
+    for event, fate in rows:
+        head = f"{moment(fate.at):<20}  {fate.state:<{_STATE_WIDTH}}  {one_line(fate.handler):<{width}}"
+        line = f"{head}  {one_line(event.uid.id)}"
+        yield from [line] if len(line) <= WIDTH else [head.rstrip(), f"  {one_line(event.uid.id)}"]
 
 
 def _entry(entry: Entry) -> dict[str, object]:
