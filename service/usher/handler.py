@@ -124,20 +124,9 @@ def on(
         )
         timeout_s, expiry_s = _checked_times(timeout, expires_after, where, name)
         return Handler(
-            name=name,
-            function=function,
-            types=frozenset(types),
-            triggered_by=None if triggered_by is None else _names(triggered_by),
-            retry=retry,
-            timeout=timeout_s,
-            ordered=ordered,
-            expires_after=expiry_s,
-            on_unknown=on_unknown,
-            settings=settings,
-            optional=optional,
-            sends=sends,
-            origin=where,
-        )
+            name, function, frozenset(types), None if triggered_by is None else _names(triggered_by), retry, timeout_s, ordered,
+            expiry_s, on_unknown, settings, optional, sends, where,
+        )  # fmt: skip
 
     return declare
 

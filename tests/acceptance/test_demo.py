@@ -205,7 +205,10 @@ def _facts() -> Facts:
         "reason": "rejected",
         "error": "sendgrid answered 400: no",
     }
-    return Facts(messages=_messages(), dead=[dead_letter], dead_in_the_end=[], metrics=_metrics(), exit_code=0)
+    untold = [{"reason": "dead", "event": {"id": NOOR.id}}]
+    return Facts(
+        messages=_messages(), dead=[dead_letter], dead_in_the_end=[], untold=untold, metrics=_metrics(), exit_code=0
+    )
 
 
 def _metrics(**changed: float) -> Scrape:

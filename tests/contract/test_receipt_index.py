@@ -12,7 +12,7 @@ from tests.contract.logs import Harness
 from tests.contract.test_eventlog import logs
 from tests.receipts import AT, file, receipt
 
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.receipts import Receipt
 from usher.receipts.keys import AddressKeys
@@ -39,8 +39,8 @@ class Reader:
         async with self._logs.browser() as browser:
             return await ask(self.settings, browser, self._progress(), answer)
 
-    def _progress(self) -> Progress:
-        return Progress(lambda _what, count: self.counts.append(count), self.notes.append)
+    def _progress(self) -> ReadingProgress:
+        return ReadingProgress(lambda _what, count: self.counts.append(count), self.notes.append)
 
     @property
     def file(self) -> Path:

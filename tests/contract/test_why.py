@@ -19,7 +19,7 @@ from usher.eventlog.notes import GroupStart
 from usher.eventlog.port import Position, TopicPartition, checkpoints_topic
 from usher.handler import Router
 from usher.operate.event_traces import EventTrace
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.trace import Question, trace
 from usher.operate.untold import untold
 from usher.receipts.keys import AddressKeys
@@ -55,7 +55,7 @@ class Asked:
     async def why(self, *ids: str, **asked: object) -> list[EventTrace]:
         question = Question(ids=ids, **{"since": 0.0, **asked})  # type: ignore[arg-type]
         async with self.logs.browser() as browser:
-            return await trace(self.settings, browser, ROUTER, question, Progress())
+            return await trace(self.settings, browser, ROUTER, question, ReadingProgress())
 
     async def answer(self, event_id: str, **asked: object) -> list[tuple[str, str]]:
         """The state and the reason of each delivery of the event."""
@@ -215,7 +215,7 @@ async def test_who_was_not_told(logs: Harness, tmp_path: Path) -> None:
 
     async def ask(longer_than: float) -> dict[str, str]:
         async with logs.browser() as browser:
-            found = await untold(there.settings, browser, ROUTER, 0.0, longer_than, progress=Progress())
+            found = await untold(there.settings, browser, ROUTER, 0.0, longer_than, progress=ReadingProgress())
         return {each.event.uid.id: each.reason for each in found}
 
     assert await ask(0.0) == {"no-address": "no-address", "parked": "parked"}

@@ -10,7 +10,7 @@ from tests.fakes.memory_log import MemoryBrowser
 from tests.receipts import receipt
 
 from usher.eventlog.port import LogConfig, TopicPartition, receipts_topic
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.receipts import Receipt, pack
 from usher.settings import Settings
@@ -27,7 +27,7 @@ async def found(broker: MemoryBroker, folder: Path, events: Sequence[str] = ("e1
 
     browser = MemoryBrowser(LogConfig("usher", ("identity.events",)), broker)
     settings = Settings.load({"USHER_CACHE_DIR": str(folder)}, env_file=None)
-    return {each.event_id for each in await ask(settings, browser, Progress(), answer)}
+    return {each.event_id for each in await ask(settings, browser, ReadingProgress(), answer)}
 
 
 async def file(broker: MemoryBroker, *events: str) -> None:

@@ -19,7 +19,7 @@ from usher.event import EventUid
 from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
 from usher.handler import Router
 from usher.operate.fates import Fate
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.trace import Question, trace
 from usher.settings import Settings
 from usher.systems.decode import decode
@@ -73,7 +73,7 @@ def why(tmp_path: Path) -> Callable[..., Awaitable[list[Told]]]:
     async def ask(browser: MemoryBrowser, event_id: str, *, topics: str = TOPIC, **asked: Any) -> list[Told]:
         settings = Settings.load({"USHER_CACHE_DIR": str(tmp_path), "USHER_TOPICS": topics}, env_file=None)
         question = Question(ids=(event_id,), since=0.0, **asked)
-        found = await trace(settings, browser, ROUTER, question, Progress())
+        found = await trace(settings, browser, ROUTER, question, ReadingProgress())
         return [
             Told(event.uid, fate.sighting.offset, fate.handler, fate.state, fate.reason, fate)
             for event in found

@@ -18,7 +18,7 @@ from usher.delivery.headers import delivery_headers
 from usher.engine.dead_letters import dead_letter_headers, state_headers
 from usher.eventlog.port import LogConfig, TopicPartition, dead_letter_topic, receipts_topic, retry_topic
 from usher.handler import Router
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.untold import Untold, untold
 from usher.receipts import Receipt, pack
 from usher.settings import Settings
@@ -98,7 +98,7 @@ def log() -> Log:
 def ask(log: Log, tmp_path: Path) -> Ask:
     async def asked(since: float = 86_400, longer_than: float = 3600) -> list[Untold]:
         settings = Settings.load({"USHER_CACHE_DIR": str(tmp_path)}, env_file=None)
-        return await untold(settings, log.browser, ROUTER, time.time() - since, longer_than, progress=Progress())
+        return await untold(settings, log.browser, ROUTER, time.time() - since, longer_than, progress=ReadingProgress())
 
     return asked
 

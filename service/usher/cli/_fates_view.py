@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from usher.operate.dead_letters import masked
 from usher.operate.event_traces import EventTrace
 from usher.operate.fates import Fate
-from usher.receipts import Entry
+from usher.receipts import HistoryEntry
 from usher.redact import holds_person, without_secrets
 from usher.terminal import iso, moment, one_line
 
@@ -70,7 +70,7 @@ def receipt_lines(rows: Sequence[tuple[EventTrace, Fate]]) -> Iterator[str]:
         yield from [line] if len(line) <= WIDTH else [head.rstrip(), f"  {one_line(event.uid.id)}"]
 
 
-def _entry(entry: Entry) -> dict[str, object]:
+def _entry(entry: HistoryEntry) -> dict[str, object]:
     receipt = entry.receipt
     return {
         "state": receipt.state,
@@ -137,7 +137,7 @@ def _details(fate: Fate) -> Iterator[str]:
             yield _earlier(entry)
 
 
-def _earlier(entry: Entry) -> str:
+def _earlier(entry: HistoryEntry) -> str:
     receipt = entry.receipt
     by = f" by {receipt.provider}, id {receipt.provider_id}" if receipt.provider_id else ""
     replay = f", replay {receipt.replay}" if receipt.replay else ""

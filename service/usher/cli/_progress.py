@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.terminal import say
 
 _FIRST, _TIMES = 1.0, 2.0
@@ -22,6 +22,6 @@ class _Spoken:
             say(f"usher: reading {what}: {count:,} so far")
 
 
-def spoken() -> Progress:
+def spoken() -> ReadingProgress:
     """Return a progress that is spoken on stderr."""
-    return Progress(read=_Spoken().read, note=lambda text: say(f"usher: {text}"))
+    return ReadingProgress(read=_Spoken().read, note=lambda text: say(f"usher: {text}"))

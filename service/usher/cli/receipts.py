@@ -18,7 +18,7 @@ from usher.terminal import print_json, result, say, visible
 if TYPE_CHECKING:
     from usher.operate.event_traces import EventTrace
     from usher.operate.fates import Fate
-    from usher.operate.receipts import Choice, Take
+    from usher.operate.receipts import ReceiptChoice, Take
     from usher.settings import Settings
 
 app = typer.Typer(help="List and export receipts: what became of each delivery.", no_args_is_help=True)
@@ -99,22 +99,22 @@ def export(
     asyncio.run(_read(settings, choice, write))
 
 
-async def _read(settings: Settings, choice: Choice, take: Take) -> None:
+async def _read(settings: Settings, choice: ReceiptChoice, take: Take) -> None:
     from usher.cli._progress import spoken
     from usher.operate.receipts import read_receipts
 
     await read_receipts(settings, choice, take, spoken())
 
 
-def _choice(states: list[str] | None, handler: str | None, user: str | None, since: str | None) -> Choice:
-    from usher.operate.receipts import Choice
+def _choice(states: list[str] | None, handler: str | None, user: str | None, since: str | None) -> ReceiptChoice:
+    from usher.operate.receipts import ReceiptChoice
     from usher.receipts import State
 
     for state in states or ():
         if state not in get_args(State):
             raise typer.BadParameter(f"--state {state}: should be one of {', '.join(sorted(get_args(State)))}")
     began = 0.0 if since is None else time.time() - opt.duration("--since", since)
-    return Choice(frozenset(states or ()), handler, user, began)
+    return ReceiptChoice(frozenset(states or ()), handler, user, began)
 
 
 class _Csv:

@@ -17,34 +17,40 @@ if TYPE_CHECKING:
     from usher.operate.trace import Question
 
 
+EventIds = Annotated[
+    list[str] | None, typer.Argument(metavar="EVENT-ID", help="The ids of events, as their source wrote them.")
+]
+User = Annotated[
+    str | None, typer.Option(help="All events of this user instead: an id, user name, email address or phone number.")
+]
+Address = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="All events with a message to this email address or phone number.")
+]
+MessageId = Annotated[
+    str | None, typer.Option(metavar="ID", help="The event of the message that its provider gave this id.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="AGE", help="How far back to look for what left no receipt, as in 30d; 7d by default."),
+]
+Everything = Annotated[
+    bool,
+    typer.Option("--all", help="Also handlers for other types, and events and arrivals that left nothing behind."),
+]
+OfSource = Annotated[str | None, typer.Option("--source", help="Only events of this source, as in authgear.")]
+OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only events of this tenant.")]
+
+
 def why(
     *,
-    event_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="EVENT-ID", help="The ids of events, as their source wrote them.")
-    ] = None,
-    user: Annotated[
-        str | None,
-        typer.Option(help="All events of this user instead: an id, user name, email address or phone number."),
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDR", help="All events with a message to this email address or phone number."),
-    ] = None,
-    message_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="The event of the message that its provider gave this id.")
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="AGE", help="How far back to look for what left no receipt, as in 30d; 7d by default."),
-    ] = None,
-    everything: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="Also handlers for other types of events, and events and arrivals that left nothing behind."
-        ),
-    ] = False,
-    source: Annotated[str | None, typer.Option(help="Only events of this source, as in authgear.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only events of this tenant.")] = None,
+    event_ids: EventIds = None,
+    user: User = None,
+    address: Address = None,
+    message_id: MessageId = None,
+    since: Since = None,
+    everything: Everything = False,
+    source: OfSource = None,
+    tenant: OfTenant = None,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
@@ -61,39 +67,30 @@ def why(
     """
     if sum((bool(event_ids), user is not None, address is not None, message_id is not None)) != 1:
         raise typer.BadParameter("give the id of an event, or one of --user, --address, --message-id")
-    from usher.cli._fates_view import lines, row
+    from usher.cli._fates_view import row
     from usher.cli._progress import spoken
     from usher.operate.trace import Question, find_traces
 
-    question = Question(
-        ids=tuple(event_ids or ()),
-        user=user,
-        address=address,
-        message_id=message_id,
-        source=source,
-        tenant=tenant,
-        since=None if since is None else time.time() - opt.duration("--since", since),
-        everything=everything,
-    )
+    back = None if since is None else time.time() - opt.duration("--since", since)
+    ids = tuple(event_ids or ())
+    question = Question(ids, user, address, message_id, source, tenant, back, everything)
     settings = opt.load(
-        event_log=event_log,
-        group=group,
-        topics=topics,
-        triggered_by=triggered_by,
-        handlers=handlers,
-        handlers_dir=handlers_dir,
-    )
-    found = asyncio.run(find_traces(settings, question, spoken()))
-    found = _in_order(question, found)
+        event_log=event_log, group=group, topics=topics, triggered_by=triggered_by, handlers=handlers, handlers_dir=handlers_dir
+    )  # fmt: skip
+    found = _in_order(question, asyncio.run(find_traces(settings, question, spoken())))
     if json:
         print_json(map(row, found))
     else:
-        for number, each in enumerate(found):
-            if number:
-                result("")
-            for line in lines(each):
-                result(line)
+        _print(found)
     _stop_if_missing(question, found, f"in {', '.join(settings.topic_names)} of {settings.event_log}")
+
+
+def _print(found: list[EventTrace]) -> None:
+    from usher.cli._fates_view import lines
+
+    for number, each in enumerate(found):
+        for line in ("", *lines(each)) if number else lines(each):
+            result(line)
 
 
 def _in_order(question: Question, found: list[EventTrace]) -> list[EventTrace]:

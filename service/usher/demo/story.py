@@ -134,10 +134,15 @@ class Story:
         for dead_letter in self.facts.dead:
             result(f"{_INDENT}{dead_letter['id']}  {dead_letter['handler']}  {dead_letter['reason']}:")
             result(f"{_INDENT}{dead_letter['error']}")
+        self.facts.untold = await self.service.ask("untold", code=1)
+        for row in self.facts.untold:
+            result(f"{_INDENT}usher untold: {row['reason']}: {row['event']['type']} {row['event']['id']}")
         self.provider.refused.clear()
         result(f"{_INDENT}SendGrid accepts the address now: usher dlq replay --all --yes --wait")
         said = await self.service.usher("dlq", "replay", "--all", "--yes", "--wait")
         result(f"{_INDENT}{', '.join(said.split(chr(10))).strip(', ')}")
+        await self.service.ask("untold")  # its exit code says that there is nobody
+        result(f"{_INDENT}usher untold: nobody any more")
 
     async def _timeline(self) -> None:
         self._step("The service is stopped. What became of each event (times are in UTC):")

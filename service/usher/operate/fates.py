@@ -16,7 +16,7 @@ from usher.handler import Handler, Router, Ruling
 from usher.operate.dead_letters import DeadLetterEntry
 from usher.operate.sightings import Sighting, Spot
 from usher.operate.traces import Traces, key_at
-from usher.receipts import Ended, Entry, Receipt
+from usher.receipts import Ended, HistoryEntry, Receipt
 
 SETTLED = "settled"
 """It is done as of the commit: whether it is a duplicate, or its receipt is gone, is decided after that."""
@@ -41,7 +41,7 @@ class Fate:
     provider_id: str = ""
     template: str = ""
     language: str = ""
-    history: tuple[Entry, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
     dead_letter: str = ""
     behind: str = ""
 

@@ -11,7 +11,7 @@ def _nothing(_what: str, _count: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReadingProgress:
     """*read* is called as records are read: of what, and how many in all. *note* is called with a sentence for the operator."""
 
     read: Callable[[str, int], None] = _nothing

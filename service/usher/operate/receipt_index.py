@@ -21,8 +21,8 @@ from usher.delivery import Record
 from usher.eventlog.browse import Browser, ReceiptsState
 from usher.eventlog.port import receipts_topic
 from usher.operate.errors import OperateError
-from usher.operate.index_file import IndexChanged, IndexDamaged, IndexFile, IndexPosition, Row
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
+from usher.operate.receipt_file import IndexChanged, IndexDamaged, IndexPosition, ReceiptFile, Row
 from usher.receipts import Receipt, UnreadableReceipts, failed, unpack
 from usher.settings import Settings
 
@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 class ReceiptIndex:
     """The receipts of a group as far as they were read. All times are in Unix milliseconds."""
 
-    def __init__(self, file: IndexFile) -> None:
+    def __init__(self, file: ReceiptFile) -> None:
         self._file = file
 
     def of_events(self, ids: Collection[str]) -> list[Receipt]:
@@ -83,7 +83,7 @@ class ReceiptIndex:
             return []
         return [_decode(row[0]) for row in self._file.rows(_FIND[column], (number,))]
 
-    async def follow(self, browser: Browser, state: ReceiptsState, topic: str, progress: Progress) -> None:
+    async def follow(self, browser: Browser, state: ReceiptsState, topic: str, progress: ReadingProgress) -> None:
         """Take in what was written since.
 
         Raises:
@@ -99,7 +99,7 @@ class ReceiptIndex:
             self._file.generation = self._file.rows("SELECT number FROM generation")[0][0]
         raise OperateError(f"the index at {self._file.path} is begun again and again by others; try again")
 
-    async def _followed(self, browser: Browser, state: ReceiptsState, topic: str, progress: Progress) -> bool:
+    async def _followed(self, browser: Browser, state: ReceiptsState, topic: str, progress: ReadingProgress) -> bool:
         """Return False where the event log has others than those that were read: its receipts were restored from a copy, or cut off."""
         known = self._file.positions()
         if any(each.next > state.partitions.get(part, (0, 0))[1] for part, each in known.items()):
@@ -117,7 +117,9 @@ class ReceiptIndex:
 class _Taking:
     """Takes records into an index, many at a time."""
 
-    def __init__(self, file: IndexFile, known: Mapping[int, IndexPosition], topic: str, progress: Progress) -> None:
+    def __init__(
+        self, file: ReceiptFile, known: Mapping[int, IndexPosition], topic: str, progress: ReadingProgress
+    ) -> None:
         self._file, self._known, self._topic, self._progress = file, known, topic, progress
         self._rows: list[Row] = []
         self._positions: dict[int, IndexPosition] = {}
@@ -156,7 +158,7 @@ class _Taking:
 
 
 async def ask(
-    settings: Settings, browser: Browser, progress: Progress, question: Callable[[ReceiptIndex], Awaitable[_T]]
+    settings: Settings, browser: Browser, progress: ReadingProgress, question: Callable[[ReceiptIndex], Awaitable[_T]]
 ) -> _T:
     """Bring the index up to date, ask it, and return the answer. Where the index is damaged it is made anew, and asked again.
 
@@ -177,9 +179,9 @@ async def ask(
 
 
 @contextlib.asynccontextmanager
-async def _open(settings: Settings, browser: Browser, progress: Progress) -> AsyncIterator[ReceiptIndex]:
+async def _open(settings: Settings, browser: Browser, progress: ReadingProgress) -> AsyncIterator[ReceiptIndex]:
     state, topic = await browser.receipts_state(), receipts_topic(settings.group)
-    file = IndexFile(_path(settings, "" if state is None else state.topic_id))
+    file = ReceiptFile(_path(settings, "" if state is None else state.topic_id))
     try:
         if file.trouble:
             progress.note(f"{file.trouble}; it is made in memory")

@@ -9,8 +9,8 @@ from usher.eventlog.browse import Browser
 from usher.operate.errors import OperateError
 from usher.operate.event_traces import EventTrace, receipt_spot
 from usher.operate.fates import Fate, of_receipt, uid_of
-from usher.operate.index_file import IndexDamaged
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
+from usher.operate.receipt_file import IndexDamaged
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.operate.sightings import Sighting
 from usher.receipts import Receipt, ended
@@ -24,7 +24,7 @@ Take = Callable[[EventTrace, Fate], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ReceiptChoice:
     """What an operator asks for; a delivery must match all that is given. *since* is in Unix seconds: when it ended."""
 
     states: Collection[str] = ()
@@ -41,17 +41,21 @@ class Choice:
         )
 
 
-async def read_receipts(settings: Settings, choice: Choice, take: Take, progress: Progress | None = None) -> None:
+async def read_receipts(
+    settings: Settings, choice: ReceiptChoice, take: Take, progress: ReadingProgress | None = None
+) -> None:
     """Give each delivery that matches to *take*, in the event log that the settings name: as it is found, those of an event together.
 
     Raises:
         LogUnavailable, LogMisconfigured, OperateError
     """
     async with open_browser(settings) as browser:
-        await read(settings, browser, choice, take, progress or Progress())
+        await read(settings, browser, choice, take, progress or ReadingProgress())
 
 
-async def read(settings: Settings, browser: Browser, choice: Choice, take: Take, progress: Progress) -> None:
+async def read(
+    settings: Settings, browser: Browser, choice: ReceiptChoice, take: Take, progress: ReadingProgress
+) -> None:
     """As `read_receipts`, in the event log of *browser*."""
     keys = None if choice.user is None else await reading_keys(settings, browser)
 
@@ -74,7 +78,7 @@ async def read(settings: Settings, browser: Browser, choice: Choice, take: Take,
     await ask(settings, browser, progress, answer)
 
 
-def _events(index: ReceiptIndex, choice: Choice, keys: AddressKeys | None) -> Iterable[list[Receipt]]:
+def _events(index: ReceiptIndex, choice: ReceiptChoice, keys: AddressKeys | None) -> Iterable[list[Receipt]]:
     if choice.user is None:
         yield from index.events(int(choice.since * 1000))
         return

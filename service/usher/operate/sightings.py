@@ -11,7 +11,7 @@ from usher.delivery import Record
 from usher.event import Event, EventUid, Undecodable
 from usher.eventlog.browse import Browser
 from usher.eventlog.port import TopicPartition
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.wanted import MayBe, Wanted
 from usher.systems.decode import decode
 from usher.systems.source import Source, read_record
@@ -54,7 +54,7 @@ class Search:
     topics: Collection[str]
     wanted: Wanted
     sources: Mapping[str, Source]
-    progress: Progress
+    progress: ReadingProgress
 
     async def since(self, moment: float) -> list[Sighting]:
         """Look through all records stamped at or after *moment* (Unix seconds), and those of open transactions."""

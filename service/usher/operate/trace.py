@@ -19,7 +19,7 @@ from usher.eventlog.port import TopicPartition
 from usher.handler import Router
 from usher.operate.event_traces import EventTrace, endings, gathered, known_sightings, repeats
 from usher.operate.fates import Judge, Told, uid_of
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.operate.sightings import Search, Sighting
 from usher.operate.traces import Traces, read_traces
@@ -62,7 +62,9 @@ class Question:
         return Wanted(frozenset(self.ids), self.user, self.address, self.source, self.tenant)
 
 
-async def find_traces(settings: Settings, question: Question, progress: Progress | None = None) -> list[EventTrace]:
+async def find_traces(
+    settings: Settings, question: Question, progress: ReadingProgress | None = None
+) -> list[EventTrace]:
     """Return what became of the events that are asked for, in the event log that the settings name: the oldest first.
 
     Raises:
@@ -70,11 +72,11 @@ async def find_traces(settings: Settings, question: Question, progress: Progress
     """
     router = Router(find_handlers(settings), settings.triggered_by)
     async with open_browser(settings) as browser:
-        return await trace(settings, browser, router, question, progress or Progress())
+        return await trace(settings, browser, router, question, progress or ReadingProgress())
 
 
 async def trace(
-    settings: Settings, browser: Browser, router: Router, question: Question, progress: Progress
+    settings: Settings, browser: Browser, router: Router, question: Question, progress: ReadingProgress
 ) -> list[EventTrace]:
     """As `find_traces`, in the event log of *browser* and for the handlers of *router*."""
     traces = await read_traces(browser, settings.group, settings.topic_names)
@@ -105,7 +107,7 @@ class _Tracer:
     browser: Browser
     router: Router
     question: Question
-    progress: Progress
+    progress: ReadingProgress
     traces: Traces
     keys: AddressKeys | None
     index: ReceiptIndex

@@ -14,7 +14,7 @@ from usher.eventlog.browse import Browser
 from usher.handler import Router
 from usher.operate.event_traces import EventTrace, endings, gathered, known_sightings
 from usher.operate.fates import Fate, Judge, Told, uid_of
-from usher.operate.progress import Progress
+from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.operate.traces import Traces, read_traces
 from usher.parts import find_handlers
@@ -52,7 +52,7 @@ class Untold:
 
 
 async def find_untold(
-    settings: Settings, since: float, longer_than: float, progress: Progress | None = None
+    settings: Settings, since: float, longer_than: float, progress: ReadingProgress | None = None
 ) -> list[Untold]:
     """Return the events of which nobody was told, by reason, and the oldest first.
 
@@ -65,11 +65,11 @@ async def find_untold(
     """
     router = Router(find_handlers(settings), settings.triggered_by)
     async with open_browser(settings) as browser:
-        return await untold(settings, browser, router, since, longer_than, progress=progress or Progress())
+        return await untold(settings, browser, router, since, longer_than, progress=progress or ReadingProgress())
 
 
 async def untold(
-    settings: Settings, browser: Browser, router: Router, since: float, longer_than: float, *, progress: Progress
+    settings: Settings, browser: Browser, router: Router, since: float, longer_than: float, *, progress: ReadingProgress
 ) -> list[Untold]:
     """As `find_untold`, in the event log of *browser* and for the handlers of *router*."""
     traces = await read_traces(browser, settings.group, settings.topic_names)

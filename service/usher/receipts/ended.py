@@ -34,7 +34,7 @@ def failed(receipt: Receipt) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """One entry of a history. *repeat*: the message went out before, under another id of the provider."""
 
     receipt: Receipt
@@ -46,7 +46,7 @@ class Ended:
     """What became of one delivery. *receipt* is the one that counts, *history* has all of them, the oldest first."""
 
     receipt: Receipt
-    history: tuple[Entry, ...]
+    history: tuple[HistoryEntry, ...]
 
     @property
     def told(self) -> bool:
@@ -73,10 +73,10 @@ def _ended(receipts: list[Receipt]) -> Ended:
     return Ended(max(receipts, key=_height), tuple(_history(receipts)))
 
 
-def _history(receipts: Iterable[Receipt]) -> Iterator[Entry]:
+def _history(receipts: Iterable[Receipt]) -> Iterator[HistoryEntry]:
     message = ""
     for receipt in receipts:
-        yield Entry(receipt, bool(message and receipt.provider_id))
+        yield HistoryEntry(receipt, bool(message and receipt.provider_id))
         message = message or receipt.provider_id
 
 

@@ -59,7 +59,7 @@ class IndexPosition(NamedTuple):
     crc: int
 
 
-class IndexFile:
+class ReceiptFile:
     """An open index. Where its file can't be used, it is in memory; *trouble* says why then."""
 
     def __init__(self, path: Path) -> None:
