@@ -185,6 +185,9 @@ async def test_a_dead_letter_counts_with_and_without_a_receipt(log: Log, ask: As
     (found,) = await ask()
     assert (found.reason, found.mend) == ("dead", "mend the cause, then: usher dlq replay 0@0")
 
+    assert found.fates[0].reason == "rejected: 503"
+    await log.note("0@0", "dropped")
+    assert reasons(await ask()) == {"e1": "dropped"}
     await log.note("0@0", "replayed")
     await log.file(of("e1", "sent", replay="r1"))
     assert await ask() == []

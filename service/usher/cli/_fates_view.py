@@ -123,7 +123,7 @@ def _details(fate: Fate) -> Iterator[str]:
     made = [
         f"template {fate.template}" if fate.template else "",
         f"language {fate.language}" if fate.language else "",
-        f"attempt {fate.attempts}" if fate.attempts else "",
+        f"{fate.attempts} attempt{'s' * (fate.attempts > 1)}" if fate.attempts else "",
         f"due {moment(fate.due)}" if fate.due is not None else "",
     ]
     if text := ", ".join(filter(None, made)):

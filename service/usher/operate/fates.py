@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from usher.delivery import Delivery
 from usher.engine.ledger import Mark, handlers_hash
@@ -16,7 +17,7 @@ from usher.handler import Handler, Router, Ruling
 from usher.operate.dead_letters import DeadLetterEntry
 from usher.operate.sightings import Sighting, Spot
 from usher.operate.traces import Traces, key_at
-from usher.receipts import Ended, HistoryEntry, Receipt
+from usher.receipts import RANKS, Ended, HistoryEntry, Receipt, State
 
 SETTLED = "settled"
 """It is done as of the commit: whether it is a duplicate, or its receipt is gone, is decided after that."""
@@ -131,11 +132,11 @@ class Judge:
         if parked is not None and not (ended and _ended(parked, ended)):
             return replace(of_parked(sighting, parked, self.traces), history=ended.history if ended else ())
         entry = self.traces.dead_letters.get(key)
+        dead = None if entry is None else of_dead_letter(sighting, entry)
         if ended is not None:
-            fate = of_receipt(sighting, ended)
-            return replace(fate, dead_letter=entry.name) if entry is not None and entry.open else fate
-        if entry is not None:
-            return of_dead_letter(sighting, entry)
+            return _together(of_receipt(sighting, ended), dead)
+        if dead is not None:
+            return dead
         return self._without_receipt(sighting, handler) if key in self.traces.unparked else None
 
     def _unknown(self, sighting: Sighting, handler: str, ruling: Ruling) -> Fate:
@@ -197,6 +198,14 @@ class Judge:
             return fate
         passed_over = f"a foreign record under its key in the retry topic is passed over: {wrong}"
         return replace(fate, reason=f"{fate.reason}; {passed_over}".removeprefix("; "))
+
+
+def _together(fate: Fate, dead: Fate | None) -> Fate:
+    """Return what the receipts and a dead letter say: the error is in the dead letter, and so is what an operator did with it."""
+    if dead is None or RANKS[cast("State", dead.state)] < RANKS[cast("State", fate.state)]:
+        return fate
+    at = max(fate.at, dead.at) if dead.state == fate.state else dead.at
+    return replace(fate, state=dead.state, reason=dead.reason, at=at, dead_letter=dead.dead_letter)
 
 
 def rule(event: Event, handler: Handler) -> str:

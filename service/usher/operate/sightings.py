@@ -16,6 +16,7 @@ from usher.operate.wanted import MayBe, Wanted
 from usher.systems.decode import decode
 from usher.systems.source import Source, read_record
 
+_MOST: Final = 2**63 - 1
 _MOST_AFTER: Final = 100_000
 """Records that are looked through for second arrivals of an event that has been found."""
 
@@ -86,7 +87,7 @@ class Search:
 
     async def at(self, spots: Collection[Spot]) -> list[Sighting]:
         """Look at these places. What lies there now may be another event."""
-        places = [spot for spot in spots if spot.topic_partition.topic in self.topics]
+        places = [spot for spot in spots if spot.topic_partition.topic in self.topics and 0 <= spot.offset < _MOST]
         records = await self.browser.records_at(places)
         events = ((record, event_in(record, self.sources.get(record.topic))) for record in records)
         return [_sighting(record, event) for record, event in events if event is not None]

@@ -199,7 +199,7 @@ class _Tracer:
         before = {}
         for each in sightings:
             read = self._read_to(each.topic_partition)
-            if read is not None and each.offset >= read and each.committed:
+            if each.event is not None and read is not None and each.offset >= read and each.committed:
                 before[each.spot] = await self.browser.count(each.topic_partition, read, each.offset)
         earlier = repeats(sightings, self.settings.dedupe_window)
         return Told(endings(receipts), earlier, before, "" if keep is None else duration_text(keep))

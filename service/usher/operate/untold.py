@@ -18,7 +18,7 @@ from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.operate.traces import Traces, read_traces
 from usher.parts import find_handlers
-from usher.receipts import TOLD, Receipt, failed
+from usher.receipts import TOLD, Receipt
 from usher.settings import Settings
 from usher.storage import browser as open_browser
 from usher.systems.decode import decode
@@ -135,14 +135,12 @@ def _untold(
 
 def _reason(event: EventTrace, fate: Fate, parked: Collection[tuple[EventUid, str]], silent: Collection[str]) -> str:
     """Return why the delivery counts as failed; empty where it does not."""
+    if fate.handler in silent or any(not entry.receipt.sends for entry in fate.history):
+        return ""
     if fate.state == PARKED:
         return PARKED if (event.uid, fate.handler) in parked else ""
-    if fate.history:
-        last = next(entry.receipt for entry in reversed(fate.history) if entry.receipt.state == fate.state)
-        if not failed(last):
-            return ""
-        return last.reason if last.state == "skipped" else last.state
-    return fate.state if fate.state in REASONS and fate.handler not in silent else ""
+    reason = fate.reason if fate.state == "skipped" else fate.state
+    return reason if reason in REASONS else ""
 
 
 def _mend(reason: str, event: EventTrace, fate: Fate) -> str:

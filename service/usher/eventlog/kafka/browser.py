@@ -164,12 +164,12 @@ class KafkaBrowser:
         if not places:
             return found
         async with self._clients.reading("single records") as consumer:
-            partitions = {at: KafkaPartition(*at) for at, _ in places}
-            kept = await consumer.beginning_offsets(partitions.values())
-            ends = await consumer.end_offsets(partitions.values())
+            there = [each for topic in {at.topic for at, _ in places} for each in await self._partitions(topic)]
+            kept, ends = await consumer.beginning_offsets(there), await consumer.end_offsets(there)
             for at, offset in places:
-                if kept[partitions[at]] <= offset < ends[partitions[at]]:
-                    async for records in read_between(consumer, {partitions[at]: (offset, offset + 1)}):
+                partition = KafkaPartition(*at)
+                if partition in kept and kept[partition] <= offset < ends[partition]:
+                    async for records in read_between(consumer, {partition: (offset, offset + 1)}):
                         found += records
         return found
 
