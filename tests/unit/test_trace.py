@@ -55,7 +55,7 @@ def _commit(browser: MemoryBrowser, next_: int, mark: str = "") -> None:
 
 
 @dataclass(frozen=True)
-class Told:
+class Answer:
     """What `trace` says of one delivery, and of which arrival."""
 
     uid: EventUid
@@ -67,15 +67,15 @@ class Told:
 
 
 @pytest.fixture
-def why(tmp_path: Path) -> Callable[..., Awaitable[list[Told]]]:
+def why(tmp_path: Path) -> Callable[..., Awaitable[list[Answer]]]:
     """Asks about an event, in the event log of a browser."""
 
-    async def ask(browser: MemoryBrowser, event_id: str, *, topics: str = TOPIC, **asked: Any) -> list[Told]:
+    async def ask(browser: MemoryBrowser, event_id: str, *, topics: str = TOPIC, **asked: Any) -> list[Answer]:
         settings = Settings.load({"USHER_CACHE_DIR": str(tmp_path), "USHER_TOPICS": topics}, env_file=None)
         question = Question(ids=(event_id,), since=0.0, **asked)
         found = await trace(settings, browser, ROUTER, question, ReadingProgress())
         return [
-            Told(event.uid, fate.sighting.offset, fate.handler, fate.state, fate.reason, fate)
+            Answer(event.uid, fate.sighting.offset, fate.handler, fate.state, fate.reason, fate)
             for event in found
             for fate in event.fates
         ]
@@ -83,11 +83,11 @@ def why(tmp_path: Path) -> Callable[..., Awaitable[list[Told]]]:
     return ask
 
 
-Why = Callable[..., Awaitable[list[Told]]]
+Why = Callable[..., Awaitable[list[Answer]]]
 
 
-def states(told: list[Told]) -> dict[str, str]:
-    return {each.handler: each.state for each in told}
+def states(answers: list[Answer]) -> dict[str, str]:
+    return {each.handler: each.state for each in answers}
 
 
 async def test_what_is_before_the_commit_is_settled(why: Why) -> None:

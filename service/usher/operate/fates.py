@@ -48,7 +48,7 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Findings:
     """What receipts, places and times say about the events, beside the `Traces`."""
 
     ended: Mapping[EventUid, Mapping[Spot, Mapping[str, Ended]]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Judge:
 
     router: Router
     traces: Traces
-    told: Told
+    findings: Findings
 
     def fates(self, sighting: Sighting, *, everything: bool = False) -> Iterator[Fate]:
         """Yield the fate of each delivery of one arrival, by handler. *everything*: also of handlers for other types of events."""
@@ -121,13 +121,13 @@ class Judge:
         return {} if event is None else {ruling.handler.name: ruling for ruling in self.router.explain(event)}
 
     def _known_handlers(self, sighting: Sighting) -> Iterable[str]:
-        yield from self.told.ended.get(sighting.uid, {}).get(sighting.spot, ())
+        yield from self.findings.ended.get(sighting.uid, {}).get(sighting.spot, ())
         yield from self.traces.handlers_at(sighting.uid, sighting.spot)
 
     def _known(self, sighting: Sighting, handler: str) -> Fate | None:
         """Return the fate that a receipt, a parked delivery, a dead letter or a tombstone shows, if there is one."""
         key = key_at(sighting.spot, sighting.uid, handler)
-        ended = self.told.ended.get(sighting.uid, {}).get(sighting.spot, {}).get(handler)
+        ended = self.findings.ended.get(sighting.uid, {}).get(sighting.spot, {}).get(handler)
         parked = self.traces.parked.get(key)
         if parked is not None and not (ended and _ended(parked, ended)):
             return replace(of_parked(sighting, parked, self.traces), history=ended.history if ended else ())
@@ -162,17 +162,17 @@ class Judge:
         commit = self.traces.committed.get(sighting.topic_partition)
         if commit is None or commit.next is None:
             return "the group has committed nothing here yet"
-        count = self.told.before.get(sighting.spot, 0)
+        count = self.findings.before.get(sighting.spot, 0)
         return "it is the next to be read" if not count else f"{count:,} record{'s' * (count > 1)} to be read before it"
 
     def _without_receipt(self, sighting: Sighting, handler: str) -> Fate:
         """Return the fate of what is done, and has no receipt."""
-        for spot, handlers in self.told.ended.get(sighting.uid, {}).items():
+        for spot, handlers in self.findings.ended.get(sighting.uid, {}).items():
             if spot != sighting.spot and handler in handlers:
                 return Fate(sighting, handler, "duplicate", f"it repeats {_place(spot)}", sighting.stored_at)
-        if (earlier := self.told.earlier.get(sighting.spot)) is not None:
+        if (earlier := self.findings.earlier.get(sighting.spot)) is not None:
             return Fate(sighting, handler, "duplicate", f"it repeats {_place(earlier)}", sighting.stored_at)
-        why = f"receipts are kept for {self.told.keep}" if self.told.keep else "receipts are off"
+        why = f"receipts are kept for {self.findings.keep}" if self.findings.keep else "receipts are off"
         return Fate(sighting, handler, "no-receipt", f"done, and neither parked nor dead; {why}")
 
     def _by_commit(self, sighting: Sighting, handler: str) -> str:

@@ -18,7 +18,7 @@ from usher.eventlog.browse import Browser
 from usher.eventlog.port import TopicPartition
 from usher.handler import Router
 from usher.operate.event_traces import EventTrace, endings, gathered, known_sightings, repeats
-from usher.operate.fates import Judge, Told, uid_of
+from usher.operate.fates import Findings, Judge, uid_of
 from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.operate.sightings import Search, Sighting
@@ -119,8 +119,8 @@ class _Tracer:
         sightings = await self._sightings(receipts, traces)
         unseen = {each.uid for each in sightings} - {uid_of(receipt) for receipt in receipts}
         receipts += self._whole(unseen)
-        told = await self._told(receipts, sightings)
-        found = gathered(sightings, receipts, Judge(self.router, traces, told), everything=self.question.everything)
+        findings = await self._findings(receipts, sightings)
+        found = gathered(sightings, receipts, Judge(self.router, traces, findings), everything=self.question.everything)
         return [each for each in found if self._recent(each)]
 
     def _recent(self, event: EventTrace) -> bool:
@@ -194,7 +194,7 @@ class _Tracer:
         wanted = (question or self.question).wanted
         return Search(self.browser, self.traces.topics, wanted, sources_of(self.settings), self.progress)
 
-    async def _told(self, receipts: list[Receipt], sightings: Sequence[Sighting]) -> Told:
+    async def _findings(self, receipts: list[Receipt], sightings: Sequence[Sighting]) -> Findings:
         keep = self.settings.receipts.keep if self.settings.receipts.on else None
         before = {}
         for each in sightings:
@@ -202,7 +202,7 @@ class _Tracer:
             if each.event is not None and read is not None and each.offset >= read and each.committed:
                 before[each.spot] = await self.browser.count(each.topic_partition, read, each.offset)
         earlier = repeats(sightings, self.settings.dedupe_window)
-        return Told(endings(receipts), earlier, before, "" if keep is None else duration_text(keep))
+        return Findings(endings(receipts), earlier, before, "" if keep is None else duration_text(keep))
 
     def _read_to(self, topic_partition: TopicPartition) -> int | None:
         """Return the offset up to which the group has read, as of its last commit."""

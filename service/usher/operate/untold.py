@@ -13,7 +13,7 @@ from usher.event import EventUid, Undecodable
 from usher.eventlog.browse import Browser
 from usher.handler import Router
 from usher.operate.event_traces import EventTrace, endings, gathered, known_sightings
-from usher.operate.fates import Fate, Judge, Told, uid_of
+from usher.operate.fates import Fate, Findings, Judge, uid_of
 from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.operate.traces import Traces, read_traces
@@ -81,7 +81,7 @@ async def untold(
         receipts = [each for each in index.of_events({uid.id for uid in uids}) if uid_of(each) in uids]
         ours = traces.only(lambda delivery: delivery.uid in uids)
         sightings = sorted(known_sightings(receipts, ours).values(), key=lambda each: each.stored_at)
-        judge = Judge(router, ours, Told(endings(receipts)))
+        judge = Judge(router, ours, Findings(endings(receipts)))
         events = gathered(sightings, receipts, judge)
         _describe(events, ours.deliveries())
         parked = {(each.uid, each.handler) for each in overdue}
