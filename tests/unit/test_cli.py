@@ -28,6 +28,7 @@ from usher.eventlog.port import dead_letter_topic, retry_topic
 from usher.operate import errors
 from usher.operate.errors import OperateError
 from usher.receipts import Receipt, pack
+from usher.receipts.keys import AddressKeys
 from usher.settings import Settings
 from usher.settings.table import settings_table
 from usher.storage import browser
@@ -862,6 +863,24 @@ def test_receipts_are_listed_in_a_table_and_as_json(usher: Usher) -> None:
         assert [row["state"] for row in usher("receipts", "list", *options, "--json").rows] == found, options
     assert usher("receipts", "list", "--state", "lost").code == Exit.USAGE
     assert "There are no such receipts in sqlite:///usher.db" in usher("receipts", "list", "--user", "nobody").err
+
+
+def test_a_user_whose_name_is_an_address_is_found_by_it(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receipt keeps the HMAC in its place; every key that is set reads, and without the key nobody finds it."""
+    old = AddressKeys([b"the old one"])
+    keep(
+        receipt("00aa", username=old.kept(KIM)),
+        receipt("00ab", offset=1, address=old.address_hmac(KIM, "email"), key=old.name),
+    )
+    monkeypatch.setenv("USHER_RECEIPTS__KEY", "a new one,the old one")
+
+    assert [row["event"]["id"] for row in usher("why", "--user", KIM.upper(), "--json").rows] == ["00aa", "00ab"]
+    assert [row["event"]["id"] for row in usher("why", "--address", KIM, "--json").rows] == ["00ab"]
+    assert len(usher("receipts", "list", "--user", KIM, "--since", "9999d", "--json").rows) == 2
+    assert KIM not in usher("receipts", "export").out
+
+    monkeypatch.setenv("USHER_RECEIPTS__KEY", "a new one")
+    assert usher("why", "--user", KIM).code == Exit.NOT_FOUND
 
 
 def test_receipts_are_exported_as_lines_of_json_and_as_csv(usher: Usher) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from usher.cli import _options as opt
 from usher.cli._exits import Exit, Stop
-from usher.terminal import print_json, result
+from usher.terminal import print_json, result, say
 
 if TYPE_CHECKING:
     from usher.operate.event_traces import EventTrace
@@ -82,6 +82,8 @@ def why(
         print_json(map(row, found))
     else:
         _print(found)
+        if found and not ids and not everything:
+            say("Events of this person that no handler ran for may be missing: --all looks for them too.")
     _stop_if_missing(question, found, f"in {', '.join(settings.topic_names)} of {settings.event_log}")
 
 

@@ -61,28 +61,32 @@ class Search:
         """Look through all records stamped at or after *moment* (Unix seconds), and those of open transactions."""
         found: list[Sighting] = []
         for topic in self.topics:
-            first = await self.browser.offsets_since(topic, moment)
-            found += [each async for each in self._scan(topic, self.browser.scan(topic, first=first))]
-            held = self._scan(topic, self.browser.uncommitted(topic), committed=False)
-            found += [each async for each in held if each.stored_at >= moment * 1000]
-        return found
+            found += await self._all(topic, await self.browser.offsets_since(topic, moment))
+        return [each for each in found if each.committed or each.stored_at >= moment * 1000]
 
     async def unread(self, first: Mapping[TopicPartition, int]) -> list[Sighting]:
         """Look through what lies at or after the offsets in *first*: what the group may not be done with."""
         found: list[Sighting] = []
         for topic in self.topics:
-            of_topic = {at.partition: offset for at, offset in first.items() if at.topic == topic}
-            found += [each async for each in self._scan(topic, self.browser.scan(topic, first=of_topic))]
+            found += await self._all(topic, {at.partition: offset for at, offset in first.items() if at.topic == topic})
         return found
+
+    async def _all(self, topic: str, first: Mapping[int, int]) -> list[Sighting]:
+        found = [each async for each in self._scan(topic, self.browser.scan(topic, first=first))]
+        held = self._scan(topic, self.browser.uncommitted(topic), committed=False)
+        return found + [each async for each in held]
 
     async def after(self, known: Iterable[Sighting], window: float) -> list[Sighting]:
         """Look for second arrivals behind those that are *known*: within *window* seconds, and a number of records."""
-        found: list[Sighting] = []
+        places: dict[TopicPartition, tuple[int, int]] = {}
         for each in known:
-            topic, partition = each.topic_partition
-            batches = self.browser.scan(topic, first={partition: each.offset + 1})
-            async for one in self._scan(topic, batches, until=each.stored_at + window * 1000, most=_MOST_AFTER):
-                found.append(one)  # noqa: PERF401 a comprehension would be longer
+            first, last = places.get(each.topic_partition, (each.offset, each.stored_at))
+            places[each.topic_partition] = min(first, each.offset), max(last, each.stored_at)
+        found: list[Sighting] = []
+        for (topic, partition), (first, last) in places.items():
+            batches = self.browser.scan(topic, first={partition: first + 1})
+            scan = self._scan(topic, batches, until=last + window * 1000, most=_MOST_AFTER)
+            found += [each async for each in scan]
         return found
 
     async def at(self, spots: Collection[Spot]) -> list[Sighting]:
