@@ -21,6 +21,7 @@ from usher import __version__ as usher_version
 from usher import cli
 from usher.cli import _options, main
 from usher.cli._exits import Exit, code_of
+from usher.cli._progress import spoken
 from usher.delivery import Delivery, Origin
 from usher.delivery.headers import delivery_headers
 from usher.engine.dead_letters import dead_letter_headers
@@ -817,6 +818,23 @@ def test_untold_is_fit_for_cron(usher: Usher) -> None:
     assert "dead: 1 event" in shown.out
     assert max(map(len, shown.out.splitlines())) <= 80
     assert usher("untold", "--since", "soon").code == Exit.USAGE
+
+
+def test_what_takes_longer_than_a_second_is_said_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not before; and then ever more rarely."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = spoken()
+    for second in range(90):
+        now[0] = second + 0.5
+        progress.read("identity.events", second * 1_000)
+    out, err = capsys.readouterr()
+
+    assert out == ""
+    assert err.splitlines()[0] == "usher: reading identity.events: 1,000 so far"
+    assert len(err.splitlines()) == 7
 
 
 def keep(*receipts: Receipt) -> None:

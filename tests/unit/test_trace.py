@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakes.memory_broker import MemoryBroker
 from tests.fakes.memory_log import MemoryBrowser
+from tests.receipts import receipt
 
 from usher import Context, Event, on
-from usher.delivery import Delivery, Origin, StoredRecord
+from usher.delivery import Delivery, Origin, Replay, StoredRecord
 from usher.delivery.headers import delivery_headers
+from usher.engine.dead_letters import dead_letter_headers
 from usher.engine.ledger import Mark, handlers_hash
 from usher.event import EventUid
-from usher.eventlog.port import LogConfig, Position, TopicPartition, retry_topic
+from usher.eventlog.port import LogConfig, Position, TopicPartition, dead_letter_topic, receipts_topic, retry_topic
 from usher.handler import Router
 from usher.operate.fates import Fate
 from usher.operate.progress import ReadingProgress
 from usher.operate.trace import Question, trace
+from usher.receipts import pack
 from usher.settings import Settings
 from usher.systems.decode import decode
 from usher.systems.source import event_key
@@ -155,6 +158,50 @@ async def test_a_parked_delivery_outlives_its_event(why: Why) -> None:
 
     await browser.append(retries, parked.key.encode(), None, partition=0)
     assert await why(browser, "0a") == []
+
+
+async def test_what_waits_behind_another_names_it(why: Why) -> None:
+    """The one right before it in its lane; the first of a lane waits for its own due time."""
+    browser = await _log(*(raw_event(id=f"0{digit}") for digit in "abc"))
+    retries, at = retry_topic(GROUP, TOPIC), 1_750_000_000_000
+    for offset, digit in enumerate("abc"):
+        uid = decode(raw_event(id=f"0{digit}")).uid
+        parked = Delivery(
+            "first", uid, "lane", Origin(TOPIC, 0, offset, 0, b"k"), b"{}", attempt=1, due=None if offset else at
+        )
+        await browser.append(retries, parked.key.encode(), parked.value, delivery_headers(parked), partition=0)
+
+    found = {
+        digit: next(each.fate for each in await why(browser, f"0{digit}") if each.handler == "first") for digit in "abc"
+    }
+
+    assert [(fate.state, fate.due) for fate in found.values()] == [("parked", at), ("parked", None), ("parked", None)]
+    assert [fate.behind.partition("@")[0][-2:] for fate in found.values()] == ["", "0a", "0b"]
+
+
+async def test_a_receipt_counts_before_its_tombstone_and_a_dead_letter_knows_more(why: Why) -> None:
+    """A delivery that has ended is not parked any more, though its tombstone is not there yet; a replay that runs is parked."""
+    browser = await _log(raw_event(id="0a"))
+    uid, retries = decode(raw_event(id="0a")).uid, retry_topic(GROUP, TOPIC)
+    parked = Delivery("first", uid, "lane", Origin(TOPIC, 0, 0, 0, b"k"), raw_event(id="0a"), attempt=1, error="503")
+    await browser.append(retries, parked.key.encode(), parked.value, delivery_headers(parked), partition=0)
+    at = {"tenant": uid.tenant, "topic": TOPIC}
+    for value in pack([receipt("0a", "dead", handler="first", reason="rejected", **at)]):
+        await browser.broker.write(TopicPartition(receipts_topic(GROUP), 0), None, value, ())
+
+    assert [(each.state, each.reason) for each in await why(browser, "0a") if each.handler == "first"] == [
+        ("dead", "rejected")
+    ]
+
+    headers = dead_letter_headers(parked, reason="rejected", group=GROUP, expires_at=None)
+    await browser.append(dead_letter_topic(GROUP, TOPIC), b"k", parked.value, headers, partition=0)
+    again = replace(parked, replay=Replay("r1", "0@0", 1))
+    (dead,) = [each for each in await why(browser, "0a") if each.handler == "first"]
+    await browser.append(retries, parked.key.encode(), again.value, delivery_headers(again), partition=0)
+    (replaying,) = [each for each in await why(browser, "0a") if each.handler == "first"]
+
+    assert (dead.state, dead.reason, dead.fate.dead_letter) == ("dead", "rejected: 503", "0@0")
+    assert (replaying.state, [entry.receipt.state for entry in replaying.fate.history]) == ("parked", ["dead"])
 
 
 async def test_a_foreign_record_under_the_key_of_a_delivery_is_shown_with_its_text(why: Why) -> None:

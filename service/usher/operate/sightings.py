@@ -115,7 +115,9 @@ class Search:
                         yield _sighting(record, event, committed=committed)
                 count += len(batch)
                 self.progress.read(topic, count)
-                if (until is not None and batch[-1].timestamp > until) or (most is not None and count >= most):
+                if (until is not None and batch and batch[-1].timestamp > until) or (
+                    most is not None and count >= most
+                ):
                     return
 
 

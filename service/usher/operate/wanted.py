@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -80,10 +80,7 @@ class Wanted:
         if any(test is _always for test in tests):
             return _always
 
-        def may_be_wanted(value: bytes) -> bool:
-            return any(test(value) for test in tests) or b"base64" in value
-
-        return may_be_wanted
+        return _any(tests)
 
     def _by_id(self) -> Iterable[MayBe]:
         if any(_DIGEST.fullmatch(id_) for id_ in self.ids):  # it may stand for an address, or for bytes without an id
@@ -114,7 +111,7 @@ def _holds_folded(text: str) -> MayBe:
     folded, plain = text.lower().encode(), _PLAIN.fullmatch(text) is not None
 
     def test(value: bytes) -> bool:
-        return folded in value.lower() or (_BACKSLASH in value and (not plain or b"\\u" in value))
+        return value.lower().rfind(folded) >= 0 or (_BACKSLASH in value and (not plain or b"\\u" in value))
 
     return test
 
@@ -122,6 +119,21 @@ def _holds_folded(text: str) -> MayBe:
 def _holds_number(digits: str) -> MayBe:
     literal = digits.encode()
     return lambda value: literal in value.translate(None, _BETWEEN_DIGITS)
+
+
+def _encoded(value: bytes) -> bool:
+    """Return whether a CloudEvent's content may be encoded, so that nothing can be seen in it."""
+    return value.rfind(b"base64") >= 0  # rfind, not in: it is twice as fast
+
+
+def _any(tests: Sequence[MayBe]) -> MayBe:
+    def may_be_wanted(value: bytes) -> bool:
+        for test in tests:  # a generator would cost more than the search
+            if test(value):
+                return True
+        return _encoded(value)
+
+    return may_be_wanted
 
 
 def _always(_value: bytes) -> bool:
