@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,10 @@ from tests.jumping_loop import JumpingLoop
 from tests.kafka import BACK_SOON, Broker, jars
 
 _Server = TypeVar("_Server", bound=Server)
+
+# Commands keep an index of receipts in the platform's cache folder: tests have one of their own, and so have the processes they start.
+_CACHE = tempfile.TemporaryDirectory(prefix="usher-tests-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # A busy machine is no defect: hypothesis's own time limits are off, pytest-timeout watches.
 hypothesis.settings.register_profile(

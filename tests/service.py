@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from tests import warm
 
-_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_START")
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "COVERAGE_PROCESS_START")
 
 
 def environment(**settings: object) -> dict[str, str]:

@@ -11,7 +11,7 @@ class ForcePasswordChangeSettings(BaseModel):
     after_reset: bool = False
 
 
-@on("user.created", "password.reset", settings=ForcePasswordChangeSettings, optional=True)
+@on("user.created", "password.reset", settings=ForcePasswordChangeSettings, optional=True, sends=False)
 async def force_password_change(event: Event, ctx: Context) -> None:
     """Require a new password at the first login of a user that an administrator created."""
     if event.type == "password.reset" and not ctx.settings.after_reset:

@@ -43,6 +43,7 @@ class Handler:
 
     ``triggered_by`` None means the filter of the service. ``timeout`` is in seconds and begins with the attempt.
     ``expires_after`` is in seconds from the event's own time; None: it never expires. ``optional``: it runs only where it is named.
+    Not ``sends``: it never sends a message.
     ``origin`` is ``file:line``.
     """
 
@@ -57,6 +58,7 @@ class Handler:
     on_unknown: OnUnknown | None = None
     settings: type[BaseModel] | None = None
     optional: bool = False
+    sends: bool = True
     origin: str = ""
 
     async def __call__(self, event: Event, ctx: Context) -> None:
@@ -68,7 +70,17 @@ class Handler:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
-_OPTIONS = ("triggered_by", "retry", "timeout", "ordered", "expires_after", "on_unknown", "settings", "optional")
+_OPTIONS = (
+    "triggered_by",
+    "retry",
+    "timeout",
+    "ordered",
+    "expires_after",
+    "on_unknown",
+    "settings",
+    "optional",
+    "sends",
+)
 
 
 def on(
@@ -81,6 +93,7 @@ def on(
     on_unknown: OnUnknown | None = None,
     settings: type[BaseModel] | None = None,
     optional: bool = False,
+    sends: bool = True,
     **unknown: object,
 ) -> Callable[[HandlerFunction], Handler]:
     """Declare an async function of ``(event, ctx)`` as the handler of these event types.
@@ -96,6 +109,7 @@ def on(
             None: mail is sent again, an SMS becomes a dead letter.
         settings: a pydantic model, filled from ``USHER_<NAME OF THE HANDLER>__<FIELD>``; the handler finds it in ``ctx.settings``.
         optional: True: it is off until `USHER_HANDLERS` names it. For a handler that changes something elsewhere.
+        sends: False: it never sends a message, so nobody is left untold where it fails (`usher untold`).
 
     Raises:
         HandlerError: at import; says in which file and line, and how to mend it.
@@ -113,19 +127,9 @@ def on(
         )
         timeout_s, expiry_s = _checked_times(timeout, expires_after, where, name)
         return Handler(
-            name=name,
-            function=function,
-            types=frozenset(types),
-            triggered_by=None if triggered_by is None else _names(triggered_by),
-            retry=retry,
-            timeout=timeout_s,
-            ordered=ordered,
-            expires_after=expiry_s,
-            on_unknown=on_unknown,
-            settings=settings,
-            optional=optional,
-            origin=where,
-        )
+            name, function, frozenset(types), None if triggered_by is None else _names(triggered_by), retry, timeout_s, ordered,
+            expiry_s, on_unknown, settings, optional, sends, where,
+        )  # fmt: skip
 
     return declare
 

@@ -125,7 +125,7 @@ async def test_what_the_other_side_quotes_of_a_person_is_masked(tmp_path: Path) 
     for private in (*PRIVATE, "hunter2xyz", "ann.berg", "ann berg", "Elm"):
         assert private not in said
     assert code == 0
-    assert [row["state"] for row in json.loads(out)] == ["dead"]
+    assert [row["state"] for row in json.loads(out)[0]["deliveries"]] == ["dead"]
 
 
 def _dead(service: Service) -> int:

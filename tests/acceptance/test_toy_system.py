@@ -110,7 +110,7 @@ def test_explain_and_emit_read_what_it_sends(
         assert rows("emit", "made.json", "--source", "toy") == [
             {"topic": "identity.events", "partition": 0, "event": "7"}
         ]
-        assert {row["source"] for row in rows("why", "--user", "ann.o")} == {"toy"}
+        assert {row["event"]["source"] for row in rows("why", "--user", "ann.o")} == {"toy"}
         assert ("toy: webhook", "ok") in {(row["what"], row["status"]) for row in rows("check")}
     finally:
         structlog.configure(**configured)

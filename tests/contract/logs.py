@@ -75,10 +75,14 @@ class Worker:
 
 
 class Harness(ABC):
-    """One kind of log. *partitions* and *shares* (several workers in one group) say what it can do."""
+    """One kind of log. *partitions* and *shares* (several workers in one group) say what it can do.
+
+    *start_from* is where its group starts.
+    """
 
     partitions: int = 3
     shares: bool = True
+    start_from: str = "earliest"
 
     def __init__(self) -> None:
         self.group = f"usher-{uuid.uuid4().hex[:8]}"
@@ -96,7 +100,7 @@ class Harness(ABC):
 
     @property
     def config(self) -> LogConfig:
-        return LogConfig(group=self.group, topics=(self.topic,), start_from="earliest", drain=10.0)
+        return LogConfig(group=self.group, topics=(self.topic,), start_from=self.start_from, drain=10.0)
 
     @abstractmethod
     async def create(self) -> None:

@@ -498,6 +498,43 @@ async def test_a_partition_moves_to_another_worker_with_its_place(logs: Harness)
     await first.until(lambda: len(first.held) == logs.partitions)
 
 
+async def test_a_topic_is_read_from_an_offset_and_from_a_time(logs: Harness) -> None:
+    """Only the partitions that are named; a time is found as the offset of its first record, or the end."""
+    before: dict[int, int] = {}
+    async with logs.browser() as browser:
+        for number in range(3):
+            await browser.append(logs.topic, b"k", b"%d" % number, partition=0)
+        [_, second, third] = await drained(browser.scan(logs.topic, 0))
+        await logs.pass_time(2.0)
+        await browser.append(logs.topic, b"k", b"late", partition=0)
+        later = await browser.offsets_since(logs.topic, third.timestamp / 1000 + 1)
+        never = await browser.offsets_since(logs.topic, third.timestamp / 1000 + 1_000)
+        always = await browser.offsets_since(logs.topic, 0.0)
+
+        assert values(await drained(browser.scan(logs.topic, first={0: second.offset}))) == [b"1", b"2", b"late"]
+        assert values(await drained(browser.scan(logs.topic, first={0: -5}))) == [b"0", b"1", b"2", b"late"]
+        assert values(await drained(browser.scan(logs.topic, first=before))) == []
+        assert values(await drained(browser.scan(logs.topic, first=later))) == [b"late"]
+        assert values(await drained(browser.scan(logs.topic, first=never))) == []
+        assert len(await drained(browser.scan(logs.topic, first=always))) == 4
+
+
+async def test_single_records_are_read_and_counted(logs: Harness) -> None:
+    """Those that are there; a place that no record has, or no partition, is left out."""
+    async with logs.browser() as browser:
+        for number in range(4):
+            await browser.append(logs.topic, b"k", b"%d" % number, partition=0)
+        records = await drained(browser.scan(logs.topic, 0))
+        here = TopicPartition(logs.topic, 0)
+        asked = [(here, records[2].offset), (here, records[0].offset), (here, records[-1].offset + 50)]
+
+        found = await browser.records_at(asked)
+        counted = await browser.count(here, records[1].offset, records[3].offset)
+
+    assert {each.value for each in found} == {b"0", b"2"}
+    assert counted == 2
+
+
 # Receipts, and what a group notes about itself
 
 

@@ -309,11 +309,31 @@ class MemoryBrowser:
             entries.append(Committed(TopicPartition(topic, number), next_, mark, log.first, log.end))
         return entries
 
-    async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
+    async def scan(
+        self, topic: str, partition: int | None = None, *, first: Mapping[int, int] | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
         self.broker.check()
-        wanted = [log for number, log in enumerate(self.broker.topic(topic)) if partition in {None, number}]
-        for records in [list(log.records) for log in wanted]:
+        wanted = [
+            (number, log)
+            for number, log in enumerate(self.broker.topic(topic))
+            if partition in {None, number} and (first is None or number in first)
+        ]
+        for records in [list(log.since((first or {}).get(number, 0))) for number, log in wanted]:
             yield records
+
+    async def offsets_since(self, topic: str, moment: float) -> Mapping[int, int]:
+        return {
+            number: next((each.offset for each in log.records if each.timestamp >= moment * 1000), log.end)
+            for number, log in enumerate(self.broker.topic(topic))
+        }
+
+    async def records_at(self, places: Collection[tuple[TopicPartition, int]]) -> Sequence[Record]:
+        self.broker.check()
+        found = [(offset, self.broker.partition(*at).since(offset, 1)) for at, offset in places]
+        return [each for offset, records in found for each in records if each.offset == offset]
+
+    async def count(self, topic_partition: TopicPartition, first: int, end: int) -> int:
+        return sum(first <= each.offset < end for each in self.broker.partition(*topic_partition).records)
 
     async def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:
         for records in self.broker.uncommitted.get(topic, []):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +15,21 @@ from typing import Any, NamedTuple
 import pytest
 import structlog
 import typer
+from tests.receipts import AT, receipt
 
 from usher import __version__ as usher_version
 from usher import cli
 from usher.cli import _options, main
 from usher.cli._exits import Exit, code_of
+from usher.cli._progress import spoken
 from usher.delivery import Delivery, Origin
 from usher.delivery.headers import delivery_headers
 from usher.engine.dead_letters import dead_letter_headers
 from usher.eventlog.names import dead_letter_topic, retry_topic
 from usher.operate import errors
 from usher.operate.errors import OperateError
+from usher.receipts import Receipt, pack
+from usher.receipts.keys import AddressKeys
 from usher.settings import Settings
 from usher.settings.table import settings_table
 from usher.storage import browser
@@ -670,18 +676,59 @@ def test_why_reads_a_raw_topic_through_its_source(usher: Usher) -> None:
     ended = usher("why", "created-64c0ffee0000000000000a02", "--topics", f"{TOPIC},raw=genauth", "--json")
 
     assert ended.code == Exit.OK, ended.err
-    assert {row["topic"] for row in ended.rows} == {"raw"}
-    assert {row["handler"]: row["state"] for row in ended.rows}["welcome_email"] == "waiting"
+    assert states_of(ended.rows[0])["welcome_email"] == "not-read"
+
+
+def states_of(event: dict[str, Any]) -> dict[str, str]:
+    """The state of each delivery of an event, as `why --json` has it."""
+    return {row["handler"]: row["state"] for row in event["deliveries"]}
+
+
+def deliveries_of(ended: Ended) -> dict[str, dict[str, Any]]:
+    """The deliveries of the only event, by handler."""
+    (event,) = ended.rows
+    return {row["handler"]: row for row in event["deliveries"]}
 
 
 def test_why_of_an_event_that_nobody_has_read(usher: Usher) -> None:
-    """Waiting for those that will run, filtered for the others, each with the reason."""
+    """Not read for those that will run; those for other types only with --all: filtered, with the rule."""
     usher("emit", file("event.json", raw_event(id="00ff")))
-    ended = usher("why", "00ff", "--json")
+    ended, everything = usher("why", "00ff", "--json"), usher("why", "00ff", "--json", "--all")
 
     assert ended.code == Exit.OK
-    states = {row["handler"]: row["state"] for row in ended.rows}
-    assert states == {"welcome_email": "waiting", "sms_notice": "waiting", "reset_instructions": "filtered"}
+    (event,) = ended.rows
+    assert (event["event"]["id"], event["event"]["type"], event["event"]["source"]) == (
+        "00ff",
+        "user.created",
+        "authgear",
+    )
+    assert states_of(event) == {"welcome_email": "not-read", "sms_notice": "not-read"}
+    filtered = deliveries_of(everything)["reset_instructions"]
+    assert filtered["state"] == "filtered"
+    assert "not user.created (by the rules of now)" in filtered["reason"]
+
+
+def test_why_names_the_rule_where_no_handler_runs(usher: Usher) -> None:
+    """In one line for the event; the deliveries are filtered, by the rules of now."""
+    usher("emit", file("event.json", raw_event(id="00ff", triggered_by="user")))
+    usher("emit", file("event.json", raw_event("user.blocked", id="00fe")))
+
+    assert "no handler runs for it: triggered by user, not admin_api" in usher("why", "00ff").out
+    assert "no handler runs for it: no handler is for" in usher("why", "00fe").out
+    assert set(states_of(usher("why", "00ff", "--json").rows[0]).values()) == {"filtered"}
+
+
+def test_why_fits_80_columns(usher: Usher) -> None:
+    """A heading for the event, a line a handler, the details indented."""
+    bury("5f2c9d0e-6a0b-4f3c-9a57-0123456789ab", reason="attempts-exhausted")
+    usher("emit", file("event.json", raw_event(id="5f2c9d0e-6a0b-4f3c-9a57-0123456789ab", email=KIM, username="kim.b")))
+    lines = usher("why", "5f2c9d0e-6a0b-4f3c-9a57-0123456789ab", "--all").out.splitlines()
+
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("user.created")
+    handlers = [line for line in lines if line.startswith("  ") and line[2] != " " and not line.startswith("  about")]
+    assert len(handlers) == 4
+    assert next(line.split()[:2] for line in handlers) == ["welcome_email", "dead"]
 
 
 def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
@@ -697,17 +744,14 @@ def test_why_shows_parked_dead_and_dropped(usher: Usher) -> None:
             await event_log.append(RETRY, parked.key.encode(), parked.value, delivery_headers(parked), partition=0)
 
     asyncio.run(park())
-    rows = {row["handler"]: row for row in usher("why", "00aa", "--json").rows}
-    assert (rows["sms_notice"]["state"], rows["sms_notice"]["attempt"], rows["sms_notice"]["error"]) == (
-        "parked",
-        2,
-        "busy",
-    )
-    assert rows["sms_notice"]["detail"] == "due 1970-01-01 00:00:00Z"
-    assert (rows["welcome_email"]["state"], rows["welcome_email"]["detail"]) == ("dead", "rejected")
+    rows = deliveries_of(usher("why", "00aa", "--json"))
+    parked_row = rows["sms_notice"]
+    assert (parked_row["state"], parked_row["attempts"], parked_row["reason"]) == ("parked", 2, "busy")
+    assert parked_row["due"] == "1970-01-01T00:00:00+00:00"
+    assert (rows["welcome_email"]["state"], rows["welcome_email"]["reason"]) == ("dead", "rejected: 550 no such user")
 
     assert usher("dlq", "drop", "--all", "--yes").code == Exit.OK
-    rows = {row["handler"]: row for row in usher("why", "00aa", "--json").rows}
+    rows = deliveries_of(usher("why", "00aa", "--json"))
     assert rows["welcome_email"]["state"] == "dropped"
 
 
@@ -717,8 +761,8 @@ def test_why_of_several_events_shows_each_and_names_those_that_are_not_there(ush
 
     both, one = usher("why", "00a3", "00a1", "--json"), usher("why", "00a1", "00ff", "00fe", "--json")
 
-    assert list(dict.fromkeys(row["event_id"] for row in both.rows)) == ["00a3", "00a1"]
-    assert {row["event_id"] for row in one.rows} == {"00a1"}
+    assert [row["event"]["id"] for row in both.rows] == ["00a3", "00a1"]
+    assert [row["event"]["id"] for row in one.rows] == ["00a1"]
     assert (both.code, one.code) == (Exit.OK, Exit.NOT_FOUND)
     assert "no event 00ff, 00fe in" in one.err
     assert "00a3" in usher("why", "00a3", "00a1").out
@@ -734,11 +778,14 @@ def test_why_of_a_user_shows_all_their_events(usher: Usher) -> None:
     usher("emit", file("events.json", b"\n".join(events)))
     by_id, by_address = usher("why", "--user", "u-kim", "--json"), usher("why", "--user", KIM.upper(), "--json")
 
-    assert {row["event_id"] for row in by_id.rows} == {"00a1", "00a2"}
+    assert [row["event"]["id"] for row in by_id.rows] == ["00a1", "00a2"]
     assert by_address.rows == by_id.rows
     assert usher("why", "--user", "Kim.B", "--json").rows == by_id.rows
     assert "00a2" in usher("why", "--user", "u-kim").out
+    assert usher("why", "--address", "KIM.berg@EXAMPLE.com", "--json").rows == by_id.rows
     assert usher("why", "--user", "u-nobody").code == Exit.NOT_FOUND
+    assert usher("why", "--address", "nobody@example.com").code == Exit.NOT_FOUND
+    assert usher("why", "--message-id", "m-1").code == Exit.NOT_FOUND
     assert usher("why").code == Exit.USAGE
     assert usher("why", "00a1", "--user", "u-kim").code == Exit.USAGE
 
@@ -751,6 +798,130 @@ def test_why_of_an_unknown_event_is_exit_code_4(usher: Usher) -> None:
     assert ended.code == Exit.NOT_FOUND
     assert ended.rows == []
     assert usher("why", "nothing").out == ""
+
+
+def test_untold_is_fit_for_cron(usher: Usher) -> None:
+    """Exit code 0 where everybody was told, 1 with the reason and what mends it where not, 3 where there is no event log."""
+    assert usher("untold").code == Exit.LOG_UNREACHABLE
+    usher("topics", "apply")
+    nobody = usher("untold", "--json")
+    bury("00aa")
+    somebody, shown = usher("untold", "--json"), usher("untold")
+
+    assert (nobody.code, nobody.rows) == (Exit.OK, [])
+    assert (somebody.code, shown.code) == (Exit.FAILED, Exit.FAILED)
+    (row,) = somebody.rows
+    assert set(row) == {"reason", "event", "deliveries", "mend"}
+    assert (row["reason"], row["event"]["id"], row["event"]["type"]) == ("dead", "00aa", "user.created")
+    assert [(each["handler"], each["state"]) for each in row["deliveries"]] == [("welcome_email", "dead")]
+    assert row["mend"].startswith("mend the cause, then: usher dlq replay 0@")
+    assert "dead: 1 event" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert usher("untold", "--since", "soon").code == Exit.USAGE
+
+
+def test_what_takes_longer_than_a_second_is_said_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not before; and then ever more rarely."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = spoken()
+    for second in range(90):
+        now[0] = second + 0.5
+        progress.read("identity.events", second * 1_000)
+    out, err = capsys.readouterr()
+
+    assert out == ""
+    assert err.splitlines()[0] == "usher: reading identity.events: 1,000 so far"
+    assert len(err.splitlines()) == 7
+
+
+def keep(*receipts: Receipt) -> None:
+    """Put receipts into the event log, as a worker does."""
+
+    async def write() -> None:
+        async with browser(Settings.load(), create=True) as event_log:
+            for value in pack(receipts):
+                await event_log.append("usher.receipts", None, value)
+
+    asyncio.run(write())
+
+
+def test_receipts_are_listed_in_a_table_and_as_json(usher: Usher) -> None:
+    """What matches, the oldest first, within 80 columns; what ended before --since is left out."""
+    now = time.time_ns() // 1_000_000
+    keep(
+        receipt(
+            "5f2c9d0e-6a0b-4f3c-9a57-0123456789ab", "skipped", at=now - 10, reason="no-address", user_id="u-2", offset=1
+        ),
+        receipt("00aa", at=now - 60_000, username="kim.b"),
+        receipt(
+            "00aa", "dead", handler="a_handler_with_a_rather_long_name_of_its_own", at=now - 50_000, reason="rejected"
+        ),
+        receipt("00ab", offset=2, at=now - 30 * 86_400_000),
+    )
+    shown, rows = usher("receipts", "list"), usher("receipts", "list", "--json").rows
+
+    assert (shown.code, len(shown.out.splitlines())) == (Exit.OK, 1 + 2 + 2 + 1)
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert [(row["event"]["id"][:4], row["state"]) for row in rows] == [
+        ("00aa", "sent"),
+        ("00aa", "dead"),
+        ("5f2c", "skipped"),
+    ]
+    assert rows[0]["provider_id"] == "00aa.eml"
+    for options, found in (
+        (("--state", "dead", "--state", "sent"), ["sent", "dead"]),
+        (("--handler", "welcome_email"), ["sent", "skipped"]),
+        (("--user", "KIM.B"), ["sent", "dead"]),
+        (("--user", "u-2"), ["skipped"]),
+        (("--since", "60d"), ["sent", "sent", "dead", "skipped"]),
+    ):
+        assert [row["state"] for row in usher("receipts", "list", *options, "--json").rows] == found, options
+    assert usher("receipts", "list", "--state", "lost").code == Exit.USAGE
+    assert "There are no such receipts in sqlite:///usher.db" in usher("receipts", "list", "--user", "nobody").err
+
+
+def test_a_user_whose_name_is_an_address_is_found_by_it(usher: Usher, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A receipt keeps the HMAC in its place; every key that is set reads, and without the key nobody finds it."""
+    old = AddressKeys([b"the old one"])
+    keep(
+        receipt("00aa", username=old.kept(KIM)),
+        receipt("00ab", offset=1, address=old.address_hmac(KIM, "email"), key=old.name),
+    )
+    monkeypatch.setenv("USHER_RECEIPTS__KEY", "a new one,the old one")
+
+    assert [row["event"]["id"] for row in usher("why", "--user", KIM.upper(), "--json").rows] == ["00aa", "00ab"]
+    assert [row["event"]["id"] for row in usher("why", "--address", KIM, "--json").rows] == ["00ab"]
+    assert len(usher("receipts", "list", "--user", KIM, "--since", "9999d", "--json").rows) == 2
+    assert KIM not in usher("receipts", "export").out
+
+    monkeypatch.setenv("USHER_RECEIPTS__KEY", "a new one")
+    assert usher("why", "--user", KIM).code == Exit.NOT_FOUND
+
+
+def test_receipts_are_exported_as_lines_of_json_and_as_csv(usher: Usher) -> None:
+    """Everything that is kept; a delivery and its event a line; equal receipts are one, a repeat is in the history."""
+    again = receipt("00ab", provider_id="second", offset=1, at=AT + 5)
+    keep(receipt("00aa", username="=cmd()"), receipt("00ab", offset=1), receipt("00ab", offset=1), again)
+
+    exported = [json.loads(line) for line in usher("receipts", "export").out.splitlines()]
+    table = list(csv.DictReader(usher("receipts", "export", "--format", "csv").out.splitlines()))
+
+    assert [(row["event"]["id"], row["state"], row["provider_id"]) for row in exported] == [
+        ("00aa", "sent", "00aa.eml"),
+        ("00ab", "sent", "second"),
+    ]
+    assert [entry["repeat"] for entry in exported[1]["history"]] == [False, True]
+    assert [(row["event_id"], row["handler"], row["provider_id"]) for row in table] == [
+        ("00aa", "welcome_email", "00aa.eml"),
+        ("00ab", "welcome_email", "second"),
+    ]
+    assert table[0]["event_username"] == "'=cmd()"
+    assert [entry["provider_id"] for entry in json.loads(table[1]["history"])] == ["00ab.eml", "second"]
+    assert usher("receipts", "export", "--since", "1d").out == ""
+    assert usher("receipts", "export", "--format", "xml").code == Exit.USAGE
 
 
 def test_dlq_list_shows_the_open_dead_letters(usher: Usher) -> None:
@@ -925,7 +1096,8 @@ def test_what_a_stranger_named_is_shown_on_one_line(usher: Usher, command: str, 
 
     assert not set(UNSEEN) - set("evil[2J") & set(ended.out)
     if json:
-        assert ended.rows[0]["event_id"] == id_
+        row = ended.rows[0]
+        assert (row["event"]["id"] if command.startswith("why") else row["event_id"]) == id_
     else:
         assert all(line.count("evil") == 2 for line in shown)
         assert shown or command.startswith("why")

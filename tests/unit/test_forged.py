@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from unittest.mock import Mock
 
 import pytest
@@ -22,9 +22,10 @@ from usher.delivery import Delivery, Headers, Origin, Replay
 from usher.delivery.headers import ORIGINAL_GROUP
 from usher.engine.dead_letters import dead_letter_headers, state_headers
 from usher.event import EventUid
-from usher.eventlog.names import checkpoints_topic, dead_letter_topic, retry_topic
+from usher.eventlog.names import checkpoints_topic, dead_letter_topic, receipts_topic, retry_topic
 from usher.eventlog.port import TopicPartition
 from usher.outcome import Reject
+from usher.receipts import Receipt, State, pack
 from usher.settings import Settings
 from usher.storage import browser
 from usher.systems.auth0.feeds import Auth0EventsFeed, Auth0LogsFeed
@@ -34,6 +35,7 @@ from usher.systems.genauth.feed import GenAuthAuditFeed
 from usher.systems.keycloak.feed import KeycloakAdminFeed
 
 RETRY, DEAD, NOTES = retry_topic("usher", TOPIC), dead_letter_topic("usher", TOPIC), checkpoints_topic("usher")
+FILED = receipts_topic("usher")
 
 
 class Forged(NamedTuple):
@@ -110,6 +112,16 @@ def forged(draw: st.DrawFn) -> Forged:
 
 
 RECORDS = st.lists(forged(), min_size=1, max_size=6)
+WHOLE = st.sampled_from([0, 1, -1, 2**62, 2**63 - 1, -(2**63)])
+TEXT = st.sampled_from(["", "x", "v", "m", "welcome_email", "é\x1b[2J", "k" * 3_000])
+RECEIPTS = st.builds(
+    Receipt,
+    topic=st.sampled_from([TOPIC, "", "another"]), topic_id=TEXT, partition=WHOLE, offset=WHOLE, handler=TEXT, replay=TEXT, event_id=TEXT,
+    type=TEXT, source=TEXT, tenant=TEXT, user_id=TEXT, username=TEXT, stored_at=WHOLE, state=st.sampled_from(get_args(State)), reason=TEXT,
+    channel=TEXT, provider=TEXT, provider_id=TEXT, template=TEXT, language=TEXT, address=st.binary(max_size=40), key=TEXT,
+    attempts=WHOLE, began=WHOLE, at=WHOLE, sends=st.booleans(),
+)  # fmt: skip
+FORGED_RECEIPTS = st.lists(RECEIPTS, min_size=1, max_size=4).map(lambda some: pack(some)[0]) | TEXTS | JSON
 
 
 @given(RECORDS, st.booleans())
@@ -165,7 +177,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     structlog.configure(**configured)
 
 
-@given(records=RECORDS)
+@given(
+    records=RECORDS
+    | st.lists(FORGED_RECEIPTS.map(lambda value: Forged(FILED, None, value, [])), min_size=1, max_size=4)
+)
 @settings(
     max_examples=settings.default.max_examples // 8 if settings.default else 12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -184,7 +199,9 @@ def test_a_command_says_something_whatever_lies_in_the_topics(
 
     asyncio.run(write())
     commands = [
-        "why x", "why --user v --json", "dlq list --state all", "topics plan", "topics plan --json", "check --json",
+        "why x", "why x --all --json", "why --user v --json", "why --address v@example.org", "why --message-id m", "untold",
+        "untold --json --since 3000d", "receipts list", "receipts export", "receipts export --format csv", "receipts list --user v --json",
+        "dlq list --state all", "topics plan", "topics plan --json", "check --json",
         "dlq replay --all --dry-run", "dlq replay --all --yes --even-expired", "dlq drop --all --yes", "dlq list --state all --json",
     ]  # fmt: skip
     for command in commands:

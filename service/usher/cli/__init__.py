@@ -25,7 +25,7 @@ import typer
 from typer.main import get_command
 
 from usher import __version__
-from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, run, topics, why
+from usher.cli import check, demo, dlq, emit, explain, handlers, new, preview, receipts, run, topics, untold, why
 from usher.cli._exits import Exit, code_of
 from usher.terminal import flushed, open_closed_streams, result, say
 
@@ -67,9 +67,11 @@ app.command()(check.check)
 app.command()(handlers.handlers)
 app.command()(explain.explain)
 app.command()(why.why)
+app.command()(untold.untold)
 app.command()(emit.emit)
 app.add_typer(topics.app, name="topics")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(receipts.app, name="receipts")
 app.command()(preview.preview)
 app.add_typer(new.app, name="new")
 

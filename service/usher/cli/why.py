@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from usher.cli import _options as opt
 from usher.cli._exits import Exit, Stop
-from usher.redact import without_secrets
-from usher.terminal import iso, moment, print_json, table
+from usher.terminal import print_json, result, say
 
 if TYPE_CHECKING:
-    from usher.operate.fates import Fate
+    from usher.operate.event_traces import EventTrace
+    from usher.operate.trace import Question
+
+
+EventIds = Annotated[
+    list[str] | None, typer.Argument(metavar="EVENT-ID", help="The ids of events, as their source wrote them.")
+]
+User = Annotated[
+    str | None, typer.Option(help="All events of this user instead: an id, user name, email address or phone number.")
+]
+Address = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="All events with a message to this email address or phone number.")
+]
+MessageId = Annotated[
+    str | None, typer.Option(metavar="ID", help="The event of the message that its provider gave this id.")
+]
+Since = Annotated[
+    str | None,
+    typer.Option(metavar="AGE", help="How far back to look for what left no receipt, as in 30d; 7d by default."),
+]
+Everything = Annotated[
+    bool,
+    typer.Option("--all", help="Also handlers for other types, and events and arrivals that left nothing behind."),
+]
+OfSource = Annotated[str | None, typer.Option("--source", help="Only events of this source, as in authgear.")]
+OfTenant = Annotated[str | None, typer.Option("--tenant", help="Only events of this tenant.")]
 
 
 def why(
     *,
-    event_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="EVENT-ID", help="The ids of events, as their source wrote them.")
-    ] = None,
-    user: Annotated[
-        str | None,
-        typer.Option(help="Show all events of this user instead: an id, user name, email address or phone number."),
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Only events of this source, as in authgear.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Only events of this tenant.")] = None,
+    event_ids: EventIds = None,
+    user: User = None,
+    address: Address = None,
+    message_id: MessageId = None,
+    since: Since = None,
+    everything: Everything = False,
+    source: OfSource = None,
+    tenant: OfTenant = None,
     json: opt.Json = False,
     event_log: opt.EventLog = None,
     group: opt.Group = None,
@@ -37,100 +61,68 @@ def why(
 ) -> None:
     """Show what became of events, or of all events of a user, for each handler.
 
-    A delivery is filtered, waiting, settled, parked, dead, dropped, replaced or replayed, or its replay is requested.
+    What has ended has a receipt, and is found at once, as is what is parked or dead. The rest is looked for in the topics.
 
-    The command reads the topics from their beginning; a worker may run at the same time.
-
-    A delivery that is done leaves no trace: an event from before the group's start looks settled too.
+    docs/receipts.md explains the states. A worker may run at the same time.
     """
-    ids = event_ids or []
-    if bool(ids) == (user is not None):
-        raise typer.BadParameter("give the id of an event, or --user")
-    from usher.operate.trace import find_fates
+    if sum((bool(event_ids), user is not None, address is not None, message_id is not None)) != 1:
+        raise typer.BadParameter("give the id of an event, or one of --user, --address, --message-id")
+    from usher.cli._fates_view import row
+    from usher.cli._progress import spoken
+    from usher.operate.trace import Question, find_traces
 
+    back = None if since is None else time.time() - opt.duration("--since", since)
+    ids = tuple(event_ids or ())
+    question = Question(ids, user, address, message_id, source, tenant, back, everything)
     settings = opt.load(
-        event_log=event_log,
-        group=group,
-        topics=topics,
-        triggered_by=triggered_by,
-        handlers=handlers,
-        handlers_dir=handlers_dir,
-    )
-    fates = asyncio.run(find_fates(settings, event_ids=ids, user=user, source=source, tenant=tenant))
+        event_log=event_log, group=group, topics=topics, triggered_by=triggered_by, handlers=handlers, handlers_dir=handlers_dir
+    )  # fmt: skip
+    found = _in_order(question, asyncio.run(find_traces(settings, question, spoken())))
     if json:
-        print_json(map(_row, fates))
-    elif fates:
-        _print_table(fates, with_id=len(ids) != 1)
-    _stop_if_missing(ids, fates, f"in {', '.join(settings.topic_names)} of {settings.event_log}")
+        print_json(map(row, found))
+    else:
+        _print(found)
+        if found and not ids and not everything:
+            say("Events of this person that no handler ran for may be missing: --all looks for them too.")
+    _stop_if_missing(question, found, f"in {', '.join(settings.topic_names)} of {settings.event_log}")
 
 
-def _stop_if_missing(ids: list[str], fates: list[Fate], where: str) -> None:
-    from usher.operate.trace import is_called
+def _print(found: list[EventTrace]) -> None:
+    from usher.cli._fates_view import lines
 
-    missing = [event_id for event_id in ids if not any(is_called(fate.sighting.uid, event_id) for fate in fates)]
-    if missing or not fates:
-        asked = f"no event {', '.join(missing)}" if missing else "no event of this user"
-        raise Stop(f"there is {asked} {where}", Exit.NOT_FOUND)
-
-
-def _row(fate: Fate) -> dict[str, object]:
-    seen = fate.sighting
-    return {
-        "topic": seen.topic_partition.topic,
-        "partition": seen.topic_partition.partition,
-        "offset": seen.offset,
-        "stored_at": iso(seen.stored_at),
-        "source": seen.uid.source,
-        "tenant": seen.uid.tenant,
-        "event_id": seen.uid.id,
-        "type": seen.event.type if seen.event else None,
-        "triggered_by": seen.event.context.triggered_by if seen.event else None,
-        "handler": fate.handler,
-        "state": fate.state,
-        "detail": _detail(fate),
-        "attempt": fate.attempt,
-        "due": None if fate.due is None else iso(fate.due),
-        "error": without_secrets(fate.error),
-        "dead_letter": fate.dead_letter or None,
-    }
+    for number, each in enumerate(found):
+        for line in ("", *lines(each)) if number else lines(each):
+            result(line)
 
 
-def _print_table(fates: list[Fate], *, with_id: bool) -> None:
-    columns = [
-        "topic",
-        "partition@offset",
-        "stored",
-        "type",
-        "handler",
-        "state",
-        "why",
-        "attempt",
-        "error",
-        "dead letter",
-    ]
-    rows = [_cells(fate) for fate in fates]
-    if with_id:
-        columns.insert(3, "event")
-        for row, fate in zip(rows, fates, strict=True):
-            row.insert(3, fate.sighting.uid.id)
-    table(columns, rows)
+def _in_order(question: Question, found: list[EventTrace]) -> list[EventTrace]:
+    """Return the events in the order in which they were asked for."""
+    from usher.operate.wanted import is_called
+
+    places = {id_: number for number, id_ in enumerate(question.ids)}
+
+    def place(event: EventTrace) -> int:
+        return min((number for id_, number in places.items() if is_called(event.uid, id_)), default=len(places))
+
+    return sorted(found, key=place)
 
 
-def _cells(fate: Fate) -> list[object]:
-    seen = fate.sighting
-    return [
-        seen.topic_partition.topic,
-        f"{seen.topic_partition.partition}@{seen.offset}",
-        moment(seen.stored_at),
-        seen.event.type if seen.event else "(no longer in the topic)",
-        fate.handler,
-        fate.state,
-        _detail(fate),
-        fate.attempt or None,
-        without_secrets(fate.error),
-        fate.dead_letter,
-    ]
+def _stop_if_missing(question: Question, found: list[EventTrace], where: str) -> None:
+    from usher.operate.wanted import is_called
+
+    missing = [id_ for id_ in question.ids if not any(is_called(event.uid, id_) for event in found)]
+    if not missing and found:
+        return
+    back = (
+        ""
+        if question.message_id
+        else "; what left no receipt was looked for since the time that --since says, 7d by default"
+    )
+    asked = f"no event {', '.join(missing)}" if missing else _asked(question)
+    raise Stop(f"there is {asked} {where}{back}", Exit.NOT_FOUND)
 
 
-def _detail(fate: Fate) -> str:
-    return fate.detail or (f"due {moment(fate.due)}" if fate.due is not None else "")
+def _asked(question: Question) -> str:
+    if question.message_id is not None:
+        return "no receipt of this message"
+    return "no event of this user" if question.user is not None else "no event with this address"

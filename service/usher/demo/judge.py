@@ -36,12 +36,14 @@ class Facts:
     """The facts that the demo has found.
 
     *dead* and *dead_in_the_end* are rows of ``usher dlq list --json``, before and after the replay; *exit_code* is that of
-    the service after SIGTERM. *leaks* are the files of the service in which a credential was found.
+    the service after SIGTERM. *untold* are rows of ``usher untold --json``, before the replay. *leaks* are the files of the service in
+    which a credential was found.
     """
 
     messages: Sequence[SentMessage] = ()
     dead: Sequence[Mapping[str, Any]] = ()
     dead_in_the_end: Sequence[Mapping[str, Any]] = ()
+    untold: Sequence[Mapping[str, Any]] = ()
     metrics: Scrape = field(default_factory=lambda: Scrape(""))
     exit_code: int | None = None
     leaks: Sequence[str] = ()
@@ -78,6 +80,9 @@ def _of_dead_letters(facts: Facts) -> Iterator[str]:
         yield f"dlq list should have named {NOOR.name}'s {NOOR.handler} alone, as rejected; it named {named}"
     elif "400" not in str(facts.dead[0]["error"]):
         yield f"the dead letter should say that the provider answered 400; it says {facts.dead[0]['error']!r}"
+    untold = [(row["reason"], row["event"]["id"]) for row in facts.untold]
+    if untold != [("dead", NOOR.id)]:
+        yield f"before the replay nobody but {NOOR.name} should be untold; usher untold named {untold}"
     if facts.dead_in_the_end:
         yield f"after the replay no dead letter should be open; there are {len(facts.dead_in_the_end)}"
 

@@ -46,6 +46,7 @@ def environment(provider: FakeProviders, environ: Mapping[str, str]) -> dict[str
         "USHER_PROXY": "none",
         "USHER_EVENT_LOG": "sqlite:///usher.db",
         "USHER_LOG_FORMAT": "json",
+        "USHER_CACHE_DIR": "cache",
         "USHER_RETRY_DELAYS": "1s,2s",
         "USHER_SERVICE_NAME": SERVICE_NAME,
         "USHER_LOGIN_URL": LOGIN_URL,
@@ -120,11 +121,11 @@ class Service:
                 return metrics
             await asyncio.sleep(_LOOK_AGAIN)
 
-    async def usher(self, *arguments: str) -> str:
+    async def usher(self, *arguments: str, code: int = 0) -> str:
         """Run one `usher` command beside the service, with its settings. Return what it prints on stdout.
 
         Raises:
-            Failed: it ended with another exit code than 0.
+            Failed: it ended with another exit code than *code*.
         """
         command = f"usher {' '.join(arguments)}"
         process = await _start(self.folder, self.env, *arguments, out=asyncio.subprocess.PIPE)
@@ -134,15 +135,15 @@ class Service:
             raise Failed(f"`{command}` took longer than {WITHIN:g} s") from None
         finally:
             await _kill(process)
-        if process.returncode:
+        if process.returncode != code:
             raise Failed(
                 f"`{command}` ended with exit code {process.returncode}: {err.decode(errors='replace').strip()}"
             )
         return out.decode()
 
-    async def ask(self, *arguments: str) -> list[dict[str, Any]]:
+    async def ask(self, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
         """Run a command with ``--json``, and return its rows."""
-        rows: list[dict[str, Any]] = json.loads(await self.usher(*arguments, "--json"))
+        rows: list[dict[str, Any]] = json.loads(await self.usher(*arguments, "--json", code=code))
         return rows
 
     async def stop(self) -> int:

@@ -114,9 +114,9 @@ class Story:
         result(f"{_INDENT}usher why ID shows why there is no message:")
         scenes = (*LEFT_OUT, MARA)
         for scene, fates in zip(scenes, await self._why(*scenes), strict=True):
-            filtered = [fate for fate in fates if fate["state"] == "filtered"]
-            _expect(bool(filtered), f"`usher why` should say why {scene.name} is left out; it says {fates}")
-            _print(scene.name, filtered[0]["detail"], "no message" if scene in LEFT_OUT else "nothing more")
+            left_out = [fate for fate in fates if fate["state"] in {"filtered", "duplicate"}]
+            _expect(bool(left_out), f"`usher why` should say why {scene.name} is left out; it says {fates}")
+            _print(scene.name, left_out[0]["reason"], "no message" if scene in LEFT_OUT else "nothing more")
 
     async def _retry(self) -> None:
         self._step("SendGrid fails for a moment. The delivery is parked, and tried again.")
@@ -134,10 +134,15 @@ class Story:
         for dead_letter in self.facts.dead:
             result(f"{_INDENT}{dead_letter['id']}  {dead_letter['handler']}  {dead_letter['reason']}:")
             result(f"{_INDENT}{dead_letter['error']}")
+        self.facts.untold = await self.service.ask("untold", code=1)
+        for row in self.facts.untold:
+            result(f"{_INDENT}usher untold: {row['reason']}: {row['event']['type']} {row['event']['id']}")
         self.provider.refused.clear()
         result(f"{_INDENT}SendGrid accepts the address now: usher dlq replay --all --yes --wait")
         said = await self.service.usher("dlq", "replay", "--all", "--yes", "--wait")
         result(f"{_INDENT}{', '.join(said.split(chr(10))).strip(', ')}")
+        await self.service.ask("untold")  # its exit code says that there is nobody
+        result(f"{_INDENT}usher untold: nobody any more")
 
     async def _timeline(self) -> None:
         self._step("The service is stopped. What became of each event (times are in UTC):")
@@ -152,9 +157,14 @@ class Story:
 
     async def _why(self, *scenes: Scene) -> list[Fates]:
         """Return what became of each event at the handler that its scene is about."""
-        fates = await self.service.ask("why", *(scene.id for scene in scenes))
+        events = await self.service.ask("why", *(scene.id for scene in scenes))
         return [
-            [fate for fate in fates if (fate["event_id"], fate["handler"]) == (scene.id, scene.handler)]
+            [
+                fate | {"stored_at": found["event"]["stored_at"]}
+                for found in events
+                for fate in found["deliveries"]
+                if (found["event"]["id"], fate["handler"]) == (scene.id, scene.handler)
+            ]
             for scene in scenes
         ]
 

@@ -36,13 +36,13 @@ def rows(
 def _arrivals(scene: Scene, fates: Sequence[Mapping[str, Any]]) -> Iterator[_Row]:
     way = "by webhook" if scene.by == "webhook" else "from the file"
     for fate in fates[:1]:
-        left_out = f"; left out: {fate['detail']}" if fate["state"] == "filtered" else ""
+        left_out = f"; left out: {fate['reason']}" if fate["state"] == "filtered" else ""
         yield moment(fate["stored_at"]), f"received {way}{left_out}"
 
 
 def _repeats(fates: Sequence[Mapping[str, Any]]) -> Iterator[_Row]:
     for fate in fates[1:]:
-        yield moment(fate["stored_at"]), f"received again; {fate['state']}: {fate['detail']}"
+        yield moment(fate["at"]), f"received again; {fate['state']}: {fate['reason']}"
 
 
 def _attempts(lines: Sequence[Mapping[str, Any]], *, replayed: bool) -> Iterator[_Row]:

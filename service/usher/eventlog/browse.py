@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -72,8 +72,34 @@ class Browser(Protocol):
     async def committed(self, topic: str) -> Sequence[Committed]:
         """Return what the group has committed for each partition of a source topic."""
 
-    def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
-        """Read a topic (or one partition) from its beginning to the end that it had at the call, in batches."""
+    def scan(
+        self, topic: str, partition: int | None = None, *, first: Mapping[int, int] | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        """Read a topic (or one partition) to the end that it had at the call, in batches: each partition from its beginning.
+
+        With *first* only the partitions in it are read, each from the offset there, or from the first one that is kept.
+        """
+
+    async def offsets_since(self, topic: str, moment: float) -> Mapping[int, int]:
+        """Return for each partition the offset of the first record stamped at or after *moment* (Unix seconds), or the end.
+
+        Raises:
+            LogUnavailable
+        """
+
+    async def records_at(self, places: Collection[tuple[TopicPartition, int]]) -> Sequence[Record]:
+        """Return the records at these offsets of their partitions, in any order, as far as they are kept.
+
+        Raises:
+            LogUnavailable
+        """
+
+    async def count(self, topic_partition: TopicPartition, first: int, end: int) -> int:
+        """Return how many records lie between two offsets, the second one left out; on Kafka a few more after transactions.
+
+        Raises:
+            LogUnavailable
+        """
 
     async def receipts_state(self) -> ReceiptsState | None:
         """Say where the group's receipts lie; None where it has none.

@@ -123,18 +123,59 @@ class KafkaBrowser:
                     raise
             await asyncio.sleep(_PAUSE)
 
-    async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
+    async def scan(
+        self, topic: str, partition: int | None = None, *, first: Mapping[int, int] | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
         """As `Browser.scan`.
 
         Raises:
             LogUnavailable
         """
         async with self._clients.reading(topic) as consumer:
-            partitions = [each for each in await self._partitions(topic) if partition in (None, each.partition)]
-            first = await consumer.beginning_offsets(partitions)
+            partitions = [
+                each
+                for each in await self._partitions(topic)
+                if partition in (None, each.partition) and (first is None or each.partition in first)
+            ]
+            kept = await consumer.beginning_offsets(partitions)
+            begin = {each: max(kept[each], (first or {}).get(each.partition, 0)) for each in partitions}
             ends = await consumer.end_offsets(partitions)
-            async for records in read_between(consumer, {each: (first[each], ends[each]) for each in partitions}):
+            async for records in read_between(consumer, {each: (begin[each], ends[each]) for each in partitions}):
                 yield records
+
+    async def offsets_since(self, topic: str, moment: float) -> Mapping[int, int]:
+        """As `Browser.offsets_since`.
+
+        Raises:
+            LogUnavailable
+        """
+        with self._asking(f"look up offsets of {topic}"):
+            partitions = await self._partitions(topic)
+            ends = await self._consumer.end_offsets(partitions)
+            since = await self._consumer.offsets_for_times(dict.fromkeys(partitions, max(0, round(moment * 1000))))
+        return {each.partition: ends[each] if at is None else at.offset for each, at in since.items()}
+
+    async def records_at(self, places: Collection[tuple[TopicPartition, int]]) -> Sequence[Record]:
+        """As `Browser.records_at`.
+
+        Raises:
+            LogUnavailable
+        """
+        found: list[Record] = []
+        if not places:
+            return found
+        async with self._clients.reading("single records") as consumer:
+            there = [each for topic in {at.topic for at, _ in places} for each in await self._partitions(topic)]
+            kept, ends = await consumer.beginning_offsets(there), await consumer.end_offsets(there)
+            for at, offset in places:
+                partition = KafkaPartition(*at)
+                if partition in kept and kept[partition] <= offset < ends[partition]:
+                    async for records in read_between(consumer, {partition: (offset, offset + 1)}):
+                        found += records
+        return found
+
+    async def count(self, topic_partition: TopicPartition, first: int, end: int) -> int:  # noqa: ARG002 offsets say it
+        return max(0, end - first)
 
     async def uncommitted(self, topic: str) -> AsyncIterator[Sequence[Record]]:
         """As `Browser.uncommitted`.

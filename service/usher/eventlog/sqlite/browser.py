@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -68,12 +68,28 @@ class SqliteBrowser:
             return [Committed(TopicPartition(topic, 0), None, "", first, end)]
         return [Committed(TopicPartition(topic, 0), position.next, position.mark, first, max(end, position.next))]
 
-    async def scan(self, topic: str, partition: int | None = None) -> AsyncIterator[Sequence[Record]]:
-        if partition not in {None, 0}:
+    async def scan(
+        self, topic: str, partition: int | None = None, *, first: Mapping[int, int] | None = None
+    ) -> AsyncIterator[Sequence[Record]]:
+        if partition not in {None, 0} or (first is not None and 0 not in first):
             return
-        bounds = await self._file.read(lambda db: tables.bounds(db, topic))
-        async for records in self._between(topic, *bounds):
+        begin, end = await self._file.read(lambda db: tables.bounds(db, topic))
+        async for records in self._between(topic, max(begin, first[0]) if first else begin, end):
             yield records
+
+    async def offsets_since(self, topic: str, moment: float) -> Mapping[int, int]:
+        return {0: await self._file.read(lambda db: tables.offset_since(db, topic, moment * 1000))}
+
+    async def records_at(self, places: Collection[tuple[TopicPartition, int]]) -> Sequence[Record]:
+        pages = [
+            await self._file.read(partial(tables.page, topic=at.topic, start=offset, limit=1, end=offset + 1))
+            for at, offset in places
+            if at.partition == 0
+        ]
+        return [record for page in pages for record in page]
+
+    async def count(self, topic_partition: TopicPartition, first: int, end: int) -> int:
+        return await self._file.read(lambda db: tables.count(db, topic_partition.topic, first, end))
 
     async def receipts_state(self) -> ReceiptsState:
         return await self._file.read(self._topics.receipts_state)

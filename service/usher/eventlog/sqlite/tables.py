@@ -153,6 +153,12 @@ def bounds(db: sqlite3.Connection, topic: str) -> tuple[int, int]:
     return (0, 0) if last is None else (first, last + 1)
 
 
+def count(db: sqlite3.Connection, topic: str, first: int, end: int) -> int:
+    """Return how many records of *topic* lie between two offsets, the second one left out."""
+    query = 'SELECT count(*) FROM records WHERE topic = ? AND "offset" >= ? AND "offset" < ?'
+    return int(db.execute(query, (topic, first, end)).fetchone()[0])
+
+
 def end(db: sqlite3.Connection) -> int:
     """Return the offset that the next record has at least, of whichever topic."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'records'").fetchone()
