@@ -16,6 +16,7 @@ from usher.engine.lanes import InFlight
 from usher.engine.writes import Writes
 from usher.event import Event, is_read
 from usher.eventlog.errors import LogUnavailable, TooLarge
+from usher.handler import Handler
 from usher.metrics import Metrics
 from usher.outcome import Dead, Done
 from usher.receipts import Receipt, State, pack
@@ -35,6 +36,7 @@ class Receipts:
     """Makes the receipts of a worker, and files them. Without *find_keys* there are none."""
 
     writes: Writes
+    handlers: Mapping[str, Handler]
     metrics: Metrics
     now: Callable[[], float]
     find_keys: FindKeys | None = None
@@ -78,6 +80,7 @@ class Receipts:
             return
         delivery, message = in_flight.delivery, in_flight.message
         event = message.event if message else in_flight.event
+        handler = self.handlers.get(delivery.handler)
         origin, at, replay = delivery.origin, int(self.now() * 1000), delivery.replay
         channel, address = (message.channel, message.address) if message else ("", "")
         receipt = Receipt(
@@ -106,6 +109,7 @@ class Receipts:
             attempts=attempts,
             began=at if delivery.first_failed_at is None else delivery.first_failed_at,
             at=at,
+            sends=handler is None or handler.sends,
         )
         state.unfiled.add(receipt)
         self.metrics.receipts.labels(receipt.handler, receipt.channel, receipt.provider, became).inc()

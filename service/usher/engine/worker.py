@@ -54,7 +54,7 @@ class Worker:
         self.metrics = metrics
         self._limits = limits
         router, writes = attempts.router, Writes(event_log, logger, group)
-        self.receipts = Receipts(writes, metrics, attempts.now, find_keys)
+        self.receipts = Receipts(writes, router.handlers, metrics, attempts.now, find_keys)
         self._commits = Commits(event_log, self.receipts, metrics, logger)
         settler = Settler(writes, self.receipts, attempts, group, metrics, logger)
         self.driver = Driver(attempts, settler, self._commits, limits)
