@@ -79,7 +79,7 @@ async def trace(
     settings: Settings, browser: Browser, router: Router, question: Question, progress: ReadingProgress
 ) -> list[EventTrace]:
     """As `find_traces`, in the event log of *browser* and for the handlers of *router*."""
-    traces = await read_traces(browser, settings.group, settings.topic_names)
+    traces = await read_traces(browser, settings.group, settings.topic_names, progress)
     keys = await reading_keys(settings, browser)
 
     async def answer(index: ReceiptIndex) -> list[EventTrace]:

@@ -15,6 +15,7 @@ from usher.eventlog.notes import GroupStart
 from usher.eventlog.port import TopicPartition, retry_topic
 from usher.operate.dead_letters import DeadLetterEntry
 from usher.operate.dead_letters import read as read_dead_letters
+from usher.operate.progress import ReadingProgress
 from usher.operate.sightings import Spot
 
 Key = tuple[str, str]
@@ -85,7 +86,7 @@ class Traces:
             self._lanes.setdefault((topic, delivery.lane_key), {})[text] = delivery.offset
 
 
-async def read_traces(browser: Browser, group: str, topics: Sequence[str]) -> Traces:
+async def read_traces(browser: Browser, group: str, topics: Sequence[str], progress: ReadingProgress) -> Traces:
     """Read all of it.
 
     Raises:
@@ -99,8 +100,11 @@ async def read_traces(browser: Browser, group: str, topics: Sequence[str]) -> Tr
     traces.starts = await browser.starts()
     for topic in topics:
         if (retries := retry_topic(group, topic)) in existing:
+            count = 0
             async for batch in browser.scan(retries):
                 traces.fold(ours(batch, group, topic), topic)
+                count += len(batch)
+                progress.read(retries, count)
     for entry in await read_dead_letters(browser, group, topics):  # oldest first: a delivery's last one counts
         traces.dead_letters[entry.topic, entry.dead_letter.delivery.key] = entry
     return traces
