@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 from tests.engine import until
+from tests.receipts import receipt
 from tests.service import environment, running, usher
 
+from usher.receipts import pack
+from usher.settings import Settings
+from usher.storage import browser
 from usher.testing import raw_event
 from usher.testing.providers import FakeProviders, answer
 
@@ -85,6 +89,27 @@ async def test_why_shows_a_parked_delivery(tmp_path: Path) -> None:
     assert (parked["state"], parked["attempts"]) == ("parked", 1)
     assert "503" in parked["reason"]
     assert parked["due"]
+
+
+async def test_commands_at_once_share_an_index_that_somebody_deletes(tmp_path: Path) -> None:
+    """Each of them answers, whatever becomes of the file; the next one finds an index that is whole."""
+    env = environment(cache_dir=tmp_path / "cache")
+    settings = Settings.load({"USHER_EVENT_LOG": f"sqlite:///{tmp_path / 'usher.db'}"}, env_file=None)
+    async with browser(settings, create=True) as event_log:
+        for value in pack([receipt(f"e{number}", offset=number) for number in range(40_000)]):
+            await event_log.append("usher.receipts", None, value)
+
+    async def ask() -> tuple[int, list[str]]:
+        code, rows = await _rows("why", "e39999", cwd=tmp_path, env=env)
+        return code, [row["state"] for event in rows for row in event["deliveries"]]
+
+    asked = [asyncio.create_task(ask()) for _ in range(4)]
+    await until(lambda: any((tmp_path / "cache").glob("*.sqlite")))
+    for file in (tmp_path / "cache").glob("*.sqlite"):
+        file.unlink()
+
+    assert await asyncio.gather(*asked) == [(0, ["sent"])] * 4
+    assert await ask() == (0, ["sent"])
 
 
 async def test_an_undecodable_dead_letter_is_decoded_and_routed_anew(tmp_path: Path) -> None:

@@ -519,6 +519,15 @@ async def test_a_topic_is_read_from_an_offset_and_from_a_time(logs: Harness) -> 
         assert len(await drained(browser.scan(logs.topic, first=always))) == 4
 
 
+async def test_the_topics_that_exist_are_known_by_name(logs: Harness) -> None:
+    """Before a worker ran the source topic at least; after that our own as well."""
+    async with logs.browser() as browser:
+        assert logs.topic in await browser.existing()
+    await logs.worker()
+    async with logs.browser() as browser:
+        assert {logs.topic, logs.retry_topic, logs.dead_letter_topic} <= set(await browser.existing())
+
+
 async def test_single_records_are_read_and_counted(logs: Harness) -> None:
     """Those that are there; a place that no record has, or no partition, is left out."""
     async with logs.browser() as browser:

@@ -276,6 +276,9 @@ class MemoryBrowser:
             states.append(TopicState(receipts_topic(group), "receipts", count, False, True))
         return states
 
+    async def existing(self) -> Collection[str]:
+        return {state.topic for state in await self.topics()}
+
     async def receipts_state(self) -> ReceiptsState:
         self.broker.check()
         topic = receipts_topic(self.config.group)

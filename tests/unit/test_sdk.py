@@ -18,6 +18,9 @@ from usher.context import Outgoing, message_of
 from usher.event import EventContext
 from usher.handler import Router
 from usher.testing import an_event, run
+from usher_handlers.clear_reset_flag import clear_reset_flag
+from usher_handlers.force_password_change import force_password_change
+from usher_handlers.welcome_email import welcome_email
 
 ANY = cast("Any", None)
 
@@ -298,3 +301,20 @@ def test_a_policy_of_its_own_travels_with_the_handler() -> None:
     assert named("a").retry is None
     with pytest.raises(ValueError, match="'soon' is no duration"):
         RetryPolicy(delays=("soon",))
+
+
+def test_a_handler_says_that_it_never_sends() -> None:
+    """Others may send; the bundled ones that only call an API say so."""
+
+    @on("user.created", sends=False)
+    async def silent(event: Event, ctx: Context) -> None:
+        """Calls an API."""
+
+    @on("user.created")
+    async def talking(event: Event, ctx: Context) -> None:
+        """Sends a mail."""
+
+    bundled = {handler.name: handler.sends for handler in (clear_reset_flag, force_password_change, welcome_email)}
+
+    assert (silent.sends, talking.sends) == (False, True)
+    assert bundled == {"clear_reset_flag": False, "force_password_change": False, "welcome_email": True}

@@ -157,8 +157,10 @@ async def test_one_message_is_enough(log: Log, ask: Ask) -> None:
 
 
 async def test_a_handler_that_never_sends_leaves_nobody_untold(log: Log, ask: Ask) -> None:
-    """Neither dead nor parked."""
-    await log.file(of("e1", "dead", handler="flag", sends=False))
+    """Neither dead nor parked; nor do bytes that are no event, and so for no handler."""
+    await log.file(
+        of("e1", "dead", handler="flag", sends=False), of("", "dead", handler="", offset=9, reason="undecodable")
+    )
     await log.park("e2", NOW - 5 * HOUR, "flag")
 
     assert await ask() == []

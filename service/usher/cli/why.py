@@ -82,7 +82,7 @@ def why(
         print_json(map(row, found))
     else:
         _print(found)
-        if found and not ids and not everything:
+        if found and not everything and (user is not None or address is not None):
             say("Events of this person that no handler ran for may be missing: --all looks for them too.")
     _stop_if_missing(question, found, f"in {', '.join(settings.topic_names)} of {settings.event_log}")
 

@@ -85,7 +85,7 @@ async def read(browser: Browser, group: str, topics: Sequence[str]) -> list[Dead
     Raises:
         LogUnavailable
     """
-    existing = {state.topic for state in await browser.topics() if state.partitions}
+    existing = await browser.existing()
     found: list[DeadLetterEntry] = []
     for topic in topics:
         dead_letters = await _of_topic(browser, group, topic, existing)

@@ -44,7 +44,7 @@ Row = tuple[int, int, int, int, bool, int, int, int, int, int, bytes]
 
 
 class IndexDamaged(Exception):
-    """The file was none of ours, or is damaged. It has been removed: open it again."""
+    """The file was none of ours, is damaged, or was deleted. It is there no more: open it again."""
 
 
 class IndexChanged(Exception):
@@ -101,6 +101,13 @@ class ReceiptFile:
             os.fchmod(lock.fileno(), 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _gone(self) -> bool:
+        """Return whether the file was deleted, or another one is in its place: SQLite refuses to write to it then."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except OSError:
+            return True
 
     def _remove(self) -> None:
         for path in (Path(f"{self.path}-journal"), self.path):
@@ -182,11 +189,11 @@ class ReceiptFile:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not _is_damage(error) and not self._gone():
                 raise
             self._db.close()
-            with self._alone(), contextlib.suppress(FileNotFoundError):
-                if self.path.stat().st_ino == self._inode:  # another reader may have made it anew by now
+            with contextlib.suppress(OSError), self._alone():
+                if not self._gone():  # else another reader may have made it anew by now
                     self._remove()
             raise IndexDamaged(str(error)) from error
 

@@ -165,14 +165,14 @@ async def ask(
     Raises:
         LogUnavailable, OperateError
     """
-    for again in (True, False):
+    for last in (False,) * _MOST_TRIES + (True,):
         try:
             async with _open(settings, browser, progress) as index:
                 return await question(index)
         except IndexDamaged as error:
-            if not again:
+            if last:
                 raise OperateError(f"the index of receipts in {settings.cache_dir} can't be used: {error}") from error
-            progress.note("the index of receipts is damaged, and is made anew")
+            progress.note("the index of receipts was damaged or deleted, and is made anew")
         except sqlite3.Error as error:
             raise OperateError(f"the index of receipts in {settings.cache_dir} can't be used: {error}") from error
     raise AssertionError

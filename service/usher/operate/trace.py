@@ -5,6 +5,7 @@ What has a receipt, is parked or dead is found at once. The rest is looked for i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -79,8 +80,9 @@ async def trace(
     settings: Settings, browser: Browser, router: Router, question: Question, progress: ReadingProgress
 ) -> list[EventTrace]:
     """As `find_traces`, in the event log of *browser* and for the handlers of *router*."""
-    traces = await read_traces(browser, settings.group, settings.topic_names)
-    keys = await reading_keys(settings, browser)
+    traces, keys = await asyncio.gather(
+        read_traces(browser, settings.group, settings.topic_names, progress), reading_keys(settings, browser)
+    )
 
     async def answer(index: ReceiptIndex) -> list[EventTrace]:
         return await _Tracer(settings, browser, router, question, progress, traces, keys, index).events()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from usher.eventlog.notes import GroupStart
 from usher.eventlog.port import TopicPartition
 from usher.operate.dead_letters import DeadLetterEntry
 from usher.operate.dead_letters import read as read_dead_letters
+from usher.operate.progress import ReadingProgress
 from usher.operate.sightings import Spot
 
 Key = tuple[str, str]
@@ -86,24 +88,31 @@ class Traces:
             self._lanes.setdefault((topic, delivery.lane_key), {})[text] = delivery.offset
 
 
-async def read_traces(browser: Browser, group: str, topics: Sequence[str]) -> Traces:
+async def read_traces(browser: Browser, group: str, topics: Sequence[str], progress: ReadingProgress) -> Traces:
     """Read all of it.
 
     Raises:
         LogUnavailable
     """
     # Commits first: what settles while the rest is read is then reported as running, and never as settled too early.
-    existing = {state.topic for state in await browser.topics() if state.partitions}
+    existing = await browser.existing()
     traces = Traces([topic for topic in topics if topic in existing])
     for topic in traces.topics:
         traces.committed |= {entry.topic_partition: entry for entry in await browser.committed(topic)}
-    traces.starts = await browser.starts()
-    for topic in topics:
-        if (retries := retry_topic(group, topic)) in existing:
-            async for batch in browser.scan(retries):
-                traces.fold(ours(batch, group, topic), topic)
-    for entry in await read_dead_letters(browser, group, topics):  # oldest first: a delivery's last one counts
-        traces.dead_letters[entry.topic, entry.dead_letter.delivery.key] = entry
+
+    async def deliveries() -> None:
+        # What is parked comes first: what dies meanwhile is then found as parked, or as dead, or as both.
+        for topic in topics:
+            retries, count = retry_topic(group, topic), 0
+            if retries in existing:
+                async for batch in browser.scan(retries):
+                    traces.fold(ours(batch, group, topic), topic)
+                    count += len(batch)
+                    progress.read(retries, count)
+        for entry in await read_dead_letters(browser, group, topics):  # oldest first: a delivery's last one counts
+            traces.dead_letters[entry.topic, entry.dead_letter.delivery.key] = entry
+
+    traces.starts, _ = await asyncio.gather(browser.starts(), deliveries())
     return traces
 
 

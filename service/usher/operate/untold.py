@@ -72,8 +72,11 @@ async def untold(
     settings: Settings, browser: Browser, router: Router, since: float, longer_than: float, *, progress: ReadingProgress
 ) -> list[Untold]:
     """As `find_untold`, in the event log of *browser* and for the handlers of *router*."""
-    traces = await read_traces(browser, settings.group, settings.topic_names)
-    silent = frozenset(name for name, handler in router.handlers.items() if not handler.sends)
+    traces = await read_traces(browser, settings.group, settings.topic_names, progress)
+    silent = {
+        "",
+        *(name for name, handler in router.handlers.items() if not handler.sends),
+    }  # bytes that are no event have no handler
     overdue = _overdue(traces, silent, time.time() - longer_than, since)
 
     async def answer(index: ReceiptIndex) -> list[Untold]:

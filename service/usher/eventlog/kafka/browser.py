@@ -80,6 +80,15 @@ class KafkaBrowser:
             found = await strangers(self._clients, self._config.group, self._config.topics, partitions)
             return await self._topics.states(found)
 
+    async def existing(self) -> Collection[str]:
+        """As `Browser.existing`.
+
+        Raises:
+            LogUnavailable
+        """
+        with self._asking("look up the topics"):
+            return set(await seen(self._admin._client, self._topics.names()))
+
     async def create_topics(self) -> Sequence[str]:
         """As `Browser.create_topics`.
 

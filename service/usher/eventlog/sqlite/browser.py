@@ -58,6 +58,9 @@ class SqliteBrowser:
             own.append((receipts_topic(group), "receipts"))
         return [TopicState(name, kind, partitions=1, compacted=kind == "retry", writable=True) for name, kind in own]
 
+    async def existing(self) -> Collection[str]:
+        return {state.topic for state in await self.topics()}
+
     async def create_topics(self) -> Sequence[str]:
         return []
 
