@@ -8,10 +8,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from usher.outcome import AccountDisabled, NoAddress
 from usher.receipts.receipt import DeliveryId, Receipt, ReceiptId, State, rank
 
-NO_ADDRESS: Final = "no-address"
-DISABLED: Final = "disabled"
+NO_ADDRESS: Final = NoAddress.code
+DISABLED: Final = AccountDisabled.code
 """The reasons of a `skipped` that is nobody's intention: the person was to get a message."""
 
 TOLD: Final[frozenset[State]] = frozenset({"sent", "deferred", "delivered", "complained"})
