@@ -20,7 +20,7 @@ from tests.jumping_loop import now
 
 from usher import Context, Event, Reject, Retry, RetryPolicy, Skip
 from usher.delivery import Delivery, Headers, Origin, Unreadable
-from usher.delivery.headers import STUB, delivery_headers, owner_headers
+from usher.delivery.headers import STUB, WRITER, delivery_headers, owner_headers
 from usher.engine.claim_state import ClaimState
 from usher.engine.dead_letters import request
 from usher.engine.lanes import InFlight
@@ -815,6 +815,35 @@ async def _ask(bench: Bench, request_id: str, *, even_expired: bool = False) -> 
     await bench.broker.write(
         TopicPartition(retry_topic(CONFIG.group, TOPIC), dead_letter.partition), key.encode(), value, headers
     )
+
+
+async def test_a_late_tombstone_of_what_is_a_dead_letter_does_not_answer_its_replay(bench: Bench) -> None:
+    """It says that the delivery has ended, as a dead letter: the replay that waits for its turn runs all the same."""
+    gate, runs = asyncio.Event(), list[str]()
+
+    async def act(event: Event, _ctx: Context) -> None:
+        runs.append(event.id)
+        if event.id == "e1" and runs.count("e1") == 1:
+            raise Reject("no")
+        if event.id == "e2":
+            await gate.wait()
+
+    async with bench.running(Script(act=act).handler()) as worker:
+        await bench.emit(raw("ann", event_id="e1"))
+        await until(bench.dead_letters)
+        await bench.emit(raw("ann", event_id="e2"))
+        await until(lambda: "e2" in runs)
+        await _ask(bench, "r1")
+        (state,) = worker.claims.states.values()
+        await until(lambda: state.lanes and any(lane.replays for lane in state.lanes.values()))
+        key = bench.dead_letters()[0].delivery.key
+        headers = [*owner_headers("usher", TOPIC, state.claim.topic_id), (WRITER, b"of another worker")]
+        await bench.broker.write(TopicPartition(retry_topic("usher", TOPIC), 0), key.encode(), None, headers)
+        await asyncio.sleep(0.1)
+        gate.set()
+        await until(lambda: bench.dead_letters()[0].state == "replayed")
+
+    assert runs == ["e1", "e2", "e1"]
 
 
 async def test_a_delivery_that_ends_its_worker_is_isolated_and_dead_lettered(bench: Bench) -> None:

@@ -162,7 +162,7 @@ class RetryFollower:
 
     def _done(self, state: ClaimState, key: str, *, earlier: bool) -> None:
         """Another worker says that a delivery is done: of this topic, or of an *earlier* one of the same name."""
-        in_flight = state.find(key)
+        in_flight = _not_a_replay(state.find(key))
         if in_flight is not None and in_flight.delivery.earlier is not earlier:
             return
         lane_key = in_flight.delivery.lane_key if in_flight else state.table.lane_of(key)
@@ -179,7 +179,7 @@ class RetryFollower:
 
     def _parked(self, state: ClaimState, delivery: Delivery) -> None:
         """Another worker says that a delivery is parked."""
-        in_flight = state.find(delivery.key)
+        in_flight = _not_a_replay(state.find(delivery.key))
         if state.done_for_good(delivery):
             state.spawn(self.writes.unpark(state, delivery))
             return
@@ -204,3 +204,8 @@ class RetryFollower:
     def _wake(self, state: ClaimState, lane: Lane) -> None:
         self.driver.wake(state, lane)
         state.drop_if_empty(lane)
+
+
+def _not_a_replay(in_flight: InFlight | None) -> InFlight | None:
+    """Return *in_flight*; None for a replay: its request says what became of it, and nothing that is said of the delivery itself."""
+    return None if in_flight is None or in_flight.outcome is not None else in_flight
