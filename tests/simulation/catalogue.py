@@ -156,7 +156,7 @@ MUTANTS = (
     Mutant(
         "a-late-park-record-is-not-taken-back",
         "rule 8",
-        (Edit("engine.follow:RetryFollower._parked", "state.spawn(self.writes.unpark(state, delivery))", ""),),
+        (Edit("engine.follow:RetryFollower._parked", "state.spawn(self.settler.tombstone(state, delivery))", ""),),
         family="late writes",
     ),
     Mutant(
@@ -735,7 +735,7 @@ for state in states:
     Mutant(
         "a-tombstone-comes-before-its-receipt",
         "promise 11: the receipt comes before what covers it",
-        (Edit("engine.settle:Settler._let_go", "await self.receipts.filed(state)", "True"),),
+        (Edit("engine.settle:Settler.tombstone", "await self.receipts.filed(state)", "True"),),
     ),
     Mutant(
         "a-replay-is-answered-before-its-receipt",

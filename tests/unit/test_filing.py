@@ -14,7 +14,10 @@ from tests.fakes.memory_log import MemoryLog
 
 from usher import AccountDisabled, Context, Event, Reject, Retry, RetryPolicy, Skip
 from usher.context import Outgoing
+from usher.delivery import Delivery, Origin
+from usher.delivery.headers import ORIGINAL_GROUP, WRITER, delivery_headers
 from usher.engine.dead_letters import request
+from usher.event import EventUid
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.names import retry_topic
 from usher.eventlog.port import Claim, TopicPartition
@@ -169,6 +172,26 @@ async def test_while_receipts_can_not_be_written_nothing_says_that_it_ended(
         assert worker.receipts.trouble == ""
 
     assert len(bench.receipts()) == 51
+
+
+async def test_what_another_worker_parks_late_is_taken_back_after_the_receipt(bench: Bench) -> None:
+    """Its tombstone says that the delivery has ended, long before a commit would have filed that."""
+    script = Script()
+    async with bench.running(script.handler(), commit_every=3600) as worker:
+        await bench.emit(raw("ann", event_id="e1"))
+        await until(lambda: script.done)
+        assert bench.receipts() == []
+        (state,) = worker.claims.states.values()
+        delivery = Delivery(
+            "script", EventUid("authgear", "demo", "e1"), "authgear/demo/ann",
+            Origin(TOPIC, 0, 0, 0, b"k", topic_id=state.claim.topic_id), raw("ann", event_id="e1"), attempt=1, due=1,
+        )  # fmt: skip
+        headers = [*delivery_headers(delivery), (ORIGINAL_GROUP, b"usher"), (WRITER, b"of another worker")]
+        retries = TopicPartition(retry_topic("usher", TOPIC), 0)
+        await bench.broker.write(retries, delivery.key.encode(), delivery.value, headers)
+        await until(lambda: not bench.parked())
+
+    assert [receipt.event_id for receipt in bench.receipts()] == ["e1"]
 
 
 async def test_one_write_files_what_has_ended_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from usher.engine.lanes import InFlight, Lane
 from usher.engine.limits import Limits
 from usher.engine.parked_row import DONE_EARLIER, ParkedRow
 from usher.engine.replays import Replays
-from usher.engine.writes import Writes
+from usher.engine.settle import Settler
 from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.port import CaughtUp, EventLog
 from usher.redact import scrub
@@ -58,7 +58,7 @@ class RetryFollower:
     intake: Intake
     driver: Driver
     replays: Replays
-    writes: Writes
+    settler: Settler
     limits: Limits
     logger: FilteringBoundLogger
     strangers: Strangers = field(default_factory=Strangers, init=False)
@@ -150,7 +150,7 @@ class RetryFollower:
 
     def _foreign(self, state: ClaimState, head: Head) -> str:
         """Name the group and the topic of a record that is not about this claim; empty if it is."""
-        return foreign(head, self.writes.group, state.claim.topic)
+        return foreign(head, self.settler.group, state.claim.topic)
 
     def _pass_over(self, state: ClaimState, record: Record, error: str) -> None:
         """Warn about a record that is not ours: one line a minute, since there may be thousands."""
@@ -181,7 +181,7 @@ class RetryFollower:
         """Another worker says that a delivery is parked."""
         in_flight = _not_a_replay(state.find(delivery.key))
         if state.done_for_good(delivery):
-            state.spawn(self.writes.unpark(state, delivery))
+            state.spawn(self.settler.tombstone(state, delivery))
             return
         state.table.merge(delivery)
         if in_flight is not None and not self._unqueue(state, in_flight):

@@ -182,12 +182,16 @@ class Settler:
     async def _let_go(self, state: ClaimState, delivery: Delivery, *, tombstone: bool) -> None:
         """Settle the offset of a delivery that has ended, after its receipt and its *tombstone* where it needs one."""
         if tombstone:
-            if not await self.receipts.filed(state) or not await self.writes.unpark(state, delivery) or not state.ours:
+            if not await self.tombstone(state, delivery) or not state.ours:
                 return
             state.table.remove(delivery.key)
             if delivery.earlier:
                 state.done_earlier.add(delivery.key)
         state.ledger.settle(delivery.offset, delivery.handler)
+
+    async def tombstone(self, state: ClaimState, delivery: Delivery) -> bool:
+        """Write the tombstone of a delivery that has ended, once its receipt is filed. Returns whether it is written."""
+        return await self.receipts.filed(state) and await self.writes.unpark(state, delivery)
 
     async def _set_state(self, state: ClaimState, replay: Replay, became: State, note: str) -> None:
         """Write in the dead-letter topic what became of the dead letter of *replay*."""

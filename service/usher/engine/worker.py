@@ -60,7 +60,7 @@ class Worker:
         self.driver = Driver(attempts, settler, self._commits, limits)
         self._intake = intake = Intake(router, metrics, limits, attempts.now, sources)
         replays = Replays(router, self.driver, settler, writes, asyncio.Semaphore(limits.replays))
-        follower = RetryFollower(event_log, intake, self.driver, replays, writes, limits, logger)
+        follower = RetryFollower(event_log, intake, self.driver, replays, settler, limits, logger)
         handlers, writer = router.handlers, uuid.UUID(int=rng.getrandbits(128)).hex[:12]
         parts = (event_log, follower, self.driver, self._commits, self.receipts)
         self.claims = Claims(*parts, handlers, writer, limits, logger, self._fail)
