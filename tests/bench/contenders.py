@@ -115,7 +115,18 @@ def _tool(*command: str) -> None:
 
 
 USHER = Contender(
-    "usher", "Usher", "commits, Mark, metrics, logs at info", handlers=python("usher"), mails=python("usher_mails")
+    "usher",
+    "Usher",
+    "commits, Mark, metrics, logs at info; without receipts",
+    handlers=python("usher"),
+    mails=python("usher_mails"),
+)
+USHER_RECEIPTS = Contender(
+    "usher-receipts",
+    "Usher, with receipts",
+    "the same, and each delivery that ends leaves its receipt, as by default",
+    handlers=python("usher"),
+    mails=python("usher_mails"),
 )
 USHER_READING = Contender(
     "usher-reading",
@@ -158,7 +169,18 @@ FASTSTREAM = Contender(
     handlers=_faststream("faststream"),
     mails=_faststream("faststream_mails"),
 )
-CONTENDERS = (USHER, USHER_READING, BARE, LANES, VALIDATING_LANES, BARE_SENDER, USHER_BEFORE, PARALLEL, FASTSTREAM)
+CONTENDERS = (
+    USHER,
+    USHER_RECEIPTS,
+    USHER_READING,
+    BARE,
+    LANES,
+    VALIDATING_LANES,
+    BARE_SENDER,
+    USHER_BEFORE,
+    PARALLEL,
+    FASTSTREAM,
+)
 
 
 def present(contenders: Sequence[Contender]) -> tuple[list[Contender], dict[str, str]]:

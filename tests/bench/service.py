@@ -20,6 +20,7 @@ from usher.eventlog.kafka import KafkaLog
 from usher.eventlog.port import Batch, Claim
 from usher.handler import Handler
 from usher.settings import Settings
+from usher.settings.receipts import ReceiptSettings
 from usher.storage import log_config
 
 
@@ -46,6 +47,7 @@ def settings_of(job: Job, log: str, **settings: Any) -> Settings:
             "start_from": "earliest",
             "http": "127.0.0.1:0",
             "outbox_dir": Path(job.folder) / "outbox",
+            "receipts": ReceiptSettings(on=bool(job.options.get("receipts"))),
             **settings,
         }
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
-from tests.bench.contenders import BARE_SENDER, USHER, USHER_BEFORE, python
+from tests.bench.contenders import BARE_SENDER, USHER, USHER_BEFORE, USHER_RECEIPTS, Contender, python
 from tests.bench.job import Job
 from tests.bench.outcome import Outcome
 from tests.bench.process import Child
@@ -33,18 +35,23 @@ def welcome(scene: Scene, answer: int) -> Outcome:
         port = provider.ready()["port"]
         job.options.update(port=port, at_once=_AT_ONCE)
         rates = measured(
-            f"provider {answer} ms", scene, lambda contender: contender.mails, lambda _contender: job, unit="message"
+            f"provider {answer} ms", scene, lambda contender: contender.mails, partial(_job_of, job), unit="message"
         )
     work = f"welcome_email, provider answers in {answer} ms"
     goal, aim = _GOALS[answer]
     return Outcome(
         [
             against(BARE_SENDER, rates, goal, work, aim=aim),
+            against(USHER, rates, 0.92, f"{work}, with receipts", us=USHER_RECEIPTS),
             Measure(work, f"CPU a message, of {USHER_BEFORE.title}", _of_before(rates.cpu), 0.65),
             Measure(work, f"peak memory, of {USHER_BEFORE.title}", _of_before(rates.memory), 1.0),
         ],
         rates,
     )
+
+
+def _job_of(job: Job, contender: Contender) -> Job:
+    return replace(job, options={**job.options, "receipts": 1}) if contender is USHER_RECEIPTS else job
 
 
 def _of_before(figures: Mapping[str, float]) -> float:

@@ -15,6 +15,7 @@ from tests.bench.contenders import (
     THREADS,
     USHER,
     USHER_READING,
+    USHER_RECEIPTS,
     VALIDATING_LANES,
     Contender,
 )
@@ -63,6 +64,7 @@ def filter_path(scene: Scene) -> Outcome:
             against(PARALLEL, rates, 4.0, work),
             against(FASTSTREAM, rates, 8.0, work),
             memory(rates, _MEMORY_BEFORE_FILTERING, work),
+            against(USHER, rates, 0.97, f"{work}, with receipts", us=USHER_RECEIPTS),
         ],
         rates,
     )
@@ -95,6 +97,8 @@ def _judged(rates: Rates, work: int) -> list[Measure]:
         against(LANES, rates, goal_reading, reading, aim=aim_reading, us=USHER_READING),
         against(VALIDATING_LANES, rates, math.nan, reading, us=USHER_READING),
     ]
+    if work == 0:
+        measures.append(against(USHER, rates, 0.92, f"{title}, with receipts", us=USHER_RECEIPTS))
     if work <= 1:
         measures.append(Measure(title, "events", rates.rates.get(USHER.name, math.nan), 30_000, "/s", at_least=True))
     else:
@@ -109,6 +113,8 @@ def _job_of(job: Job) -> Callable[[Contender], Job | None]:
     def job_of(contender: Contender) -> Job | None:
         if contender is BARE:
             return replace(job, handled=0) if job.read else None
+        if contender is USHER_RECEIPTS:
+            return None if job.work else replace(job, options={"receipts": 1})
         if contender in (USHER_READING, VALIDATING_LANES):
             return None if job.read else replace(job, options={"reads": 1})
         if contender is PARALLEL:
