@@ -146,7 +146,6 @@ def test_unknown_fields_are_kept() -> None:
     assert event.payload == {"new": [1]}
 
 
-@pytest.mark.parametrize("wrong", [None, 5, "x", [], [1], {"a": 1}, True, 1e300, -1, 10**30], ids=repr)
 @pytest.mark.parametrize(
     "field",
     ["id", "seq", "tenant", "user", "context", "payload", "source", "raw_type"]
@@ -154,20 +153,21 @@ def test_unknown_fields_are_kept() -> None:
     + [f"payload.{name}" for name in ("user", "identities", "identity", "new_identity", "login_id")]
     + [f"payload.user.{name}" for name in ("id", "standard_attributes")],
 )
-def test_a_field_of_a_wrong_type_is_left_out(field: str, wrong: object) -> None:
+def test_a_field_of_a_wrong_type_is_left_out(field: str) -> None:
     """No optional field makes an event undecodable, and the rest of it is still read."""
     document: dict[str, Any] = json.loads(sample("user.created.admin"))
     *path, name = field.split(".")
     node = document
     for step in path:
         node = node[step]
-    node[name] = wrong
-    event = decode(json.dumps(document).encode())
-    assert event.type == "user.created"
-    assert event.time is None or event.time.year < 10_000
-    if not field.startswith("context"):
-        assert event.context.triggered_by == "admin_api"
-    assert event_key(event)
+    wrong: list[object] = [None, 5, "x", [], [1], {"a": 1}, True, 1e300, -1, 10**30]
+    for node[name] in wrong:
+        event = decode(json.dumps(document).encode())
+        assert event.type == "user.created"
+        assert event.time is None or event.time.year < 10_000
+        if not field.startswith("context"):
+            assert event.context.triggered_by == "admin_api"
+        assert event_key(event)
 
 
 @pytest.mark.parametrize(
@@ -233,17 +233,17 @@ def test_what_is_stored_gives_the_very_event_back(path: Path, habits: AuthgearHa
     assert source.arrivals(arrival.value, {}, 0.0) == [arrival]
 
 
-@pytest.mark.parametrize("type_", HOOKABLE)
 @pytest.mark.parametrize("actor", ["admin_api", "user", "system", "portal", "site_admin"])
-def test_every_hookable_type_is_taken(type_: str, actor: str) -> None:
+def test_every_hookable_type_is_taken(actor: str) -> None:
     """Each passes under its own name, with the actor that Authgear names."""
     document = json.loads(sample("user.created.admin"))
-    document["type"], document["context"]["triggered_by"] = type_, actor
-    [arrival] = AuthgearSource(["secret"]).arrivals(json.dumps(document).encode(), {}, 0.0)
+    for type_ in HOOKABLE:
+        document["type"], document["context"]["triggered_by"] = type_, actor
+        [arrival] = AuthgearSource(["secret"]).arrivals(json.dumps(document).encode(), {}, 0.0)
 
-    assert arrival.event is not None
-    assert (arrival.event.type, arrival.event.context.triggered_by) == (type_, actor)
-    assert arrival.event.context.triggered_by_basis == "native"
+        assert arrival.event is not None
+        assert (arrival.event.type, arrival.event.context.triggered_by) == (type_, actor)
+        assert arrival.event.context.triggered_by_basis == "native"
 
 
 def test_a_call_of_the_sms_gateway_leaves_nothing_of_its_code() -> None:

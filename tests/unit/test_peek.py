@@ -136,18 +136,14 @@ HEADS = [
 
 
 @pytest.mark.parametrize("head", HEADS, ids=lambda head: ".".join((*head[0], head[1])))
-@pytest.mark.parametrize(
-    "item",
-    [*TEXTS, None, True, 1, 0.5, -1, 1e300, 10**30, {}, [], {"id": "u"}, ["x"]],
-    ids=lambda item: repr(item)[:30],
-)
-def test_the_quick_reader_agrees_on_what_it_reads(head: tuple[tuple[str, ...], str], item: Any) -> None:
+def test_the_quick_reader_agrees_on_what_it_reads(head: tuple[tuple[str, ...], str]) -> None:
     """Each field that it reads may hold anything: a credential, a person, an encoded text, another type."""
     north = changed(ADDED, [(("context",), "app_id", ABSENT), ((), "tenant", "north")])
     secret = changed(ADDED, [(("payload",), "note", f"token={SECRET}")])  # so that all of it is walked through
     kinds = [ADDED, north, secret, USUAL]
-    for value in kinds[:3] if "authenticator" in head[0] else kinds:
-        assert_agrees(changed(value, [(*head, item)]))
+    for item in (*TEXTS, None, True, 1, 0.5, -1, 1e300, 10**30, {}, [], {"id": "u"}, ["x"]):
+        for value in kinds[:3] if "authenticator" in head[0] else kinds:
+            assert_agrees(changed(value, [(*head, item)]))
 
 
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: repr(piece[:20]))
