@@ -98,11 +98,11 @@ class Receipts:
             username=keys.kept(_username(event, became)),
             stored_at=origin.timestamp,
             state=became,
-            reason=reason,
+            reason=_text(reason),
             channel=channel,
             provider=message.provider if message else "",
             provider_id=message.provider_id if message else "",
-            template=message.template if message else "",
+            template=_text(message.template) if message else "",
             language=message.language if message else "",
             address=keys.address_hmac(address, channel) if address else b"",
             key=keys.name,
@@ -135,6 +135,11 @@ class Receipts:
                         raise
                     del unfiled.receipts[: len(receipts)]
                     self.trouble = ""
+
+
+def _text(given: object) -> str:
+    """Return the text that a handler has *given*: it may have given something else."""
+    return given if isinstance(given, str) else scrub(given)
 
 
 def _username(event: Event | None, became: State) -> str:
