@@ -22,7 +22,7 @@ from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.names import retry_topic
 from usher.eventlog.port import Claim, TopicPartition
 from usher.outcome import NoAddress, Unknown
-from usher.receipts import Receipt
+from usher.receipts import Receipt, ended
 from usher.receipts.keys import AddressKeys
 
 pytestmark = pytest.mark.jumping
@@ -141,6 +141,113 @@ async def test_a_replay_has_a_receipt_of_its_own(bench: Bench) -> None:
     first, second = bench.receipts()
     assert (first.state, first.replay, second.state, second.replay) == ("dead", "", "replayed", "r1")
     assert first.delivery == second.delivery
+
+
+async def test_a_message_whose_delivery_is_given_up_after_it_counts_as_sent(bench: Bench) -> None:
+    """The provider has accepted it: a handler that rejects the event after that leaves nobody untold."""
+
+    async def act(_event: Event, ctx: Context) -> None:
+        await ctx.email("welcome_email", to="ann@example.org")
+        raise Reject("after it")
+
+    async with bench.running(Script(act=act).handler()):
+        await bench.emit(raw("ann"))
+        await until(lambda: bench.committed() == 1)
+
+    [end] = ended(bench.receipts())
+    assert (end.receipt.state, end.receipt.provider_id, end.told) == ("sent", "id-1", True)
+    assert [letter.reason for letter in bench.dead_letters()] == ["rejected"]
+
+
+async def test_a_message_of_an_attempt_that_failed_after_its_claim_was_gone_has_its_receipt(bench: Bench) -> None:
+    """The next owner has the delivery, and sends the message again: that it went out twice must not be hidden."""
+    accepted, go_on = asyncio.Event(), asyncio.Event()
+
+    async def act(_event: Event, ctx: Context) -> None:
+        await ctx.email("welcome_email", to="ann@example.org")
+        accepted.set()
+        await go_on.wait()
+        raise RuntimeError("after it")
+
+    worker = bench.worker([Script(act=act).handler()], drain=0.05)
+    running = asyncio.create_task(worker.run())
+    await bench.emit(raw("ann"))
+    await accepted.wait()
+    worker.stop()
+    await until(lambda: not worker.claims.states)
+    go_on.set()
+    await running
+
+    assert bench.committed() == 0
+    assert [(receipt.state, receipt.provider_id) for receipt in bench.receipts()] == [("sent", "id-1")]
+
+
+async def test_a_replay_whose_receipt_can_not_be_written_is_not_answered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its claim goes meanwhile: the next owner finds the request, and carries it out."""
+    file, down, fails = MemoryLog.file, False, [Reject("never")]
+
+    async def refusing(log: MemoryLog, claim: Claim, values: Sequence[bytes]) -> None:
+        if down:
+            raise LogUnavailable("the topic usher.receipts is full")
+        await file(log, claim, values)
+
+    def act(_event: Event, _ctx: Context) -> None:
+        if fails:
+            raise fails.pop()
+
+    monkeypatch.setattr(MemoryLog, "file", refusing)
+    script = Script(act=act)
+    async with bench.running(script.handler(), drain=0.2) as worker:
+        await bench.emit(raw("ann", event_id="e1"))
+        await until(lambda: bench.dead_letters() and bench.committed() == 1)
+        down = True
+        key, value, headers = request(bench.dead_letters()[0], request_id="r1")
+        await bench.broker.write(TopicPartition(retry_topic("usher", TOPIC), 0), key.encode(), value, headers)
+        await until(lambda: script.done and worker.receipts.trouble)
+    requests = [
+        r.value for r in bench.broker.partition(retry_topic("usher", TOPIC), 0).records if r.key == key.encode()
+    ]
+    assert requests == [value]
+    assert [receipt.replay for receipt in bench.receipts()] == [""]
+
+    down = False
+    async with bench.running(script.handler()):
+        await until(lambda: bench.dead_letters()[0].state == "replayed")
+    assert [receipt.replay for receipt in bench.receipts()] == ["", "r1"]
+
+
+async def test_whatever_a_handler_gives_as_a_text_its_receipt_can_be_read(bench: Bench) -> None:
+    """The name of a template and the code of a skip are a handler's: what is no text must not spoil the receipts beside it."""
+
+    class Marked(str):
+        """As templates mark what is safe: each part of it is one of its own kind."""
+
+        __slots__ = ()
+
+        def __getitem__(self, _part: Any) -> Marked:
+            return self
+
+    class Numbered(Skip):
+        code: Any = 404
+
+    async def act(event: Event, ctx: Context) -> None:
+        odd: dict[str, Any] = {"number": 404, "nothing": None, "marked": Marked("welcome_email")}
+        if event.id == "skipped":
+            raise Numbered("on holiday")
+        await ctx.email(odd[event.id], to="ann@example.org")
+
+    async with bench.running(Script(act=act).handler()):
+        await bench.emit(*(raw(name, event_id=name) for name in ("number", "nothing", "marked", "skipped")))
+        await until(lambda: bench.committed() == 4)
+
+    assert {receipt.event_id: (receipt.template, receipt.reason) for receipt in bench.receipts()} == {
+        "number": ("404", ""),
+        "nothing": ("None", ""),
+        "marked": ("welcome_email", ""),
+        "skipped": ("", "404"),
+    }
 
 
 async def test_while_receipts_can_not_be_written_nothing_says_that_it_ended(
