@@ -205,7 +205,7 @@ async def test_a_replay_whose_receipt_can_not_be_written_is_not_answered(
         down = True
         key, value, headers = request(bench.dead_letters()[0], request_id="r1")
         await bench.broker.write(TopicPartition(retry_topic("usher", TOPIC), 0), key.encode(), value, headers)
-        await until(lambda: script.done and worker.receipts.trouble)
+        await until(lambda: script.done and worker.claims.receipts_trouble)
     requests = [
         r.value for r in bench.broker.partition(retry_topic("usher", TOPIC), 0).records if r.key == key.encode()
     ]
@@ -269,14 +269,14 @@ async def test_while_receipts_can_not_be_written_nothing_says_that_it_ended(
     script = Script(act=act)
     async with bench.running(script.handler(), unfiled=5, read=1) as worker:
         await bench.emit(raw("bob", event_id="retried"), *(raw(f"u{number}") for number in range(50)))
-        await until(lambda: worker.receipts.trouble and ("bob", "retried") in script.done)
+        await until(lambda: worker.claims.receipts_trouble and ("bob", "retried") in script.done)
         await asyncio.sleep(30)
-        assert worker.receipts.trouble == "the topic usher.receipts is full"
+        assert worker.claims.receipts_trouble == "the topic usher.receipts is full"
         assert (bench.committed(), len(bench.parked())) == (0, 1)
         assert 5 <= len(script.done) < 20
         down = False
         await until(lambda: bench.committed() == 51 and not bench.parked())
-        assert worker.receipts.trouble == ""
+        assert worker.claims.receipts_trouble == ""
 
     assert len(bench.receipts()) == 51
 
@@ -299,6 +299,43 @@ async def test_what_another_worker_parks_late_is_taken_back_after_the_receipt(be
         await until(lambda: not bench.parked())
 
     assert [receipt.event_id for receipt in bench.receipts()] == ["e1"]
+
+
+async def test_receipts_that_wait_are_bounded_over_all_partitions(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many partitions whose receipts can't be written keep little more in memory than one."""
+
+    async def refusing(_log: MemoryLog, _claim: Claim, _values: Sequence[bytes]) -> None:
+        raise LogUnavailable("the topic usher.receipts is full")
+
+    monkeypatch.setattr(MemoryLog, "file", refusing)
+    bench.broker.partitions, script = 10, Script()
+    async with bench.running(script.handler(), unfiled=20, read=1, drain=0.1):
+        for number in range(400):
+            await bench.emit(raw(f"u{number}"), key=f"u{number}".encode())
+        await asyncio.sleep(30)
+
+    assert 20 <= len(script.done) < 60
+
+
+async def test_trouble_with_receipts_goes_with_its_claim(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of one partition: who has that one is not ready, and nobody else."""
+    file = MemoryLog.file
+
+    async def refusing(log: MemoryLog, claim: Claim, values: Sequence[bytes]) -> None:
+        if claim.partition == 1:
+            raise LogUnavailable("no leader")
+        await file(log, claim, values)
+
+    monkeypatch.setattr(MemoryLog, "file", refusing)
+    bench.broker.partitions, limits = 2, {"drain": 0.1}
+    async with bench.running(Script().handler(), **limits) as first:
+        await bench.emit(raw("ann"), key=next(key for key in (b"a", b"b", b"c") if bench.broker.partition_of(key) == 1))
+        await until(lambda: first.claims.receipts_trouble)
+        async with bench.running(Script("other").handler(), **limits) as second:
+            await until(lambda: second.claims.receipts_trouble == "no leader")
+            assert first.claims.receipts_trouble == ""
 
 
 async def test_one_write_files_what_has_ended_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,6 @@ class Receipts:
     metrics: Metrics
     now: Callable[[], float]
     find_keys: FindKeys | None = None
-    trouble: str = field(default="", init=False)
-    """Why receipts can't be filed; empty while they can, as far as is known."""
     _keys: AddressKeys | None = field(default=None, init=False)
 
     async def begin(self, state: ClaimState) -> None:
@@ -131,10 +129,10 @@ class Receipts:
                     try:
                         await self.writes.event_log.file(state.claim, pack(receipts))
                     except (TooLarge, LogUnavailable) as error:
-                        self.trouble = scrub(error)
+                        unfiled.trouble = scrub(error)
                         raise
                     del unfiled.receipts[: len(receipts)]
-                    self.trouble = ""
+                    unfiled.trouble = ""
 
 
 def _text(given: object) -> str:
