@@ -338,6 +338,30 @@ async def test_trouble_with_receipts_goes_with_its_claim(bench: Bench, monkeypat
             assert first.claims.receipts_trouble == ""
 
 
+async def test_receipts_that_hang_hold_up_no_other_partition(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one partition of the receipts does not answer, the others are committed in time, at a stop too."""
+    file = MemoryLog.file
+
+    async def hanging(log: MemoryLog, claim: Claim, values: Sequence[bytes]) -> None:
+        if claim.partition == 1:
+            await asyncio.Event().wait()
+        await file(log, claim, values)
+
+    monkeypatch.setattr(MemoryLog, "file", hanging)
+    bench.broker.partitions, script = 2, Script()
+    keys = {bench.broker.partition_of(key): key for key in map(str.encode, "abcdefgh")}
+    async with bench.running(script.handler()) as worker:
+        await bench.emit(raw("ann"), key=keys[1])
+        await until(lambda: script.done)
+        await bench.emit(raw("bob"), key=keys[0])
+        await until(lambda: bench.committed(0) == 1, within=10)
+        assert "/1 " in worker.claims.receipts_trouble
+        await bench.emit(raw("cleo"), key=keys[0])
+        await until(lambda: len(script.done) == 3)
+
+    assert (bench.committed(0), bench.committed(1)) == (2, 0)
+
+
 async def test_one_write_files_what_has_ended_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred retries that succeed at once are filed in a few records, not in two hundred."""
     file, written = MemoryLog.file, list[int]()

@@ -73,7 +73,7 @@ class Commits:
     async def _file(self, state: ClaimState) -> Exception | None:
         """File what has ended in a claim. Returns why no commit may cover it; None: it may."""
         try:
-            await self.receipts.file(state)
+            await self.receipts.file_soon(state)
         except (LogUnavailable, TooLarge) as error:
             return error
         return None

@@ -24,6 +24,8 @@ from usher.receipts.keys import AddressKeys
 from usher.redact import scrub
 
 _AGAIN = 1.0
+_PATIENCE = 3.0
+"""Seconds that a commit waits for receipts: it may be about other claims, too, and be the last one before they go."""
 _OF_DEAD: Mapping[str, State] = {EXPIRED: "expired", "unknown-outcome": "unknown"}
 """The reasons of dead letters that are a state of their own."""
 
@@ -115,6 +117,22 @@ class Receipts:
     async def filed(self, state: ClaimState) -> bool:
         """File all that has ended in a claim, however long that takes. Returns whether it is filed; if not, the claim is gone."""
         return await self.writes.durable(state, partial(self.file, state), least=True)
+
+    async def file_soon(self, state: ClaimState) -> None:
+        """As `file`, but without a long wait for an event log that does not answer.
+
+        Raises:
+            TooLarge, LogUnavailable: as `file`.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.file(state)
+        except TimeoutError:
+            claim = state.claim
+            state.unfiled.trouble = (
+                f"receipts of {claim.topic}/{claim.partition} are not acknowledged in {_PATIENCE:g} s"
+            )
+            raise LogUnavailable(state.unfiled.trouble) from None
 
     async def file(self, state: ClaimState) -> None:
         """File all that has ended in a claim. One write takes what has ended while the one before was under way.
