@@ -126,7 +126,7 @@ class App:
             "event_log": OK if await self.event_log.writable() else "takes no writes",
             **partitions,
             "topics": "; ".join(self.event_log.complaints()) or OK,
-            "receipts": self.worker.receipts.trouble or OK,
+            "receipts": self.worker.claims.receipts_trouble or OK,
         }
 
     def _make_worker(self) -> Worker:

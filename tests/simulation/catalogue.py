@@ -250,7 +250,7 @@ outcomes = await self._run(state, request)
             Edit(
                 "engine.settle:Settler._done",
                 "await self._set_state(state, delivery.replay, 'replayed', verdict.reason)",
-                "pass",
+                "True",
             ),
         ),
         family="dead-letters",
@@ -711,7 +711,7 @@ for state in states:
             Edit(
                 "engine.commits:Commits.commit",
                 "await asyncio.gather(*map(self._file, covered))",
-                "[True] * len(covered)",
+                "[None] * len(covered)",
             ),
         ),
     ),
@@ -749,7 +749,7 @@ for state in states:
         (
             Edit(
                 "engine.receipts:Receipts.file",
-                "self.trouble = scrub(error)\nraise",
+                "unfiled.trouble = scrub(error)\nraise",
                 "del unfiled.receipts[: len(receipts)]\nraise",
             ),
         ),

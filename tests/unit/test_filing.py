@@ -22,7 +22,7 @@ from usher.eventlog.errors import LogUnavailable
 from usher.eventlog.names import retry_topic
 from usher.eventlog.port import Claim, TopicPartition
 from usher.outcome import NoAddress, Unknown
-from usher.receipts import Receipt
+from usher.receipts import Receipt, ended
 from usher.receipts.keys import AddressKeys
 
 pytestmark = pytest.mark.jumping
@@ -143,6 +143,113 @@ async def test_a_replay_has_a_receipt_of_its_own(bench: Bench) -> None:
     assert first.delivery == second.delivery
 
 
+async def test_a_message_whose_delivery_is_given_up_after_it_counts_as_sent(bench: Bench) -> None:
+    """The provider has accepted it: a handler that rejects the event after that leaves nobody untold."""
+
+    async def act(_event: Event, ctx: Context) -> None:
+        await ctx.email("welcome_email", to="ann@example.org")
+        raise Reject("after it")
+
+    async with bench.running(Script(act=act).handler()):
+        await bench.emit(raw("ann"))
+        await until(lambda: bench.committed() == 1)
+
+    [end] = ended(bench.receipts())
+    assert (end.receipt.state, end.receipt.provider_id, end.told) == ("sent", "id-1", True)
+    assert [letter.reason for letter in bench.dead_letters()] == ["rejected"]
+
+
+async def test_a_message_of_an_attempt_that_failed_after_its_claim_was_gone_has_its_receipt(bench: Bench) -> None:
+    """The next owner has the delivery, and sends the message again: that it went out twice must not be hidden."""
+    accepted, go_on = asyncio.Event(), asyncio.Event()
+
+    async def act(_event: Event, ctx: Context) -> None:
+        await ctx.email("welcome_email", to="ann@example.org")
+        accepted.set()
+        await go_on.wait()
+        raise RuntimeError("after it")
+
+    worker = bench.worker([Script(act=act).handler()], drain=0.05)
+    running = asyncio.create_task(worker.run())
+    await bench.emit(raw("ann"))
+    await accepted.wait()
+    worker.stop()
+    await until(lambda: not worker.claims.states)
+    go_on.set()
+    await running
+
+    assert bench.committed() == 0
+    assert [(receipt.state, receipt.provider_id) for receipt in bench.receipts()] == [("sent", "id-1")]
+
+
+async def test_a_replay_whose_receipt_can_not_be_written_is_not_answered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its claim goes meanwhile: the next owner finds the request, and carries it out."""
+    file, down, fails = MemoryLog.file, False, [Reject("never")]
+
+    async def refusing(log: MemoryLog, claim: Claim, values: Sequence[bytes]) -> None:
+        if down:
+            raise LogUnavailable("the topic usher.receipts is full")
+        await file(log, claim, values)
+
+    def act(_event: Event, _ctx: Context) -> None:
+        if fails:
+            raise fails.pop()
+
+    monkeypatch.setattr(MemoryLog, "file", refusing)
+    script = Script(act=act)
+    async with bench.running(script.handler(), drain=0.2) as worker:
+        await bench.emit(raw("ann", event_id="e1"))
+        await until(lambda: bench.dead_letters() and bench.committed() == 1)
+        down = True
+        key, value, headers = request(bench.dead_letters()[0], request_id="r1")
+        await bench.broker.write(TopicPartition(retry_topic("usher", TOPIC), 0), key.encode(), value, headers)
+        await until(lambda: script.done and worker.claims.receipts_trouble)
+    requests = [
+        r.value for r in bench.broker.partition(retry_topic("usher", TOPIC), 0).records if r.key == key.encode()
+    ]
+    assert requests == [value]
+    assert [receipt.replay for receipt in bench.receipts()] == [""]
+
+    down = False
+    async with bench.running(script.handler()):
+        await until(lambda: bench.dead_letters()[0].state == "replayed")
+    assert [receipt.replay for receipt in bench.receipts()] == ["", "r1"]
+
+
+async def test_whatever_a_handler_gives_as_a_text_its_receipt_can_be_read(bench: Bench) -> None:
+    """The name of a template and the code of a skip are a handler's: what is no text must not spoil the receipts beside it."""
+
+    class Marked(str):
+        """As templates mark what is safe: each part of it is one of its own kind."""
+
+        __slots__ = ()
+
+        def __getitem__(self, _part: Any) -> Marked:
+            return self
+
+    class Numbered(Skip):
+        code: Any = 404
+
+    async def act(event: Event, ctx: Context) -> None:
+        odd: dict[str, Any] = {"number": 404, "nothing": None, "marked": Marked("welcome_email")}
+        if event.id == "skipped":
+            raise Numbered("on holiday")
+        await ctx.email(odd[event.id], to="ann@example.org")
+
+    async with bench.running(Script(act=act).handler()):
+        await bench.emit(*(raw(name, event_id=name) for name in ("number", "nothing", "marked", "skipped")))
+        await until(lambda: bench.committed() == 4)
+
+    assert {receipt.event_id: (receipt.template, receipt.reason) for receipt in bench.receipts()} == {
+        "number": ("404", ""),
+        "nothing": ("None", ""),
+        "marked": ("welcome_email", ""),
+        "skipped": ("", "404"),
+    }
+
+
 async def test_while_receipts_can_not_be_written_nothing_says_that_it_ended(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,14 +269,14 @@ async def test_while_receipts_can_not_be_written_nothing_says_that_it_ended(
     script = Script(act=act)
     async with bench.running(script.handler(), unfiled=5, read=1) as worker:
         await bench.emit(raw("bob", event_id="retried"), *(raw(f"u{number}") for number in range(50)))
-        await until(lambda: worker.receipts.trouble and ("bob", "retried") in script.done)
+        await until(lambda: worker.claims.receipts_trouble and ("bob", "retried") in script.done)
         await asyncio.sleep(30)
-        assert worker.receipts.trouble == "the topic usher.receipts is full"
+        assert worker.claims.receipts_trouble == "the topic usher.receipts is full"
         assert (bench.committed(), len(bench.parked())) == (0, 1)
         assert 5 <= len(script.done) < 20
         down = False
         await until(lambda: bench.committed() == 51 and not bench.parked())
-        assert worker.receipts.trouble == ""
+        assert worker.claims.receipts_trouble == ""
 
     assert len(bench.receipts()) == 51
 
@@ -192,6 +299,67 @@ async def test_what_another_worker_parks_late_is_taken_back_after_the_receipt(be
         await until(lambda: not bench.parked())
 
     assert [receipt.event_id for receipt in bench.receipts()] == ["e1"]
+
+
+async def test_receipts_that_wait_are_bounded_over_all_partitions(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many partitions whose receipts can't be written keep little more in memory than one."""
+
+    async def refusing(_log: MemoryLog, _claim: Claim, _values: Sequence[bytes]) -> None:
+        raise LogUnavailable("the topic usher.receipts is full")
+
+    monkeypatch.setattr(MemoryLog, "file", refusing)
+    bench.broker.partitions, script = 10, Script()
+    async with bench.running(script.handler(), unfiled=20, read=1, drain=0.1):
+        for number in range(400):
+            await bench.emit(raw(f"u{number}"), key=f"u{number}".encode())
+        await asyncio.sleep(30)
+
+    assert 20 <= len(script.done) < 60
+
+
+async def test_trouble_with_receipts_goes_with_its_claim(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of one partition: who has that one is not ready, and nobody else."""
+    file = MemoryLog.file
+
+    async def refusing(log: MemoryLog, claim: Claim, values: Sequence[bytes]) -> None:
+        if claim.partition == 1:
+            raise LogUnavailable("no leader")
+        await file(log, claim, values)
+
+    monkeypatch.setattr(MemoryLog, "file", refusing)
+    bench.broker.partitions, limits = 2, {"drain": 0.1}
+    async with bench.running(Script().handler(), **limits) as first:
+        await bench.emit(raw("ann"), key=next(key for key in (b"a", b"b", b"c") if bench.broker.partition_of(key) == 1))
+        await until(lambda: first.claims.receipts_trouble)
+        async with bench.running(Script("other").handler(), **limits) as second:
+            await until(lambda: second.claims.receipts_trouble == "no leader")
+            assert first.claims.receipts_trouble == ""
+
+
+async def test_receipts_that_hang_hold_up_no_other_partition(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one partition of the receipts does not answer, the others are committed in time, at a stop too."""
+    file = MemoryLog.file
+
+    async def hanging(log: MemoryLog, claim: Claim, values: Sequence[bytes]) -> None:
+        if claim.partition == 1:
+            await asyncio.Event().wait()
+        await file(log, claim, values)
+
+    monkeypatch.setattr(MemoryLog, "file", hanging)
+    bench.broker.partitions, script = 2, Script()
+    keys = {bench.broker.partition_of(key): key for key in map(str.encode, "abcdefgh")}
+    async with bench.running(script.handler()) as worker:
+        await bench.emit(raw("ann"), key=keys[1])
+        await until(lambda: script.done)
+        await bench.emit(raw("bob"), key=keys[0])
+        await until(lambda: bench.committed(0) == 1, within=10)
+        assert "/1 " in worker.claims.receipts_trouble
+        await bench.emit(raw("cleo"), key=keys[0])
+        await until(lambda: len(script.done) == 3)
+
+    assert (bench.committed(0), bench.committed(1)) == (2, 0)
 
 
 async def test_one_write_files_what_has_ended_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from tests.fakes.memory_broker import MemoryBroker
 from tests.fakes.memory_log import MemoryBrowser
 from tests.receipts import receipt
 
 from usher.eventlog.names import receipts_topic
 from usher.eventlog.port import LogConfig, TopicPartition
+from usher.operate import receipt_file
 from usher.operate.progress import ReadingProgress
 from usher.operate.receipt_index import ReceiptIndex, ask
 from usher.receipts import Receipt, pack
@@ -20,15 +22,18 @@ TOPIC = receipts_topic("usher")
 HERE = TopicPartition(TOPIC, 0)
 
 
-async def found(broker: MemoryBroker, folder: Path, events: Sequence[str] = ("e1", "e2", "e3")) -> set[str]:
-    """The events of which the index has receipts."""
+async def found(
+    broker: MemoryBroker, folder: Path, events: Sequence[str] = ("e1", "e2", "e3"), notes: list[str] | None = None
+) -> set[str]:
+    """The events of which the index has receipts. *notes* gets what is noted."""
+    progress = ReadingProgress(note=(list[str]() if notes is None else notes).append)
 
     async def answer(index: ReceiptIndex) -> list[Receipt]:
         return index.of_events(events)
 
     browser = MemoryBrowser(LogConfig("usher", ("identity.events",)), broker)
     settings = Settings.load({"USHER_CACHE_DIR": str(folder)}, env_file=None)
-    return {each.event_id for each in await ask(settings, browser, ReadingProgress(), answer)}
+    return {each.event_id for each in await ask(settings, browser, progress, answer)}
 
 
 async def file(broker: MemoryBroker, *events: str) -> None:
@@ -77,3 +82,25 @@ async def test_a_log_that_was_set_back_is_read_again_from_its_beginning(tmp_path
     partition.end = 0
     await file(broker, "e1", "e2", "e1")
     assert await found(broker, tmp_path) == {"e1", "e2"}
+
+
+async def test_where_the_disk_is_full_the_index_is_made_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is the same. A full disk is no damage: what others use is left to them, and is used again later."""
+    broker, notes = MemoryBroker(), list[str]()
+    await file(broker, "e1", "e2")
+    assert await found(broker, tmp_path) == {"e1", "e2"}
+    (path,) = tmp_path.glob("*.sqlite")  # noqa: ASYNC240 a few names
+    pages = receipt_file.ReceiptFile(path).rows("PRAGMA page_count")[0][0]
+    await file(broker, *(f"more{number}" for number in range(500)), "e3")
+
+    with monkeypatch.context() as full:
+        full.setattr(receipt_file, "_PRAGMAS", (*receipt_file._PRAGMAS, f"max_page_count = {pages}"))
+        assert await found(broker, tmp_path, notes=notes) == {"e1", "e2", "e3"}
+
+    (note,) = notes
+    assert "full" in note
+    assert "in memory" in note
+    assert await found(broker, tmp_path, notes=(later := list[str]())) == {"e1", "e2", "e3"}
+    assert later == []

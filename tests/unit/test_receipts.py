@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import sys
 from base64 import b64decode
 from pathlib import Path
 from typing import get_args
@@ -219,6 +220,15 @@ def test_an_id_that_is_an_address_is_kept_as_its_hmac_and_found_by_the_address()
         assert {new.kept(person), old.kept(person)} <= new.all_kept(person)
     assert new.kept("Ann@Example.org") == new.kept("ann@example.org")
     assert new.all_kept("u1") == {"u1"}
+
+
+def test_a_long_id_is_not_kept_in_memory() -> None:
+    """Ids are remembered, for most come again; one that is longer than any real one would take the place of thousands."""
+    keys, long = AddressKeys([b"1"]), "id-" * 100_000
+    references = sys.getrefcount(long)
+
+    assert keys.kept(long) == long[:320]
+    assert sys.getrefcount(long) == references
 
 
 def test_a_key_is_not_shown() -> None:

@@ -178,6 +178,15 @@ async def test_what_is_parked_counts_after_a_while(log: Log, ask: Ask) -> None:
     assert reasons(await ask(longer_than=600)) == {"long": "parked", "short": "parked"}
 
 
+async def test_the_command_that_mends_is_one_command_whatever_the_id_holds(log: Log, ask: Ask) -> None:
+    """An event's id is as its source wrote it, and operators copy the command into a shell."""
+    await log.park("e1; rm -r $HOME", NOW - 5 * HOUR)
+
+    (found,) = await ask()
+
+    assert found.mend.endswith("usher why 'e1; rm -r $HOME'")
+
+
 async def test_a_dead_letter_counts_with_and_without_a_receipt(log: Log, ask: Ask) -> None:
     """Until it is replayed; what mends it names it."""
     await log.bury("e1")

@@ -27,6 +27,8 @@ class Unfiled:
     """How many there have been, those that are filed included."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Who has it files them."""
+    trouble: str = ""
+    """Why they can't be filed; empty while they can, as far as is known."""
 
     def add(self, receipt: Receipt) -> None:
         self.receipts.append(receipt)

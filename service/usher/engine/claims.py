@@ -86,6 +86,11 @@ class Claims:
         """The claims whose parking table is not there yet, or not there any more."""
         return [claim for claim, state in self.states.items() if not (state.loaded and state.table.usable)]
 
+    @property
+    def receipts_trouble(self) -> str:
+        """Why the receipts of a claim can't be filed; empty while all can, as far as is known."""
+        return next((state.unfiled.trouble for state in self.states.values() if state.unfiled.trouble), "")
+
     async def claimed(self, claims: Sequence[Claim]) -> None:
         """`Owner.claimed`: begin to load each claim. It is read once its parking table is loaded."""
         if self.leaving:

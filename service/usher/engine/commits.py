@@ -50,9 +50,11 @@ class Commits:
             # After the snapshot: what ends meanwhile may have its receipt, and is not in this commit.
             covered = [state for state in having if state.claim in changed]
             filed = await asyncio.gather(*map(self._file, covered))
-            unfiled = [state.claim for state, is_filed in zip(covered, filed, strict=True) if not is_filed]
+            unfiled = {state.claim: error for state, error in zip(covered, filed, strict=True) if error is not None}
             for claim in unfiled:
                 del changed[claim]
+            if unfiled:
+                self._refused(next(iter(unfiled.values())))
             try:
                 if changed:
                     await self.event_log.commit(changed)
@@ -68,14 +70,13 @@ class Commits:
                         state.ledger.committed(position)
             return not unfiled
 
-    async def _file(self, state: ClaimState) -> bool:
-        """File what has ended in a claim. Returns whether a commit may cover it."""
+    async def _file(self, state: ClaimState) -> Exception | None:
+        """File what has ended in a claim. Returns why no commit may cover it; None: it may."""
         try:
-            await self.receipts.file(state)
+            await self.receipts.file_soon(state)
         except (LogUnavailable, TooLarge) as error:
-            self._refused(error)
-            return False
-        return True
+            return error
+        return None
 
     def _refused(self, error: Exception) -> None:
         self.metrics.commit_failures.inc()

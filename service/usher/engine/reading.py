@@ -63,8 +63,9 @@ class Reader:
         limits = self.limits
         ready: list[ClaimState] = []
         room = limits.read
+        unfiled = self._most_unfiled()
         for state in self.claims.open:
-            if state.backlog is not None or not state.table.usable or len(state.unfiled.receipts) >= limits.unfiled:
+            if state.backlog is not None or not state.table.usable or len(state.unfiled.receipts) >= unfiled:
                 continue
             if len(state.ledger) < limits.intake_stops:
                 fits = state.ledger.room
@@ -75,6 +76,12 @@ class Reader:
         fitting = int(self.driver.space / self._record_size)
         most = min(limits.read, limits.per_claim - fullest, fitting)
         return [state.claim for state in ready], max(1, min(most, room))
+
+    def _most_unfiled(self) -> int:
+        """Return from how many receipts on, which wait to be filed, a claim is not read: once all have too many, those with their share."""
+        waiting = [len(state.unfiled.receipts) for state in self.claims.open]
+        most = self.limits.unfiled
+        return most if sum(waiting) < most else max(1, most // len(waiting))
 
     async def _take_in_parts(self, batch: Batch) -> None:
         state = self.claims.states.get(batch.claim)

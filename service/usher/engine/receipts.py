@@ -24,6 +24,8 @@ from usher.receipts.keys import AddressKeys
 from usher.redact import scrub
 
 _AGAIN = 1.0
+_PATIENCE = 3.0
+"""Seconds that a commit waits for receipts: it may be about other claims, too, and be the last one before they go."""
 _OF_DEAD: Mapping[str, State] = {EXPIRED: "expired", "unknown-outcome": "unknown"}
 """The reasons of dead letters that are a state of their own."""
 
@@ -40,8 +42,6 @@ class Receipts:
     metrics: Metrics
     now: Callable[[], float]
     find_keys: FindKeys | None = None
-    trouble: str = field(default="", init=False)
-    """Why receipts can't be filed; empty while they can, as far as is known."""
     _keys: AddressKeys | None = field(default=None, init=False)
 
     async def begin(self, state: ClaimState) -> None:
@@ -98,11 +98,11 @@ class Receipts:
             username=keys.kept(_username(event, became)),
             stored_at=origin.timestamp,
             state=became,
-            reason=reason,
+            reason=_text(reason),
             channel=channel,
             provider=message.provider if message else "",
             provider_id=message.provider_id if message else "",
-            template=message.template if message else "",
+            template=_text(message.template) if message else "",
             language=message.language if message else "",
             address=keys.address_hmac(address, channel) if address else b"",
             key=keys.name,
@@ -118,6 +118,22 @@ class Receipts:
         """File all that has ended in a claim, however long that takes. Returns whether it is filed; if not, the claim is gone."""
         return await self.writes.durable(state, partial(self.file, state), least=True)
 
+    async def file_soon(self, state: ClaimState) -> None:
+        """As `file`, but without a long wait for an event log that does not answer.
+
+        Raises:
+            TooLarge, LogUnavailable: as `file`.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.file(state)
+        except TimeoutError:
+            claim = state.claim
+            state.unfiled.trouble = (
+                f"receipts of {claim.topic}/{claim.partition} are not acknowledged in {_PATIENCE:g} s"
+            )
+            raise LogUnavailable(state.unfiled.trouble) from None
+
     async def file(self, state: ClaimState) -> None:
         """File all that has ended in a claim. One write takes what has ended while the one before was under way.
 
@@ -131,10 +147,15 @@ class Receipts:
                     try:
                         await self.writes.event_log.file(state.claim, pack(receipts))
                     except (TooLarge, LogUnavailable) as error:
-                        self.trouble = scrub(error)
+                        unfiled.trouble = scrub(error)
                         raise
                     del unfiled.receipts[: len(receipts)]
-                    self.trouble = ""
+                    unfiled.trouble = ""
+
+
+def _text(given: object) -> str:
+    """Return the text that a handler has *given*: it may have given something else."""
+    return given if isinstance(given, str) else scrub(given)
 
 
 def _username(event: Event | None, became: State) -> str:

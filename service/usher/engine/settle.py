@@ -62,19 +62,22 @@ class Settler:
         in_flight.settling = True
         if in_flight.keeping is not None:
             await in_flight.keeping
+        if in_flight.accepted is not None and not isinstance(verdict, Done):  # the attempt has failed after that
+            self.receipts.sent(state, in_flight)
+            await self.receipts.filed(state)
         if not state.ours and not isinstance(verdict, Done):
             return False  # rule 9: the new owner has the delivery
-        parked = False
+        parked, ended = False, False
         if isinstance(verdict, Park | Behind):
             try:
                 parked = await self._park(state, in_flight, verdict)
             except TooLarge as error:
                 verdict = Dead(TOO_LARGE, verdict.label, scrub(error), verdict.error_type)
         if isinstance(verdict, Dead):
-            await self._give_up(state, in_flight, verdict)
+            ended = await self._give_up(state, in_flight, verdict)
         elif isinstance(verdict, Done):
-            await self._done(state, in_flight, verdict)
-        if in_flight.outcome is not None:
+            ended = await self._done(state, in_flight, verdict)
+        if in_flight.outcome is not None and ended:  # else the next owner finds the request again
             self._end_replay(in_flight.delivery, in_flight.outcome, verdict)
         return parked
 
@@ -117,14 +120,14 @@ class Settler:
             self.metrics.dead_letters.labels(delivery.handler, verdict.reason).inc()
             self._line(delivery, "dead-lettered", reason=verdict.reason, error=verdict.error)
 
-    async def _done(self, state: ClaimState, in_flight: InFlight, verdict: Done) -> None:
-        """Rules 4 and 10: a tombstone where it needs one; of a replay, what became of its dead letter."""
+    async def _done(self, state: ClaimState, in_flight: InFlight, verdict: Done) -> bool:
+        """Rules 4 and 10: a tombstone where it needs one; of a replay, what became of its dead letter. Returns whether that is written."""
         delivery = in_flight.delivery
         self.ended(state, in_flight, verdict)
-        if delivery.replay is not None and await self.receipts.filed(state):
-            await self._set_state(state, delivery.replay, "replayed", verdict.reason)
-        elif delivery.replay is None:
-            await self._let_go(state, delivery, tombstone=_needs_tombstone(state, in_flight))
+        if delivery.replay is None:
+            return await self._let_go(state, delivery, tombstone=_needs_tombstone(state, in_flight))
+        filed = await self.receipts.filed(state)
+        return filed and await self._set_state(state, delivery.replay, "replayed", verdict.reason)
 
     async def _park(self, state: ClaimState, in_flight: InFlight, verdict: Park | Behind) -> bool:
         """Rules 2 and 3. Returns whether it is parked now: its offset is settled once the event log has acknowledged that.
@@ -137,10 +140,6 @@ class Settler:
             state.table.remove(delivery.key)
             state.ledger.settle(delivery.offset, delivery.handler)
             return False
-        if in_flight.accepted is not None:  # the attempt has failed after that
-            self.receipts.sent(state, in_flight)
-            if not await self.receipts.filed(state):
-                return False
         if not await self.writes.park(state, delivery):
             return False
         in_flight.parked = True
@@ -163,38 +162,37 @@ class Settler:
         if verdict.label != "held" and wait > self.attempts.longest_wait(delivery.handler) + 1:
             self._line(delivery, "a wait longer than any retry policy has", "warning", wait=round(wait), due=due)
 
-    async def _give_up(self, state: ClaimState, in_flight: InFlight, verdict: Dead) -> None:
-        """Rules 4 and 10: the dead letter, then (where it was parked) the tombstone. A replay may be refused instead."""
+    async def _give_up(self, state: ClaimState, in_flight: InFlight, verdict: Dead) -> bool:
+        """Rules 4 and 10: the dead letter, then (where it was parked) the tombstone. A replay may be refused. Returns as `_done`."""
         delivery = in_flight.delivery
         if delivery.replay is not None and verdict.reason in _REFUSED:
-            await self._set_state(state, delivery.replay, "refused", verdict.error)
-            return
+            return await self._set_state(state, delivery.replay, "refused", verdict.error)
         expires_at = self.attempts.expiry_of(in_flight)
         headers = dead_letter_headers(delivery, reason=verdict.reason, group=self.group, expires_at=expires_at)
         if not await self.writes.bury(state, delivery.origin.key, delivery.value, headers):
-            return
+            return False
         self.ended(state, in_flight, verdict)
         if delivery.replay is None:
-            await self._let_go(state, delivery, tombstone=in_flight.parked)
-        else:
-            await self.receipts.filed(state)
+            return await self._let_go(state, delivery, tombstone=in_flight.parked)
+        return await self.receipts.filed(state)
 
-    async def _let_go(self, state: ClaimState, delivery: Delivery, *, tombstone: bool) -> None:
-        """Settle the offset of a delivery that has ended, after its receipt and its *tombstone* where it needs one."""
+    async def _let_go(self, state: ClaimState, delivery: Delivery, *, tombstone: bool) -> bool:
+        """Settle the offset of what has ended, after its receipt and its *tombstone* where it needs one. Returns whether it is."""
         if tombstone:
             if not await self.tombstone(state, delivery) or not state.ours:
-                return
+                return False
             state.table.remove(delivery.key)
             if delivery.earlier:
                 state.done_earlier.add(delivery.key)
         state.ledger.settle(delivery.offset, delivery.handler)
+        return True
 
     async def tombstone(self, state: ClaimState, delivery: Delivery) -> bool:
         """Write the tombstone of a delivery that has ended, once its receipt is filed. Returns whether it is written."""
         return await self.receipts.filed(state) and await self.writes.unpark(state, delivery)
 
-    async def _set_state(self, state: ClaimState, replay: Replay, became: State, note: str) -> None:
-        """Write in the dead-letter topic what became of the dead letter of *replay*."""
+    async def _set_state(self, state: ClaimState, replay: Replay, became: State, note: str) -> bool:
+        """Write in the dead-letter topic what became of the dead letter of *replay*. Returns whether it is written."""
         headers = state_headers(
             replay.dead_letter,
             became,
@@ -203,7 +201,7 @@ class Settler:
             note=scrub(note),
             replay=replay.id,
         )
-        await self.writes.bury(state, None, None, headers)
+        return await self.writes.bury(state, None, None, headers)
 
     def _end_replay(self, delivery: Delivery, outcome: asyncio.Future[str], verdict: Verdict | Behind) -> None:
         self.metrics.replays.labels(delivery.handler, "replayed" if isinstance(verdict, Done) else "failed").inc()

@@ -70,10 +70,13 @@ class ReceiptFile:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._db = self._opened()
         except (OSError, sqlite3.Error) as error:
-            self.trouble = f"the index of receipts can't be kept at {path}: {error}"
-            self._db = sqlite3.connect(":memory:", isolation_level=None)
-            self._db.executescript(_SCHEMA)
+            self._begin_in_memory(error)
         self.generation = int(self.rows("SELECT number FROM generation")[0][0])
+
+    def _begin_in_memory(self, error: Exception) -> None:
+        self.trouble = f"the index of receipts can't be kept at {self.path}: {error}"
+        self._db = sqlite3.connect(":memory:", isolation_level=None)
+        self._db.executescript(_SCHEMA)
 
     def _opened(self) -> sqlite3.Connection:
         with self._alone():
@@ -112,6 +115,12 @@ class ReceiptFile:
     def _remove(self) -> None:
         for path in (Path(f"{self.path}-journal"), self.path):
             path.unlink(missing_ok=True)
+
+    def leave(self, error: Exception) -> None:
+        """Begin again in memory, because of an *error* in the file, which others may use: the disk is full, or they write for too long."""
+        self._db.close()
+        self._begin_in_memory(error)
+        self.generation = 1
 
     def close(self) -> None:
         self._db.close()
@@ -180,7 +189,8 @@ class ReceiptFile:
         try:
             yield self._db
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # SQLite may have ended it: where the disk is full
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 

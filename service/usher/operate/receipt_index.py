@@ -183,11 +183,16 @@ async def _open(settings: Settings, browser: Browser, progress: ReadingProgress)
     state, topic = await browser.receipts_state(), receipts_topic(settings.group)
     file = ReceiptFile(_path(settings, "" if state is None else state.topic_id))
     try:
+        index = ReceiptIndex(file)
         if file.trouble:
             progress.note(f"{file.trouble}; it is made in memory")
-        index = ReceiptIndex(file)
         if state is not None:
-            await index.follow(browser, state, topic, progress)
+            try:
+                await index.follow(browser, state, topic, progress)
+            except sqlite3.Error as error:
+                file.leave(error)
+                progress.note(f"{file.trouble}; it is made in memory")
+                await index.follow(browser, state, topic, progress)
         yield index
     finally:
         file.close()

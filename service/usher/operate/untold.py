@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -149,4 +150,4 @@ def _reason(event: EventTrace, fate: Fate, parked: Collection[tuple[EventUid, st
 def _mend(reason: str, event: EventTrace, fate: Fate) -> str:
     if "{dead_letter}" in _MENDS[reason] and not fate.dead_letter:
         return f"the dead letter is not open any more; {_BY_HAND}"
-    return _MENDS[reason].format(id=event.uid.id, dead_letter=fate.dead_letter)
+    return _MENDS[reason].format(id=shlex.quote(event.uid.id), dead_letter=fate.dead_letter)

@@ -72,7 +72,7 @@ class AddressKeys:
 
     def kept(self, text: str) -> str:
         """As `AddressKey.kept`, with the key that writes."""
-        return self._kept(text)
+        return self._kept(text) if len(text) <= _MOST else self._keys[0].kept(text)
 
     def hmacs(self, address: str, channel: str) -> Mapping[str, bytes]:
         """Return what receipts may have of *address*: the HMAC with each key, by the key's name."""
