@@ -156,7 +156,7 @@ def hunt(mutant: Mutant, *, schedules: int, seed: int = 0) -> Verdict:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description="See that the simulation notices each mutant.")
     parser.add_argument("names", nargs="*", help="these only")
-    parser.add_argument("--schedules", type=int, default=600)
+    parser.add_argument("--schedules", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="where each mutant's family begins")
     parser.add_argument("--jobs", type=int, default=1, help="mutants that are played at once")
     options = parser.parse_args()
