@@ -191,6 +191,14 @@ def test_stripping_twice_is_stripping_once(document: Any) -> None:
     assert strip(once) is once
 
 
+@pytest.mark.parametrize("field", ["source", "tenant", "type", "raw_type", "id"])
+def test_what_names_an_event_is_no_longer_than_any_real_name(field: str) -> None:
+    """It goes into keys, headers, metrics and receipts; what is longer is its SHA-256 there."""
+    document = {"type": "user.created", "source": "ledger", "id": "e1", "context": {"triggered_by": "admin_api"}}
+    event = decode(json.dumps({**document, field: "x" * 100_000}).encode())
+    assert len(getattr(event, field)) <= 200
+
+
 @given(EXACT)
 def test_a_dumped_document_parses_back(document: Any) -> None:
     """What the ingress writes after stripping is what it read."""

@@ -45,7 +45,7 @@ def event_of(document: Mapping[str, Any], value: bytes, **derived: Any) -> Event
         id=opaque(text(fields.get("id")) or hashlib.sha256(value).hexdigest()),
         type=kind,
         raw_type=bounded(text(fields.get("raw_type")) or kind),
-        source=fields["source"],
+        source=bounded(fields["source"]),
         tenant=bounded(text(fields.get("tenant")) or ""),
         seq=_as(_NUMBER, fields.get("seq")),
         user=read_user(fields.get("user")),
