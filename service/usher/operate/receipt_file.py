@@ -71,7 +71,11 @@ class ReceiptFile:
             self._db = self._opened()
         except (OSError, sqlite3.Error) as error:
             self._begin_in_memory(error)
-        self.generation = int(self.rows("SELECT number FROM generation")[0][0])
+        try:
+            self.generation = int(self.rows("SELECT number FROM generation")[0][0])
+        except BaseException:
+            self._db.close()
+            raise
 
     def _begin_in_memory(self, error: Exception) -> None:
         self.trouble = f"the index of receipts can't be kept at {self.path}: {error}"
@@ -87,13 +91,17 @@ class ReceiptFile:
                 self.path.chmod(0o600)
                 self._inode = self.path.stat().st_ino
                 db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+                ready = False
                 try:
-                    if _prepared(db):
+                    ready = _prepared(db)
+                    if ready:
                         return db
                 except sqlite3.DatabaseError as error:
                     if not _is_damage(error):
                         raise
-                db.close()
+                finally:
+                    if not ready:
+                        db.close()
                 self._remove()
         raise sqlite3.OperationalError("another file is put in its place again and again")
 
