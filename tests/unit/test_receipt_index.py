@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,7 +93,8 @@ async def test_where_the_disk_is_full_the_index_is_made_in_memory(
     await file(broker, "e1", "e2")
     assert await found(broker, tmp_path) == {"e1", "e2"}
     (path,) = tmp_path.glob("*.sqlite")  # noqa: ASYNC240 a few names
-    pages = receipt_file.ReceiptFile(path).rows("PRAGMA page_count")[0][0]
+    with contextlib.closing(receipt_file.ReceiptFile(path)) as index:
+        pages = index.rows("PRAGMA page_count")[0][0]
     await file(broker, *(f"more{number}" for number in range(500)), "e3")
 
     with monkeypatch.context() as full:
