@@ -20,7 +20,7 @@ from usher.cli._exits import Exit
 from usher.registry import SYSTEMS
 from usher.settings import Settings, SettingsError
 from usher.settings.table import every_setting
-from usher.terminal import visible
+from usher.terminal import plain
 
 SID = "AC" + "0" * 32
 LONG = "x" * 300
@@ -126,6 +126,7 @@ def test_what_is_accepted_is_taken_by_every_part(environ: dict[str, str], folder
 @given(environ=environments)
 @example(environ={"USHER_AUTHGEAR__POLL": "true", "USHER_AUTHGEAR__POLL_TYPES": "\ud7fc"})
 @example(environ={"USHER_AUTHGEAR__POLL_TYPES": "\x08"})
+@example(environ={"USHER_AUTHGEAR__POLL_TYPES": "0\t0"})
 @settings(max_examples=6 * settings().max_examples // 10)
 @pytest.mark.heavy
 def test_what_is_refused_is_refused_alike_by_check_and_run(environ: dict[str, str], folder: Path) -> None:
@@ -135,7 +136,7 @@ def test_what_is_refused_is_refused_alike_by_check_and_run(environ: dict[str, st
     assert isinstance(problems, tuple)
     with alone(environ, folder) as (_, err):
         assert main(["run"]) == Exit.USAGE
-        assert err.getvalue() == visible("usher: " + "\n".join(problems) + "\n")
+        assert err.getvalue() == plain("usher: " + "\n".join(problems) + "\n")
     with alone(environ, folder) as (out, _):
         assert main(["check", "--json"]) == Exit.USAGE
         rows = json.loads(out.getvalue())
