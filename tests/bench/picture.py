@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tests.bench.contenders import CONTENDERS, USHER, USHER_READING
+from tests.bench.contenders import CONTENDERS, USHER, USHER_READING, USHER_RECEIPTS
 from tests.bench.outcome import Growth, Rates
 
 Panel = tuple[str, Sequence[tuple[str, float, str, bool]]]
@@ -14,7 +14,7 @@ Panel = tuple[str, Sequence[tuple[str, float, str, bool]]]
 _COLUMNS = 2
 _PANEL_WIDTH = 420
 _BAR, _STEP, _TOP = 14, 22, 38
-_LABELS, _NUMBERS = 118, 62
+_LABELS, _NUMBERS = 136, 74
 _OURS, _OTHERS, _INK, _QUIET = "#0b6e4f", "#b4bcc4", "#1f2328", "#59636e"
 
 
@@ -37,7 +37,7 @@ def _title(rates: Rates) -> str:
 
 def _bars_of(rates: Rates) -> list[tuple[str, float, str, bool]]:
     return [
-        (contender.title, rate, f"{rate:,.0f}/s", contender in (USHER, USHER_READING))
+        (contender.title, rate, f"{rate:,.0f}/s", contender in (USHER, USHER_RECEIPTS, USHER_READING))
         for contender in CONTENDERS
         if (rate := rates.rates.get(contender.name)) is not None
     ]
