@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from tests.simulation.history import Attempt, History, shortened
@@ -11,7 +10,7 @@ from usher.delivery import Record
 from usher.engine.dead_letters import REQUEST_PREFIX
 from usher.engine.ledger import Mark
 from usher.eventlog.port import Claim, Position
-from usher.receipts import ENDINGS, Receipt, unpack
+from usher.receipts import ENDINGS, unpack
 
 
 class Filed:
@@ -20,7 +19,7 @@ class Filed:
     def __init__(self, handlers: Sequence[str], history: History) -> None:
         self._bits = {name: 1 << number for number, name in enumerate(sorted(handlers))}
         self._history = history
-        self._of_delivery: dict[tuple[str, str, int], list[Receipt]] = defaultdict(list)
+        self._of_deliveries: set[str] = set()
         self._of_replay: set[str] = set()
 
     def landed(self, record: Record) -> None:
@@ -29,10 +28,10 @@ class Filed:
             if receipt.replay:
                 self._of_replay.add(receipt.replay)
             elif receipt.state in ENDINGS:
-                self._of_delivery[receipt.handler, receipt.event_id, receipt.offset].append(receipt)
+                self._of_deliveries.add(f"{receipt.handler}({receipt.event_id})@{receipt.offset}")
 
     def has(self, handler: str, event: str, offset: int) -> bool:
-        return (handler, event, offset) in self._of_delivery
+        return f"{handler}({event})@{offset}" in self._of_deliveries
 
     def before_tombstone(self, key: str) -> None:
         """Check a tombstone that is about to be written. *key* is the delivery's, or the request's."""
@@ -42,7 +41,7 @@ class Filed:
             done = any(attempt.request == request and attempt.result == "done" for attempt in self._history.attempts)
             if done and request not in self._of_replay:
                 self._history.violate(f"receipt: the request {request} is answered, and its replay has none")
-        elif not any(short == f"{handler}({event})@{offset}" for handler, event, offset in self._of_delivery):
+        elif short not in self._of_deliveries:
             self._history.violate(f"receipt: {short} gets its tombstone, and has none")
 
     def before_commit(self, claim: Claim, position: Position) -> None:

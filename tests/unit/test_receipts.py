@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import msgpack
 
-from usher.receipts import ENDINGS, MOST_BYTES, RANKS, Receipt, State, UnreadableReceipts, pack, rank, unpack
+from usher.receipts import ENDINGS, MOST_BYTES, RANKS, Receipt, State, UnreadableReceipts, pack, unpack
 from usher.receipts.keys import AddressKey, AddressKeys, normalized
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "usher"
@@ -161,7 +161,7 @@ def test_every_state_has_a_rank_and_words_of_providers_are_above_the_endings_the
         ("skipped", "sent"),
         ("unknown", "dropped", "sent", "undelivered"),
     ):
-        assert [rank(state) for state in climb] == sorted({rank(state) for state in climb})
+        assert [RANKS[state] for state in climb] == sorted({RANKS[state] for state in climb})
     assert {"done", "skipped", "sent", "dead", "expired", "dropped", "replayed", "unknown"} <= ENDINGS
 
 

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import sqlite3
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -236,8 +236,3 @@ def _of_hash(hmac: bytes) -> int:
 def _folded(name: str) -> str:
     """Return a user name as it is compared; an HMAC in its place stays as it is."""
     return name if name.startswith("hmac:") else name.casefold()
-
-
-def by_events(receipts: Iterable[Receipt]) -> set[str]:
-    """Return the ids of the events that *receipts* are about."""
-    return {receipt.event_id for receipt in receipts}

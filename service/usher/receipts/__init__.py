@@ -4,10 +4,10 @@
 """
 
 from usher.receipts.ended import DISABLED, NO_ADDRESS, TOLD, Ended, HistoryEntry, ended, failed
-from usher.receipts.receipt import ENDINGS, RANKS, Receipt, State, rank
+from usher.receipts.receipt import ENDINGS, RANKS, Receipt, State
 from usher.receipts.wire import MOST_BYTES, UnreadableReceipts, pack, unpack
 
 __all__ = [
     "DISABLED", "ENDINGS", "MOST_BYTES", "NO_ADDRESS", "RANKS", "TOLD", "Ended", "HistoryEntry", "Receipt", "State", "UnreadableReceipts",
-    "ended", "failed", "pack", "rank", "unpack",
+    "ended", "failed", "pack", "unpack",
 ]  # fmt: skip

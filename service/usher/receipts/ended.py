@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from usher.outcome import AccountDisabled, NoAddress
-from usher.receipts.receipt import DeliveryId, Receipt, ReceiptId, State, rank
+from usher.receipts.receipt import RANKS, DeliveryId, Receipt, ReceiptId, State
 
 NO_ADDRESS: Final = NoAddress.code
 DISABLED: Final = AccountDisabled.code
@@ -89,4 +89,4 @@ def _merged(one: Receipt, other: Receipt) -> Receipt:
 
 
 def _height(receipt: Receipt) -> tuple[int, int]:
-    return rank(receipt.state), receipt.at
+    return RANKS[receipt.state], receipt.at

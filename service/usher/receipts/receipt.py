@@ -107,8 +107,3 @@ class Receipt(Struct, frozen=True, array_like=True, kw_only=True):
     def identity(self) -> ReceiptId:
         """What readers merge equal ones by. The group is the one in whose topic it lies."""
         return ReceiptId(*self.delivery, self.replay, self.provider_id)
-
-
-def rank(state: State) -> int:
-    """How far a state has climbed: see `RANKS`."""
-    return RANKS[state]
